@@ -1,0 +1,62 @@
+// Files that survive a crash: written under a temporary name, synced, renamed.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace halo {
+
+// Appends to PATH.tmp; commit() syncs, renames to PATH and syncs the folder. Destroyed without
+// commit(): PATH.tmp is removed and PATH is as before. Every failure (no space, no permission) is an
+// Error with path, operation and the system's reason.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(std::span<const std::byte> bytes);
+  void write(std::string_view text);
+  void commit();
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int fd_ = -1;
+};
+
+void write_file(const std::filesystem::path& path, std::string_view text);  // through AtomicFile
+std::string read_file(const std::filesystem::path& path, uint64_t max_bytes = uint64_t{1} << 32);
+void sync_directory(const std::filesystem::path& path);
+
+// A read-only memory map of a whole file.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&&) noexcept;
+  MappedFile& operator=(MappedFile&&) noexcept;
+
+  std::span<const std::byte> bytes() const { return {data_, size_}; }
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+  const std::byte* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+// XXH3 128-bit of bytes, as 32 hex digits. Not cryptographic: it finds damage, not malice.
+std::string hash_hex(std::span<const std::byte> bytes);
+std::string hash_file(const std::filesystem::path& path);
+
+// Named points of a run at which the crash tests kill the process: if the environment's
+// HALO_CRASH_AT equals NAME (or NAME:K, the K-th time, from 1), the process kills itself there with
+// SIGKILL. Costs a comparison otherwise.
+void crash_point(std::string_view name);
+
+}  // namespace halo

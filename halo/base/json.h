@@ -1,0 +1,30 @@
+// JSON (Boost.JSON) with the limits untrusted files need, and readers that name what is wrong.
+#pragma once
+
+#include <boost/json.hpp>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace halo {
+
+namespace json = boost::json;
+
+// Depth at most 64; a duplicate key, trailing bytes or bad UTF-8 is a ParseError with the offset.
+json::value parse_json(std::string_view text, const std::string& file);
+json::value read_json(const std::filesystem::path& path);
+
+// Two-space indented, keys in insertion order, numbers that read back to the same double.
+std::string format_json(const json::value& value);
+// Durable and atomic (files.h).
+void write_json(const std::filesystem::path& path, const json::value& value);
+
+// object[key] as T (bool, int64_t, double, std::string, json::object, json::array); a missing key or
+// another kind is an Error that names file and key. double also takes integers.
+template <class T>
+T json_get(const json::object& object, std::string_view key, const std::string& file);
+// The same, or `fallback` where the key is absent.
+template <class T>
+T json_get_or(const json::object& object, std::string_view key, T fallback, const std::string& file);
+
+}  // namespace halo

@@ -1,0 +1,34 @@
+// Lightning attention: a linear recurrence with a fixed decay per head (hypenet.md 1.2).
+//   S_t = g_h S_{t-1} + k_t v_t^T,   o_t = scale * S_t^T q_t,   g_h = exp(-slopes[h])
+// The current token enters undecayed. The state is fp32 and restarts at every sequence.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "halo/kernels/sequences.h"
+
+namespace halo {
+
+// ALiBi slopes of H heads (hypenet.md 1.2, step 4), fp64.
+std::vector<double> alibi_slopes(int64_t num_heads);
+
+struct LightningArgs {
+  at::Tensor q, k;      // [N, H, dk]; k may have fewer heads G (H a multiple of G: head h of q uses
+  at::Tensor v;         // [N, H, dv]  k/v head h / (H/G)); all of one floating type
+  std::vector<double> slopes;  // H
+  double scale = 1;
+  at::Tensor state;     // [S, H, dk, dv] fp32 before each sequence; undefined: zero
+};
+
+struct LightningResult {
+  at::Tensor o;      // [N, H, dv], q's type
+  at::Tensor state;  // [S, H, dk, dv] fp32 after each sequence; an empty sequence keeps its state
+};
+
+// Gradients flow to q, k, v and the initial state, from o and the final state.
+// kFast: chunked. kReference: token by token (forward; its gradients come from the chunked form).
+LightningResult lightning_attention(const LightningArgs& args, const Sequences& sequences,
+                                    KernelForm form);
+
+}  // namespace halo

@@ -1,0 +1,15 @@
+// y = x W^T + b.
+#pragma once
+
+#include "halo/kernels/sequences.h"
+#include "halo/kernels/weight.h"
+
+namespace halo {
+
+// x [N, I], w.value [O, I], bias [O] (undefined: none) -> [N, O], in x's type.
+// kReference: every output element is one dot product in a fixed order of summation, so a row has
+// the same bits alone, in any batch, and on any number of threads.
+// Backward: dx = dy W; w.grad += dy^T x and bias.grad += sum of dy over rows, both in fp32.
+at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, KernelForm form);
+
+}  // namespace halo

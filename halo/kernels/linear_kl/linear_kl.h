@@ -1,0 +1,19 @@
+// KL of the student's next-token distribution from the teacher's, from hidden states, a chunk of
+// rows at a time (hypenet.md 2.2, stage 2).
+#pragma once
+
+#include "halo/kernels/weight.h"
+
+namespace halo {
+
+// Sum over tokens n of sum_v p_teacher (ln p_teacher - ln p_student), fp32 scalar. hidden [N, D],
+// head.value [V, D]; teacher_hidden [N, D'], teacher_head [V, D']; counted [N] bool (undefined: all
+// tokens). Gradients reach the student's hidden and head.grad (fp32) only.
+at::Tensor linear_kl(const at::Tensor& hidden, const Weight& head, const at::Tensor& teacher_hidden,
+                     const at::Tensor& teacher_head, const at::Tensor& counted);
+
+// The KL of every token, [N] fp32. No gradients.
+at::Tensor token_kl(const at::Tensor& hidden, const at::Tensor& head,
+                    const at::Tensor& teacher_hidden, const at::Tensor& teacher_head);
+
+}  // namespace halo

@@ -1,0 +1,143 @@
+// The decoder: one function over a ragged batch for training, prefill and decode (hypenet.md 1).
+// Weights are values (handles of tensors): a copy with another mixer in layer i is another model,
+// sharing everything else.
+//
+// Letters: N tokens of the batch, D hidden size, H/G query and key/value heads, d head size,
+// F MLP size, V vocabulary.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "halo/formats/model_config.h"
+#include "halo/kernels/attention/attention.h"
+#include "halo/kernels/sequences.h"
+#include "halo/kernels/weight.h"
+#include "halo/model/parameters.h"
+
+namespace halo {
+
+struct AttentionWeights {
+  Weight qkvg;       // [(H + 2G (+ H)) d, D]: q, k, v and, if gated, o_gate
+  Weight qkvg_bias;  // [the same rows] or undefined; the gate's part is 0 (o_gate has no bias)
+  Weight q_norm, k_norm;  // [d] or undefined
+  Weight o_proj;     // [D, H d]
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  bool gate = false;
+  std::vector<double> inv_freq;  // d/2; empty: no rotation (NoPE)
+  double rope_magnitude = 1;
+  LogitScale logit_scale;
+};
+
+struct LightningWeights {
+  Weight qkvz;       // [(H + 2G (+ H)) d, D]: q, k, v and, if gated, z_proj
+  Weight qkvz_bias;  // [the same rows] or undefined
+  Weight q_norm, k_norm;  // [d] or undefined
+  Weight o_norm;     // [H d] or undefined
+  Weight o_proj;     // [D, H d]
+  int64_t heads = 0, kv_heads = 0, head_dim = 0;
+  bool gate = false;
+  double scale = 1;
+  std::vector<double> slopes;    // H
+  std::vector<double> inv_freq;  // d/2; empty: no rotation
+  double rope_magnitude = 1;
+};
+
+using Mixer = std::variant<AttentionWeights, LightningWeights>;
+
+struct LayerWeights {
+  Weight input_norm;  // [D]
+  Mixer mixer;
+  Weight post_norm;   // [D]
+  Weight gate_up;     // [2F, D]
+  Weight down;        // [D, F]
+};
+
+struct DecoderWeights {
+  Weight embedding;  // [V, D]
+  std::vector<LayerWeights> layers;
+  Weight norm;       // [D]
+  Weight head;       // [V, D]; the embedding itself where tied
+  double eps = 0;
+};
+
+// ---- From a configuration to weights.
+
+// Every parameter of the model, in the order of the arenas.
+std::vector<ParameterSpec> decoder_parameters(const ModelConfig& config);
+// Those of layer `layer`'s mixer alone ("<prefix>self_attn..." with prefix "model.layers.{i}.").
+std::vector<ParameterSpec> mixer_parameters(const ModelConfig& config, int64_t layer);
+// Handles into the store (names as decoder_parameters gives them).
+DecoderWeights bind_decoder(const ModelConfig& config, const ParameterStore& store);
+Mixer bind_mixer(const ModelConfig& config, int64_t layer, const ParameterStore& store);
+// The same mixer with handles that ask for no gradient.
+DecoderWeights without_gradients(const DecoderWeights& weights);
+
+// A model as it stands in memory.
+struct Model {
+  ModelConfig config;
+  std::shared_ptr<ParameterStore> store;
+  DecoderWeights weights;
+};
+// Reads config.json and the weights of a Hugging Face directory.
+Model load_model(const std::filesystem::path& directory, ParameterStore::Use use,
+                 at::ScalarType compute, at::Device device);
+// Writes config.json and model.safetensors (`dtype` of the file), not the side files.
+void save_model(const std::filesystem::path& directory, const ModelConfig& config,
+                const ParameterStore& store, DType dtype);
+
+// ---- State of sequences, owned by the caller (engine) and passed in as views.
+
+struct LayerState {
+  // Attention layers: keys and values [num_blocks, block_size, G, d].
+  at::Tensor keys, values;
+  // Lightning layers: [num_slots, H, d, d] fp32.
+  at::Tensor recurrent;
+};
+
+struct Batch {
+  at::Tensor tokens;     // [N] int64
+  at::Tensor positions;  // [N] int64
+  Sequences sequences;
+  KernelForm form = KernelForm::kFast;
+  // Training and scoring without a past leave the rest empty.
+  std::vector<LayerState>* state = nullptr;  // one a layer
+  at::Tensor block_table;                    // [S, max_blocks] int64, host
+  std::vector<int64_t> lengths;              // [S] tokens of each sequence after this batch
+  std::vector<int64_t> slots;                // [S] rows of LayerState::recurrent
+};
+
+// Positions 0.. in every sequence, no state.
+Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets, at::Device device);
+
+// ---- The forward pass.
+
+// Position-dependent values, computed once a batch and shared by all layers that use them.
+class PositionCache;
+
+at::Tensor embed(const DecoderWeights& weights, const Batch& batch);  // [N, D]
+// The residual stream after layers first .. last-1, from the one before layer `first`.
+at::Tensor decode_layers(const DecoderWeights& weights, int64_t first, int64_t last,
+                         const at::Tensor& hidden, const Batch& batch);
+at::Tensor final_norm(const DecoderWeights& weights, const at::Tensor& hidden);  // [N, D]
+// embed, all layers, final norm.
+at::Tensor decode(const DecoderWeights& weights, const Batch& batch);
+
+// One mixer on its (normalised) input x [N, D] -> [N, D]: stage 1's unit.
+at::Tensor run_mixer(const Mixer& mixer, double eps, const at::Tensor& x, const Batch& batch,
+                     int64_t layer);
+
+// Calls `visit(layer, mixer_input, mixer_output)` for every layer on the way (no gradients): what
+// stage 1 aligns to. Returns the residual stream after the last layer.
+at::Tensor decode_visiting(
+    const DecoderWeights& weights, const Batch& batch,
+    const std::function<void(int64_t layer, const at::Tensor& input, const at::Tensor& output)>&
+        visit);
+
+// Logits [N, V] of hidden states in fp32 (for generation and comparison; losses never call this).
+at::Tensor logits(const DecoderWeights& weights, const at::Tensor& hidden, KernelForm form);
+
+}  // namespace halo

@@ -1,0 +1,78 @@
+// Parameters live in flat arenas; everything else holds views. Clipping, AdamW, all-reduce and
+// checkpoints work on the arenas and on the table name -> range.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "halo/formats/safetensors.h"
+#include "halo/kernels/weight.h"
+
+namespace halo {
+
+struct ParameterSpec {
+  std::string name;  // as in the checkpoint: "model.layers.0.self_attn.q_proj.weight"
+  std::vector<int64_t> shape;
+  // This parameter stands directly behind the one before it, so that one matrix product can read
+  // both (q, k, v and gate; gate and up). The others start at a multiple of 64 elements.
+  bool stacked_on_previous = false;
+  // Where a tied or shared checkpoint tensor may be missing, nothing is: every spec must be loaded.
+};
+
+class ParameterStore {
+ public:
+  enum class Use { kFrozen, kTrained };
+
+  // Trained: fp32 master, gradient and two moments, and a compute copy where the compute type is not
+  // fp32. Frozen: the compute copy alone.
+  ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
+                 at::Device device);
+
+  const std::vector<ParameterSpec>& specs() const { return specs_; }
+  bool contains(const std::string& name) const;
+  Use use() const { return use_; }
+  int64_t num_parameters() const;  // without padding
+  // Offset in elements of a parameter in every arena.
+  int64_t offset(const std::string& name) const;
+
+  Weight weight(const std::string& name) const;
+  // The stack from `first` to `last` as one [sum of rows, columns] (or [sum]) weight.
+  Weight stack(const std::string& first, const std::string& last) const;
+
+  // 1-D arenas. master() is compute() where the compute type is fp32.
+  at::Tensor& master() { return master_; }
+  at::Tensor& grad() { return grad_; }
+  at::Tensor& moment1() { return moment1_; }
+  at::Tensor& moment2() { return moment2_; }
+  at::Tensor& compute() { return compute_; }
+  const at::Tensor& compute() const { return compute_; }
+
+  // Views by name. `arena` is one of the above.
+  at::Tensor view(const at::Tensor& arena, const std::string& name) const;
+  // The master value (compute value where frozen), to be written in place; refresh_compute() after.
+  at::Tensor value(const std::string& name) const;
+  void refresh_compute();  // compute = cast(master); nothing to do where they are one
+  void zero_grad();
+
+  // Strict: every spec exactly once, name, shape and floating type checked; left-over tensors are an
+  // Error unless `ignore` says true for their name.
+  void load(const std::vector<TensorView>& tensors, const std::string& from,
+            bool (*ignore)(const std::string& name) = nullptr);
+
+ private:
+  std::vector<ParameterSpec> specs_;
+  std::map<std::string, size_t> index_;
+  std::vector<int64_t> offsets_;
+  Use use_;
+  at::Tensor master_, grad_, moment1_, moment2_, compute_;
+};
+
+// A tensor of the file as fp32 or its own integer type, copied; and a contiguous CPU tensor as a view.
+at::Tensor to_tensor(const TensorView& view);
+TensorView to_view(const std::string& name, const at::Tensor& tensor);
+at::ScalarType to_scalar_type(DType dtype);
+
+}  // namespace halo

@@ -1,0 +1,63 @@
+// Byte-level BPE from a Hugging Face tokenizer.json: Qwen2/Qwen3's pattern as a linear scanner, NFC,
+// added tokens. A component we do not know is refused by name.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace halo {
+
+class Tokenizer {
+ public:
+  explicit Tokenizer(const std::filesystem::path& tokenizer_json);
+  // From the file's text; `file` is used in messages.
+  Tokenizer(std::string_view json_text, const std::string& file);
+  ~Tokenizer();
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+
+  // Text of special tokens inside `text` is recognised; none are added.
+  std::vector<int64_t> encode(std::string_view text) const;
+  // Bytes that are no UTF-8 become U+FFFD, as the reference does.
+  std::string decode(std::span<const int64_t> ids, bool skip_special = false) const;
+
+  int64_t vocab_size() const;  // largest id + 1
+  std::optional<int64_t> token_id(std::string_view token) const;
+  // The bytes one id stands for (a prefix of a character is possible).
+  std::string token_bytes(int64_t id) const;
+  // The token that ends a document: `name` if not empty (an Error if unknown), else the first of
+  // <|endoftext|>, <|end_of_text|>, </s> that the vocabulary has.
+  int64_t document_end(const std::string& name = "") const;
+
+  struct Impl;
+
+ private:
+  std::unique_ptr<Impl> impl_;
+};
+
+// Decodes a stream of ids without ever splitting a UTF-8 character.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
+  std::string push(int64_t id);  // the text that became complete, perhaps empty
+  std::string finish();          // what was held back, replaced where incomplete
+
+ private:
+  const Tokenizer& tokenizer_;
+  bool skip_special_;
+  std::string pending_;
+};
+
+// Trains byte-level BPE on texts (Qwen2 pattern, NFC) and returns the text of a tokenizer.json:
+// 256 bytes, then merges by falling count (ties: the pair that is smaller as a pair of byte
+// strings), then `special_tokens`, vocab_size ids in all.
+std::string train_bpe(const std::vector<std::string>& texts, int64_t vocab_size,
+                      const std::vector<std::string>& special_tokens);
+
+}  // namespace halo
