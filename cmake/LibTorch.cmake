@@ -20,7 +20,7 @@ target_link_libraries(halo_torch INTERFACE
 
 # Every program finds LibTorch beside itself, in the checkout's .deps, or through LD_LIBRARY_PATH.
 set(CMAKE_SKIP_BUILD_RPATH ON)
-set(CMAKE_EXE_LINKER_FLAGS "${CMAKE_EXE_LINKER_FLAGS} -Wl,--disable-new-dtags,-rpath,'$ORIGIN/../.deps/py/torch/lib:$ORIGIN/../.deps/py/nvidia/cu13/lib:$ORIGIN/../../.deps/py/torch/lib:$ORIGIN/../../.deps/py/nvidia/cu13/lib:$ORIGIN/../.deps/py/pyarrow'")
+set(CMAKE_EXE_LINKER_FLAGS "${CMAKE_EXE_LINKER_FLAGS} -Wl,--disable-new-dtags,-rpath,'$ORIGIN/../.deps/py/torch/lib:$ORIGIN/../.deps/py/nvidia/cu13/lib:$ORIGIN/../../.deps/py/torch/lib:$ORIGIN/../../.deps/py/nvidia/cu13/lib:$ORIGIN/../.deps/py/pyarrow:$ORIGIN/../../.deps/py/pyarrow'")
 
 # One precompiled header for all parts that use LibTorch, so they share one set of flags.
 file(WRITE ${CMAKE_BINARY_DIR}/pch_anchor.cc "\n")

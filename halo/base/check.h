@@ -56,8 +56,8 @@ namespace detail {
 }  // namespace halo
 
 // HALO_CHECK(x.size(1) == d, "rms_norm: expected {} columns, got {}", d, x.size(1))
-#define HALO_CHECK(condition, ...)                                                       \
-  do {                                                                                   \
-    if (!(condition)) [[unlikely]]                                                       \
+#define HALO_CHECK(condition, ...)                                                            \
+  do {                                                                                        \
+    if (!(condition)) [[unlikely]]                                                            \
       ::halo::detail::check_failed(__FILE__, __LINE__, #condition, fmt::format(__VA_ARGS__)); \
   } while (0)

@@ -14,10 +14,11 @@
 // the part that owns them.
 #pragma once
 
+#include <toml++/toml.h>
+
 #include <map>
 #include <string>
 #include <string_view>
-#include <toml++/toml.h>
 #include <type_traits>
 #include <vector>
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <span>
@@ -11,8 +12,8 @@
 namespace halo {
 
 // Appends to PATH.tmp; commit() syncs, renames to PATH and syncs the folder. Destroyed without
-// commit(): PATH.tmp is removed and PATH is as before. Every failure (no space, no permission) is an
-// Error with path, operation and the system's reason.
+// commit(): PATH.tmp is removed and PATH is as before. Every failure (no space, no permission) is
+// an Error with path, operation and the system's reason.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);

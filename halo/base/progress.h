@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <string>
 
 namespace halo {
@@ -17,9 +18,11 @@ class Progress {
   void finish(const std::string& text);
 
  private:
+  void print(const std::string& line);
+
   std::string title_;
   int64_t total_, first_done_ = -1;
-  bool terminal_;
+  bool terminal_, line_open_ = false;
   std::chrono::steady_clock::time_point start_, last_;
 };
 

@@ -26,7 +26,7 @@ struct RopeScaling {
   enum class Type { kNone, kLinear, kLlama3, kYarn };
   Type type = Type::kNone;
   double factor = 1;
-  double low_freq_factor = 1, high_freq_factor = 4;      // llama3
+  double low_freq_factor = 1, high_freq_factor = 4;            // llama3
   double beta_fast = 32, beta_slow = 1, attention_factor = 0;  // yarn; 0: computed from factor
   int64_t original_max_position_embeddings = 0;
   bool operator==(const RopeScaling&) const = default;
@@ -57,11 +57,12 @@ struct ModelConfig {
   // 1/sqrt(d), 1/d or 1 of the lightning mixers.
   double lightning_scale_value() const;
   std::vector<int64_t> attention_layers() const;
+  bool operator==(const ModelConfig&) const = default;
 };
 
 // Every violation (missing key, wrong kind, unknown mixer or scale string, unsupported feature such
-// as sliding windows, mixture of experts, an unknown rope type, short convolutions) is an Error that
-// names file, key, value and the nearest known value.
+// as sliding windows, mixture of experts, an unknown rope type, short convolutions) is an Error
+// that names file, key, value and the nearest known value.
 ModelConfig parse_model_config(const json::object& object, const std::string& file);
 ModelConfig read_model_config(const std::filesystem::path& directory);
 

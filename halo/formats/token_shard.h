@@ -1,6 +1,6 @@
 // Token shards: what training reads (docs/formats/token-shard.md). One file:
 //   magic "HALOTOK1", u32 header length, JSON header, padding to 64 bytes, then the tokens (u16 or
-//   u32, whichever the vocabulary needs), then u64 document ends, then per-document groups.
+//   u32, whichever the vocabulary needs), then u64 document ends, then a byte of marks a token.
 #pragma once
 
 #include <filesystem>
@@ -16,12 +16,13 @@ struct TokenShardHeader {
   std::string tokenizer_hash;  // hash_file(tokenizer.json): training refuses another tokenizer
   int64_t vocab_size = 0;
   int64_t num_tokens = 0, num_documents = 0;
-  std::string provenance;      // JSON text: the command, sources and hashes it was made from
+  std::string provenance;  // JSON text: the command, sources and hashes it was made from
 };
 
 class TokenShard {
  public:
-  explicit TokenShard(const std::filesystem::path& path);  // ParseError: truncated, wrong counts, ...
+  // ParseError: truncated, wrong counts, damaged, ...
+  explicit TokenShard(const std::filesystem::path& path);
   const TokenShardHeader& header() const { return header_; }
   int64_t num_documents() const { return header_.num_documents; }
   int64_t document_begin(int64_t d) const;

@@ -16,8 +16,8 @@ Sequences make_sequences(std::vector<int64_t> offsets, at::Device device) {
   auto host = at::empty({static_cast<int64_t>(offsets.size())}, at::kInt);
   int32_t* data = host.data_ptr<int32_t>();
   for (size_t i = 0; i < offsets.size(); ++i) {
-    HALO_CHECK(i == 0 || offsets[i] >= offsets[i - 1], "sequences: offset {} is {}, before it {}", i,
-               offsets[i], offsets[i - 1]);
+    HALO_CHECK(i == 0 || offsets[i] >= offsets[i - 1], "sequences: offset {} is {}, before it {}",
+               i, offsets[i], offsets[i - 1]);
     data[i] = static_cast<int32_t>(offsets[i]);
     if (i > 0) out.max_length = std::max(out.max_length, offsets[i] - offsets[i - 1]);
   }

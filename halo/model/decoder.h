@@ -6,8 +6,9 @@
 // F MLP size, V vocabulary.
 #pragma once
 
+#include <filesystem>
 #include <functional>
-#include <optional>
+#include <memory>
 #include <string>
 #include <variant>
 #include <vector>
@@ -21,10 +22,11 @@
 namespace halo {
 
 struct AttentionWeights {
-  Weight qkvg;       // [(H + 2G (+ H)) d, D]: q, k, v and, if gated, o_gate
-  Weight qkvg_bias;  // [the same rows] or undefined; the gate's part is 0 (o_gate has no bias)
+  Weight qkvg;            // [(H + 2G (+ H)) d, D]: q, k, v and, if gated, o_gate
+  Weight qkv_bias;        // [(H + 2G) d] or undefined; o_gate has no bias, so
+  Weight biased_gate;     // [H d, D]: o_gate where there are biases; qkvg then holds q, k, v alone
   Weight q_norm, k_norm;  // [d] or undefined
-  Weight o_proj;     // [D, H d]
+  Weight o_proj, o_bias;  // [D, H d], [D] or undefined
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   bool gate = false;
   std::vector<double> inv_freq;  // d/2; empty: no rotation (NoPE)
@@ -33,11 +35,11 @@ struct AttentionWeights {
 };
 
 struct LightningWeights {
-  Weight qkvz;       // [(H + 2G (+ H)) d, D]: q, k, v and, if gated, z_proj
-  Weight qkvz_bias;  // [the same rows] or undefined
+  Weight qkvz;            // [(H + 2G (+ H)) d, D]: q, k, v and, if gated, z_proj
+  Weight qkvz_bias;       // [the same rows] or undefined
   Weight q_norm, k_norm;  // [d] or undefined
-  Weight o_norm;     // [H d] or undefined
-  Weight o_proj;     // [D, H d]
+  Weight o_norm;          // [H d] or undefined
+  Weight o_proj, o_bias;  // [D, H d], [D] or undefined
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   bool gate = false;
   double scale = 1;
@@ -51,16 +53,16 @@ using Mixer = std::variant<AttentionWeights, LightningWeights>;
 struct LayerWeights {
   Weight input_norm;  // [D]
   Mixer mixer;
-  Weight post_norm;   // [D]
-  Weight gate_up;     // [2F, D]
-  Weight down;        // [D, F]
+  Weight post_norm;  // [D]
+  Weight gate_up;    // [2F, D]
+  Weight down;       // [D, F]
 };
 
 struct DecoderWeights {
   Weight embedding;  // [V, D]
   std::vector<LayerWeights> layers;
-  Weight norm;       // [D]
-  Weight head;       // [V, D]; the embedding itself where tied
+  Weight norm;  // [D]
+  Weight head;  // [V, D]; the embedding itself where tied
   double eps = 0;
 };
 
@@ -73,8 +75,10 @@ std::vector<ParameterSpec> mixer_parameters(const ModelConfig& config, int64_t l
 // Handles into the store (names as decoder_parameters gives them).
 DecoderWeights bind_decoder(const ModelConfig& config, const ParameterStore& store);
 Mixer bind_mixer(const ModelConfig& config, int64_t layer, const ParameterStore& store);
-// The same mixer with handles that ask for no gradient.
-DecoderWeights without_gradients(const DecoderWeights& weights);
+// The same values with handles that ask for no gradient.
+DecoderWeights without_gradients(DecoderWeights weights);
+// The same model with another logit scale in every attention layer (an inference-time setting).
+DecoderWeights with_logit_scale(DecoderWeights weights, const LogitScale& scale);
 
 // A model as it stands in memory.
 struct Model {
@@ -98,6 +102,9 @@ struct LayerState {
   at::Tensor recurrent;
 };
 
+// Rotary tables and logit scales, computed once a batch and shared by the layers that use them.
+class PositionCache;
+
 struct Batch {
   at::Tensor tokens;     // [N] int64
   at::Tensor positions;  // [N] int64
@@ -107,16 +114,17 @@ struct Batch {
   std::vector<LayerState>* state = nullptr;  // one a layer
   at::Tensor block_table;                    // [S, max_blocks] int64, host
   std::vector<int64_t> lengths;              // [S] tokens of each sequence after this batch
-  std::vector<int64_t> slots;                // [S] rows of LayerState::recurrent
+  at::Tensor slots;                          // [S] int64 on the device: rows of recurrent
+  std::shared_ptr<PositionCache> cache;      // made by make_batch
 };
 
-// Positions 0.. in every sequence, no state.
+// Positions 0.. in every sequence, no state. tokens [N] int64 on any device.
 Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets, at::Device device);
+// The same with given positions [N] int64 (a continued prompt).
+Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets,
+                 const at::Tensor& positions, at::Device device);
 
 // ---- The forward pass.
-
-// Position-dependent values, computed once a batch and shared by all layers that use them.
-class PositionCache;
 
 at::Tensor embed(const DecoderWeights& weights, const Batch& batch);  // [N, D]
 // The residual stream after layers first .. last-1, from the one before layer `first`.
@@ -130,12 +138,15 @@ at::Tensor decode(const DecoderWeights& weights, const Batch& batch);
 at::Tensor run_mixer(const Mixer& mixer, double eps, const at::Tensor& x, const Batch& batch,
                      int64_t layer);
 
+// The same without o_proj: [N, H d], normed and gated (what `match` and `lsq` are fitted to).
+at::Tensor mixer_heads(const Mixer& mixer, double eps, const at::Tensor& x, const Batch& batch,
+                       int64_t layer);
+
 // Calls `visit(layer, mixer_input, mixer_output)` for every layer on the way (no gradients): what
 // stage 1 aligns to. Returns the residual stream after the last layer.
-at::Tensor decode_visiting(
-    const DecoderWeights& weights, const Batch& batch,
-    const std::function<void(int64_t layer, const at::Tensor& input, const at::Tensor& output)>&
-        visit);
+at::Tensor decode_visiting(const DecoderWeights& weights, const Batch& batch,
+                           const std::function<void(int64_t layer, const at::Tensor& input,
+                                                    const at::Tensor& output)>& visit);
 
 // Logits [N, V] of hidden states in fp32 (for generation and comparison; losses never call this).
 at::Tensor logits(const DecoderWeights& weights, const at::Tensor& hidden, KernelForm form);

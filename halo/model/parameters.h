@@ -26,8 +26,8 @@ class ParameterStore {
  public:
   enum class Use { kFrozen, kTrained };
 
-  // Trained: fp32 master, gradient and two moments, and a compute copy where the compute type is not
-  // fp32. Frozen: the compute copy alone.
+  // Trained: fp32 master, gradient and two moments, and a compute copy where the compute type is
+  // not fp32. Frozen: the compute copy alone.
   ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
                  at::Device device);
 
@@ -57,8 +57,8 @@ class ParameterStore {
   void refresh_compute();  // compute = cast(master); nothing to do where they are one
   void zero_grad();
 
-  // Strict: every spec exactly once, name, shape and floating type checked; left-over tensors are an
-  // Error unless `ignore` says true for their name.
+  // Strict: every spec exactly once, name, shape and floating type checked; left-over tensors are
+  // an Error unless `ignore` says true for their name.
   void load(const std::vector<TensorView>& tensors, const std::string& from,
             bool (*ignore)(const std::string& name) = nullptr);
 
@@ -70,7 +70,8 @@ class ParameterStore {
   at::Tensor master_, grad_, moment1_, moment2_, compute_;
 };
 
-// A tensor of the file as fp32 or its own integer type, copied; and a contiguous CPU tensor as a view.
+// A tensor of the file as fp32 or its own integer type, copied; and a contiguous CPU tensor as a
+// view.
 at::Tensor to_tensor(const TensorView& view);
 TensorView to_view(const std::string& name, const at::Tensor& tensor);
 at::ScalarType to_scalar_type(DType dtype);

@@ -1,5 +1,5 @@
-// Byte-level BPE from a Hugging Face tokenizer.json: Qwen2/Qwen3's pattern as a linear scanner, NFC,
-// added tokens. A component we do not know is refused by name.
+// Byte-level BPE from a Hugging Face tokenizer.json: Qwen2/Qwen3's pattern as a linear scanner,
+// NFC, added tokens. A component we do not know is refused by name.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +28,12 @@ class Tokenizer {
   std::string decode(std::span<const int64_t> ids, bool skip_special = false) const;
 
   int64_t vocab_size() const;  // largest id + 1
+  // A token as tokenizer.json writes it ("<|endoftext|>", "\u0120the").
   std::optional<int64_t> token_id(std::string_view token) const;
-  // The bytes one id stands for (a prefix of a character is possible).
+  // The bytes one id stands for (a prefix of a character is possible); none if no token has the id,
+  // which decode() drops, as the reference does.
   std::string token_bytes(int64_t id) const;
+  bool is_special(int64_t id) const;
   // The token that ends a document: `name` if not empty (an Error if unknown), else the first of
   // <|endoftext|>, <|end_of_text|>, </s> that the vocabulary has.
   int64_t document_end(const std::string& name = "") const;

@@ -25,7 +25,7 @@ struct HeadSplit {
   int64_t kv_heads = 0;  // G
   int64_t head_dim = 0;  // d
   bool has_gate = false;
-  double eps = 0;        // of the norms
+  double eps = 0;  // of the norms
 };
 
 struct Heads {

@@ -15,8 +15,8 @@ struct SampleArgs {
 };
 
 // logits [S, V] -> [S] int64 on the logits' device. uniforms [S] fp32 in [0, 1), one
-// draw a sequence (from halo/base/random.h, so a sequence's tokens do not depend on its neighbours);
-// unused when greedy.
+// draw a sequence (from halo/base/random.h, so a sequence's tokens do not depend on its
+// neighbours); unused when greedy.
 at::Tensor sample_tokens(const at::Tensor& logits, const SampleArgs& args,
                          const at::Tensor& uniforms);
 

@@ -1,0 +1,161 @@
+#include "halo/base/files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cstdlib>
+
+#include "halo/base/check.h"
+
+namespace halo {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class Files : public testing::Test {
+ protected:
+  Files() {
+    if (const char* given = std::getenv("HALO_TEST_FOLDER")) {
+      folder_ = given;
+    } else {
+      std::string pattern = testing::TempDir() + "halo_files_XXXXXX";
+      folder_ = mkdtemp(pattern.data());
+    }
+  }
+  ~Files() override { fs::remove_all(folder_); }
+
+  template <class F>
+  static std::string error_of(F call) {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+
+  fs::path folder_;
+};
+
+TEST_F(Files, WritesReadsAndReplaces) {
+  const fs::path path = folder_ / "a";
+  write_file(path, "one");
+  EXPECT_EQ(read_file(path), "one");
+  write_file(path, "two!");
+  EXPECT_EQ(read_file(path), "two!");
+  EXPECT_FALSE(fs::exists(path.string() + ".tmp"));
+  EXPECT_THAT(error_of([&] { read_file(path, 3); }), HasSubstr("4 bytes, more than the 3 allowed"));
+}
+
+TEST_F(Files, WithoutCommitNothingChanges) {
+  const fs::path path = folder_ / "a";
+  write_file(path, "before");
+  {
+    AtomicFile file(path);
+    file.write("after");
+  }
+  EXPECT_EQ(read_file(path), "before");
+  EXPECT_FALSE(fs::exists(path.string() + ".tmp"));
+}
+
+TEST_F(Files, ErrorsNameOperationPathAndReason) {
+  EXPECT_EQ(error_of([&] { write_file(folder_ / "no" / "a", "x"); }),
+            "cannot create " + (folder_ / "no" / "a.tmp").string() + ": No such file or directory");
+  EXPECT_EQ(error_of([&] { read_file(folder_ / "absent"); }),
+            "cannot open " + (folder_ / "absent").string() + ": No such file or directory");
+  EXPECT_THAT(error_of([&] { MappedFile map(folder_); }), HasSubstr("is not a regular file"));
+}
+
+// In a child, which can give up the right of root to write anywhere.
+TEST_F(Files, UnwritableFolderIsOneError) {
+  fs::permissions(folder_, fs::perms::owner_read | fs::perms::owner_exec);
+  const auto write_as_nobody = [&] {
+    if (geteuid() == 0 && seteuid(65534) != 0) _exit(2);
+    std::fprintf(stderr, "%s\n", error_of([&] { write_file(folder_ / "a", "x"); }).c_str());
+    _exit(0);
+  };
+  EXPECT_EXIT(write_as_nobody(), testing::ExitedWithCode(0),
+              "^cannot create .*/a.tmp: Permission denied\n$");
+  fs::permissions(folder_, fs::perms::owner_all);
+  EXPECT_TRUE(fs::is_empty(folder_));
+}
+
+// A file-size limit stands in for a full disk: write() fails half-way.
+TEST_F(Files, FailedWriteLeavesTheOldFile) {
+  const fs::path path = folder_ / "a";
+  write_file(path, "before");
+  const auto write_beyond_limit = [&] {
+    signal(SIGXFSZ, SIG_IGN);
+    const rlimit limit{4096, 4096};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    const std::string error = error_of([&] { write_file(path, std::string(10'000, 'x')); });
+    std::fprintf(stderr, "%s\n", error.c_str());
+    _exit(fs::exists(path.string() + ".tmp") ? 1 : 0);
+  };
+  EXPECT_EXIT(write_beyond_limit(), testing::ExitedWithCode(0),
+              "cannot write .*/a.tmp: File too large");
+  EXPECT_EQ(read_file(path), "before");
+}
+
+TEST_F(Files, CommitOntoAFolderFailsCleanly) {
+  fs::create_directory(folder_ / "a");
+  EXPECT_THAT(error_of([&] { write_file(folder_ / "a", "x"); }), HasSubstr("cannot rename to"));
+  EXPECT_FALSE(fs::exists(folder_ / "a.tmp"));
+}
+
+TEST_F(Files, MapsWholeFiles) {
+  write_file(folder_ / "a", "hello");
+  MappedFile first(folder_ / "a");
+  MappedFile map(std::move(first));
+  ASSERT_EQ(map.bytes().size(), 5u);
+  EXPECT_EQ(static_cast<char>(map.bytes()[4]), 'o');
+  write_file(folder_ / "empty", "");
+  MappedFile empty(folder_ / "empty");
+  EXPECT_TRUE(empty.bytes().empty());
+  empty = std::move(map);
+  EXPECT_EQ(empty.bytes().size(), 5u);
+}
+
+// The digest of no bytes is a constant of the algorithm.
+TEST_F(Files, HashesFiles) {
+  EXPECT_EQ(hash_hex({}), "99aa06d3014798d86001c324468d497f");
+  write_file(folder_ / "a", "hello");
+  write_file(folder_ / "b", "hellp");
+  EXPECT_EQ(hash_file(folder_ / "a"), hash_hex(std::as_bytes(std::span<const char>("hello", 5))));
+  EXPECT_NE(hash_file(folder_ / "a"), hash_file(folder_ / "b"));
+}
+
+using FilesDeathTest = Files;
+
+// The environment is read once a process, so each point dies in a fresh one, which works in this
+// one's folder.
+TEST_F(FilesDeathTest, CrashPointsKillWhereTheyAreNamed) {
+  testing::FLAGS_gtest_death_test_style = "threadsafe";
+  setenv("HALO_TEST_FOLDER", folder_.c_str(), 1);
+  const fs::path path = folder_ / "a";
+  const auto crash = [&](const char* where) {
+    setenv("HALO_CRASH_AT", where, 1);
+    write_file(path, "first");
+    write_file(path, "second");
+    _exit(0);
+  };
+  const testing::KilledBySignal killed(SIGKILL);
+  EXPECT_EXIT(crash("file.before_write"), killed, "");
+  EXPECT_EXIT(crash("file.before_sync"), killed, "");
+  EXPECT_EXIT(crash("file.before_rename"), killed, "");
+  EXPECT_FALSE(fs::exists(path));
+  EXPECT_EXIT(crash("file.before_rename:2"), killed, "");
+  EXPECT_EQ(read_file(path), "first");
+  EXPECT_EXIT(crash("file.after_rename:2"), killed, "");
+  EXPECT_EQ(read_file(path), "second");
+  EXPECT_EXIT(crash("file.after_rename:3"), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(crash("elsewhere"), testing::ExitedWithCode(0), "");
+  unsetenv("HALO_TEST_FOLDER");
+}
+
+}  // namespace
+}  // namespace halo

@@ -1,0 +1,26 @@
+// halo bench: figures of this machine, each beside the limit it can be judged by.
+#pragma once
+
+#include <string>
+
+#include "halo/base/json.h"
+#include "halo/stages/recipe.h"
+
+namespace halo {
+
+struct TrainBenchArgs {
+  std::string teacher;  // model directory
+  std::string student;  // hybrid directory; what stage 2 would train
+  int64_t sequence_length = 1024;
+  int64_t rows = 2;  // a step
+  int64_t warmup = 2, steps = 9;
+  std::string ids;  // safetensors with input_ids [rows, sequence_length]; empty: random ids
+  RunRecipe run;
+};
+
+// One stage-2 step (teacher forward, student forward and backward, KL, clipped AdamW), repeated on
+// one batch: {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, "flops",
+// "sgemm_gflops", "share_of_sgemm", "peak_memory_bytes"}.
+json::object bench_train(const TrainBenchArgs& args);
+
+}  // namespace halo

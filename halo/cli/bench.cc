@@ -1,0 +1,28 @@
+// halo bench: figures of this machine.
+#include "halo/bench/bench.h"
+
+#include <iostream>
+
+#include "halo/cli/commands.h"
+
+namespace halo {
+
+void add_bench(CLI::App& app) {
+  CLI::App* bench = app.add_subcommand("bench", "Figures of this machine beside their limits");
+  bench->require_subcommand(1);
+  auto args = std::make_shared<TrainBenchArgs>();
+  CLI::App* train = bench->add_subcommand("train", "Steps of stage 2 on one batch");
+  train->add_option("--teacher", args->teacher, "model directory")->required();
+  train->add_option("--student", args->student, "hybrid directory")->required();
+  train->add_option("--sequence-length", args->sequence_length, "tokens a row");
+  train->add_option("--rows", args->rows, "rows a step");
+  train->add_option("--steps", args->steps, "timed steps");
+  train->add_option("--ids", args->ids, "safetensors with input_ids; else random ids");
+  train->add_option("--device", args->run.device, "cpu | cuda");
+  train->add_option("--compute", args->run.compute, "float32 | bfloat16");
+  train->add_option("--threads", args->run.threads, "CPU threads; 0: all");
+  train->footer("Example: halo bench train --teacher demo/teacher --student runs/demo/model");
+  train->callback([args] { std::cout << format_json(bench_train(*args)) << "\n"; });
+}
+
+}  // namespace halo

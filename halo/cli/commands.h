@@ -1,0 +1,24 @@
+// The subcommands of `halo`, one file each. Every add_* declares flags and help and sets the
+// callback that runs the command; errors are exceptions, main turns them into exit codes.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include "halo/base/check.h"
+
+namespace halo {
+
+void add_convert(CLI::App& app);  // convert and its stages alone
+void add_pretrain(CLI::App& app);
+void add_data(CLI::App& app);  // data pack, synthesize, inspect
+void add_eval(CLI::App& app);
+void add_logits(CLI::App& app);
+void add_generate(CLI::App& app);
+void add_tokenize(CLI::App& app);
+void add_inspect(CLI::App& app);
+void add_plan(CLI::App& app);
+void add_report(CLI::App& app);
+void add_bench(CLI::App& app);
+void add_doctor(CLI::App& app);
+
+}  // namespace halo

@@ -1,0 +1,90 @@
+// halo data pack, synthesize, inspect: text into token shards.
+#include <iostream>
+
+#include "halo/base/files.h"
+#include "halo/cli/commands.h"
+#include "halo/data/pack.h"
+#include "halo/stages/synthesize.h"
+
+namespace halo {
+namespace {
+
+void add_pack(CLI::App& data) {
+  struct Args {
+    std::vector<std::string> inputs;
+    std::string tokenizer, out;
+    PackOptions options;
+  };
+  auto args = std::make_shared<Args>();
+  CLI::App* command = data.add_subcommand("pack", "Text, JSONL (.zst, .gz) or Parquet to shards");
+  command->add_option("inputs", args->inputs, "files and folders")->required();
+  command->add_option("--tokenizer", args->tokenizer, "model directory or tokenizer.json")
+      ->required();
+  command->add_option("--out", args->out, "folder of shards to make")->required();
+  command->add_flag("--join-sources", args->options.join_sources,
+                    "join documents whose source agrees up to its colon (one book)");
+  command->add_option("--document-end", args->options.document_end, "token that ends a document");
+  command->footer("Example: halo data pack text.jsonl.zst --tokenizer demo/teacher --out shards");
+  command->callback([args] {
+    std::filesystem::path tokenizer = args->tokenizer;
+    if (std::filesystem::is_directory(tokenizer)) tokenizer /= "tokenizer.json";
+    const PackCounts counts =
+        pack({args->inputs.begin(), args->inputs.end()}, tokenizer, args->out, args->options);
+    std::cout << format_json(counts_to_json(counts)) << "\n";
+  });
+}
+
+void add_synthesize(CLI::App& data) {
+  auto args = std::make_shared<SynthesizeArgs>();
+  CLI::App* command = data.add_subcommand("synthesize", "Sample training text from a model");
+  command->add_option("teacher", args->teacher, "Hugging Face directory")->required();
+  command->add_option("--out", args->out, "folder of shards to make")->required();
+  command->add_option("--tokens", args->tokens, "tokens in all");
+  command->add_option("--length", args->length, "longest document");
+  command->add_option("--temperature", args->temperature, "1: the model's own distribution");
+  command->add_option("--top-p", args->top_p, "smallest set with this much probability");
+  command->add_option("--batch", args->batch, "documents at a time");
+  command->add_option("--seed", args->run.seed, "of the sampling");
+  command->add_option("--device", args->run.device, "cpu | cuda");
+  command->footer("Example: halo data synthesize demo/teacher --out shards --tokens 1000000");
+  command->callback([args] {
+    args->command = fmt::format(
+        "halo data synthesize --tokens {} --length {} --temperature {} --top-p {} --batch {} "
+        "--seed "
+        "{}",
+        args->tokens, args->length, args->temperature, args->top_p, args->batch, args->run.seed);
+    std::cout << format_json(synthesize(*args)) << "\n";
+  });
+}
+
+void add_shard_inspect(CLI::App& data) {
+  struct Args {
+    std::string shard, tokenizer;
+  };
+  auto args = std::make_shared<Args>();
+  CLI::App* command = data.add_subcommand("inspect", "Look into a token shard");
+  command->add_option("shard", args->shard, "shard file")->required();
+  command->add_option("--tokenizer", args->tokenizer, "model directory: also show the first text");
+  command->footer("Example: halo data inspect shards/shard-00000.halotok --tokenizer demo/teacher");
+  command->callback([args] {
+    if (args->tokenizer.empty()) {
+      std::cout << format_json(inspect_shard(args->shard, nullptr, "")) << "\n";
+      return;
+    }
+    const auto path = std::filesystem::path(args->tokenizer) / "tokenizer.json";
+    const Tokenizer tokenizer(path);
+    std::cout << format_json(inspect_shard(args->shard, &tokenizer, hash_file(path))) << "\n";
+  });
+}
+
+}  // namespace
+
+void add_data(CLI::App& app) {
+  CLI::App* data = app.add_subcommand("data", "Token shards: pack, synthesize, inspect");
+  data->require_subcommand(1);
+  add_pack(*data);
+  add_synthesize(*data);
+  add_shard_inspect(*data);
+}
+
+}  // namespace halo

@@ -1,0 +1,64 @@
+// halo generate: streaming text from a model.
+#include "halo/engine/generate.h"
+
+#include <iostream>
+
+#include "halo/cli/commands.h"
+#include "halo/stages/machine.h"
+#include "halo/tokenizer/tokenizer.h"
+
+namespace halo {
+namespace {
+
+struct Args {
+  std::string model, prompt, device = "cpu", kernels = "fast";
+  int64_t max_tokens = 128, seed = 0;
+  SampleArgs sample;
+};
+
+void run(const Args& args) {
+  at::NoGradGuard no_grad;
+  RunRecipe where;
+  where.device = args.device;
+  where.kernels = args.kernels;
+  const Machine machine = open_machine(where);
+  const Model model =
+      load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
+  const Tokenizer tokenizer(std::filesystem::path(args.model) / "tokenizer.json");
+  const std::vector<int64_t> prompt = tokenizer.encode(args.prompt);
+  if (prompt.empty()) throw_error("the prompt is empty");
+  EngineOptions options;
+  options.form = machine.form;
+  Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
+  GenerateArgs generate_args;
+  generate_args.max_tokens = args.max_tokens;
+  generate_args.sample = args.sample;
+  generate_args.seed = static_cast<uint64_t>(args.seed);
+  generate_args.stop_ids = model.config.eos_token_ids;
+  StreamDecoder stream(tokenizer);
+  std::cout << args.prompt;
+  generate(engine, {prompt}, generate_args, [&](const GenerateStep& step) {
+    std::cout << stream.push(step.tokens.front()) << std::flush;
+  });
+  std::cout << stream.finish() << "\n";
+}
+
+}  // namespace
+
+void add_generate(CLI::App& app) {
+  auto args = std::make_shared<Args>();
+  CLI::App* command = app.add_subcommand("generate", "Continue a text");
+  command->add_option("model", args->model, "Hugging Face directory")->required();
+  command->add_option("prompt", args->prompt, "text to continue")->required();
+  command->add_option("--max-tokens", args->max_tokens, "new tokens at most");
+  command->add_option("--temperature", args->sample.temperature, "0: greedy");
+  command->add_option("--top-p", args->sample.top_p, "smallest set with this much probability");
+  command->add_option("--top-k", args->sample.top_k, "most likely tokens only; 0: all");
+  command->add_option("--seed", args->seed, "of the sampling");
+  command->add_option("--device", args->device, "cpu | cuda");
+  command->add_option("--kernels", args->kernels, "fast | reference");
+  command->footer("Example: halo generate runs/demo/model \"It was\" --temperature 0.8");
+  command->callback([args] { run(*args); });
+}
+
+}  // namespace halo

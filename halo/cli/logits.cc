@@ -1,0 +1,112 @@
+// halo logits: exact fp32 outputs of a model for comparison with other programs.
+#include "ATen/ATen.h"
+#include "halo/cli/commands.h"
+#include "halo/engine/generate.h"
+#include "halo/formats/safetensors.h"
+#include "halo/model/decoder.h"
+
+namespace halo {
+namespace {
+
+struct LogitsArgs {
+  std::string model, ids, out, kernels = "reference";
+  int64_t generate = 0;
+};
+
+at::Tensor read_ids(const SafetensorsFile& file, const std::string& name) {
+  const at::Tensor ids = to_tensor(file.get(name));
+  if (ids.dim() != 2 || ids.scalar_type() != at::kLong) {
+    throw_error("{}: '{}' must be [batch, tokens] int64", file.path().string(), name);
+  }
+  return ids;
+}
+
+std::vector<int64_t> row_offsets(int64_t rows, int64_t length) {
+  std::vector<int64_t> offsets;
+  for (int64_t b = 0; b <= rows; ++b) offsets.push_back(b * length);
+  return offsets;
+}
+
+at::Tensor all_logits(const Model& model, const SafetensorsFile& file, KernelForm form) {
+  const at::Tensor ids = read_ids(file, "input_ids");
+  const int64_t rows = ids.size(0), length = ids.size(1);
+  Batch batch = make_batch(ids.flatten(), row_offsets(rows, length), at::kCPU);
+  if (file.find("position_ids")) {
+    batch = make_batch(ids.flatten(), row_offsets(rows, length),
+                       read_ids(file, "position_ids").expand({rows, length}).flatten(), at::kCPU);
+  }
+  batch.form = form;
+  return logits(model.weights, decode(model.weights, batch), form).view({rows, length, -1});
+}
+
+struct Greedy {
+  at::Tensor ids, logits;  // [B, n], [B, n, V]
+};
+
+Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count, KernelForm form) {
+  const at::Tensor prompts = read_ids(file, "prompt_ids");
+  std::vector<std::vector<int64_t>> prompt_list;
+  for (int64_t b = 0; b < prompts.size(0); ++b) {
+    const int64_t* row = prompts[b].data_ptr<int64_t>();
+    prompt_list.emplace_back(row, row + prompts.size(1));
+  }
+  EngineOptions options;
+  options.form = form;
+  Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
+  GenerateArgs args;
+  args.max_tokens = count;
+  const int64_t rows = prompts.size(0);
+  Greedy out{at::zeros({rows, count}, at::kLong),
+             at::zeros({rows, count, model.config.vocab_size})};
+  std::vector<int64_t> done(static_cast<size_t>(rows), 0);
+  generate(engine, prompt_list, args, [&](const GenerateStep& step) {
+    for (size_t i = 0; i < step.prompts.size(); ++i) {
+      const auto b = static_cast<int64_t>(step.prompts[i]);
+      const int64_t n = done[step.prompts[i]]++;
+      out.ids[b][n] = step.tokens[i];
+      out.logits[b][n].copy_(step.logits[static_cast<int64_t>(i)]);
+    }
+  });
+  return out;
+}
+
+void run(const LogitsArgs& args) {
+  at::NoGradGuard no_grad;
+  const KernelForm form = args.kernels == "reference" ? KernelForm::kReference : KernelForm::kFast;
+  const Model model = load_model(args.model, ParameterStore::Use::kFrozen, at::kFloat, at::kCPU);
+  const SafetensorsFile file(args.ids);
+  std::vector<std::pair<std::string, at::Tensor>> results;
+  if (file.find("input_ids")) results.emplace_back("logits", all_logits(model, file, form));
+  if (args.generate > 0) {
+    const Greedy out = greedy(model, file, args.generate, form);
+    results.emplace_back("greedy_ids", out.ids);
+    results.emplace_back("greedy_logits", out.logits);
+  }
+  if (results.empty()) throw_error("{}: there is no 'input_ids' and no --generate", args.ids);
+  std::vector<TensorView> views;
+  for (auto& [name, tensor] : results) {
+    tensor = tensor.contiguous();
+    views.push_back(to_view(name, tensor));
+  }
+  write_safetensors(args.out, views);
+}
+
+}  // namespace
+
+void add_logits(CLI::App& app) {
+  auto args = std::make_shared<LogitsArgs>();
+  CLI::App* command = app.add_subcommand("logits", "Exact fp32 logits of a model, for comparison");
+  command->add_option("model", args->model, "Hugging Face directory")->required();
+  command
+      ->add_option("--ids", args->ids, "safetensors file with input_ids, position_ids, prompt_ids")
+      ->required();
+  command->add_option("--out", args->out, "safetensors file to write")->required();
+  command->add_option("--generate", args->generate,
+                      "also continue prompt_ids greedily by N tokens");
+  command->add_option("--kernels", args->kernels, "reference | fast")
+      ->check(CLI::IsMember({"reference", "fast"}));
+  command->footer("Example: halo logits MODEL --ids in.safetensors --out out.safetensors");
+  command->callback([args] { run(*args); });
+}
+
+}  // namespace halo

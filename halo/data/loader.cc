@@ -1,0 +1,279 @@
+#include "halo/data/loader.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <utility>
+
+#include "halo/base/check.h"
+#include "halo/data/token_stream.h"
+#include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+namespace halo {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::string_view kShardSuffix = ".halotok";
+
+std::vector<fs::path> expand_all(const std::vector<std::string>& entries) {
+  std::vector<fs::path> paths;
+  for (const auto& entry : entries) {
+    for (auto& path : expand_shards(entry)) paths.push_back(std::move(path));
+  }
+  return paths;
+}
+
+void check_recipe(const DataRecipe& recipe, const LoaderPlan& plan) {
+  HALO_CHECK(plan.sequence_length >= 2 && plan.rows_per_step >= 1,
+             "loader: {} rows of {} tokens a step", plan.rows_per_step, plan.sequence_length);
+  if (recipe.packing != "cut" && recipe.packing != "paper") {
+    throw_error("data.packing is '{}'; it can be 'cut' or 'paper'", recipe.packing);
+  }
+  if (recipe.long_context != "whole" && recipe.long_context != "concat") {
+    throw_error("data.long_context is '{}'; it can be 'whole' or 'concat'", recipe.long_context);
+  }
+  if (!(recipe.needle_share >= 0 && recipe.needle_share <= 1)) {
+    throw_error("data.needle_share is {}; it must lie between 0 and 1", recipe.needle_share);
+  }
+  if (!(recipe.answer_weight >= 0) || !std::isfinite(recipe.answer_weight)) {
+    throw_error("data.answer_weight is {}; it must be 0 or more", recipe.answer_weight);
+  }
+  if (recipe.shards.empty() && (recipe.needle_share < 1 || recipe.haystack.empty())) {
+    throw_error("data.shards is empty; name token shards made by 'halo data pack'");
+  }
+  if (recipe.weights.empty()) return;
+  if (recipe.weights.size() != recipe.shards.size()) {
+    throw_error("data.weights has {} entries for the {} of data.shards", recipe.weights.size(),
+                recipe.shards.size());
+  }
+  for (const double weight : recipe.weights) {
+    if (!(weight > 0) || !std::isfinite(weight)) {
+      throw_error("data.weights has {}; every weight must be above 0", weight);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<fs::path> expand_shards(const std::string& entry) {
+  const fs::path path(entry);
+  const bool folder = fs::is_directory(path);
+  if (!folder && fs::exists(path)) return {path};
+  const fs::path parent = folder                   ? path
+                          : path.has_parent_path() ? path.parent_path()
+                                                   : fs::path(".");
+  const std::string pattern = folder ? fmt::format("*{}", kShardSuffix) : path.filename().string();
+  std::vector<fs::path> paths;
+  if (fs::is_directory(parent)) {
+    for (const auto& item : fs::directory_iterator(parent)) {
+      const bool matches = fnmatch(pattern.c_str(), item.path().filename().c_str(), 0) == 0;
+      if (matches && item.is_regular_file()) paths.push_back(item.path());
+    }
+  }
+  if (paths.empty()) {
+    throw_error("{}: no token shard there; make some with 'halo data pack'", entry);
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+RowSplit::RowSplit(const std::vector<double>& weights) {
+  std::vector<int64_t> open(weights.size());
+  std::iota(open.begin(), open.end(), 0);
+  for (const int64_t part : open) nodes_.push_back({weights[part], part, -1, -1});
+  const auto heavier = [&](int64_t a, int64_t b) { return nodes_[a].weight > nodes_[b].weight; };
+  // Huffman's tree: the two lightest first, so that heavy parts sit near the root, where a split is
+  // most exact.
+  while (open.size() > 1) {
+    std::stable_sort(open.begin(), open.end(), heavier);
+    const int64_t right = open.back(), left = open[open.size() - 2];
+    open.resize(open.size() - 2);
+    open.push_back(static_cast<int64_t>(nodes_.size()));
+    nodes_.push_back({nodes_[left].weight + nodes_[right].weight, -1, left, right});
+  }
+  HALO_CHECK(!nodes_.empty() && nodes_.back().weight > 0, "row split: no part has a weight");
+}
+
+RowSplit::Place RowSplit::place(int64_t row) const {
+  const Node* node = &nodes_.back();
+  while (node->part < 0) {
+    const double share = node->weight > 0 ? nodes_[node->left].weight / node->weight : 1;
+    const auto lefts = [share](int64_t rows) {
+      return static_cast<int64_t>(std::floor(static_cast<double>(rows) * share + 0.5));
+    };
+    const int64_t before = lefts(row);
+    const bool goes_left = lefts(row + 1) > before;
+    row = goes_left ? before : row - before;
+    node = &nodes_[goes_left ? node->left : node->right];
+  }
+  return {node->part, row};
+}
+
+Loader::Loader(const DataRecipe& recipe, const Tokenizer& tokenizer,
+               const std::string& tokenizer_hash, const LoaderPlan& plan)
+    : recipe_(recipe), plan_(plan) {
+  check_recipe(recipe, plan);
+  std::vector<double> weights = recipe.weights;
+  if (!recipe.weights.empty()) {
+    for (size_t i = 0; i < recipe.shards.size(); ++i) {
+      parts_.push_back(std::make_unique<TokenStream>(expand_shards(recipe.shards[i]),
+                                                     tokenizer_hash, plan.seed,
+                                                     fmt::format("shuffle {}", i)));
+    }
+  } else if (!recipe.shards.empty()) {
+    parts_.push_back(std::make_unique<TokenStream>(expand_all(recipe.shards), tokenizer_hash,
+                                                   plan.seed, "shuffle 0"));
+    weights = {1.0};
+  }
+  const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
+  for (double& weight : weights) weight *= (1 - recipe.needle_share) / total;
+  if (recipe.needle_share > 0) {
+    needles_.emplace(tokenizer, recipe.document_end);
+    if (plan.sequence_length < needles_->min_length()) {
+      throw_error(
+          "data.needle_share: a needle document takes {} tokens, more than the sequence's {}",
+          needles_->min_length(), plan.sequence_length);
+    }
+    haystack_ = std::make_unique<TokenStream>(
+        expand_all(recipe.haystack.empty() ? recipe.shards : recipe.haystack), tokenizer_hash,
+        plan.seed, "haystack");
+    weights.push_back(recipe.needle_share);
+  }
+  split_.emplace(weights);
+}
+
+Loader::~Loader() = default;
+Loader::Loader(Loader&&) noexcept = default;
+Loader& Loader::operator=(Loader&&) noexcept = default;
+
+int64_t Loader::num_tokens() const {
+  int64_t sum = 0;
+  for (const auto& part : parts_) sum += part->num_tokens();
+  return sum;
+}
+
+int64_t Loader::num_documents() const {
+  int64_t sum = 0;
+  for (const auto& part : parts_) sum += part->num_documents();
+  return sum;
+}
+
+void Loader::fill_needle_row(int64_t row, int64_t* tokens, uint8_t* marks) const {
+  const int64_t length = plan_.sequence_length;
+  int64_t position = Random(plan_.seed, "haystack", row).below(0, haystack_->num_tokens());
+  const int64_t last = position + haystack_->num_tokens();
+  // End tokens are left out: a needle document is one document.
+  std::vector<int64_t> window, chunk(length);
+  std::vector<uint8_t> unused(length);
+  while (static_cast<int64_t>(window.size()) < length) {
+    if (position > last && window.empty())
+      throw_error("data.haystack holds nothing but end tokens");
+    haystack_->copy(position, length, chunk.data(), unused.data());
+    position += length;
+    std::copy_if(chunk.begin(), chunk.end(), std::back_inserter(window),
+                 [&](int64_t token) { return token != needles_->end_token(); });
+  }
+  const NeedleDocument document =
+      needles_->compose(window, length, Random(plan_.seed, "needle", row), NeedlePool::kTraining);
+  std::copy(document.tokens.begin(), document.tokens.end(), tokens);
+  std::copy(document.marks.begin(), document.marks.end(), marks);
+}
+
+bool Loader::is_needle(const RowSplit::Place& place) const {
+  return place.part == static_cast<int64_t>(parts_.size());
+}
+
+std::vector<int64_t> Loader::piece_ends(const RowSplit::Place& place) const {
+  const int64_t length = plan_.sequence_length;
+  std::vector<int64_t> ends;
+  if (!is_needle(place) && recipe_.packing == "cut") {
+    ends = parts_[place.part]->document_ends(place.row * length, length);
+  }
+  if (ends.empty() || ends.back() != length) ends.push_back(length);
+  return ends;
+}
+
+TrainBatch Loader::step(int64_t step, int64_t first_row, int64_t rows) const {
+  HALO_CHECK(step >= 0 && first_row >= 0 && rows >= 0 && first_row + rows <= plan_.rows_per_step,
+             "loader: step {}, rows {} to {} of {}", step, first_row, first_row + rows,
+             plan_.rows_per_step);
+  const int64_t length = plan_.sequence_length;
+  const auto answer_weight = static_cast<float>(
+      recipe_.needle_share > 0 ? recipe_.answer_weight * static_cast<double>(length) /
+                                     (static_cast<double>(kNeedleDigits) * recipe_.needle_share)
+                               : 0);
+  TrainBatch batch;
+  batch.rows = rows;
+  batch.tokens = at::empty({rows * length}, at::kLong);
+  batch.targets = at::empty({rows * length}, at::kLong);
+  batch.weights = at::ones({rows * length}, at::kFloat);
+  batch.offsets = {0};
+  std::vector<uint8_t> marks(length);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t row = step * plan_.rows_per_step + first_row + i;
+    const RowSplit::Place place = split_->place(row);
+    int64_t* tokens = batch.tokens.data_ptr<int64_t>() + i * length;
+    int64_t* targets = batch.targets.data_ptr<int64_t>() + i * length;
+    float* weights = batch.weights.data_ptr<float>() + i * length;
+    if (is_needle(place)) {
+      fill_needle_row(row, tokens, marks.data());
+    } else {
+      parts_[place.part]->copy(place.row * length, length, tokens, marks.data());
+    }
+    for (int64_t t = 0; t + 1 < length; ++t) {
+      const auto mark = static_cast<NeedleMark>(marks[t + 1]);
+      targets[t] = mark == NeedleMark::kOwnDigits ? kIgnoreTarget : tokens[t + 1];
+      if (mark == NeedleMark::kAnswer) weights[t] += answer_weight;
+    }
+    for (const int64_t end : piece_ends(place)) {
+      targets[end - 1] = kIgnoreTarget;
+      batch.offsets.push_back(i * length + end);
+    }
+  }
+  return batch;
+}
+
+std::vector<double> Loader::token_share_in_view(const std::vector<double>& fractions,
+                                                int64_t rows) const {
+  HALO_CHECK(recipe_.needle_share < 1 && rows > 0, "loader: no text rows to look at");
+  const int64_t length = plan_.sequence_length;
+  std::vector<double> counts(fractions.size(), 0);
+  int64_t seen = 0;
+  for (int64_t row = 0; seen < rows; ++row) {
+    const RowSplit::Place place = split_->place(row);
+    if (is_needle(place)) continue;
+    ++seen;
+    int64_t begin = 0;
+    for (const int64_t end : piece_ends(place)) {
+      for (size_t f = 0; f < fractions.size(); ++f) {
+        const auto needed = static_cast<int64_t>(std::floor(fractions[f] * length));
+        counts[f] += static_cast<double>(std::max<int64_t>(0, end - begin - needed));
+      }
+      begin = end;
+    }
+  }
+  for (double& count : counts) count /= static_cast<double>(rows * length);
+  return counts;
+}
+
+Prefetcher::Prefetcher(std::function<TrainBatch(int64_t)> produce, int64_t first)
+    : produce_(std::move(produce)), index_(first) {
+  start();
+}
+
+void Prefetcher::start() {
+  pending_ = std::async(std::launch::async, [this, index = index_] { return produce_(index); });
+}
+
+TrainBatch Prefetcher::next() {
+  TrainBatch batch = pending_.get();
+  ++index_;
+  start();
+  return batch;
+}
+
+}  // namespace halo

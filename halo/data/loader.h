@@ -1,0 +1,145 @@
+// What training reads: batches cut from token shards, with needle documents made on the fly. A
+// batch is a pure function of (recipe, seed, step, row), so any position can be had without reading
+// what came before it.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <future>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "halo/data/needle.h"
+#include "halo/formats/token_shard.h"
+#include "halo/tokenizer/tokenizer.h"
+
+namespace halo {
+
+struct DataRecipe {
+  std::vector<std::string> shards;
+  std::vector<double> weights;
+  double needle_share = 0;
+  std::vector<std::string> haystack;
+  std::string packing = "cut";
+  std::string long_context = "whole";
+  std::string document_end;
+  double answer_weight = 0;
+
+  template <class V>
+  void fields(V& v) {
+    v("shards", shards,
+      "token shards: files, folders or globs, each entry one part of the mixture");
+    v("weights", weights, "share of rows of each entry of `shards` (empty: all one stream)");
+    v("needle_share", needle_share, "share of rows that are needle documents, 0 to 1");
+    v("haystack", haystack, "shards that needles are hidden in (empty: those of `shards`)");
+    v("packing", packing, "cut: pieces end at document borders; paper: a row is one piece");
+    v("long_context", long_context,
+      "whole: finetune asks for documents that fill its rows; concat: it takes any");
+    v("document_end", document_end, "token that ends a document (empty: the text end token)");
+    v("answer_weight", answer_weight,
+      "weight of the mean loss of needles' answers, beside the mean over all tokens");
+  }
+};
+
+// N = rows x sequence length tokens, rows one after another.
+struct TrainBatch {
+  at::Tensor tokens;             // [N] int64
+  std::vector<int64_t> offsets;  // pieces, [pieces + 1] from 0 to N; positions restart at each.
+                                 // Every row starts a piece.
+  at::Tensor targets;  // [N] int64: the next token of the piece; kIgnoreTarget at a piece's
+                       // end and where the next token is a needle's own digit
+  at::Tensor weights;  // [N] fp32: 1, or 1 + answer_weight where the target is an answer's
+  int64_t rows = 0;
+};
+
+// Paths of one entry of DataRecipe::shards in name order; an Error where it names no file.
+std::vector<std::filesystem::path> expand_shards(const std::string& entry);
+
+// Splits rows 0, 1, 2, ... among parts by weight. Row r's part, and how many rows before r went to
+// it, take O(parts) time. After any number of rows each part has its share within one row for up to
+// three parts and within two for more (a tree of two-way splits, each within half a row).
+class RowSplit {
+ public:
+  explicit RowSplit(const std::vector<double>& weights);  // positive, any sum
+  struct Place {
+    int64_t part, row;  // the row's number within its part
+  };
+  Place place(int64_t row) const;
+
+ private:
+  struct Node {
+    double weight = 0;
+    int64_t part = -1;  // of a leaf
+    int64_t left = -1, right = -1;
+  };
+  std::vector<Node> nodes_;  // the root last
+};
+
+struct LoaderPlan {
+  int64_t sequence_length = 0;
+  int64_t rows_per_step = 0;
+  uint64_t seed = 0;
+};
+
+class TokenStream;
+
+class Loader {
+ public:
+  // `tokenizer_hash` is hash_file(tokenizer.json); shards made with another are an Error. The
+  // tokenizer is needed only here.
+  Loader(const DataRecipe& recipe, const Tokenizer& tokenizer, const std::string& tokenizer_hash,
+         const LoaderPlan& plan);
+  ~Loader();
+  Loader(Loader&&) noexcept;
+  Loader& operator=(Loader&&) noexcept;
+
+  // Rows first_row .. first_row + rows - 1 of the step (a rank's share, or a micro-batch of it).
+  // Safe to call from several threads.
+  TrainBatch step(int64_t step, int64_t first_row, int64_t rows) const;
+  TrainBatch step(int64_t step) const { return this->step(step, 0, plan_.rows_per_step); }
+
+  const LoaderPlan& plan() const { return plan_; }
+  int64_t num_tokens() const;     // of all text shards
+  int64_t num_documents() const;  // of all text shards
+
+  // Of the first `rows` text rows: the share of tokens that have more than fraction x
+  // sequence_length tokens of their own piece in view (themselves included), for each fraction.
+  std::vector<double> token_share_in_view(const std::vector<double>& fractions,
+                                          int64_t rows = 1024) const;
+
+ private:
+  bool is_needle(const RowSplit::Place& place) const;
+  // Where the row's pieces end, 1 .. sequence_length, the last always there.
+  std::vector<int64_t> piece_ends(const RowSplit::Place& place) const;
+  // tokens and marks: [sequence_length]
+  void fill_needle_row(int64_t row, int64_t* tokens, uint8_t* marks) const;
+
+  DataRecipe recipe_;
+  LoaderPlan plan_;
+  std::vector<std::unique_ptr<TokenStream>> parts_;  // of the mixture, text only
+  std::unique_ptr<TokenStream> haystack_;            // where there are needles
+  std::optional<NeedleWriter> needles_;
+  std::optional<RowSplit> split_;  // needles last, where there are any
+};
+
+// Computes the next batch on a thread of its own while the last one is being used. `produce` must
+// be safe to call there, and what it refers to must outlive this; its exceptions come out of
+// next().
+class Prefetcher {
+ public:
+  Prefetcher(std::function<TrainBatch(int64_t)> produce, int64_t first);
+  Prefetcher(const Prefetcher&) = delete;
+  Prefetcher& operator=(const Prefetcher&) = delete;
+  TrainBatch next();  // produce(first), produce(first + 1), ...
+
+ private:
+  void start();
+  std::function<TrainBatch(int64_t)> produce_;
+  int64_t index_;
+  std::future<TrainBatch> pending_;
+};
+
+}  // namespace halo

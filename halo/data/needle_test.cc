@@ -1,0 +1,150 @@
+#include "halo/data/needle.h"
+
+#include <gmock/gmock.h>
+
+#include <algorithm>
+#include <set>
+
+#include "halo/data/test_support.h"
+
+namespace halo {
+namespace {
+
+using testing_support::error_of;
+using testing_support::tokenizer;
+
+std::vector<int64_t> numbered_haystack(int64_t length) {
+  // Ids in a range that no template uses would need a larger vocabulary; the letter x will do.
+  return std::vector<int64_t>(length, *tokenizer().token_id("x"));
+}
+
+std::string digits_of(std::span<const int64_t> ids) {
+  return tokenizer().decode(ids);
+}
+
+TEST(Needle, PoolsAreDisjointAndLarge) {
+  std::set<std::string> all;
+  size_t count = 0;
+  for (const auto pool : {NeedlePool::kTraining, NeedlePool::kSearch, NeedlePool::kReport}) {
+    const auto words = NeedleWriter::keys(pool);
+    EXPECT_GE(words.size(), 120);
+    count += words.size();
+    all.insert(words.begin(), words.end());
+  }
+  EXPECT_EQ(all.size(), count);
+}
+
+TEST(Needle, DocumentHasItsLengthAndItsMarks) {
+  const NeedleWriter writer(tokenizer());
+  const auto haystack = numbered_haystack(400);
+  std::set<std::string> keys, numbers;
+  for (uint64_t step = 0; step < 50; ++step) {
+    const int64_t length = writer.min_length() + static_cast<int64_t>(step) * 5;
+    const auto document =
+        writer.compose(haystack, length, Random(7, "needle", step), NeedlePool::kTraining);
+    ASSERT_EQ(document.tokens.size(), length);
+    ASSERT_EQ(document.marks.size(), length);
+    EXPECT_EQ(document.tokens.back(), tokenizer().document_end());
+
+    std::vector<int64_t> answer, own;
+    for (int64_t t = 0; t < length; ++t) {
+      if (document.marks[t] == 1) answer.push_back(document.tokens[t]);
+      if (document.marks[t] == 2) own.push_back(document.tokens[t]);
+    }
+    EXPECT_EQ(answer.size(), kNeedleDigits);
+    EXPECT_EQ(answer, own);
+    for (int64_t t = length - 8; t < length - 1; ++t) EXPECT_EQ(document.marks[t], 1);
+
+    const std::string text = tokenizer().decode(document.tokens);
+    const std::string number = digits_of(answer);
+    EXPECT_THAT(number, testing::MatchesRegex("[0-9]{7}"));
+    const size_t asked = text.find("\nWhat is the secret number of ");
+    ASSERT_NE(asked, std::string::npos);
+    const size_t begin = asked + std::string("\nWhat is the secret number of ").size();
+    const std::string key = text.substr(begin, text.find('?', begin) - begin);
+    EXPECT_THAT(text, testing::HasSubstr(" The secret number of " + key + " is " + number + "."));
+    EXPECT_TRUE(
+        text.ends_with("? The secret number of " + key + " is " + number + "<|endoftext|>"));
+    const auto words = NeedleWriter::keys(NeedlePool::kTraining);
+    EXPECT_THAT(words, testing::Contains(key));
+    keys.insert(key);
+    numbers.insert(number);
+  }
+  EXPECT_GT(keys.size(), 30);
+  EXPECT_EQ(numbers.size(), 50);
+}
+
+TEST(Needle, CompositionIsWhatTheTokenizerWouldGive) {
+  const NeedleWriter writer(tokenizer());
+  const auto document =
+      writer.compose(numbered_haystack(200), 200, Random(3, "needle"), NeedlePool::kReport);
+  const std::string text = tokenizer().decode(document.tokens);
+  const auto asked = tokenizer().encode(text.substr(text.find("\nWhat")));
+  ASSERT_LE(asked.size(), document.tokens.size());
+  EXPECT_TRUE(std::equal(asked.rbegin(), asked.rend(), document.tokens.rbegin()));
+  const size_t told = text.find(" The secret"), stop = text.find('.', told);
+  const auto sentence = tokenizer().encode(text.substr(told, stop + 1 - told));
+  EXPECT_NE(
+      std::search(document.tokens.begin(), document.tokens.end(), sentence.begin(), sentence.end()),
+      document.tokens.end());
+}
+
+TEST(Needle, SameDrawsGiveTheSameDocument) {
+  const NeedleWriter writer(tokenizer());
+  const auto haystack = numbered_haystack(300);
+  const auto make = [&](uint64_t seed, uint64_t step) {
+    return writer.compose(haystack, 300, Random(seed, "needle", step), NeedlePool::kTraining)
+        .tokens;
+  };
+  EXPECT_EQ(make(1, 5), make(1, 5));
+  EXPECT_NE(make(1, 5), make(1, 6));
+  EXPECT_NE(make(1, 5), make(2, 5));
+}
+
+TEST(Needle, HaystackTakesSeveralNeedlesAtTheirDepths) {
+  const NeedleWriter writer(tokenizer());
+  const std::vector<double> depths{0.5, 0.0, 1.0, 0.25};
+  const int64_t length = 1000;
+  const auto result = writer.compose_haystack(numbered_haystack(length), length, depths,
+                                              Random(1, "eval"), NeedlePool::kReport);
+  ASSERT_EQ(result.questions.size(), 4);
+  const int64_t space = *tokenizer().token_id("Ġ");
+  std::set<std::string> keys;
+  size_t longest = 0;
+  const std::string text = tokenizer().decode(result.ids);
+  for (size_t n = 0; n < depths.size(); ++n) {
+    const auto& question = result.questions[n];
+    longest = std::max(longest, question.ids.size());
+    keys.insert(question.key);
+    EXPECT_EQ(question.depth, depths[n]);
+    EXPECT_EQ(question.ids.back(), space);
+    EXPECT_EQ(tokenizer().decode(question.ids), "\nWhat is the secret number of " + question.key +
+                                                    "? The secret number of " + question.key +
+                                                    " is ");
+    const size_t found = text.find(" The secret number of " + question.key + " is " +
+                                   digits_of(question.answer) + ".");
+    ASSERT_NE(found, std::string::npos);
+    EXPECT_NEAR(static_cast<double>(std::count(text.begin(), text.begin() + found, 'x')) /
+                    static_cast<double>(std::count(text.begin(), text.end(), 'x')),
+                depths[n], 1e-2);
+  }
+  EXPECT_EQ(keys.size(), 4);
+  EXPECT_EQ(result.ids.size() + longest + kNeedleDigits, length);
+  const auto words = NeedleWriter::keys(NeedlePool::kReport);
+  for (const auto& key : keys) EXPECT_THAT(words, testing::Contains(key));
+}
+
+TEST(Needle, TooShortIsAnError) {
+  const NeedleWriter writer(tokenizer());
+  EXPECT_NE(error_of([&] {
+              writer.compose(numbered_haystack(10), 400, Random(1, "x"), NeedlePool::kTraining);
+            }),
+            "");
+  EXPECT_NE(error_of([&] {
+              writer.compose(numbered_haystack(100), 12, Random(1, "x"), NeedlePool::kTraining);
+            }),
+            "");
+}
+
+}  // namespace
+}  // namespace halo

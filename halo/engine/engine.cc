@@ -1,0 +1,245 @@
+// Sequences' state and the decoder calls that extend it. Pools grow on demand and are never given
+// back before the engine is.
+#include "halo/engine/engine.h"
+
+#include <algorithm>
+#include <numeric>
+#include <unordered_set>
+#include <utility>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+
+namespace halo {
+namespace {
+
+// A pool with room for `capacity` rows that starts with the old one's. Zeros, because a masked
+// product with memory nobody wrote may be NaN.
+at::Tensor grown(const at::Tensor& old, std::vector<int64_t> shape, at::TensorOptions options) {
+  at::Tensor pool = at::zeros(shape, options);
+  if (old.defined()) pool.narrow(0, 0, old.size(0)).copy_(old);
+  return pool;
+}
+
+int64_t new_capacity(int64_t capacity, int64_t needed) {
+  return std::max(needed, capacity + capacity / 2);
+}
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+}  // namespace
+
+Engine::Engine(std::shared_ptr<const DecoderWeights> weights, const EngineOptions& options)
+    : weights_(std::move(weights)),
+      options_(options),
+      device_(weights_->embedding.value.device()),
+      state_(weights_->layers.size()) {
+  HALO_CHECK(options_.block_size > 0 && options_.max_batch_tokens > 0,
+             "engine: block size {} and tokens a batch {} must be positive", options_.block_size,
+             options_.max_batch_tokens);
+}
+
+Engine::Sequence& Engine::find(int64_t sequence) {
+  const auto it = sequences_.find(sequence);
+  HALO_CHECK(it != sequences_.end(), "engine: no sequence {}", sequence);
+  return it->second;
+}
+
+int64_t Engine::length(int64_t sequence) const {
+  const auto it = sequences_.find(sequence);
+  HALO_CHECK(it != sequences_.end(), "engine: no sequence {}", sequence);
+  return it->second.length;
+}
+
+int64_t Engine::take_slot() {
+  if (slots_.num_free() == 0) {
+    const int64_t capacity = new_capacity(slots_.capacity(), slots_.capacity() + 1);
+    const auto options = at::TensorOptions().device(device_).dtype(at::kFloat);
+    for (size_t i = 0; i < state_.size(); ++i) {
+      const auto* mixer = std::get_if<LightningWeights>(&weights_->layers[i].mixer);
+      if (!mixer) continue;
+      state_[i].recurrent = grown(
+          state_[i].recurrent, {capacity, mixer->heads, mixer->head_dim, mixer->head_dim}, options);
+    }
+    slots_.grow(capacity);
+  }
+  return slots_.take();
+}
+
+int64_t Engine::create() {
+  at::NoGradGuard no_grad;
+  const int64_t slot = take_slot();
+  for (LayerState& layer : state_) {
+    if (layer.recurrent.defined()) layer.recurrent.select(0, slot).zero_();
+  }
+  sequences_[next_id_].slot = slot;
+  return next_id_++;
+}
+
+int64_t Engine::fork(int64_t sequence) {
+  at::NoGradGuard no_grad;
+  Sequence copy = find(sequence);
+  const bool partial = copy.length % options_.block_size != 0;
+  if (partial && blocks_.num_free() == 0) {
+    grow_blocks(new_capacity(blocks_.capacity(), blocks_.capacity() + 1));
+  }
+  const int64_t from_slot = std::exchange(copy.slot, take_slot());
+  const int64_t from_block = partial ? std::exchange(copy.blocks.back(), blocks_.take()) : 0;
+  for (size_t b = 0; b + partial < copy.blocks.size(); ++b) blocks_.share(copy.blocks[b]);
+  for (LayerState& layer : state_) {
+    if (layer.recurrent.defined()) {
+      layer.recurrent.select(0, copy.slot).copy_(layer.recurrent.select(0, from_slot));
+    }
+    if (partial && layer.keys.defined()) {
+      layer.keys.select(0, copy.blocks.back()).copy_(layer.keys.select(0, from_block));
+      layer.values.select(0, copy.blocks.back()).copy_(layer.values.select(0, from_block));
+    }
+  }
+  sequences_[next_id_] = std::move(copy);
+  return next_id_++;
+}
+
+void Engine::release(int64_t sequence) {
+  const Sequence& released = find(sequence);
+  for (int64_t block : released.blocks) blocks_.drop(block);
+  slots_.drop(released.slot);
+  sequences_.erase(sequence);
+}
+
+void Engine::grow_blocks(int64_t capacity) {
+  const auto options = weights_->embedding.value.options().requires_grad(false);
+  for (size_t i = 0; i < state_.size(); ++i) {
+    const auto* mixer = std::get_if<AttentionWeights>(&weights_->layers[i].mixer);
+    if (!mixer) continue;
+    const std::vector<int64_t> shape = {capacity, options_.block_size, mixer->kv_heads,
+                                        mixer->head_dim};
+    state_[i].keys = grown(state_[i].keys, shape, options);
+    state_[i].values = grown(state_[i].values, shape, options);
+  }
+  blocks_.grow(capacity);
+}
+
+void Engine::reserve(const std::vector<Piece>& pieces) {
+  const auto missing = [&](const Piece& piece) {
+    return ceil_div(piece.sequence->length + piece.count, options_.block_size) -
+           static_cast<int64_t>(piece.sequence->blocks.size());
+  };
+  int64_t needed = 0;
+  for (const Piece& piece : pieces) needed += missing(piece);
+  if (needed > blocks_.num_free()) {
+    grow_blocks(new_capacity(blocks_.capacity(), blocks_.num_used() + needed));
+  }
+  for (const Piece& piece : pieces) {
+    for (int64_t n = missing(piece); n > 0; --n) piece.sequence->blocks.push_back(blocks_.take());
+  }
+}
+
+Batch Engine::make_batch_of(const std::vector<Piece>& pieces) {
+  const int64_t count = static_cast<int64_t>(pieces.size());
+  std::vector<int64_t> offsets = {0}, lengths;
+  int64_t max_blocks = 0;
+  for (const Piece& piece : pieces) {
+    offsets.push_back(offsets.back() + piece.count);
+    lengths.push_back(piece.sequence->length + piece.count);
+    max_blocks = std::max<int64_t>(max_blocks, piece.sequence->blocks.size());
+  }
+  // Tokens, positions and slots travel to the device in one copy.
+  const int64_t total = offsets.back();
+  at::Tensor inputs = at::empty({2 * total + count}, at::kLong);
+  at::Tensor table = at::zeros({count, max_blocks}, at::kLong);
+  int64_t* tokens = inputs.data_ptr<int64_t>();
+  int64_t* positions = tokens + total;
+  int64_t* slots = positions + total;
+  int64_t* row = table.data_ptr<int64_t>();
+  for (int64_t s = 0; s < count; ++s, row += max_blocks) {
+    const Piece& piece = pieces[s];
+    std::copy_n(piece.tokens, piece.count, tokens + offsets[s]);
+    std::iota(positions + offsets[s], positions + offsets[s + 1], piece.sequence->length);
+    slots[s] = piece.sequence->slot;
+    std::copy(piece.sequence->blocks.begin(), piece.sequence->blocks.end(), row);
+  }
+  inputs = inputs.to(device_);
+  Batch batch = make_batch(inputs.narrow(0, 0, total), std::move(offsets),
+                           inputs.narrow(0, total, total), device_);
+  batch.form = options_.form;
+  batch.state = &state_;
+  batch.block_table = std::move(table);
+  batch.lengths = std::move(lengths);
+  batch.slots = inputs.narrow(0, 2 * total, count);
+  return batch;
+}
+
+at::Tensor Engine::run(const std::vector<Piece>& pieces, Rows rows) {
+  reserve(pieces);
+  const Batch batch = make_batch_of(pieces);
+  const at::Tensor hidden = decode(*weights_, batch);
+  for (const Piece& piece : pieces) piece.sequence->length += piece.count;
+  if (rows == Rows::kAll) return hidden;
+  std::vector<int64_t> ends;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    if (pieces[i].last) ends.push_back(batch.sequences.offsets[i + 1] - 1);
+  }
+  if (static_cast<int64_t>(ends.size()) == hidden.size(0)) return hidden;
+  return hidden.index_select(0, at::tensor(ends, at::kLong).to(device_));
+}
+
+at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
+                          const std::vector<std::vector<int64_t>>& tokens, Rows rows) {
+  at::NoGradGuard no_grad;
+  HALO_CHECK(sequences.size() == tokens.size(), "engine: {} sequences, {} lists of tokens",
+             sequences.size(), tokens.size());
+  HALO_CHECK(
+      std::unordered_set<int64_t>(sequences.begin(), sequences.end()).size() == sequences.size(),
+      "engine: a sequence is given twice in one call");
+  const int64_t vocabulary = weights_->embedding.value.size(0);
+  std::vector<at::Tensor> outputs;
+  std::vector<Piece> pieces;
+  int64_t room = options_.max_batch_tokens;
+  const auto flush = [&] {
+    outputs.push_back(run(pieces, rows));
+    pieces.clear();
+    room = options_.max_batch_tokens;
+  };
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    Sequence& sequence = find(sequences[s]);
+    const int64_t size = static_cast<int64_t>(tokens[s].size());
+    HALO_CHECK(size > 0 || rows == Rows::kAll, "engine: no tokens for sequence {}", sequences[s]);
+    for (int64_t token : tokens[s]) {
+      HALO_CHECK(0 <= token && token < vocabulary,
+                 "engine: token {} is outside the vocabulary of {}", token, vocabulary);
+    }
+    for (int64_t begin = 0, count = 0; begin < size; begin += count) {
+      count = std::min(size - begin, room);
+      pieces.push_back({&sequence, tokens[s].data() + begin, count, begin + count == size});
+      room -= count;
+      if (room == 0) flush();
+    }
+  }
+  if (!pieces.empty()) flush();
+  if (outputs.size() == 1) return outputs[0];
+  if (!outputs.empty()) return at::cat(outputs);
+  return at::empty({0, weights_->embedding.value.size(1)},
+                   weights_->embedding.value.options().requires_grad(false));
+}
+
+at::Tensor Engine::logits(const at::Tensor& hidden) const {
+  at::NoGradGuard no_grad;
+  return halo::logits(*weights_, hidden, options_.form);
+}
+
+OwnedSequence::OwnedSequence(OwnedSequence&& other) noexcept
+    : engine_(std::exchange(other.engine_, nullptr)), id_(other.id_) {}
+
+OwnedSequence& OwnedSequence::operator=(OwnedSequence&& other) noexcept {
+  std::swap(engine_, other.engine_);
+  std::swap(id_, other.id_);
+  return *this;
+}
+
+OwnedSequence::~OwnedSequence() {
+  if (engine_) engine_->release(id_);
+}
+
+}  // namespace halo

@@ -1,0 +1,94 @@
+// Runs one model over sequences that keep their state: keys and values in blocks, lightning states
+// in slots. Whoever holds an Engine owns its sequences; tensors live on the device of the weights.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "halo/engine/block_allocator.h"
+#include "halo/model/decoder.h"
+
+namespace halo {
+
+struct EngineOptions {
+  KernelForm form = KernelForm::kFast;
+  int64_t block_size = 256;         // tokens a K/V block
+  int64_t max_batch_tokens = 8192;  // of one decoder call; more are fed in several
+};
+
+class Engine {
+ public:
+  enum class Rows { kLast, kAll };
+
+  explicit Engine(std::shared_ptr<const DecoderWeights> weights, const EngineOptions& options = {});
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  int64_t create();                // an empty sequence; ids are never used twice
+  int64_t fork(int64_t sequence);  // shares full blocks, copies the last partial one and the states
+  void release(int64_t sequence);
+  int64_t length(int64_t sequence) const;  // tokens fed so far
+
+  // Feeds tokens[i] to sequences[i] (distinct). Final hidden states, in the order given: those of
+  // all tokens [N, D], or of the last token of each sequence [S, D] (no tokens[i] may be empty
+  // then). If it throws, the sequences it was called with can only be released.
+  at::Tensor extend(const std::vector<int64_t>& sequences,
+                    const std::vector<std::vector<int64_t>>& tokens, Rows rows);
+
+  // Logits [N, V] fp32 of hidden states [N, D].
+  at::Tensor logits(const at::Tensor& hidden) const;
+
+  const DecoderWeights& weights() const { return *weights_; }
+  const EngineOptions& options() const { return options_; }
+  const BlockAllocator& blocks() const { return blocks_; }
+  const BlockAllocator& slots() const { return slots_; }
+
+ private:
+  struct Sequence {
+    int64_t length = 0;
+    int64_t slot = 0;
+    std::vector<int64_t> blocks;
+  };
+  // What one decoder call takes of one sequence's new tokens.
+  struct Piece {
+    Sequence* sequence;
+    const int64_t* tokens;
+    int64_t count;
+    bool last;  // ends what extend() was given for the sequence
+  };
+
+  Sequence& find(int64_t sequence);
+  int64_t take_slot();
+  void reserve(const std::vector<Piece>& pieces);
+  void grow_blocks(int64_t capacity);
+  Batch make_batch_of(const std::vector<Piece>& pieces);
+  at::Tensor run(const std::vector<Piece>& pieces, Rows rows);
+
+  std::shared_ptr<const DecoderWeights> weights_;
+  EngineOptions options_;
+  at::Device device_;
+  std::vector<LayerState> state_;  // one a layer
+  BlockAllocator blocks_, slots_;  // the same numbers in every layer
+  std::unordered_map<int64_t, Sequence> sequences_;
+  int64_t next_id_ = 0;
+};
+
+// A sequence that is released with its owner.
+class OwnedSequence {
+ public:
+  explicit OwnedSequence(Engine& engine) : OwnedSequence(engine, engine.create()) {}
+  OwnedSequence(Engine& engine, int64_t id) : engine_(&engine), id_(id) {}
+  OwnedSequence(OwnedSequence&& other) noexcept;
+  OwnedSequence& operator=(OwnedSequence&& other) noexcept;
+  ~OwnedSequence();
+
+  OwnedSequence fork() const { return {*engine_, engine_->fork(id_)}; }
+  int64_t id() const { return id_; }
+
+ private:
+  Engine* engine_;  // nullptr: moved from
+  int64_t id_;
+};
+
+}  // namespace halo

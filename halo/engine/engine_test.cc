@@ -1,0 +1,244 @@
+#include "halo/engine/engine.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+#include <ostream>
+#include <set>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/base/random.h"
+#include "halo/engine/test_model.h"
+
+namespace halo {
+namespace {
+
+using test::plain_decode;
+using test::random_tokens;
+using test::relative_error;
+
+constexpr EngineOptions kSmall = {KernelForm::kReference, 4, 7};
+
+std::vector<int64_t> slice(const std::vector<int64_t>& tokens, size_t begin, size_t end) {
+  return {tokens.begin() + begin, tokens.begin() + end};
+}
+
+struct Case {
+  const char* name;
+  ModelConfig config;
+  KernelForm form;
+  double bound;  // of relative_error
+};
+
+void PrintTo(const Case& c, std::ostream* out) {
+  *out << c.name;
+}
+
+class EngineTest : public testing::TestWithParam<Case> {
+ protected:
+  EngineTest() : weights_(test::random_model(GetParam().config)) {}
+
+  Engine engine(int64_t max_batch_tokens = 7) const {
+    return Engine(weights_, {GetParam().form, 4, max_batch_tokens});
+  }
+  at::Tensor plain(const std::vector<int64_t>& tokens) const {
+    return plain_decode(*weights_, tokens, GetParam().form);
+  }
+  void expect_same(const at::Tensor& actual, const at::Tensor& expected) const {
+    ASSERT_EQ(actual.sizes(), expected.sizes());
+    EXPECT_LE(relative_error(actual, expected), GetParam().bound);
+  }
+
+  std::shared_ptr<const DecoderWeights> weights_;
+};
+
+TEST_P(EngineTest, ChunksEqualOneGo) {
+  const auto tokens = random_tokens(23, 1);
+  const at::Tensor expected = plain(tokens);
+  for (int64_t max_batch_tokens : {1, 7, 100}) {
+    Engine engine = this->engine(max_batch_tokens);
+    const int64_t sequence = engine.create();
+    std::vector<at::Tensor> parts;
+    size_t begin = 0;
+    for (size_t end : {1, 5, 8, 8, 21, 23}) {
+      parts.push_back(engine.extend({sequence}, {slice(tokens, begin, end)}, Engine::Rows::kAll));
+      begin = end;
+    }
+    EXPECT_EQ(engine.length(sequence), 23);
+    expect_same(at::cat(parts), expected);
+  }
+}
+
+TEST_P(EngineTest, PackedEqualsSeparate) {
+  const std::vector<std::vector<int64_t>> tokens = {random_tokens(9, 1), random_tokens(1, 2),
+                                                    random_tokens(17, 3)};
+  Engine engine = this->engine();
+  const std::vector<int64_t> sequences = {engine.create(), engine.create(), engine.create()};
+  // The first call leaves the second sequence alone, the next ones are ragged and continue.
+  const at::Tensor first = engine.extend(
+      sequences, {slice(tokens[0], 0, 4), {}, slice(tokens[2], 0, 6)}, Engine::Rows::kAll);
+  const at::Tensor second = engine.extend(
+      sequences, {slice(tokens[0], 4, 9), tokens[1], slice(tokens[2], 6, 17)}, Engine::Rows::kAll);
+  expect_same(at::cat({first.narrow(0, 0, 4), second.narrow(0, 0, 5)}), plain(tokens[0]));
+  expect_same(second.narrow(0, 5, 1), plain(tokens[1]));
+  expect_same(at::cat({first.narrow(0, 4, 6), second.narrow(0, 6, 11)}), plain(tokens[2]));
+}
+
+TEST_P(EngineTest, LastRowsAreTheSequencesLastTokens) {
+  const std::vector<std::vector<int64_t>> tokens = {random_tokens(9, 1), random_tokens(1, 2),
+                                                    random_tokens(17, 3)};
+  for (int64_t max_batch_tokens : {1, 5, 100}) {
+    Engine engine = this->engine(max_batch_tokens);
+    const at::Tensor last = engine.extend({engine.create(), engine.create(), engine.create()},
+                                          tokens, Engine::Rows::kLast);
+    std::vector<at::Tensor> expected;
+    for (const auto& list : tokens) expected.push_back(plain(list).slice(0, -1));
+    expect_same(last, at::cat(expected));
+  }
+}
+
+TEST_P(EngineTest, ForkContinuesAsItsParentWould) {
+  const auto prefix = random_tokens(10, 1);
+  for (size_t shared : {0, 3, 4, 8, 10}) {  // empty, partial, full blocks
+    Engine engine = this->engine();
+    const int64_t parent = engine.create();
+    engine.extend({parent}, {slice(prefix, 0, shared)}, Engine::Rows::kAll);
+    const int64_t child = engine.fork(parent);
+    const auto a = random_tokens(6, 2), b = random_tokens(9, 3);
+    const at::Tensor hidden = engine.extend({parent, child}, {a, b}, Engine::Rows::kAll);
+    for (const auto& [tail, begin] : {std::pair(a, 0), std::pair(b, 6)}) {
+      auto whole = slice(prefix, 0, shared);
+      whole.insert(whole.end(), tail.begin(), tail.end());
+      expect_same(hidden.narrow(0, begin, tail.size()),
+                  plain(whole).narrow(0, shared, tail.size()));
+    }
+    // The child outlives its parent's blocks.
+    engine.release(parent);
+    const at::Tensor more = engine.extend({child}, {{5}}, Engine::Rows::kLast);
+    auto whole = slice(prefix, 0, shared);
+    whole.insert(whole.end(), b.begin(), b.end());
+    whole.push_back(5);
+    expect_same(more, plain(whole).slice(0, -1));
+  }
+}
+
+TEST_P(EngineTest, ReleasedMemoryLeavesNoTrace) {
+  Engine engine = this->engine();
+  const int64_t old = engine.create();
+  engine.extend({old}, {random_tokens(20, 1)}, Engine::Rows::kAll);
+  const int64_t blocks = engine.blocks().capacity(), slots = engine.slots().capacity();
+  engine.release(old);
+  const auto tokens = random_tokens(18, 2);
+  expect_same(engine.extend({engine.create()}, {tokens}, Engine::Rows::kAll), plain(tokens));
+  EXPECT_EQ(engine.blocks().capacity(), blocks);
+  EXPECT_EQ(engine.slots().capacity(), slots);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    , EngineTest,
+    testing::Values(Case{"TransformerReference", test::transformer_config(), KernelForm::kReference,
+                         0},
+                    Case{"TransformerFast", test::transformer_config(), KernelForm::kFast, 5e-5},
+                    Case{"HybridReference", test::hybrid_config(), KernelForm::kReference, 0},
+                    Case{"HybridFast", test::hybrid_config(), KernelForm::kFast, 5e-5}),
+    [](const auto& info) { return info.param.name; });
+
+// Blocks in use after every step of a random history, against sets of shared pieces kept by hand.
+TEST(EngineAccountingTest, BlocksInUseAreThoseOfLiveSequences) {
+  Engine engine(test::random_model(test::hybrid_config()), kSmall);
+  const Random random(3, "engine test");
+  std::map<int64_t, std::vector<int64_t>> blocks;  // sequence -> a name of each of its blocks
+  std::map<int64_t, int64_t> lengths;
+  int64_t next_name = 0;
+  const auto fill = [&](int64_t sequence) {
+    while (static_cast<int64_t>(blocks[sequence].size()) * 4 < lengths[sequence]) {
+      blocks[sequence].push_back(next_name++);
+    }
+  };
+  for (int64_t i = 0; i < 300; ++i) {
+    const int64_t action = random.below(2 * i, 5);
+    if (action == 0 || blocks.empty()) {
+      blocks[engine.create()] = {};
+    } else {
+      const auto chosen =
+          std::next(blocks.begin(), random.below(2 * i + 1, static_cast<int64_t>(blocks.size())));
+      const int64_t sequence = chosen->first;
+      if (action == 1) {
+        const int64_t child = engine.fork(sequence);
+        blocks[child] = blocks[sequence];
+        lengths[child] = lengths[sequence];
+        if (lengths[child] % 4 != 0) blocks[child].back() = next_name++;
+      } else if (action == 2) {
+        engine.release(sequence);
+        blocks.erase(sequence);
+        lengths.erase(sequence);
+      } else {
+        const auto tokens = random_tokens(random.below(1000 + i, 12), i);
+        engine.extend({sequence}, {tokens}, Engine::Rows::kAll);
+        lengths[sequence] += static_cast<int64_t>(tokens.size());
+        fill(sequence);
+      }
+    }
+    std::set<int64_t> live;
+    for (const auto& [sequence, names] : blocks) live.insert(names.begin(), names.end());
+    ASSERT_EQ(engine.blocks().num_used(), static_cast<int64_t>(live.size())) << "after step " << i;
+    ASSERT_EQ(engine.slots().num_used(), static_cast<int64_t>(blocks.size()));
+    ASSERT_EQ(engine.blocks().num_used() + engine.blocks().num_free(), engine.blocks().capacity());
+  }
+  for (const auto& [sequence, names] : blocks) engine.release(sequence);
+  EXPECT_EQ(engine.blocks().num_used(), 0);
+  EXPECT_EQ(engine.slots().num_used(), 0);
+}
+
+TEST(EngineAccountingTest, OwnedSequencesAreReleased) {
+  Engine engine(test::random_model(test::hybrid_config()), kSmall);
+  {
+    std::vector<OwnedSequence> sequences;
+    sequences.emplace_back(engine);
+    engine.extend({sequences[0].id()}, {{1, 2, 3, 4, 5}}, Engine::Rows::kAll);
+    sequences.push_back(sequences[0].fork());
+    sequences.erase(sequences.begin());
+    EXPECT_EQ(engine.slots().num_used(), 1);
+    EXPECT_EQ(engine.blocks().num_used(), 2);
+  }
+  EXPECT_EQ(engine.slots().num_used(), 0);
+  EXPECT_EQ(engine.blocks().num_used(), 0);
+}
+
+TEST(EngineErrorTest, WrongCallsAreRefused) {
+  Engine engine(test::random_model(test::hybrid_config()), kSmall);
+  const int64_t sequence = engine.create();
+  const auto all = Engine::Rows::kAll;
+  EXPECT_THROW(engine.extend({sequence + 1}, {{1}}, all), std::exception);
+  EXPECT_THROW(engine.extend({sequence, sequence}, {{1}, {2}}, all), std::exception);
+  EXPECT_THROW(engine.extend({sequence}, {{61}}, all), std::exception);
+  EXPECT_THROW(engine.extend({sequence}, {{-1}}, all), std::exception);
+  EXPECT_THROW(engine.extend({sequence}, {{}}, Engine::Rows::kLast), std::exception);
+  EXPECT_THROW(engine.extend({sequence}, {}, all), std::exception);
+  engine.release(sequence);
+  EXPECT_THROW(engine.release(sequence), std::exception);
+  EXPECT_THROW(engine.fork(sequence), std::exception);
+}
+
+TEST(BlockAllocatorTest, BlocksAreFreeAfterTheirLastUser) {
+  BlockAllocator pool;
+  EXPECT_THROW(pool.take(), std::exception);
+  pool.grow(2);
+  const int64_t a = pool.take(), b = pool.take();
+  EXPECT_NE(a, b);
+  EXPECT_THROW(pool.take(), std::exception);
+  pool.share(a);
+  pool.drop(a);
+  EXPECT_EQ(pool.num_free(), 0);
+  pool.drop(a);
+  EXPECT_EQ(pool.num_free(), 1);
+  EXPECT_THROW(pool.drop(a), std::exception);
+  EXPECT_THROW(pool.share(a), std::exception);
+  pool.grow(3);
+  EXPECT_EQ(pool.num_free(), 2);
+  EXPECT_EQ(pool.num_used() + pool.num_free(), pool.capacity());
+}
+
+}  // namespace
+}  // namespace halo

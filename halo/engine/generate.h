@@ -1,0 +1,35 @@
+// Greedy and sampled continuation of prompts, many at a time.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "halo/engine/engine.h"
+#include "halo/kernels/sample/sample.h"
+
+namespace halo {
+
+struct GenerateArgs {
+  int64_t max_tokens = 128;  // new tokens a prompt
+  SampleArgs sample;
+  std::vector<int64_t> stop_ids;  // generation ends after one of these, which is kept
+  // Prompt i draws from the stream Random(seed, "sample", first_stream + i) at the position of the
+  // token drawn: neither its neighbours nor max_running change its tokens.
+  uint64_t seed = 0;
+  int64_t first_stream = 0;
+  int64_t max_running = 256;  // prompts in one decoder call; as one ends the next one starts
+};
+
+// What one decoder call gave.
+struct GenerateStep {
+  std::vector<size_t> prompts;  // [S] which of the prompts ran
+  std::vector<int64_t> tokens;  // [S] the token each of them got
+  at::Tensor logits;            // [S, V] fp32, what they were chosen from
+};
+
+// The new tokens of every prompt (none of them empty). `on_step` sees every call's.
+std::vector<std::vector<int64_t>> generate(
+    Engine& engine, const std::vector<std::vector<int64_t>>& prompts, const GenerateArgs& args,
+    const std::function<void(const GenerateStep&)>& on_step = {});
+
+}  // namespace halo

@@ -1,0 +1,148 @@
+// Scores of a text, and what is reported from them.
+#include "halo/eval/held_out.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "halo/kernels/linear_kl/linear_kl.h"
+
+namespace halo {
+
+TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text) {
+  at::NoGradGuard no_grad;
+  TeacherStates states{teacher.head.value, {}};
+  for (const auto& item : text.items()) states.hidden.push_back(decode(teacher, item.batch));
+  return states;
+}
+
+TextScores empty_scores(const TextBatches& text, bool with_kl) {
+  TextScores scores{text.text().clusters, text.edges(), {}, {}, {}};
+  const size_t size = scores.num_rows() * scores.num_buckets();
+  scores.tokens.resize(size);
+  scores.loss.resize(size);
+  if (with_kl) scores.kl.resize(size);
+  return scores;
+}
+
+void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden, const Weight& head,
+                const TeacherStates* teacher, TextScores& scores) {
+  at::NoGradGuard no_grad;
+  const TextBatches::Item& item = text.items().at(batch);
+  HALO_CHECK((teacher != nullptr) == !scores.kl.empty(),
+             "held-out text: KL scores and a teacher go together");
+  // Summed on the host in double and in a fixed order: the figures do not depend on threads.
+  const at::Tensor losses =
+      token_losses(hidden, head.value, item.targets, item.batch.form).cpu().contiguous();
+  at::Tensor kls;
+  if (teacher) {
+    kls = token_kl(hidden, head.value, teacher->hidden.at(batch), teacher->head).cpu().contiguous();
+  }
+  const float* loss = losses.const_data_ptr<float>();
+  const float* kl = teacher ? kls.const_data_ptr<float>() : nullptr;
+  const Sequences& rows = item.batch.sequences;
+  for (int64_t r = 0; r < rows.count(); ++r) {
+    const size_t row_begin = (item.first_row + r) * scores.num_buckets();
+    size_t bucket = 0;
+    for (int64_t position = 0; position + 1 < rows.length(r); ++position) {
+      if (position == scores.edges[bucket + 1]) ++bucket;
+      const size_t at = row_begin + bucket;
+      scores.tokens[at] += 1;
+      scores.loss[at] += loss[rows.offsets[r] + position];
+      if (kl) scores.kl[at] += kl[rows.offsets[r] + position];
+    }
+  }
+}
+
+TextScores score_text(const DecoderWeights& model, const TextBatches& text,
+                      const TeacherStates* teacher,
+                      const std::function<void(size_t done)>& on_batch) {
+  at::NoGradGuard no_grad;
+  TextScores scores = empty_scores(text, teacher != nullptr);
+  for (size_t b = 0; b < text.items().size(); ++b) {
+    add_scores(text, b, decode(model, text.items()[b].batch), model.head, teacher, scores);
+    if (on_batch) on_batch(b + 1);
+  }
+  return scores;
+}
+
+namespace {
+
+// Sums a row over the buckets first .. last-1.
+std::vector<double> bucket_sums(const TextScores& scores, const std::vector<double>& values,
+                                size_t first, size_t last) {
+  std::vector<double> sums(scores.num_rows());
+  for (size_t r = 0; r < sums.size(); ++r) {
+    for (size_t b = first; b < last; ++b) sums[r] += values[r * scores.num_buckets() + b];
+  }
+  return sums;
+}
+
+Estimate bucket_mean(const TextScores& scores, const std::vector<double>& values, size_t first,
+                     size_t last) {
+  return clustered_ratio(bucket_sums(scores, values, first, last),
+                         bucket_sums(scores, scores.tokens, first, last), scores.clusters);
+}
+
+json::object buckets_to_json(const TextScores& scores, size_t first, size_t last) {
+  json::object object = estimate_to_json("loss", bucket_mean(scores, scores.loss, first, last));
+  if (!scores.kl.empty()) {
+    const Estimate kl = bucket_mean(scores, scores.kl, first, last);
+    object["kl"] = number_or_null(kl.mean);
+    object["kl_stderr"] = number_or_null(kl.standard_error);
+  }
+  return object;
+}
+
+}  // namespace
+
+std::vector<double> row_sums(const TextScores& scores, const std::vector<double>& values,
+                             int64_t from) {
+  const auto first = std::ranges::find(scores.edges, from);
+  HALO_CHECK(first != scores.edges.end(),
+             "held-out text: position {} is no border of the position buckets (longest row: {})",
+             from, scores.edges.back());
+  HALO_CHECK(values.size() == scores.tokens.size(), "held-out text: {} sums, expected {}",
+             values.size(), scores.tokens.size());
+  return bucket_sums(scores, values, first - scores.edges.begin(), scores.num_buckets());
+}
+
+Estimate mean_loss(const TextScores& scores, int64_t from) {
+  return clustered_ratio(row_sums(scores, scores.loss, from), row_sums(scores, scores.tokens, from),
+                         scores.clusters);
+}
+
+Estimate mean_kl(const TextScores& scores, int64_t from) {
+  return clustered_ratio(row_sums(scores, scores.kl, from), row_sums(scores, scores.tokens, from),
+                         scores.clusters);
+}
+
+Estimate loss_difference(const TextScores& a, const TextScores& b) {
+  HALO_CHECK(a.tokens == b.tokens && a.clusters == b.clusters,
+             "held-out text: a difference needs scores of the same text");
+  std::vector<double> difference(a.loss.size());
+  std::ranges::transform(a.loss, b.loss, difference.begin(), std::minus<>());
+  return bucket_mean(a, difference, 0, a.num_buckets());
+}
+
+double bits_per_byte(const TextScores& scores, int64_t bytes) {
+  double nats = 0;
+  for (double loss : scores.loss) nats += loss;
+  return nats / std::log(2.0) / static_cast<double>(bytes);
+}
+
+json::object text_to_json(const TextScores& scores, int64_t bytes) {
+  json::object object = buckets_to_json(scores, 0, scores.num_buckets());
+  object["bits_per_byte"] = number_or_null(bits_per_byte(scores, bytes));
+  json::array& positions = object["by_position"].emplace_array();
+  for (size_t b = 0; b < scores.num_buckets(); ++b) {
+    json::object bucket = {{"from", scores.edges[b]}, {"to", scores.edges[b + 1]}};
+    for (auto& [key, value] : buckets_to_json(scores, b, b + 1)) bucket[key] = std::move(value);
+    positions.push_back(std::move(bucket));
+  }
+  return object;
+}
+
+}  // namespace halo

@@ -1,0 +1,195 @@
+#include "halo/eval/needle.h"
+
+#include <algorithm>
+#include <map>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/kernels/sample/sample.h"
+
+namespace halo {
+
+std::vector<NeedleTask> make_needles(const NeedleWriter& writer, const TokenShard& text,
+                                     const NeedleArgs& args) {
+  TokenRange range = {0, text.header().num_tokens};
+  if (args.pool == NeedlePool::kSearch) range = text_range(text, TextPart::kSearch);
+  if (args.pool == NeedlePool::kReport) range = text_range(text, TextPart::kReport);
+  std::vector<NeedleTask> tasks;
+  for (int64_t length : args.lengths) {
+    const int64_t places = range.end - range.begin - length + 1;
+    if (places <= 0) {
+      throw_error(
+          "{}: needles at length {} need as many tokens of held-out text in one part, but "
+          "it has {}; give more text or shorter lengths",
+          text.path().string(), length, range.end - range.begin);
+    }
+    const Random place(args.seed, "needle haystack", length);
+    std::vector<int64_t> window(length);
+    for (int64_t h = 0; h < args.haystacks; ++h) {
+      const int64_t begin = range.begin + place.below(h, places);
+      text.copy_tokens(begin, begin + length, window.data());
+      const Random random(args.seed, fmt::format("needle {}", length), h);
+      tasks.push_back(
+          {length, writer.compose_haystack(window, length, args.depths, random, args.pool)});
+    }
+  }
+  return tasks;
+}
+
+namespace {
+
+struct Answers {
+  at::Tensor correct;  // [Q * digits] bool
+  at::Tensor logprob;  // [Q * digits] double
+};
+
+// What the model says of each digit. hidden [Q * digits, D], answers [Q * digits] on its device.
+Answers score_answers(const Engine& engine, const at::Tensor& hidden, const at::Tensor& answers) {
+  constexpr int64_t kMaxLogits = int64_t{1} << 26;  // 256 MB in fp32
+  const int64_t rows = std::max<int64_t>(1, kMaxLogits / engine.weights().head.value.size(0));
+  std::vector<at::Tensor> correct, logprob;
+  for (int64_t begin = 0; begin < hidden.size(0); begin += rows) {
+    const int64_t count = std::min(rows, hidden.size(0) - begin);
+    const at::Tensor truth = answers.narrow(0, begin, count);
+    const at::Tensor logits = engine.logits(hidden.narrow(0, begin, count));
+    correct.push_back(sample_tokens(logits, {}, {}).eq(truth));
+    logprob.push_back(logits.log_softmax(-1).gather(1, truth.unsqueeze(1)).squeeze(1));
+  }
+  return {at::cat(correct).cpu(), at::cat(logprob).to(at::kCPU, at::kDouble)};
+}
+
+// Feeds each haystack as far as its question number `round` shares it. Tasks without one are passed
+// over.
+void feed_prefixes(Engine& engine, const std::vector<NeedleTask>& tasks, size_t first,
+                   const std::vector<OwnedSequence>& haystacks, size_t round) {
+  std::vector<int64_t> ids;
+  std::vector<std::vector<int64_t>> inputs;
+  for (size_t t = 0; t < haystacks.size(); ++t) {
+    const NeedleHaystack& haystack = tasks[first + t].haystack;
+    if (round >= haystack.questions.size()) continue;
+    const int64_t begin = engine.length(haystacks[t].id()), end = haystack.questions[round].prefix;
+    if (begin == end) continue;
+    ids.push_back(haystacks[t].id());
+    inputs.emplace_back(haystack.ids.begin() + begin, haystack.ids.begin() + end);
+  }
+  if (!ids.empty()) engine.extend(ids, inputs, Engine::Rows::kLast);
+}
+
+// All questions on tasks first .. last-1.
+void score_group(Engine& engine, const std::vector<NeedleTask>& tasks, size_t first, size_t last,
+                 std::vector<NeedleItem>& items) {
+  std::vector<OwnedSequence> haystacks, forks;
+  size_t rounds = 0;
+  for (size_t t = first; t < last; ++t) {
+    haystacks.emplace_back(engine);
+    rounds = std::max(rounds, tasks[t].haystack.questions.size());
+  }
+  std::vector<int64_t> ids;
+  std::vector<std::vector<int64_t>> inputs;
+  std::vector<int64_t> answers, rows;  // rows of the hidden states that predict a digit
+  int64_t fed = 0;
+  for (size_t round = 0; round < rounds; ++round) {
+    feed_prefixes(engine, tasks, first, haystacks, round);
+    for (size_t t = first; t < last; ++t) {
+      if (round >= tasks[t].haystack.questions.size()) continue;
+      const NeedleQuestion& question = tasks[t].haystack.questions[round];
+      forks.push_back(haystacks[t - first].fork());
+      ids.push_back(forks.back().id());
+      inputs.push_back(question.ids);
+      inputs.back().insert(inputs.back().end(), question.answer.begin(), question.answer.end() - 1);
+      fed += static_cast<int64_t>(inputs.back().size());
+      for (int64_t digit = 0; digit < kNeedleDigits; ++digit) {
+        rows.push_back(fed - kNeedleDigits + digit);
+        answers.push_back(question.answer[digit]);
+      }
+      items.push_back({tasks[t].length, question.depth, static_cast<int64_t>(t), true, 0});
+    }
+  }
+  if (forks.empty()) return;
+  const at::Tensor hidden = engine.extend(ids, inputs, Engine::Rows::kAll);
+  const at::Device device = hidden.device();
+  const Answers scored =
+      score_answers(engine, hidden.index_select(0, at::tensor(rows, at::kLong).to(device)),
+                    at::tensor(answers, at::kLong).to(device));
+  const bool* correct = scored.correct.const_data_ptr<bool>();
+  const double* logprob = scored.logprob.const_data_ptr<double>();
+  NeedleItem* item = &items[items.size() - forks.size()];
+  for (size_t q = 0; q < forks.size(); ++q, ++item) {
+    for (int64_t digit = 0; digit < kNeedleDigits; ++digit) {
+      item->correct &= *correct++;
+      item->logprob += *logprob++ / kNeedleDigits;
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<NeedleItem> score_needles(Engine& engine, const std::vector<NeedleTask>& tasks,
+                                      const std::function<void(size_t done)>& on_haystack) {
+  at::NoGradGuard no_grad;
+  std::vector<NeedleItem> items;
+  for (size_t first = 0, last = 0; first < tasks.size(); first = last) {
+    // As many haystacks as one decoder call takes, at least one.
+    int64_t tokens = 0;
+    for (; last < tasks.size(); ++last) {
+      tokens += static_cast<int64_t>(tasks[last].haystack.ids.size());
+      if (last > first && tokens > engine.options().max_batch_tokens) break;
+    }
+    score_group(engine, tasks, first, last, items);
+    if (on_haystack) on_haystack(last);
+  }
+  std::ranges::stable_sort(items, {}, &NeedleItem::haystack);
+  return items;
+}
+
+namespace {
+
+std::vector<int64_t> clusters_of(const std::vector<NeedleItem>& items) {
+  std::vector<int64_t> clusters;
+  for (const NeedleItem& item : items) clusters.push_back(item.haystack);
+  return clusters;
+}
+
+}  // namespace
+
+Estimate needle_accuracy(const std::vector<NeedleItem>& items) {
+  std::vector<double> values;
+  for (const NeedleItem& item : items) values.push_back(item.correct ? 1 : 0);
+  return clustered_mean(values, clusters_of(items));
+}
+
+Estimate needle_logprob(const std::vector<NeedleItem>& items) {
+  std::vector<double> values;
+  for (const NeedleItem& item : items) values.push_back(item.logprob);
+  return clustered_mean(values, clusters_of(items));
+}
+
+std::vector<NeedleItem> items_of_length(const std::vector<NeedleItem>& items, int64_t length) {
+  std::vector<NeedleItem> chosen;
+  std::ranges::copy_if(items, std::back_inserter(chosen),
+                       [&](const NeedleItem& item) { return item.length == length; });
+  return chosen;
+}
+
+json::object needles_to_json(const std::vector<NeedleItem>& items) {
+  std::map<int64_t, std::map<double, std::vector<NeedleItem>>> grouped;
+  for (const NeedleItem& item : items) grouped[item.length][item.depth].push_back(item);
+  json::object result;
+  for (const auto& [length, by_depth] : grouped) {
+    const std::vector<NeedleItem> all = items_of_length(items, length);
+    json::object object = estimate_to_json("accuracy", needle_accuracy(all));
+    const Estimate logprob = needle_logprob(all);
+    object["logprob"] = number_or_null(logprob.mean);
+    object["logprob_stderr"] = number_or_null(logprob.standard_error);
+    json::array& depths = object["by_depth"].emplace_array();
+    for (const auto& [depth, chosen] : by_depth) {
+      json::object row = estimate_to_json("accuracy", needle_accuracy(chosen));
+      row["depth"] = depth;
+      depths.push_back(std::move(row));
+    }
+    result[std::to_string(length)] = std::move(object);
+  }
+  return result;
+}
+
+}  // namespace halo

@@ -1,0 +1,152 @@
+#include "halo/eval/needle.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/engine/generate.h"
+#include "halo/engine/test_model.h"
+
+namespace halo {
+namespace {
+
+using test::random_tokens;
+
+// Random weights know no needles, so the right answers are made what the model would say.
+class NeedleTest : public testing::Test {
+ protected:
+  std::vector<int64_t> prompt(const NeedleTask& task, size_t question) const {
+    std::vector<int64_t> ids = task.haystack.ids;
+    const auto& asked = task.haystack.questions[question].ids;
+    ids.insert(ids.end(), asked.begin(), asked.end());
+    return ids;
+  }
+
+  NeedleTask task(int64_t length, uint64_t seed) {
+    NeedleTask task{length, {random_tokens(length - 12, seed), {}}};
+    for (double depth : {0.25, 0.75}) {
+      task.haystack.questions.push_back({"key", depth, random_tokens(5, seed + depth * 100), {}});
+    }
+    for (size_t q = 0; q < 2; ++q) {
+      const auto said = generate(engine_, {prompt(task, q)}, {.max_tokens = kNeedleDigits});
+      std::ranges::copy(said[0], task.haystack.questions[q].answer.begin());
+    }
+    return task;
+  }
+
+  // Mean ln p of the answer's digits, each after the true ones before it, from nothing.
+  double plain_logprob(const NeedleTask& task, size_t question) const {
+    std::vector<int64_t> ids = prompt(task, question);
+    double sum = 0;
+    for (int64_t digit : task.haystack.questions[question].answer) {
+      const at::Tensor hidden = test::plain_decode(*weights_, ids, KernelForm::kReference);
+      const at::Tensor last = logits(*weights_, hidden.slice(0, -1), KernelForm::kReference);
+      sum += last[0].to(at::kDouble).log_softmax(0)[digit].item<double>();
+      ids.push_back(digit);
+    }
+    return sum / kNeedleDigits;
+  }
+
+  std::shared_ptr<const DecoderWeights> weights_ = test::random_model(test::hybrid_config());
+  Engine engine_{weights_, {KernelForm::kReference, 8, 64}};
+};
+
+TEST_F(NeedleTest, TeacherForcedScoresAreThoseOfGreedyDecoding) {
+  std::vector<NeedleTask> tasks = {task(30, 1), task(30, 2), task(50, 3)};
+  tasks[0].haystack.questions[1].answer[6] = (tasks[0].haystack.questions[1].answer[6] + 1) % 61;
+  tasks[2].haystack.questions[0].answer[0] = (tasks[2].haystack.questions[0].answer[0] + 1) % 61;
+  std::vector<size_t> done;
+  const auto items = score_needles(engine_, tasks, [&](size_t n) { done.push_back(n); });
+  EXPECT_EQ(done, (std::vector<size_t>{2, 3}));
+  ASSERT_EQ(items.size(), 6u);
+  for (size_t i = 0; i < 6; ++i) {
+    const NeedleTask& task = tasks[i / 2];
+    const auto said =
+        generate(engine_, {prompt(task, i % 2)}, {.max_tokens = kNeedleDigits}).front();
+    EXPECT_EQ(items[i].correct, std::ranges::equal(said, task.haystack.questions[i % 2].answer));
+    EXPECT_EQ(items[i].correct, i != 1 && i != 4);
+    EXPECT_NEAR(items[i].logprob, plain_logprob(task, i % 2), 1e-5);
+    EXPECT_EQ(items[i].length, task.length);
+    EXPECT_EQ(items[i].depth, i % 2 ? 0.75 : 0.25);
+    EXPECT_EQ(items[i].haystack, static_cast<int64_t>(i / 2));
+  }
+  EXPECT_EQ(engine_.slots().num_used(), 0);
+  EXPECT_EQ(engine_.blocks().num_used(), 0);
+}
+
+TEST(NeedleResultTest, AccuracyIsClusteredByHaystack) {
+  // Haystacks with 2 of 2, 1 of 2, 0 of 2: mean 1/2, rests 1, 0, -1, so sqrt(3/2 * 2) / 6.
+  std::vector<NeedleItem> items;
+  for (int64_t haystack = 0; haystack < 3; ++haystack) {
+    for (int64_t q = 0; q < 2; ++q) {
+      items.push_back({128, q ? 0.9 : 0.1, haystack, haystack + q < 2, -1.0 - haystack});
+    }
+  }
+  items.push_back({256, 0.1, 3, true, -0.5});
+  const Estimate accuracy = needle_accuracy(items_of_length(items, 128));
+  EXPECT_DOUBLE_EQ(accuracy.mean, 0.5);
+  EXPECT_DOUBLE_EQ(accuracy.standard_error, std::sqrt(3.0) / 6);
+  EXPECT_DOUBLE_EQ(needle_logprob(items_of_length(items, 128)).mean, -2);
+
+  const json::object object = needles_to_json(items);
+  ASSERT_EQ(object.size(), 2u);
+  const json::object& at_128 = object.at("128").as_object();
+  EXPECT_EQ(at_128.at("accuracy").as_double(), 0.5);
+  EXPECT_EQ(at_128.at("n").as_int64(), 6);
+  EXPECT_EQ(at_128.at("clusters").as_int64(), 3);
+  EXPECT_EQ(at_128.at("logprob").as_double(), -2);
+  const json::array& depths = at_128.at("by_depth").as_array();
+  ASSERT_EQ(depths.size(), 2u);
+  EXPECT_EQ(depths[0].at("depth").as_double(), 0.1);
+  EXPECT_DOUBLE_EQ(depths[0].at("accuracy").as_double(), 2.0 / 3);
+  EXPECT_DOUBLE_EQ(depths[1].at("accuracy").as_double(), 1.0 / 3);
+  EXPECT_TRUE(object.at("256").at("stderr").is_null());
+}
+
+TEST(MakeNeedlesTest, HaystacksComeFromTheirPartAndFitTheLength) {
+  const Tokenizer tokenizer(
+      train_bpe({"the secret number of a thing is what"}, 262, {"<|endoftext|>"}),
+      "tokenizer.json");
+  const NeedleWriter writer(tokenizer);
+  // Search text is all 'a', report text all 'b'.
+  const auto path = std::filesystem::path(testing::TempDir()) / "make_needles_shard";
+  const int64_t a = tokenizer.token_id("a").value(), b = tokenizer.token_id("b").value();
+  TokenShardWriter shard_writer(path, "hash", tokenizer.vocab_size(), "{}");
+  shard_writer.add_document(std::vector<int64_t>(1000, a));
+  shard_writer.add_document(std::vector<int64_t>(1000, b));
+  shard_writer.finish();
+  const TokenShard shard(path);
+
+  NeedleArgs args;
+  args.lengths = {400, 800};
+  args.haystacks = 3;
+  args.depths = {0.2, 0.8};
+  const auto report = make_needles(writer, shard, args);
+  args.pool = NeedlePool::kSearch;
+  const auto search = make_needles(writer, shard, args);
+  ASSERT_EQ(report.size(), 6u);
+  for (const auto& [tasks, other] : {std::pair(report, a), std::pair(search, b)}) {
+    for (const NeedleTask& task : tasks) {
+      // A window of the other part would fill most of the haystack with its one token.
+      EXPECT_LT(std::ranges::count(task.haystack.ids, other), task.length / 4);
+      size_t longest = 0;
+      ASSERT_EQ(task.haystack.questions.size(), 2u);
+      for (const auto& question : task.haystack.questions) {
+        longest = std::max(longest, question.ids.size());
+      }
+      EXPECT_EQ(task.haystack.ids.size() + longest + kNeedleDigits, task.length);
+    }
+  }
+  EXPECT_EQ(report[5].length, 800);
+  EXPECT_NE(report[0].haystack.questions[0].answer, report[1].haystack.questions[0].answer);
+  EXPECT_EQ(make_needles(writer, shard, args)[2].haystack.ids, search[2].haystack.ids);
+  args.lengths = {1001};
+  EXPECT_THROW(make_needles(writer, shard, args), Error);
+  std::filesystem::remove(path);
+}
+
+}  // namespace
+}  // namespace halo

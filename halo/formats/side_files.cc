@@ -1,0 +1,45 @@
+// What a model directory holds beside weights and configuration.
+#include <algorithm>
+#include <array>
+#include <string_view>
+
+#include "halo/base/check.h"
+#include "halo/base/files.h"
+#include "halo/formats/model_config.h"
+
+namespace halo {
+namespace {
+
+// The model card describes the model it came with; a file of weights in another form would be
+// another model's too.
+bool is_carried(std::string_view name) {
+  constexpr std::array kOwnNames = {"config.json", "README.md"};
+  constexpr std::array kWeightEndings = {
+      ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf",
+      ".tmp"};
+  return std::none_of(kOwnNames.begin(), kOwnNames.end(),
+                      [&](std::string_view own) { return name == own; }) &&
+         std::none_of(kWeightEndings.begin(), kWeightEndings.end(),
+                      [&](std::string_view ending) { return name.ends_with(ending); });
+}
+
+}  // namespace
+
+void copy_side_files(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::error_code error;
+  std::filesystem::directory_iterator entries(from, error);
+  if (error) throw_error("cannot read folder {}: {}", from.string(), error.message());
+  std::filesystem::create_directories(to, error);
+  if (error) throw_error("cannot create folder {}: {}", to.string(), error.message());
+  if (std::filesystem::equivalent(from, to)) return;
+  for (const auto& entry : entries) {
+    // Links into a download cache count as the files they point to.
+    if (!entry.is_regular_file() || !is_carried(entry.path().filename().string())) continue;
+    const MappedFile source(entry.path());
+    AtomicFile copy(to / entry.path().filename());
+    copy.write(source.bytes());
+    copy.commit();
+  }
+}
+
+}  // namespace halo

@@ -1,0 +1,85 @@
+// The tensors of a model directory, in one file or in shards.
+#include <algorithm>
+#include <set>
+
+#include "halo/base/check.h"
+#include "halo/base/json.h"
+#include "halo/formats/safetensors.h"
+
+namespace halo {
+namespace {
+
+constexpr const char* kSingleFile = "model.safetensors";
+constexpr const char* kIndexFile = "model.safetensors.index.json";
+
+// Tensor name -> shard, from the index. Shards are files of the directory itself.
+std::map<std::string, std::string> read_weight_map(const std::filesystem::path& path) {
+  const json::value index = read_json(path);
+  if (!index.is_object()) throw_error("{}: expected an object", path.string());
+  std::map<std::string, std::string> shards;
+  for (const auto& [key, value] :
+       json_get<json::object>(index.get_object(), "weight_map", path.string())) {
+    const std::string name(key);
+    if (!value.is_string())
+      throw_error("{}: weight_map names no file for tensor '{}'", path.string(), name);
+    const std::string shard(value.get_string());
+    if (!shard.ends_with(".safetensors") || shard.find_first_of("/\\") != std::string::npos)
+      throw_error(
+          "{}: weight_map names '{}' for tensor '{}'; expected a .safetensors file of the "
+          "same folder",
+          path.string(), shard, name);
+    shards.emplace(name, shard);
+  }
+  return shards;
+}
+
+}  // namespace
+
+WeightFiles::WeightFiles(const std::filesystem::path& directory) {
+  if (std::filesystem::exists(directory / kSingleFile)) {
+    files_.push_back(std::make_unique<SafetensorsFile>(directory / kSingleFile));
+    return;
+  }
+  const std::filesystem::path index = directory / kIndexFile;
+  if (!std::filesystem::exists(index))
+    throw_error("{} holds no weights: neither {} nor {} is there", directory.string(), kSingleFile,
+                kIndexFile);
+  const auto weight_map = read_weight_map(index);
+  std::set<std::string> shards;
+  for (const auto& [name, shard] : weight_map) shards.insert(shard);
+  for (const std::string& shard : shards)
+    files_.push_back(std::make_unique<SafetensorsFile>(directory / shard));
+
+  for (const auto& file : files_) {
+    const std::string shard = file->path().filename().string();
+    for (const TensorView& tensor : file->tensors()) {
+      const auto entry = weight_map.find(tensor.name);
+      if (entry == weight_map.end())
+        throw_error("{}: tensor '{}' of {} is not listed", index.string(), tensor.name, shard);
+      if (entry->second != shard)
+        throw_error("{}: tensor '{}' is listed in {} but also found in {}", index.string(),
+                    tensor.name, entry->second, shard);
+    }
+  }
+  for (const auto& [name, shard] : weight_map)
+    if (find(name) == nullptr)
+      throw_error("{}: tensor '{}' is listed in {} but not found there", index.string(), name,
+                  shard);
+}
+
+std::vector<TensorView> WeightFiles::tensors() const {
+  std::vector<TensorView> all;
+  for (const auto& file : files_)
+    all.insert(all.end(), file->tensors().begin(), file->tensors().end());
+  std::sort(all.begin(), all.end(),
+            [](const TensorView& a, const TensorView& b) { return a.name < b.name; });
+  return all;
+}
+
+const TensorView* WeightFiles::find(std::string_view name) const {
+  for (const auto& file : files_)
+    if (const TensorView* tensor = file->find(name)) return tensor;
+  return nullptr;
+}
+
+}  // namespace halo

@@ -1,0 +1,34 @@
+// The forms behind causal_attention and paged_attention.
+#pragma once
+
+#include "halo/kernels/attention/attention.h"
+
+namespace halo {
+
+// One sequence, in fixed-order fp32 loops on the CPU: the n queries q [n, H, d] are the last of the
+// L tokens whose k, v [L, G, d] are given. Returns [n, H, d] fp32.
+at::Tensor reference_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               double scale);
+
+// What the backward pass needs from the forward pass.
+struct AttentionForward {
+  at::Tensor o;  // [N, H, d] in q's type
+  // CPU: log-sum-exp of each run of equally long sequences, [B, H, L] fp32. CUDA: one for the
+  // batch, in the kernel's own layout, then its random seed and offset (unused: no dropout).
+  std::vector<at::Tensor> statistics;
+};
+
+AttentionForward causal_attention_forward(const at::Tensor& q, const at::Tensor& k,
+                                          const at::Tensor& v, double scale,
+                                          const Sequences& sequences);
+
+struct AttentionGradients {
+  at::Tensor q, k, v;  // in the inputs' types
+};
+
+AttentionGradients causal_attention_backward(const at::Tensor& d_o, const at::Tensor& q,
+                                             const at::Tensor& k, const at::Tensor& v,
+                                             const AttentionForward& forward, double scale,
+                                             const Sequences& sequences);
+
+}  // namespace halo

@@ -1,0 +1,226 @@
+// Keys and values in blocks: storing, and attention of the newest tokens to all that is stored.
+
+#include <algorithm>
+#include <optional>
+
+#include "ATen/ATen.h"
+#include "ATen/core/grad_mode.h"
+#include "halo/base/check.h"
+#include "halo/kernels/attention/attention_forms.h"
+
+namespace halo {
+namespace {
+
+// Bounds of temporary memory: gathered keys and values of decoding sequences; fp32 mask of a
+// continued prompt.
+constexpr int64_t kGatherBytes = 64 << 20;
+constexpr int64_t kMaskBytes = 128 << 20;
+
+void check(const PagedKeyValue& cache, const Sequences& sequences) {
+  const auto &keys = cache.keys, &table = cache.block_table;
+  HALO_CHECK(keys.dim() == 4 && keys.sizes() == cache.values.sizes() && keys.is_contiguous() &&
+                 cache.values.is_contiguous(),
+             "attention: stored keys and values must be contiguous [blocks, tokens, groups, "
+             "dimension]");
+  HALO_CHECK(table.dim() == 2 && table.size(0) == sequences.count() && table.is_cpu() &&
+                 table.scalar_type() == at::kLong,
+             "attention: the block table must be int64 [{}, blocks] on the host",
+             sequences.count());
+  HALO_CHECK(static_cast<int64_t>(cache.lengths.size()) == sequences.count(),
+             "attention: {} lengths for {} sequences", cache.lengths.size(), sequences.count());
+  const auto blocks = table.accessor<int64_t, 2>();
+  for (int64_t s = 0; s < sequences.count(); ++s) {
+    const int64_t length = cache.lengths[s], used = (length + keys.size(1) - 1) / keys.size(1);
+    HALO_CHECK(length >= sequences.length(s) && used <= table.size(1),
+               "attention: sequence {} has {} stored tokens, {} new ones, {} blocks of {}", s,
+               length, sequences.length(s), table.size(1), keys.size(1));
+    for (int64_t b = 0; b < used; ++b) {
+      HALO_CHECK(blocks[s][b] >= 0 && blocks[s][b] < keys.size(0),
+                 "attention: sequence {} names block {} of {}", s, blocks[s][b], keys.size(0));
+    }
+  }
+}
+
+// Where token t of sequence s is stored, as a row of keys.flatten(0, 1).
+class Rows {
+ public:
+  explicit Rows(const PagedKeyValue& cache)
+      : table_(cache.block_table.accessor<int64_t, 2>()), block_size_(cache.keys.size(1)) {}
+  int64_t operator()(int64_t s, int64_t t) const {
+    return table_[s][t / block_size_] * block_size_ + t % block_size_;
+  }
+  // Do the first `length` tokens lie one behind the other?
+  bool consecutive(int64_t s, int64_t length) const {
+    for (int64_t b = 1; b * block_size_ < length; ++b) {
+      if (table_[s][b] != table_[s][b - 1] + 1) return false;
+    }
+    return true;
+  }
+
+ private:
+  at::TensorAccessor<int64_t, 2> table_;
+  int64_t block_size_;
+};
+
+at::Tensor on_device(const std::vector<int64_t>& values, at::Device device) {
+  return at::tensor(values, at::kLong).to(device, /*non_blocking=*/true);
+}
+
+// The first `length` tokens of sequence s: [length, G, d], a view where they lie together.
+at::Tensor stored(const at::Tensor& blocks, const Rows& rows, int64_t s, int64_t length) {
+  const auto flat = blocks.flatten(0, 1);
+  if (rows.consecutive(s, length)) return flat.narrow(0, rows(s, 0), length);
+  std::vector<int64_t> index(length);
+  for (int64_t t = 0; t < length; ++t) index[t] = rows(s, t);
+  return flat.index_select(0, on_device(index, blocks.device()));
+}
+
+// CPU kernels are fastest in fp32.
+at::Tensor compute_type(const at::Tensor& x) {
+  return x.is_cpu() ? x.to(at::kFloat) : x;
+}
+
+// One sequence with n new tokens: q [n, H, d], k and v [L, G, d] -> [n, H, d]. Query i sees keys
+// 0 .. L-n+i.
+at::Tensor attend_prompt(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                         double scale) {
+  const int64_t count = q.size(0), groups = k.size(1), repeat = q.size(1) / groups, d = q.size(2);
+  const int64_t past = k.size(0) - count;
+  const int64_t step = std::max<int64_t>(1, kMaskBytes / (4 * k.size(0)));
+  std::vector<at::Tensor> parts;
+  for (int64_t begin = 0; begin < count; begin += step) {
+    const int64_t end = std::min(begin + step, count), seen = past + end;
+    // Heads of a group go along the batch axis, where keys and values repeat without a copy.
+    const auto queries = q.slice(0, begin, end).view({end - begin, groups, repeat, d});
+    const auto keys = k.slice(0, 0, seen).transpose(0, 1).expand({repeat, groups, seen, d});
+    const auto values = v.slice(0, 0, seen).transpose(0, 1).expand({repeat, groups, seen, d});
+    std::optional<at::Tensor> mask;
+    if (end - begin > 1) {
+      mask = at::ones({end - begin, seen}, q.options().dtype(at::kBool)).tril_(past + begin);
+    }
+    const auto o = at::scaled_dot_product_attention(queries.permute({2, 1, 0, 3}), keys, values,
+                                                    mask, /*dropout_p=*/0, false, scale);
+    parts.push_back(o.permute({2, 1, 0, 3}).reshape({end - begin, groups * repeat, d}));
+  }
+  return parts.size() == 1 ? parts[0] : at::cat(parts);
+}
+
+// Sequences `which`, one new token each: q [B, H, d] -> [B, H, d].
+at::Tensor attend_tokens(const at::Tensor& q, const PagedKeyValue& cache,
+                         const std::vector<int64_t>& which, int64_t longest, double scale) {
+  const int64_t count = which.size(), groups = cache.keys.size(2), d = q.size(2);
+  const int64_t block_size = cache.keys.size(1), blocks = (longest + block_size - 1) / block_size;
+  std::vector<int64_t> table, lengths;
+  const auto known = cache.block_table.accessor<int64_t, 2>();
+  for (const int64_t s : which) {
+    lengths.push_back(cache.lengths[s]);
+    const int64_t last = (lengths.back() - 1) / block_size;
+    for (int64_t b = 0; b < blocks; ++b) table.push_back(known[s][std::min(b, last)]);
+  }
+  // Behind a sequence's end its last row stands in for what is not stored: masked, never NaN.
+  const auto length = on_device(lengths, q.device()).unsqueeze(1);  // [B, 1]
+  const auto token = at::arange(longest, length.options()).expand({count, longest});
+  const auto place = at::minimum(token, length - 1);
+  const auto row = (on_device(table, q.device())
+                            .view({count, blocks})
+                            .gather(1, at::div(place, block_size, "floor")) *
+                        block_size +
+                    at::remainder(place, block_size))
+                       .flatten();
+  const auto gather = [&](const at::Tensor& blocks) {
+    return compute_type(blocks.flatten(0, 1).index_select(0, row))
+        .view({count, longest, groups, d})
+        .transpose(1, 2);
+  };
+  const auto mask = (token < length).view({count, 1, 1, longest});
+  const auto o =
+      at::scaled_dot_product_attention(q.view({count, groups, -1, d}), gather(cache.keys),
+                                       gather(cache.values), mask, /*dropout_p=*/0,
+                                       /*is_causal=*/false, scale);
+  return o.reshape({count, -1, d});
+}
+
+at::Tensor fast(const at::Tensor& q, const PagedKeyValue& cache, double scale,
+                const Sequences& sequences) {
+  const Rows rows(cache);
+  auto out = at::empty_like(q);
+  const int64_t token_bytes = 2 * cache.keys.size(2) * q.size(2) * q.element_size();
+  int64_t s = 0;
+  while (s < sequences.count()) {
+    // As many decoding sequences together as fit the bound, anything else alone.
+    int64_t end = s, longest = 0;
+    std::vector<int64_t> which;
+    for (; end < sequences.count() && sequences.length(end) <= 1; ++end) {
+      if (sequences.length(end) == 0) continue;
+      const int64_t wider = std::max(longest, cache.lengths[end]);
+      const auto widened = static_cast<int64_t>(which.size() + 1);
+      if (!which.empty() && widened * wider * token_bytes > kGatherBytes) break;
+      which.push_back(end);
+      longest = wider;
+    }
+    if (end == s) which.push_back(end++);
+    if (!which.empty()) {
+      const int64_t begin = sequences.offsets[which.front()];
+      const auto part = q.slice(0, begin, sequences.offsets[which.back() + 1]);
+      const int64_t length = cache.lengths[which.front()];
+      const auto o =
+          which.size() > 1
+              ? attend_tokens(part, cache, which, longest, scale)
+              : attend_prompt(part, compute_type(stored(cache.keys, rows, which[0], length)),
+                              compute_type(stored(cache.values, rows, which[0], length)), scale);
+      out.slice(0, begin, sequences.offsets[which.back() + 1]).copy_(o);
+    }
+    s = end;
+  }
+  return out;
+}
+
+}  // namespace
+
+void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::Tensor& v,
+                     const Sequences& sequences) {
+  check(cache, sequences);
+  HALO_CHECK(k.dim() == 3 && k.sizes() == v.sizes() && k.size(0) == sequences.num_tokens() &&
+                 k.size(1) == cache.keys.size(2) && k.size(2) == cache.keys.size(3),
+             "attention: k and v to store must be [{}, {}, {}]", sequences.num_tokens(),
+             cache.keys.size(2), cache.keys.size(3));
+  const at::NoGradGuard no_grad;
+  const Rows rows(cache);
+  std::vector<int64_t> index;
+  index.reserve(sequences.num_tokens());
+  for (int64_t s = 0; s < sequences.count(); ++s) {
+    for (int64_t t = cache.lengths[s] - sequences.length(s); t < cache.lengths[s]; ++t) {
+      index.push_back(rows(s, t));
+    }
+  }
+  const auto row = on_device(index, k.device());
+  cache.keys.flatten(0, 1).index_copy_(0, row, k.to(cache.keys.scalar_type()));
+  cache.values.flatten(0, 1).index_copy_(0, row, v.to(cache.values.scalar_type()));
+}
+
+at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache, double scale,
+                           const Sequences& sequences, KernelForm form) {
+  check(cache, sequences);
+  const int64_t groups = cache.keys.size(2), d = cache.keys.size(3);
+  HALO_CHECK(q.dim() == 3 && q.size(0) == sequences.num_tokens() && q.size(1) % groups == 0 &&
+                 q.size(2) == d,
+             "attention: q must be [{}, a multiple of {}, {}]", sequences.num_tokens(), groups, d);
+  const at::NoGradGuard no_grad;
+  if (form == KernelForm::kFast) {
+    return fast(compute_type(q).contiguous(), cache, scale, sequences).to(q.scalar_type());
+  }
+  HALO_CHECK(q.is_cpu(), "attention: the reference runs on the CPU");
+  const Rows rows(cache);
+  auto out = at::empty_like(q, at::MemoryFormat::Contiguous);
+  for (int64_t s = 0; s < sequences.count(); ++s) {
+    if (sequences.length(s) == 0) continue;
+    const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
+    out.slice(0, begin, end)
+        .copy_(reference_attention(q.slice(0, begin, end),
+                                   stored(cache.keys, rows, s, cache.lengths[s]),
+                                   stored(cache.values, rows, s, cache.lengths[s]), scale));
+  }
+  return out;
+}
+
+}  // namespace halo

@@ -1,0 +1,288 @@
+// Causal and paged attention against the formula in fp64, and what packing, splitting and the
+// layout of the blocks must not change.
+#include "halo/kernels/attention/attention.h"
+
+#include <limits>
+#include <numeric>
+
+#include "ATen/Parallel.h"
+#include "halo/base/check.h"
+#include "tests/op_check.h"
+#include "torch/csrc/autograd/autograd.h"
+
+namespace halo {
+namespace {
+
+using testing::expect_close;
+using testing::expect_equal;
+using testing::expect_rms;
+using testing::leaf;
+using testing::random_tensor;
+
+constexpr int64_t kDim = 16;
+constexpr double kScale = 0.3;
+
+Sequences sequences_of(const std::vector<int64_t>& lengths) {
+  std::vector<int64_t> offsets{0};
+  for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
+  return make_sequences(offsets, at::kCPU);
+}
+
+struct Inputs {
+  at::Tensor q, k, v;
+};
+
+Inputs make_inputs(int64_t tokens, int64_t heads, int64_t groups, at::ScalarType dtype) {
+  return {random_tensor({tokens, heads, kDim}, 1, dtype),
+          random_tensor({tokens, groups, kDim}, 2, dtype),
+          random_tensor({tokens, groups, kDim}, 3, dtype)};
+}
+
+// softmax(scale q k^T + causal mask) v, each sequence alone.
+at::Tensor formula(const Inputs& x, const Sequences& sequences) {
+  const int64_t repeat = x.q.size(1) / x.k.size(1);
+  std::vector<at::Tensor> parts;
+  for (int64_t s = 0; s < sequences.count(); ++s) {
+    const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
+    const auto q = x.q.slice(0, begin, end).transpose(0, 1);
+    const auto k = x.k.slice(0, begin, end).repeat_interleave(repeat, 1).transpose(0, 1);
+    const auto v = x.v.slice(0, begin, end).repeat_interleave(repeat, 1).transpose(0, 1);
+    const auto hidden = at::ones({end - begin, end - begin}, at::kBool).triu(1);
+    const auto logits = at::matmul(q, k.transpose(1, 2)) * kScale;
+    const auto weights =
+        logits.masked_fill(hidden, -std::numeric_limits<double>::infinity()).softmax(-1);
+    parts.push_back(at::matmul(weights, v).transpose(0, 1));
+  }
+  return at::cat(parts);
+}
+
+struct Outcome {
+  at::Tensor o;
+  std::vector<at::Tensor> gradients;
+};
+
+template <class F>
+Outcome run(const F& f, const Inputs& x, at::ScalarType dtype) {
+  const Inputs leaves{leaf(x.q, dtype), leaf(x.k, dtype), leaf(x.v, dtype)};
+  Outcome out{f(leaves), {}};
+  const auto gradient = random_tensor(out.o.sizes(), 5, x.q.scalar_type()).to(dtype);
+  out.gradients = torch::autograd::grad({out.o}, {leaves.q, leaves.k, leaves.v}, {gradient});
+  return out;
+}
+
+void check_causal(const std::vector<int64_t>& lengths, int64_t heads, int64_t groups,
+                  at::ScalarType dtype = at::kFloat) {
+  const testing::PoisonUninitialized poison;
+  const auto sequences = sequences_of(lengths);
+  const auto x = make_inputs(sequences.num_tokens(), heads, groups, dtype);
+  const auto plain_formula = [&](const Inputs& y) { return formula(y, sequences); };
+  const auto want = run(plain_formula, x, at::kDouble), plain = run(plain_formula, x, dtype);
+  const char* names[] = {"dq", "dk", "dv"};
+  for (const auto form : {KernelForm::kFast, KernelForm::kReference}) {
+    SCOPED_TRACE(form == KernelForm::kFast ? "fast" : "reference");
+    const auto got = run(
+        [&](const Inputs& y) { return causal_attention(y.q, y.k, y.v, kScale, sequences, form); },
+        x, dtype);
+    EXPECT_EQ(got.o.scalar_type(), dtype);
+    expect_close("o", got.o, want.o, plain.o);
+    for (int i = 0; i < 3; ++i) {
+      expect_close(names[i], got.gradients[i], want.gradients[i], plain.gradients[i]);
+    }
+  }
+}
+
+TEST(Attention, EqualsTheFormulaAtEveryLength) {
+  for (const int64_t length : {40, 63, 64, 65, 500}) {
+    SCOPED_TRACE(length);
+    check_causal({length}, 4, 2);
+  }
+}
+
+// The gradients of q and k are exactly 0 here, so no relative bound holds for them.
+TEST(Attention, OneTokenSeesItself) {
+  const auto sequences = sequences_of({1});
+  const auto x = make_inputs(1, 4, 2, at::kFloat);
+  for (const auto form : {KernelForm::kFast, KernelForm::kReference}) {
+    const auto got = run(
+        [&](const Inputs& y) { return causal_attention(y.q, y.k, y.v, kScale, sequences, form); },
+        x, at::kFloat);
+    expect_equal("o", got.o, x.v.repeat_interleave(2, 1));
+    EXPECT_LT(testing::rms(got.gradients[0]), 1e-6);
+    EXPECT_LT(testing::rms(got.gradients[1]), 1e-6);
+    expect_rms("dv", got.gradients[2], random_tensor(got.o.sizes(), 5).view({1, 2, 2, kDim}).sum(2),
+               1e-6);
+  }
+}
+
+TEST(Attention, EqualsTheFormulaPacked) {
+  check_causal({0, 70, 0, 0, 1, 33, 33, 33, 64, 0}, 4, 2);
+  check_causal({32, 32, 32}, 3, 3);
+  check_causal({40, 9}, 6, 1);
+}
+
+TEST(Attention, Bf16) {
+  check_causal({0, 70, 1, 33, 33}, 4, 2, at::kBFloat16);
+}
+
+TEST(Attention, StridedInputs) {
+  const auto sequences = sequences_of({30, 30, 5});
+  const auto x = make_inputs(65, 4, 4, at::kFloat);
+  const auto want = run(
+      [&](const Inputs& y) {
+        return causal_attention(y.q, y.k, y.v, kScale, sequences, KernelForm::kFast);
+      },
+      x, at::kFloat);
+  const auto stacked = leaf(at::cat({x.q, x.k, x.v}, 2), at::kFloat);
+  const auto parts = stacked.chunk(3, 2);
+  const auto got =
+      causal_attention(parts[0], parts[1], parts[2], kScale, sequences, KernelForm::kFast);
+  expect_equal("o", got, want.o);
+  const auto gradient =
+      torch::autograd::grad({got}, {stacked}, {random_tensor(got.sizes(), 5)}, true);
+  expect_equal("gradients", gradient[0], at::cat(want.gradients, 2));
+}
+
+TEST(Attention, NoTokens) {
+  const auto x = make_inputs(0, 4, 2, at::kFloat);
+  const auto got = run(
+      [&](const Inputs& y) {
+        return causal_attention(y.q, y.k, y.v, kScale, sequences_of({0, 0}), KernelForm::kFast);
+      },
+      x, at::kFloat);
+  EXPECT_EQ(got.o.sizes(), x.q.sizes());
+  EXPECT_EQ(got.gradients[1].sizes(), x.k.sizes());
+}
+
+TEST(Attention, RefusesWrongShapes) {
+  const auto x = make_inputs(10, 4, 3, at::kFloat);
+  EXPECT_THROW(causal_attention(x.q, x.k, x.v, 1, sequences_of({10}), KernelForm::kFast),
+               std::exception);
+  EXPECT_THROW(causal_attention(x.q, x.q, x.q, 1, sequences_of({9}), KernelForm::kFast),
+               std::exception);
+}
+
+// Blocks of `size` tokens for sequences of at most `longest`; block numbers consecutive, or dealt
+// to the sequences in turn from the last down. What was never stored is NaN.
+PagedKeyValue make_cache(int64_t count, int64_t longest, int64_t size, int64_t groups,
+                         bool scattered, at::ScalarType dtype = at::kFloat) {
+  const int64_t blocks = (longest + size - 1) / size;
+  PagedKeyValue cache;
+  cache.keys = at::full({count * blocks, size, groups, kDim},
+                        std::numeric_limits<double>::quiet_NaN(), dtype);
+  cache.values = cache.keys.clone();
+  const auto number = at::arange(count * blocks, at::kLong);
+  cache.block_table = scattered ? number.flip(0).view({blocks, count}).transpose(0, 1).contiguous()
+                                : number.view({count, blocks});
+  cache.lengths.assign(count, 0);
+  return cache;
+}
+
+// Feeds the sequences of x to the cache in `steps` (tokens of each sequence in each step) and
+// returns the outputs in the packed order of x.
+at::Tensor feed(const Inputs& x, const Sequences& whole, PagedKeyValue cache,
+                const std::vector<std::vector<int64_t>>& steps, KernelForm form) {
+  auto out = at::full(x.q.sizes(), std::numeric_limits<double>::quiet_NaN(), x.q.options());
+  for (const auto& lengths : steps) {
+    const auto sequences = sequences_of(lengths);
+    std::vector<at::Tensor> index;
+    for (int64_t s = 0; s < whole.count(); ++s) {
+      const int64_t begin = whole.offsets[s] + cache.lengths[s];
+      index.push_back(at::arange(begin, begin + lengths[s], at::kLong));
+      cache.lengths[s] += lengths[s];
+    }
+    const auto token = at::cat(index);
+    store_key_value(cache, x.k.index_select(0, token), x.v.index_select(0, token), sequences);
+    const auto o = paged_attention(x.q.index_select(0, token), cache, kScale, sequences, form);
+    out.index_copy_(0, token, o);
+  }
+  return out;
+}
+
+TEST(PagedAttention, AnySplitEqualsOneGo) {
+  const testing::PoisonUninitialized poison;
+  const std::vector<int64_t> lengths{70, 1, 40, 33};
+  const auto whole = sequences_of(lengths);
+  const auto x = make_inputs(whole.num_tokens(), 4, 2, at::kFloat);
+  const auto reference = causal_attention(x.q, x.k, x.v, kScale, whole, KernelForm::kReference);
+  const std::vector<std::vector<std::vector<int64_t>>> splits{
+      {{70, 1, 40, 33}},
+      {{30, 0, 1, 1}, {1, 1, 1, 1}, {1, 0, 1, 1}, {0, 0, 0, 30}, {38, 0, 37, 0}},
+      {{69, 0, 39, 32}, {1, 1, 1, 1}}};
+  for (const bool scattered : {false, true}) {
+    for (size_t i = 0; i < splits.size(); ++i) {
+      SCOPED_TRACE(fmt::format("scattered {}, split {}", scattered, i));
+      const auto cache = make_cache(4, 70, 8, 2, scattered);
+      expect_equal("reference", feed(x, whole, cache, splits[i], KernelForm::kReference),
+                   reference);
+      expect_rms("fast", feed(x, whole, cache, splits[i], KernelForm::kFast), reference, 5e-6);
+    }
+  }
+}
+
+TEST(PagedAttention, EqualsTheFormula) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const auto whole = sequences_of({50, 20});
+    const auto x = make_inputs(70, 6, 2, dtype);
+    const Inputs exact{x.q.to(at::kDouble), x.k.to(at::kDouble), x.v.to(at::kDouble)};
+    const auto cache = make_cache(2, 50, 16, 2, true, dtype);
+    for (const auto form : {KernelForm::kFast, KernelForm::kReference}) {
+      expect_close("o", feed(x, whole, cache, {{20, 19}, {29, 1}, {1, 0}}, form),
+                   formula(exact, whole), formula(x, whole));
+    }
+  }
+}
+
+// Many decoding sequences of very different lengths, in batches bounded in bytes. All read one
+// block.
+TEST(PagedAttention, DecodesManySequences) {
+  std::vector<int64_t> tokens, lengths;
+  for (int64_t s = 0; s < 40; ++s) {
+    tokens.push_back(s % 5 == 4 ? 0 : 1);
+    lengths.push_back(s % 20 == 0 ? 9000 : s + 1);
+  }
+  const auto sequences = sequences_of(tokens);
+  auto cache = make_cache(1, 9000, 9000, 2, false);
+  cache.keys = random_tensor(cache.keys.sizes(), 7);
+  cache.values = random_tensor(cache.keys.sizes(), 8);
+  cache.block_table = at::zeros({40, 1}, at::kLong);
+  cache.lengths = lengths;
+  const auto q = random_tensor({sequences.num_tokens(), 4, kDim}, 9);
+  expect_rms("o", paged_attention(q, cache, kScale, sequences, KernelForm::kFast),
+             paged_attention(q, cache, kScale, sequences, KernelForm::kReference), 1e-5);
+}
+
+// A prompt so long that its mask is made in parts.
+TEST(PagedAttention, LongPrompt) {
+  const auto whole = sequences_of({6100});
+  const auto x = make_inputs(6100, 1, 1, at::kFloat);
+  const auto cache = make_cache(1, 6100, 6100, 1, false);
+  expect_rms("o", feed(x, whole, cache, {{100}, {6000}}, KernelForm::kFast),
+             causal_attention(x.q, x.k, x.v, kScale, whole, KernelForm::kFast), 1e-5);
+}
+
+TEST(Attention, ThreadsDoNotChangeReferenceBits) {
+  const auto whole = sequences_of({60});
+  const auto x = make_inputs(60, 4, 2, at::kFloat);
+  const int threads = at::get_num_threads();
+  const auto before = causal_attention(x.q, x.k, x.v, kScale, whole, KernelForm::kReference);
+  at::set_num_threads(threads == 1 ? 2 : 1);
+  expect_equal("o", causal_attention(x.q, x.k, x.v, kScale, whole, KernelForm::kReference), before);
+  at::set_num_threads(threads);
+}
+
+TEST(PagedAttention, RefusesAWrongTable) {
+  const auto x = make_inputs(10, 4, 2, at::kFloat);
+  auto cache = make_cache(1, 8, 4, 2, false);
+  cache.lengths = {10};
+  EXPECT_THROW(store_key_value(cache, x.k, x.v, sequences_of({10})), std::exception);
+  cache.lengths = {5};
+  EXPECT_THROW(paged_attention(x.q, cache, 1, sequences_of({10}), KernelForm::kFast),
+               std::exception);
+  cache = make_cache(1, 12, 4, 2, false);
+  cache.lengths = {10};
+  cache.block_table[0][2] = 3;
+  EXPECT_THROW(store_key_value(cache, x.k, x.v, sequences_of({10})), std::exception);
+}
+
+}  // namespace
+}  // namespace halo

@@ -1,0 +1,50 @@
+// What the losses on top of a head share: logits of a chunk of rows at a time, a loss that turns a
+// chunk's logits into their own gradient in place, and the autograd node around the loop.
+// Internal to halo/kernels.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+
+#include "halo/kernels/weight.h"
+
+namespace halo {
+
+// Rows of one chunk: enough for an efficient matrix product, few enough that the buffer of logits
+// stays in the cache (CPU) or within half a gigabyte (GPU).
+int64_t rows_per_chunk(int64_t vocabulary, bool cpu);
+
+// hidden head^T for consecutive rows, in a buffer that the next call overwrites.
+class ChunkLogits {
+ public:
+  // hidden [N, D], head [V, D] of one type, fp32 or bf16. Multiplied in fp32 on the CPU.
+  ChunkLogits(const at::Tensor& hidden, const at::Tensor& head);
+
+  at::Tensor rows(int64_t first, int64_t count);        // [count, V] fp32
+  const at::Tensor& hidden() const { return hidden_; }  // in the type of the products
+  const at::Tensor& head() const { return head_; }
+
+ private:
+  at::Tensor hidden_, head_, buffer_;
+};
+
+// Rows first .. first + n - 1 of the batch.
+struct LossChunk {
+  int64_t first = 0;
+  at::Tensor logits;      // [n, V] fp32; to be overwritten by d loss / d logits where `gradient`
+  at::Tensor losses;      // [n] fp32, to be written
+  bool gradient = false;  // without it the logits are scratch space
+};
+using ChunkLoss = std::function<void(const LossChunk& chunk)>;
+
+// Sum of the row losses, fp32 scalar, with gradients for hidden and head.grad where they are
+// wanted.
+at::Tensor chunked_loss(const at::Tensor& hidden, const Weight& head, const ChunkLoss& loss);
+
+// The loss of every row, [N] fp32. No gradients.
+at::Tensor chunked_row_losses(const at::Tensor& hidden, const at::Tensor& head,
+                              const ChunkLoss& loss);
+
+}  // namespace halo

@@ -1,0 +1,103 @@
+// Slopes, checks, choice of form, and the autograd node of lightning attention.
+#include "halo/kernels/lightning/lightning.h"
+
+#include <cmath>
+#include <optional>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/kernels/lightning/lightning_forms.h"
+#include "torch/csrc/autograd/custom_function.h"
+
+namespace halo {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+// On the CPU sequences up to this length (decoding, mostly) run token by token: the chunked form's
+// many small operations would cost more than they save.
+constexpr int64_t kShortSequence = 16;
+
+void check(const LightningArgs& args, const Sequences& sequences, KernelForm form) {
+  const auto &q = args.q, &k = args.k, &v = args.v;
+  HALO_CHECK(q.dim() == 3 && k.dim() == 3 && v.dim() == 3,
+             "lightning: q, k and v must be [tokens, heads, dimension]");
+  const int64_t tokens = sequences.num_tokens(), heads = q.size(1), groups = k.size(1);
+  HALO_CHECK(q.size(0) == tokens && k.size(0) == tokens && v.size(0) == tokens,
+             "lightning: q, k, v have {}, {}, {} tokens, the sequences {}", q.size(0), k.size(0),
+             v.size(0), tokens);
+  HALO_CHECK(groups > 0 && v.size(1) == groups && heads % groups == 0,
+             "lightning: {} query heads over {} key and {} value heads", heads, groups, v.size(1));
+  HALO_CHECK(q.size(2) == k.size(2), "lightning: q has dimension {}, k {}", q.size(2), k.size(2));
+  HALO_CHECK(q.is_floating_point() && k.scalar_type() == q.scalar_type() &&
+                 v.scalar_type() == q.scalar_type(),
+             "lightning: q, k and v must share one floating type");
+  HALO_CHECK(static_cast<int64_t>(args.slopes.size()) == heads, "lightning: {} slopes for {} heads",
+             args.slopes.size(), heads);
+  HALO_CHECK(form == KernelForm::kFast || q.is_cpu(), "lightning: the reference runs on the CPU");
+  if (!args.state.defined()) return;
+  const std::vector<int64_t> shape{sequences.count(), heads, q.size(2), v.size(2)};
+  HALO_CHECK(args.state.sizes() == shape && args.state.scalar_type() == at::kFloat,
+             "lightning: the state must be fp32 [{}, {}, {}, {}]", shape[0], shape[1], shape[2],
+             shape[3]);
+}
+
+struct LightningNode : torch::autograd::Function<LightningNode> {
+  static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
+                               const at::Tensor& v, const std::optional<at::Tensor>& state,
+                               const LightningArgs& args, const Sequences& sequences,
+                               KernelForm form) {
+    context->save_for_backward({q, k, v, args.state, sequences.offsets_i32});
+    context->saved_data["slopes"] = args.slopes;
+    context->saved_data["scale"] = args.scale;
+    context->saved_data["offsets"] = sequences.offsets;
+    context->saved_data["max_length"] = sequences.max_length;
+    context->set_materialize_grads(false);
+    const bool recurrent =
+        form == KernelForm::kReference || (q.is_cpu() && sequences.max_length <= kShortSequence);
+    const LightningArgs inputs{q, k, v, args.slopes, args.scale, state.value_or(at::Tensor())};
+    auto out =
+        recurrent ? recurrent_lightning(inputs, sequences) : chunked_lightning(inputs, sequences);
+    return {out.o, out.state};
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const auto saved = context->get_saved_variables();
+    const LightningArgs args{saved[0],
+                             saved[1],
+                             saved[2],
+                             context->saved_data["slopes"].toDoubleVector(),
+                             context->saved_data["scale"].toDouble(),
+                             saved[3]};
+    const Sequences sequences{context->saved_data["offsets"].toIntVector(), saved[4],
+                              context->saved_data["max_length"].toInt()};
+    auto d = chunked_lightning_backward(args, sequences, gradients[0], gradients[1]);
+    return {d.q, d.k, d.v, args.state.defined() ? d.state : at::Tensor(), {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+std::vector<double> alibi_slopes(int64_t num_heads) {
+  HALO_CHECK(num_heads > 0, "lightning: {} heads", num_heads);
+  int64_t power = 1;
+  while (power * 2 <= num_heads) power *= 2;
+  std::vector<double> slopes;
+  for (int64_t h = 0; h < power; ++h) slopes.push_back(std::exp2(-8.0 * (h + 1) / power));
+  // Not a power of two: every second slope of twice as many heads, from the first on.
+  for (int64_t h = 0; h < num_heads - power; ++h) {
+    slopes.push_back(std::exp2(-8.0 * (2 * h + 1) / (2 * power)));
+  }
+  return slopes;
+}
+
+LightningResult lightning_attention(const LightningArgs& args, const Sequences& sequences,
+                                    KernelForm form) {
+  check(args, sequences, form);
+  const auto state = args.state.defined() ? std::optional(args.state) : std::nullopt;
+  auto out = LightningNode::apply(args.q, args.k, args.v, state, args, sequences, form);
+  return {out[0], out[1]};
+}
+
+}  // namespace halo

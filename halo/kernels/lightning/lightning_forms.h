@@ -1,0 +1,23 @@
+// The forms behind lightning_attention. All compute in fp32 whatever the inputs' type.
+#pragma once
+
+#include "halo/kernels/lightning/lightning.h"
+
+namespace halo {
+
+// Token by token on the CPU; results do not depend on the thread count or on other sequences.
+LightningResult recurrent_lightning(const LightningArgs& args, const Sequences& sequences);
+
+// Chunks of tokens as matrix products, on any device. Reads no device value on the host.
+LightningResult chunked_lightning(const LightningArgs& args, const Sequences& sequences);
+
+struct LightningGradients {
+  at::Tensor q, k, v;  // in the inputs' types
+  at::Tensor state;    // [S, H, dk, dv] fp32
+};
+
+// Gradients of the chunked form. d_o [N, H, dv] or d_state [S, H, dk, dv] may be undefined: zero.
+LightningGradients chunked_lightning_backward(const LightningArgs& args, const Sequences& sequences,
+                                              const at::Tensor& d_o, const at::Tensor& d_state);
+
+}  // namespace halo

@@ -1,0 +1,297 @@
+// Lightning attention against the quadratic formula in fp64, its forms against each other, and what
+// packing and splitting must not change.
+#include "halo/kernels/lightning/lightning.h"
+
+#include <numeric>
+
+#include "ATen/Parallel.h"
+#include "halo/base/check.h"
+#include "tests/op_check.h"
+#include "torch/csrc/autograd/autograd.h"
+
+namespace halo {
+namespace {
+
+using testing::expect_close;
+using testing::expect_equal;
+using testing::expect_rms;
+using testing::leaf;
+using testing::random_tensor;
+
+struct Case {
+  std::vector<int64_t> lengths;
+  int64_t heads = 4, groups = 4, dk = 16, dv = 24;
+  bool with_state = true;
+  at::ScalarType dtype = at::kFloat;
+  std::vector<double> slopes = {};  // empty: ALiBi
+};
+
+Sequences sequences_of(const std::vector<int64_t>& lengths) {
+  std::vector<int64_t> offsets{0};
+  for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
+  return make_sequences(offsets, at::kCPU);
+}
+
+LightningArgs make_args(const Case& c) {
+  const int64_t tokens = std::accumulate(c.lengths.begin(), c.lengths.end(), int64_t{0});
+  LightningArgs args;
+  args.q = random_tensor({tokens, c.heads, c.dk}, 1, c.dtype);
+  args.k = random_tensor({tokens, c.groups, c.dk}, 2, c.dtype);
+  args.v = random_tensor({tokens, c.groups, c.dv}, 3, c.dtype);
+  args.slopes = c.slopes.empty() ? alibi_slopes(c.heads) : c.slopes;
+  args.scale = 1 / std::sqrt(static_cast<double>(c.dk));
+  if (c.with_state) {
+    args.state = random_tensor({static_cast<int64_t>(c.lengths.size()), c.heads, c.dk, c.dv}, 4);
+  }
+  return args;
+}
+
+// o = ((q k^T) * M) v for each sequence alone, in the type of args.q; the decays come from fp64.
+LightningResult quadratic(const LightningArgs& args, const Sequences& sequences) {
+  const auto type = args.q.scalar_type();
+  const int64_t repeat = args.q.size(1) / args.k.size(1);
+  std::vector<at::Tensor> outputs, states;
+  const auto slopes = at::tensor(args.slopes, at::kDouble).view({-1, 1});
+  for (int64_t s = 0; s < sequences.count(); ++s) {
+    const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1], n = end - begin;
+    const auto q = args.q.slice(0, begin, end).transpose(0, 1);
+    const auto k = args.k.slice(0, begin, end).repeat_interleave(repeat, 1).transpose(0, 1);
+    const auto v = args.v.slice(0, begin, end).repeat_interleave(repeat, 1).transpose(0, 1);
+    const auto t = at::arange(n, at::kDouble);
+    const auto distance = (t.unsqueeze(1) - t).clamp_min(0);
+    const auto mask = at::exp(-slopes.unsqueeze(2) * distance).tril().to(type);
+    const auto left = at::exp(-slopes * (n - 1 - t)).unsqueeze(2).to(type);
+    auto o = at::matmul(at::matmul(q, k.transpose(1, 2)) * mask, v);
+    auto state = at::matmul((k * left).transpose(1, 2), v);
+    if (args.state.defined()) {
+      const auto initial = args.state[s].to(type);
+      o = o + at::matmul(q * at::exp(-slopes * (t + 1)).unsqueeze(2).to(type), initial);
+      state = state + initial * at::exp(-slopes * static_cast<double>(n)).unsqueeze(2).to(type);
+    }
+    outputs.push_back((o * args.scale).transpose(0, 1));
+    states.push_back(state);
+  }
+  return {at::cat(outputs), at::stack(states)};
+}
+
+struct Outcome {
+  LightningResult result;
+  std::vector<at::Tensor> gradients;  // q, k, v, state if there is one
+};
+
+// Runs f on leaves of the given type and propagates fixed gradients of o and the final state.
+template <class F>
+Outcome run(const F& f, const LightningArgs& args, const Sequences& sequences, at::ScalarType dtype,
+            bool use_state_gradient = true) {
+  LightningArgs leaves = args;
+  leaves.q = leaf(args.q, dtype);
+  leaves.k = leaf(args.k, dtype);
+  leaves.v = leaf(args.v, dtype);
+  std::vector<at::Tensor> inputs{leaves.q, leaves.k, leaves.v};
+  if (args.state.defined()) {
+    leaves.state = leaf(args.state, dtype == at::kDouble ? at::kDouble : at::kFloat);
+    inputs.push_back(leaves.state);
+  }
+  Outcome out{f(leaves, sequences), {}};
+  std::vector<at::Tensor> outputs{out.result.o};
+  std::vector<at::Tensor> gradients{
+      random_tensor(out.result.o.sizes(), 5, args.q.scalar_type()).to(out.result.o.scalar_type())};
+  if (use_state_gradient) {
+    outputs.push_back(out.result.state);
+    gradients.push_back(
+        random_tensor(out.result.state.sizes(), 6).to(out.result.state.scalar_type()));
+  }
+  out.gradients = torch::autograd::grad(outputs, inputs, gradients);
+  return out;
+}
+
+LightningResult fast(const LightningArgs& args, const Sequences& sequences) {
+  return lightning_attention(args, sequences, KernelForm::kFast);
+}
+
+LightningResult reference(const LightningArgs& args, const Sequences& sequences) {
+  return lightning_attention(args, sequences, KernelForm::kReference);
+}
+
+void check_case(const Case& c) {
+  const testing::PoisonUninitialized poison;
+  const auto args = make_args(c);
+  const auto sequences = sequences_of(c.lengths);
+  const auto want = run(quadratic, args, sequences, at::kDouble);
+  const auto plain = run(quadratic, args, sequences, c.dtype);
+  const char* names[] = {"dq", "dk", "dv", "dstate"};
+  for (const bool is_fast : {true, false}) {
+    SCOPED_TRACE(is_fast ? "fast" : "reference");
+    const auto got = run(is_fast ? fast : reference, args, sequences, c.dtype);
+    EXPECT_EQ(got.result.o.scalar_type(), c.dtype);
+    EXPECT_EQ(got.result.state.scalar_type(), at::kFloat);
+    expect_close("o", got.result.o, want.result.o, plain.result.o);
+    expect_close("state", got.result.state, want.result.state, plain.result.state);
+    for (size_t i = 0; i < got.gradients.size(); ++i) {
+      expect_close(names[i], got.gradients[i], want.gradients[i], plain.gradients[i]);
+    }
+  }
+}
+
+TEST(Lightning, EqualsTheQuadraticFormulaAtEveryLength) {
+  for (const int64_t length : {1, 2, 16, 17, 63, 64, 65, 128, 129, 500}) {
+    SCOPED_TRACE(length);
+    check_case({.lengths = {length}});
+  }
+}
+
+TEST(Lightning, EqualsTheQuadraticFormulaPacked) {
+  check_case({.lengths = {0, 70, 0, 0, 1, 200, 64, 3, 129, 0}});
+  check_case({.lengths = {0, 70, 0, 0, 1, 200, 64, 3, 129, 0}, .with_state = false});
+  check_case({.lengths = {128, 128, 64}});
+}
+
+TEST(Lightning, SharesKeyAndValueHeads) {
+  check_case({.lengths = {100, 30}, .heads = 6, .groups = 2});
+  check_case({.lengths = {90}, .heads = 3, .groups = 1, .with_state = false});
+}
+
+TEST(Lightning, Bf16AccumulatesInFp32) {
+  check_case({.lengths = {0, 70, 1, 150}, .dtype = at::kBFloat16});
+  check_case({.lengths = {64, 64}, .heads = 4, .groups = 2, .dtype = at::kBFloat16});
+}
+
+TEST(Lightning, ExtremeDecays) {
+  check_case({.lengths = {300}, .heads = 3, .groups = 3, .slopes = {0, 30, 1e-9}});
+}
+
+// More chunks than one block holds, cut inside and across the blocks' borders. The gradients are
+// lightning attention again: dq that of (do, v, k), and backward in time dk that of (v, do, q) and
+// dv that of (k, q, do), from the gradient of the final state over scale * g.
+TEST(Lightning, CarriesStatesAcrossBlocks) {
+  const std::vector<int64_t> lengths{100, 9000, 0, 40, 8200, 0};
+  const Case c{
+      .lengths = lengths, .heads = 2, .groups = 2, .dk = 4, .dv = 4, .slopes = {0x1p-8, 0x1p-5}};
+  const auto args = make_args(c);
+  const auto sequences = sequences_of(lengths);
+  const auto got = run(fast, args, sequences, at::kFloat);
+  const auto d_o = random_tensor(got.result.o.sizes(), 5);
+  const auto decay = at::exp(-at::tensor(args.slopes, at::kDouble)).to(at::kFloat);
+  const auto d_state =
+      random_tensor(got.result.state.sizes(), 6) / args.scale / decay.view({1, c.heads, 1, 1});
+  for (int64_t s = 0; s < sequences.count(); ++s) {
+    if (lengths[s] == 0) continue;
+    const auto part = [&](const at::Tensor& x) {
+      return x.slice(0, sequences.offsets[s], sequences.offsets[s + 1]);
+    };
+    const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const at::Tensor& state) {
+      return reference({q, k, v, args.slopes, args.scale, state}, sequences_of({lengths[s]}));
+    };
+    const auto reversed = [&](const at::Tensor& x) { return part(x).flip(0); };
+    const auto state = args.state.slice(0, s, s + 1), d_final = d_state.slice(0, s, s + 1);
+    const auto forward = attend(part(args.q), part(args.k), part(args.v), state);
+    expect_rms("o", part(got.result.o), forward.o, 5e-5);
+    expect_rms("state", got.result.state.slice(0, s, s + 1), forward.state, 5e-5);
+    expect_rms("dq", part(got.gradients[0]),
+               attend(part(d_o), part(args.v), part(args.k), state.transpose(2, 3)).o, 5e-5);
+    expect_rms("dk", reversed(got.gradients[1]),
+               attend(reversed(args.v), reversed(d_o), reversed(args.q), d_final.transpose(2, 3)).o,
+               5e-5);
+    const auto d_v = attend(reversed(args.k), reversed(args.q), reversed(d_o), d_final);
+    expect_rms("dv", reversed(got.gradients[2]), d_v.o, 5e-5);
+    expect_rms("dstate", got.gradients[3].slice(0, s, s + 1),
+               d_v.state * args.scale * decay.view({1, c.heads, 1, 1}), 5e-5);
+  }
+}
+
+TEST(Lightning, ReferenceBitsDoNotDependOnTheRest) {
+  const auto args = make_args({.lengths = {40, 0, 90}});
+  const auto packed = reference(args, sequences_of({40, 0, 90}));
+  LightningArgs one = args;
+  one.q = args.q.slice(0, 40);
+  one.k = args.k.slice(0, 40);
+  one.v = args.v.slice(0, 40);
+  one.state = args.state.slice(0, 2);
+  const auto alone = reference(one, sequences_of({90}));
+  expect_equal("o", alone.o, packed.o.slice(0, 40));
+  expect_equal("state", alone.state, packed.state.slice(0, 2));
+  expect_equal("empty", packed.state[1], args.state[1]);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(threads == 1 ? 2 : 1);
+  expect_equal("threads", reference(args, sequences_of({40, 0, 90})).o, packed.o);
+  at::set_num_threads(threads);
+}
+
+LightningResult in_two(const LightningArgs& args, int64_t cut, KernelForm form) {
+  const int64_t tokens = args.q.size(0);
+  LightningArgs head = args, tail = args;
+  for (auto part : {&LightningArgs::q, &LightningArgs::k, &LightningArgs::v}) {
+    head.*part = (args.*part).slice(0, 0, cut);
+    tail.*part = (args.*part).slice(0, cut);
+  }
+  const auto first = lightning_attention(head, sequences_of({cut}), form);
+  tail.state = first.state;
+  const auto second = lightning_attention(tail, sequences_of({tokens - cut}), form);
+  return {at::cat({first.o, second.o}), second.state};
+}
+
+TEST(Lightning, SplitAnywhereEqualsOneGo) {
+  const auto args = make_args({.lengths = {200}, .with_state = false});
+  const auto once_reference = reference(args, sequences_of({200}));
+  const auto once_fast = fast(args, sequences_of({200}));
+  expect_rms("forms", once_fast.o, once_reference.o, 5e-5);
+  for (const int64_t cut : {0, 1, 10, 63, 64, 65, 128, 199, 200}) {
+    SCOPED_TRACE(cut);
+    const auto split = in_two(args, cut, KernelForm::kReference);
+    expect_equal("o", split.o, once_reference.o);
+    expect_equal("state", split.state, once_reference.state);
+    const auto split_fast = in_two(args, cut, KernelForm::kFast);
+    expect_rms("o", split_fast.o, once_fast.o, 5e-5);
+    expect_rms("state", split_fast.state, once_fast.state, 5e-5);
+  }
+}
+
+TEST(Lightning, GradientOfTheOutputAloneAndStridedInputs) {
+  const Case c{.lengths = {70, 20}};
+  const auto args = make_args(c);
+  const auto sequences = sequences_of(c.lengths);
+  const auto want = run(fast, args, sequences, at::kFloat, /*use_state_gradient=*/false);
+  // q, k as columns of one wider tensor, as a stacked projection gives them.
+  const auto stacked = leaf(at::cat({args.q, args.k}, 2), at::kFloat);
+  LightningArgs strided = args;
+  strided.q = stacked.slice(2, 0, c.dk);
+  strided.k = stacked.slice(2, c.dk);
+  const auto got = fast(strided, sequences);
+  expect_equal("o", got.o, want.result.o);
+  const auto gradient =
+      torch::autograd::grad({got.o}, {stacked}, {random_tensor(got.o.sizes(), 5)});
+  expect_equal("dq, dk", gradient[0], at::cat({want.gradients[0], want.gradients[1]}, 2));
+}
+
+TEST(Lightning, NoTokens) {
+  const Case c{.lengths = {0, 0}};
+  const auto args = make_args(c);
+  const auto got = run(fast, args, sequences_of(c.lengths), at::kFloat);
+  EXPECT_EQ(got.result.o.size(0), 0);
+  expect_equal("state", got.result.state, args.state);
+  expect_equal("dstate", got.gradients[3], random_tensor(args.state.sizes(), 6));
+}
+
+TEST(Lightning, RefusesWrongShapes) {
+  auto args = make_args({.lengths = {5}});
+  EXPECT_THROW(fast(args, sequences_of({4})), std::exception);
+  args.slopes.pop_back();
+  EXPECT_THROW(fast(args, sequences_of({5})), std::exception);
+  args = make_args({.lengths = {5}});
+  args.state = args.state.to(at::kBFloat16);
+  EXPECT_THROW(fast(args, sequences_of({5})), std::exception);
+}
+
+TEST(Lightning, AlibiSlopes) {
+  EXPECT_EQ(alibi_slopes(1), std::vector<double>{0x1p-8});
+  EXPECT_EQ(alibi_slopes(8).front(), 0.5);
+  EXPECT_EQ(alibi_slopes(8).back(), 0x1p-8);
+  const auto six = alibi_slopes(6), four = alibi_slopes(4), eight = alibi_slopes(8);
+  EXPECT_EQ(std::vector<double>(six.begin(), six.begin() + 4), four);
+  EXPECT_EQ(six[4], eight[0]);
+  EXPECT_EQ(six[5], eight[2]);
+}
+
+}  // namespace
+}  // namespace halo

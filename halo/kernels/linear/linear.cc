@@ -1,0 +1,67 @@
+// y = x W^T + b: checks, the forms of the forward pass, and the node that adds the weight gradient
+// into its fp32 buffer.
+#include "halo/kernels/linear/linear.h"
+
+#include "ATen/ATen.h"
+#include "halo/kernels/linear/linear_forms.h"
+#include "halo/kernels/operation.h"
+#include "torch/csrc/autograd/custom_function.h"
+
+namespace halo {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias,
+                   KernelForm form) {
+  if (form == KernelForm::kFast) return at::linear(x, w, if_defined(bias));
+  const at::Tensor bias_f32 = bias.defined() ? bias.to(at::kFloat) : bias;
+  return linear_reference_cpu(x.to(at::kFloat).contiguous(), w.to(at::kFloat), bias_f32)
+      .to(x.scalar_type());
+}
+
+// grad += dy^T x, summed in fp32.
+void add_weight_gradient(at::Tensor grad, const at::Tensor& dy, const at::Tensor& x) {
+  if (x.is_cuda() && x.scalar_type() != at::kFloat) {
+    at::addmm_out(grad, grad, dy.t(), x, at::kFloat);
+  } else {
+    grad.addmm_(dy.to(at::kFloat).t(), x.to(at::kFloat));
+  }
+}
+
+struct LinearNode : torch::autograd::Function<LinearNode> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& w,
+                            const std::optional<at::Tensor>& /*bias*/, const Weight& weight,
+                            const Weight& bias, KernelForm form) {
+    ctx->save_for_backward({weight.trained() ? x : at::Tensor(), w});
+    ctx->saved_data["w_grad"] = weight.grad;
+    ctx->saved_data["bias_grad"] = bias.grad;
+    return product(x, w, bias.value, form);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const at::Tensor dy = grads[0].contiguous();
+    const variable_list saved = ctx->get_saved_variables();
+    const at::Tensor w_grad = ctx->saved_data["w_grad"].toTensor();
+    at::Tensor bias_grad = ctx->saved_data["bias_grad"].toTensor();
+    if (w_grad.defined()) add_weight_gradient(w_grad, dy, saved[0]);
+    if (bias_grad.defined()) bias_grad.add_(at::sum(dy, {0}, /*keepdim=*/false, at::kFloat));
+    const at::Tensor dx = ctx->needs_input_grad(0) ? at::mm(dy, saved[1]) : at::Tensor();
+    return {dx, {}, {}, {}, {}, {}};
+  }
+};
+
+}  // namespace
+
+at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, KernelForm form) {
+  HALO_CHECK(x.dim() == 2 && w.defined() && w.value.dim() == 2 && w.value.size(1) == x.size(1),
+             "linear: x must be [N, I] and the weight [O, I]");
+  check_weight("linear", w, w.value.sizes(), x);
+  if (bias.defined()) check_weight("linear", bias, {w.value.size(0)}, x);
+  HALO_CHECK(form == KernelForm::kFast || x.is_cpu(), "linear: the reference form runs on the CPU");
+  if (!records({x, w.value, bias.value})) return product(x, w.value, bias.value, form);
+  return LinearNode::apply(x, w.value, if_defined(bias.value), w, bias, form);
+}
+
+}  // namespace halo

@@ -1,0 +1,18 @@
+// Cross-entropy of rows of logits, in place: the form for each device. Internal.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "halo/kernels/chunked_loss.h"
+
+namespace halo {
+
+// chunk.losses = -weight ln softmax(logits)[target], 0 where ignored; where chunk.gradient,
+// logits = weight (softmax(logits) - onehot(target)), 0 where ignored.
+// targets [n] int64, weights [n] fp32 or undefined: those of the chunk's rows.
+void cross_entropy_rows_cpu(const LossChunk& chunk, const at::Tensor& targets,
+                            const at::Tensor& weights);
+void cross_entropy_rows_aten(const LossChunk& chunk, const at::Tensor& targets,
+                             const at::Tensor& weights);
+
+}  // namespace halo

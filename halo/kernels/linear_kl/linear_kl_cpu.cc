@@ -1,0 +1,106 @@
+// KL of a row in three passes while both rows of logits lie in the cache: maxima; both exps with
+// their sums and the KL's; difference of the probabilities. See README.md.
+#include <algorithm>
+#include <cmath>
+
+#include "ATen/ATen.h"
+#include "ATen/Parallel.h"
+#include "halo/kernels/linear_kl/kl_rows.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "halo/kernels/linear_kl/linear_kl_cpu.cc"
+#include "hwy/foreach_target.h"
+// After foreach_target.h: these are read once a target.
+#include "halo/kernels/logit_rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace halo {
+namespace HWY_NAMESPACE {
+
+struct KlSums {
+  double student = 0, teacher = 0;  // of exp(logit - maximum)
+  double weighted = 0;              // of exp(t) (t - s), both below their maxima
+};
+
+// Where `keep`, both rows become exp(logit - maximum).
+KlSums kl_sums(float* student, float* teacher, int64_t columns, bool keep) {
+  const float student_max = row_max(student, columns), teacher_max = row_max(teacher, columns);
+  KlSums sums;
+  for_blocks(columns, [&](auto d, int64_t begin, int64_t end) HWY_ATTR {
+    const auto shift_s = hn::Set(d, student_max), shift_t = hn::Set(d, teacher_max);
+    auto sum_s = hn::Zero(d), sum_t = hn::Zero(d), weighted = hn::Zero(d);
+    const int64_t lanes = hn::Lanes(d);
+    for (int64_t i = begin; i < end; i += lanes) {
+      const auto s = hn::Sub(hn::LoadU(d, student + i), shift_s);
+      const auto t = hn::Sub(hn::LoadU(d, teacher + i), shift_t);
+      const auto exp_s = hn::Exp(d, s), exp_t = hn::Exp(d, t);
+      sum_s = hn::Add(sum_s, exp_s);
+      sum_t = hn::Add(sum_t, exp_t);
+      weighted = hn::MulAdd(exp_t, hn::Sub(t, s), weighted);
+      if (keep) {
+        hn::StoreU(exp_s, d, student + i);
+        hn::StoreU(exp_t, d, teacher + i);
+      }
+    }
+    sums.student += hn::GetLane(hn::SumOfLanes(d, sum_s));
+    sums.teacher += hn::GetLane(hn::SumOfLanes(d, sum_t));
+    sums.weighted += hn::GetLane(hn::SumOfLanes(d, weighted));
+  });
+  return sums;
+}
+
+// student = student / sum_s - teacher / sum_t, written so that equal rows give exactly 0 whether or
+// not the compiler fuses a product into the difference.
+void subtract_probabilities(float* student, const float* teacher, int64_t columns,
+                            const KlSums& sums) {
+  const float factor = static_cast<float>(1 / sums.student);
+  const float ratio = static_cast<float>(sums.student / sums.teacher);
+  for_blocks(columns, [&](auto d, int64_t begin, int64_t end) HWY_ATTR {
+    const auto factors = hn::Set(d, factor), ratios = hn::Set(d, ratio);
+    const int64_t lanes = hn::Lanes(d);
+    for (int64_t i = begin; i < end; i += lanes) {
+      const auto exp_s = hn::LoadU(d, student + i), exp_t = hn::LoadU(d, teacher + i);
+      hn::StoreU(hn::Mul(hn::NegMulAdd(exp_t, ratios, exp_s), factors), d, student + i);
+    }
+  });
+}
+
+float kl_row(float* student, float* teacher, int64_t columns, bool gradient) {
+  const KlSums sums = kl_sums(student, teacher, columns, gradient);
+  if (gradient) subtract_probabilities(student, teacher, columns, sums);
+  return static_cast<float>(sums.weighted / sums.teacher +
+                            (std::log(sums.student) - std::log(sums.teacher)));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace halo
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace halo {
+
+HWY_EXPORT(kl_row);
+
+void kl_rows_cpu(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& counted) {
+  const int64_t rows = chunk.logits.size(0), columns = chunk.logits.size(1);
+  float* student_logits = chunk.logits.mutable_data_ptr<float>();
+  float* teacher_logits = teacher.mutable_data_ptr<float>();
+  float* losses = chunk.losses.mutable_data_ptr<float>();
+  const bool* count = counted.defined() ? counted.const_data_ptr<bool>() : nullptr;
+  at::parallel_for(
+      0, rows, 1 + at::internal::GRAIN_SIZE / (columns + 1), [&](int64_t b, int64_t e) {
+        const auto row_loss = HWY_DYNAMIC_DISPATCH(kl_row);
+        for (int64_t n = b; n < e; ++n) {
+          float* row = student_logits + n * columns;
+          if (!count || count[n]) {
+            losses[n] = row_loss(row, teacher_logits + n * columns, columns, chunk.gradient);
+          } else {
+            losses[n] = 0;
+            if (chunk.gradient) std::fill_n(row, columns, 0.0f);
+          }
+        }
+      });
+}
+
+}  // namespace halo
+#endif  // HWY_ONCE

@@ -1,0 +1,174 @@
+#include "halo/kernels/linear_kl/linear_kl.h"
+
+#include "halo/base/check.h"
+#include "halo/kernels/chunked_loss.h"
+#include "halo/kernels/linear_kl/kl_rows.h"
+#include "tests/op_check.h"
+
+namespace halo {
+namespace {
+
+using testing::expect_close;
+using testing::leaf;
+using testing::random_tensor;
+
+struct Problem {
+  at::Tensor hidden, head;                  // the student's, leaves in the tested type
+  at::Tensor teacher_hidden, teacher_head;  // [N, D'], [V, D']
+  at::Tensor counted;                       // may be undefined
+  double incoming = 1;                      // gradient that arrives at the loss
+};
+
+struct Outcome {
+  at::Tensor kl;  // [N]
+  at::Tensor loss, d_hidden, d_head;
+};
+
+Problem make_problem(int64_t rows, int64_t vocabulary, bool masked,
+                     at::ScalarType dtype = at::kFloat) {
+  Problem p;
+  p.hidden = leaf(random_tensor({rows, 19}, 1), dtype);
+  p.head = leaf(random_tensor({vocabulary, 19}, 2), dtype);
+  p.teacher_hidden = random_tensor({rows, 27}, 3, dtype);
+  p.teacher_head = random_tensor({vocabulary, 27}, 4, dtype);
+  if (masked) p.counted = at::arange(rows, at::kLong).remainder(5).ne(2);
+  return p;
+}
+
+Outcome dense(const Problem& p, at::ScalarType dtype) {
+  const auto hidden = leaf(p.hidden, dtype), head = leaf(p.head, dtype);
+  const auto student = at::log_softmax(at::mm(hidden, head.t()), 1);
+  const auto teacher =
+      at::log_softmax(at::mm(p.teacher_hidden.to(dtype), p.teacher_head.to(dtype).t()), 1);
+  auto kl = (teacher.exp() * (teacher - student)).sum(1);
+  const auto all = kl.detach();
+  if (p.counted.defined()) kl = kl * p.counted.to(dtype);
+  const auto loss = kl.sum();
+  (loss * p.incoming).backward();
+  return {all, loss.detach(), hidden.grad(), head.grad()};
+}
+
+Outcome ours(const Problem& p) {
+  Weight head{p.head, at::zeros(p.head.sizes(), at::kFloat)};
+  const auto hidden = leaf(p.hidden, p.hidden.scalar_type());
+  const auto loss = linear_kl(hidden, head, p.teacher_hidden, p.teacher_head, p.counted);
+  (loss * p.incoming).backward();
+  EXPECT_FALSE(p.head.grad().defined());
+  return {token_kl(hidden, p.head, p.teacher_hidden, p.teacher_head), loss.detach(), hidden.grad(),
+          head.grad};
+}
+
+void expect_problem(const Problem& p) {
+  const Outcome got = ours(p), want = dense(p, at::kDouble);
+  const Outcome plain = dense(p, p.hidden.scalar_type());
+  expect_close("d_hidden", got.d_hidden, want.d_hidden, plain.d_hidden);
+  expect_close("d_head", got.d_head, want.d_head, plain.d_head);
+  expect_close("token_kl", got.kl, want.kl, plain.kl);
+  // One number has no RMS to speak of: its rows' errors in the worst case.
+  const double rows_error = (plain.kl.to(at::kDouble) - want.kl).abs().sum().item<double>();
+  EXPECT_NEAR(got.loss.item<double>(), want.loss.item<double>(),
+              2 * rows_error + 0x1p-24 * want.loss.abs().item<double>());
+}
+
+TEST(LinearKl, MatchesDenseAcrossChunkBorders) {
+  testing::PoisonUninitialized poison;
+  const int64_t chunk = rows_per_chunk(33, /*cpu=*/true);
+  for (int64_t rows : {int64_t{1}, int64_t{7}, chunk - 1, chunk, chunk + 1, 2 * chunk + 3}) {
+    SCOPED_TRACE(rows);
+    expect_problem(make_problem(rows, 33, /*masked=*/true));
+  }
+}
+
+TEST(LinearKl, MatchesDenseWithIncomingGradient) {
+  for (int64_t vocabulary : {2, 131, 9001}) {
+    SCOPED_TRACE(vocabulary);
+    Problem p = make_problem(45, vocabulary, /*masked=*/false);
+    p.incoming = -2.75;
+    expect_problem(p);
+  }
+}
+
+TEST(LinearKl, MatchesDenseInBf16) {
+  expect_problem(make_problem(70, 101, /*masked=*/true, at::kBFloat16));
+}
+
+TEST(LinearKl, ExtremeLogitsStayFinite) {
+  Problem p = make_problem(15, 37, /*masked=*/false);
+  p.hidden = leaf(p.hidden.detach() * 1000, at::kFloat);
+  p.teacher_hidden = p.teacher_hidden * 3000;
+  p.head = leaf(p.head.detach() * 10, at::kFloat);
+  expect_problem(p);
+}
+
+TEST(LinearKl, OfEqualModelsIsZero) {
+  Problem p = make_problem(40, 301, /*masked=*/false);
+  p.teacher_hidden = p.hidden.detach();
+  p.teacher_head = p.head.detach();
+  const Outcome got = ours(p);
+  EXPECT_EQ(got.loss.item<float>(), 0);
+  EXPECT_EQ(got.d_hidden.abs().max().item<float>(), 0);
+  EXPECT_EQ(got.d_head.abs().max().item<float>(), 0);
+}
+
+TEST(LinearKl, MicroBatchesAddUp) {
+  const Problem p = make_problem(60, 41, /*masked=*/true);
+  Weight head{p.head, at::zeros(p.head.sizes(), at::kFloat)};
+  for (int64_t first : {0, 25}) {
+    const int64_t rows = first == 0 ? 25 : 35;
+    linear_kl(p.hidden.narrow(0, first, rows), head, p.teacher_hidden.narrow(0, first, rows),
+              p.teacher_head, p.counted.narrow(0, first, rows))
+        .backward();
+  }
+  const Outcome want = dense(p, at::kDouble), plain = dense(p, at::kFloat);
+  expect_close("d_head", head.grad, want.d_head, plain.d_head);
+  expect_close("d_hidden", p.hidden.grad(), want.d_hidden, plain.d_hidden);
+}
+
+TEST(LinearKl, HeadAloneAndHiddenAlone) {
+  const Problem p = make_problem(20, 41, /*masked=*/false);
+  const Outcome want = dense(p, at::kDouble), plain = dense(p, at::kFloat);
+  Weight trained{p.head, at::zeros(p.head.sizes(), at::kFloat)};
+  linear_kl(p.hidden.detach(), trained, p.teacher_hidden, p.teacher_head, {}).backward();
+  expect_close("d_head", trained.grad, want.d_head, plain.d_head);
+
+  const Weight frozen{p.head.detach(), {}};
+  linear_kl(p.hidden, frozen, p.teacher_hidden, p.teacher_head, {}).backward();
+  expect_close("d_hidden", p.hidden.grad(), want.d_hidden, plain.d_hidden);
+
+  EXPECT_FALSE(
+      linear_kl(p.hidden.detach(), frozen, p.teacher_hidden, p.teacher_head, {}).requires_grad());
+}
+
+TEST(LinearKl, TeacherTakesNoGradient) {
+  Problem p = make_problem(6, 11, /*masked=*/false);
+  p.teacher_hidden.requires_grad_(true);
+  p.teacher_head.requires_grad_(true);
+  ours(p);
+  EXPECT_FALSE(p.teacher_hidden.grad().defined());
+  EXPECT_FALSE(p.teacher_head.grad().defined());
+}
+
+TEST(LinearKl, DeviceFormMatchesToo) {
+  const auto student = random_tensor({23, 57}, 5) * 3, teacher = random_tensor({23, 57}, 6) * 3;
+  const auto counted = at::arange(23, at::kLong).remainder(5).ne(2);
+  LossChunk device{0, student.clone(), at::empty({23}), true};
+  LossChunk cpu{0, student.clone(), at::empty({23}), true};
+  LossChunk exact{0, student.to(at::kDouble), at::empty({23}, at::kDouble), true};
+  auto device_teacher = teacher.clone(), cpu_teacher = teacher.clone();
+  auto exact_teacher = teacher.to(at::kDouble);
+  kl_rows_aten(device, device_teacher, counted);
+  kl_rows_aten(exact, exact_teacher, counted);
+  kl_rows_cpu(cpu, cpu_teacher, counted);
+  expect_close("losses", cpu.losses, exact.losses, device.losses);
+  expect_close("gradient", cpu.logits, exact.logits, device.logits);
+  expect_close("losses", device.losses, exact.losses, cpu.losses);
+  expect_close("gradient", device.logits, exact.logits, cpu.logits);
+}
+
+TEST(LinearKl, RefusesAnotherVocabulary) {
+  const Problem p = make_problem(5, 11, /*masked=*/false);
+  EXPECT_THROW(token_kl(p.hidden, p.head, p.teacher_hidden, random_tensor({12, 27}, 9)), Error);
+}
+
+}  // namespace
+}  // namespace halo

@@ -1,0 +1,110 @@
+// split_heads: checks, dispatch and the autograd node.
+#include "halo/kernels/rope/rope.h"
+
+#include "ATen/ATen.h"
+#include "halo/kernels/operation.h"
+#include "halo/kernels/rope/rope_forms.h"
+#include "torch/csrc/autograd/custom_function.h"
+
+namespace halo {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+Heads forward_of(const at::Tensor& stacked, const HeadSplit& split, const HeadFactors& factors) {
+  return has_cpu_form(stacked) ? split_heads_forward_cpu(stacked, split, factors)
+                               : split_heads_forward(stacked, split, factors);
+}
+
+at::Tensor backward_of(const Heads& grads, const at::Tensor& stacked, const HeadSplit& split,
+                       const HeadFactors& factors, const at::Tensor& q_norm_grad,
+                       const at::Tensor& k_norm_grad) {
+  const auto form = has_cpu_form(stacked) ? split_heads_backward_cpu : split_heads_backward;
+  return form(grads, stacked, split, factors, q_norm_grad, k_norm_grad);
+}
+
+// What backward needs beside the saved tensors.
+struct SplitState : torch::CustomClassHolder {
+  HeadSplit split;
+  at::Tensor q_norm_grad, k_norm_grad;
+};
+
+struct SplitHeadsNode : torch::autograd::Function<SplitHeadsNode> {
+  static variable_list forward(AutogradContext* ctx, const at::Tensor& stacked,
+                               const std::optional<at::Tensor>& /*q_norm*/,
+                               const std::optional<at::Tensor>& /*k_norm*/,
+                               const HeadFactors& factors,
+                               const c10::intrusive_ptr<SplitState>& state) {
+    ctx->set_materialize_grads(false);
+    ctx->save_for_backward(
+        {stacked, factors.q_norm, factors.k_norm, factors.cos, factors.sin, factors.q_scale});
+    ctx->saved_data["state"] = at::IValue::make_capsule(state);
+    Heads heads = forward_of(stacked, state->split, factors);
+    variable_list out = {heads.q, heads.k, heads.v};
+    if (state->split.has_gate) out.push_back(heads.gate);
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const variable_list saved = ctx->get_saved_variables();
+    const auto state =
+        c10::static_intrusive_pointer_cast<SplitState>(ctx->saved_data["state"].toCapsule());
+    const auto contiguous = [&grads](size_t i) {
+      return i < grads.size() && grads[i].defined() ? grads[i].contiguous() : at::Tensor();
+    };
+    const Heads heads{contiguous(0), contiguous(1), contiguous(2), contiguous(3)};
+    const HeadFactors factors{saved[1], saved[2], saved[3], saved[4], saved[5]};
+    return {
+        backward_of(heads, saved[0], state->split, factors, state->q_norm_grad, state->k_norm_grad),
+        {},
+        {},
+        {},
+        {}};
+  }
+};
+
+void check(const at::Tensor& stacked, const HeadSplit& split, const Weight& q_norm,
+           const Weight& k_norm, const HeadFactors& factors) {
+  const int64_t d = split.head_dim;
+  const int64_t columns = (split.heads * (split.has_gate ? 2 : 1) + 2 * split.kv_heads) * d;
+  HALO_CHECK(d > 0 && d % 2 == 0, "split_heads: the head size must be even, got {}", d);
+  HALO_CHECK(stacked.dim() == 2 && stacked.size(1) == columns,
+             "split_heads: the stacked projection must be [N, {}]", columns);
+  const int64_t n = stacked.size(0);
+  if (q_norm.defined()) check_weight("split_heads", q_norm, {d}, stacked);
+  if (k_norm.defined()) check_weight("split_heads", k_norm, {d}, stacked);
+  HALO_CHECK(!factors.cos.defined() || (factors.cos.sizes() == at::IntArrayRef({n, d / 2}) &&
+                                        factors.sin.sizes() == factors.cos.sizes() &&
+                                        factors.cos.scalar_type() == at::kFloat &&
+                                        factors.sin.scalar_type() == at::kFloat),
+             "split_heads: RoPE tables must be [N, d/2] fp32");
+  HALO_CHECK(!factors.q_scale.defined() || (factors.q_scale.sizes() == at::IntArrayRef({n}) &&
+                                            factors.q_scale.scalar_type() == at::kFloat),
+             "split_heads: q_scale must be [N] fp32");
+}
+
+}  // namespace
+
+Heads split_heads(const at::Tensor& stacked, const HeadSplit& split, const Weight& q_norm,
+                  const Weight& k_norm, const std::optional<RopeTables>& rope,
+                  const std::optional<at::Tensor>& q_scale) {
+  HeadFactors factors{q_norm.value, k_norm.value, {}, {}, {}};
+  if (rope) {
+    factors.cos = rope->cos.contiguous();
+    factors.sin = rope->sin.contiguous();
+  }
+  if (q_scale) factors.q_scale = q_scale->contiguous();
+  check(stacked, split, q_norm, k_norm, factors);
+  const at::Tensor rows = stacked.contiguous();
+  if (!records({rows, q_norm.value, k_norm.value})) return forward_of(rows, split, factors);
+  auto state = c10::make_intrusive<SplitState>();
+  state->split = split;
+  state->q_norm_grad = q_norm.grad;
+  state->k_norm_grad = k_norm.grad;
+  const variable_list out = SplitHeadsNode::apply(rows, if_defined(q_norm.value),
+                                                  if_defined(k_norm.value), factors, state);
+  return {out[0], out[1], out[2], split.has_gate ? out[3] : at::Tensor()};
+}
+
+}  // namespace halo

@@ -1,0 +1,23 @@
+// Position-dependent factors, from float64 angles and logarithms.
+#include <cmath>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/kernels/rope/rope.h"
+
+namespace halo {
+
+RopeTables rope_tables(const at::Tensor& positions, const std::vector<double>& inv_freq) {
+  HALO_CHECK(positions.dim() == 1, "rope_tables: positions must be [N]");
+  const at::Tensor frequencies =
+      at::tensor(inv_freq, at::kDouble).to(positions.device(), /*non_blocking=*/true);
+  const at::Tensor angles = at::outer(positions.to(at::kDouble), frequencies);
+  return {angles.cos().to(at::kFloat), angles.sin().to(at::kFloat)};
+}
+
+at::Tensor log_position_scale(const at::Tensor& positions, double a) {
+  HALO_CHECK(a > 1, "log_position_scale: a must be above 1, got {}", a);
+  return positions.to(at::kDouble).add_(a).log_().div_(std::log(a)).to(at::kFloat);
+}
+
+}  // namespace halo

@@ -1,0 +1,146 @@
+#include "halo/kernels/rope/rope.h"
+
+#include <cmath>
+
+#include "halo/base/check.h"
+#include "tests/gradient_check.h"
+
+namespace halo {
+namespace {
+
+using testing::check_operation;
+using testing::OperationCase;
+using testing::random_tensor;
+
+constexpr double kEps = 1e-6;
+
+std::vector<double> frequencies(int64_t d) {
+  std::vector<double> out;
+  for (int64_t i = 0; i < d / 2; ++i) out.push_back(std::pow(1e4, -2.0 * i / d));
+  return out;
+}
+
+TEST(RopeTables, ExactAtAMillion) {
+  const std::vector<double> inv_freq = frequencies(64);
+  const at::Tensor positions = at::tensor({0, 1, 177, 999983, 1048575}, at::kLong);
+  const RopeTables tables = rope_tables(positions, inv_freq);
+  ASSERT_EQ(tables.cos.scalar_type(), at::kFloat);
+  for (int64_t n = 0; n < positions.size(0); ++n) {
+    for (size_t i = 0; i < inv_freq.size(); ++i) {
+      const long double angle =
+          static_cast<long double>(positions[n].item<int64_t>()) * inv_freq[i];
+      EXPECT_NEAR(tables.cos[n][i].item<float>(), std::cos(angle), 1e-7);
+      EXPECT_NEAR(tables.sin[n][i].item<float>(), std::sin(angle), 1e-7);
+    }
+  }
+}
+
+TEST(LogPositionScale, KnownValues) {
+  const at::Tensor scale =
+      log_position_scale(at::tensor({0, 512, 16384, 131072, 1048576}, at::kLong), 500);
+  EXPECT_EQ(scale.scalar_type(), at::kFloat);
+  EXPECT_EQ(scale[0].item<float>(), 1.0f);
+  const double known[] = {1, 1.113, 1.566, 1.897, 2.231};  // hypenet.md 1.1
+  for (int i = 0; i < 5; ++i) EXPECT_NEAR(scale[i].item<float>(), known[i], 6e-4);
+  EXPECT_THROW(log_position_scale(at::zeros({1}, at::kLong), 1), Error);
+}
+
+struct SplitOptions {
+  HeadSplit split;
+  bool norm, rope, scale;
+};
+
+// The formula of the header in plain operations.
+std::vector<at::Tensor> plain_split(const SplitOptions& options, const at::Tensor& stacked,
+                                    const std::vector<at::Tensor>& w, const RopeTables& tables,
+                                    const at::Tensor& q_scale) {
+  const auto [heads, kv_heads, d, has_gate, eps] = options.split;
+  const auto type = stacked.scalar_type();
+  const auto finish = [&, d = d, eps = eps](at::Tensor x, int64_t count, size_t which) {
+    x = x.reshape({-1, count, d});
+    if (options.norm) x = w[which] * (x * (x.square().mean(-1, true) + eps).rsqrt());
+    if (!options.rope) return x;
+    const at::Tensor cos = tables.cos.to(type).unsqueeze(1), sin = tables.sin.to(type).unsqueeze(1);
+    const auto half = x.chunk(2, -1);
+    return at::cat({half[0] * cos - half[1] * sin, half[1] * cos + half[0] * sin}, -1);
+  };
+  std::vector<int64_t> sizes = {heads * d, kv_heads * d, kv_heads * d};
+  if (has_gate) sizes.push_back(heads * d);
+  const auto parts = stacked.split_with_sizes(sizes, 1);
+  at::Tensor q = finish(parts[0], heads, 0);
+  if (options.scale) q = q * q_scale.to(type).view({-1, 1, 1});
+  std::vector<at::Tensor> out = {q, finish(parts[1], kv_heads, 1),
+                                 parts[2].reshape({-1, kv_heads, d}) * 1};
+  if (has_gate) out.push_back(parts[3] * 1);
+  return out;
+}
+
+std::vector<at::Tensor> as_list(const Heads& heads) {
+  std::vector<at::Tensor> out = {heads.q, heads.k, heads.v};
+  if (heads.gate.defined()) out.push_back(heads.gate);
+  return out;
+}
+
+void check_split(const SplitOptions& options, int64_t n) {
+  const HeadSplit& split = options.split;
+  const int64_t d = split.head_dim;
+  const int64_t columns = ((split.has_gate ? 2 : 1) * split.heads + 2 * split.kv_heads) * d;
+  const at::Tensor positions = at::arange(n, at::kLong) * 7919;
+  const RopeTables tables = rope_tables(positions, frequencies(d));
+  const at::Tensor q_scale = log_position_scale(positions, 500);
+  OperationCase c;
+  c.inputs = {random_tensor({n, columns}, 1) * 2};
+  if (options.norm) c.weights = {random_tensor({d}, 2), random_tensor({d}, 3)};
+  c.formula = [&](const auto& x, const auto& w) {
+    return plain_split(options, x[0], w, tables, q_scale);
+  };
+  c.operation = [&](const auto& x, const auto& w) {
+    return as_list(split_heads(x[0], split, options.norm ? w[0] : Weight{},
+                               options.norm ? w[1] : Weight{},
+                               options.rope ? std::optional(tables) : std::nullopt,
+                               options.scale ? std::optional(q_scale) : std::nullopt));
+  };
+  check_operation(c, at::kFloat);
+  check_operation(c, at::kBFloat16);
+}
+
+TEST(SplitHeads, ForwardAndGradients) {
+  for (int bits = 0; bits < 16; ++bits) {
+    const bool gate = bits & 1, norm = bits & 2, rope = bits & 4, scale = bits & 8;
+    SCOPED_TRACE(::testing::Message()
+                 << "gate " << gate << " norm " << norm << " rope " << rope << " scale " << scale);
+    check_split({{4, 2, 32, gate, kEps}, norm, rope, scale}, 70);
+  }
+  check_split({{3, 3, 10, true, kEps}, true, true, true}, 1);
+  check_split({{2, 1, 50, false, kEps}, true, true, true}, 5);
+}
+
+TEST(SplitHeads, OutputsAreContiguousAndMayBeUnused) {
+  const HeadSplit split{2, 1, 8, true, kEps};
+  const at::Tensor stacked = testing::leaf(random_tensor({3, 48}, 1), at::kFloat);
+  const Weight q_norm = testing::trained_weight(random_tensor({8}, 2), at::kFloat);
+  const Weight k_norm = testing::trained_weight(random_tensor({8}, 3), at::kFloat);
+  const testing::PoisonUninitialized poison;
+  const Heads heads = split_heads(stacked, split, q_norm, k_norm, std::nullopt, std::nullopt);
+  for (const at::Tensor& part : as_list(heads)) EXPECT_TRUE(part.is_contiguous());
+  heads.v.sum().backward();
+  at::Tensor want = at::zeros({3, 48});
+  want.narrow(1, 24, 8).fill_(1);
+  testing::expect_equal("only v", stacked.grad(), want);
+  testing::expect_equal("q_norm", q_norm.grad, at::zeros({8}));
+  testing::expect_equal("k_norm", k_norm.grad, at::zeros({8}));
+}
+
+TEST(SplitHeads, RefusesWrongShapes) {
+  const HeadSplit split{2, 1, 8, false, kEps};
+  EXPECT_THROW(split_heads(at::ones({3, 40}), split, {}, {}, std::nullopt, std::nullopt), Error);
+  EXPECT_THROW(
+      split_heads(at::ones({3, 32}), split, {at::ones({4}), {}}, {}, std::nullopt, std::nullopt),
+      Error);
+  const RopeTables short_tables{at::ones({2, 4}), at::ones({2, 4})};
+  EXPECT_THROW(split_heads(at::ones({3, 32}), split, {}, {}, short_tables, std::nullopt), Error);
+  EXPECT_THROW(split_heads(at::ones({3, 32}), split, {}, {}, std::nullopt, at::ones({2})), Error);
+}
+
+}  // namespace
+}  // namespace halo

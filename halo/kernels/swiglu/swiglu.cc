@@ -1,0 +1,51 @@
+// SwiGLU's elementwise part: dispatch, the LibTorch form, and the node.
+//   y = silu(g) u,  dg = dy u sigma(g) (1 + g (1 - sigma(g))),  du = dy silu(g)
+#include "halo/kernels/swiglu/swiglu.h"
+
+#include "ATen/ATen.h"
+#include "halo/kernels/operation.h"
+#include "halo/kernels/swiglu/swiglu_forms.h"
+#include "torch/csrc/autograd/custom_function.h"
+
+namespace halo {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+at::Tensor forward_of(const at::Tensor& gate_up) {
+  if (has_cpu_form(gate_up)) return swiglu_forward_cpu(gate_up);
+  const auto halves = gate_up.chunk(2, 1);
+  return at::silu(halves[0]).mul_(halves[1]);
+}
+
+at::Tensor backward_of(const at::Tensor& dy, const at::Tensor& gate_up) {
+  if (has_cpu_form(gate_up)) return swiglu_backward_cpu(dy, gate_up);
+  const auto halves = gate_up.chunk(2, 1);
+  at::Tensor out = at::empty_like(gate_up);
+  auto gradients = out.chunk(2, 1);
+  at::silu_backward_out(gradients[0], dy * halves[1], halves[0]);
+  at::mul_out(gradients[1], dy, at::silu(halves[0]));
+  return out;
+}
+
+struct SwigluNode : torch::autograd::Function<SwigluNode> {
+  static at::Tensor forward(AutogradContext* ctx, const at::Tensor& gate_up) {
+    ctx->save_for_backward({gate_up});
+    return forward_of(gate_up);
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    return {backward_of(grads[0].contiguous(), ctx->get_saved_variables()[0])};
+  }
+};
+
+}  // namespace
+
+at::Tensor swiglu(const at::Tensor& gate_up) {
+  HALO_CHECK(gate_up.dim() == 2 && gate_up.size(1) % 2 == 0, "swiglu: the input must be [N, 2F]");
+  const at::Tensor rows = gate_up.contiguous();
+  return records({rows}) ? SwigluNode::apply(rows) : forward_of(rows);
+}
+
+}  // namespace halo

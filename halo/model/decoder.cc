@@ -1,0 +1,211 @@
+// The forward pass (hypenet.md 1). One function over a ragged batch for training, prefill and
+// decode.
+#include "halo/model/decoder.h"
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/kernels/embedding/embedding.h"
+#include "halo/kernels/gate/gate.h"
+#include "halo/kernels/lightning/lightning.h"
+#include "halo/kernels/linear/linear.h"
+#include "halo/kernels/rms_norm/rms_norm.h"
+#include "halo/kernels/rope/rope.h"
+#include "halo/kernels/swiglu/swiglu.h"
+
+namespace halo {
+
+class PositionCache {
+ public:
+  explicit PositionCache(at::Tensor positions) : positions_(std::move(positions)) {}
+
+  std::optional<RopeTables> rope(const std::vector<double>& inv_freq, double magnitude) {
+    if (inv_freq.empty()) return std::nullopt;
+    for (const auto& entry : tables_) {
+      if (entry.inv_freq == inv_freq && entry.magnitude == magnitude) return entry.tables;
+    }
+    RopeTables tables = rope_tables(positions_, inv_freq);
+    if (magnitude != 1) {
+      tables.cos = tables.cos * magnitude;
+      tables.sin = tables.sin * magnitude;
+    }
+    tables_.push_back({inv_freq, magnitude, tables});
+    return tables;
+  }
+
+  std::optional<at::Tensor> scale(const LogitScale& scale) {
+    if (scale.kind == LogitScale::Kind::kNone) return std::nullopt;
+    for (const auto& [known, values] : scales_) {
+      if (known == scale) return values;
+    }
+    at::Tensor values = scale.kind == LogitScale::Kind::kLogPosition
+                            ? log_position_scale(positions_, scale.a)
+                            : at::full({positions_.size(0)}, scale.constant,
+                                       positions_.options().dtype(at::kFloat));
+    scales_.emplace_back(scale, values);
+    return values;
+  }
+
+ private:
+  struct Entry {
+    std::vector<double> inv_freq;
+    double magnitude;
+    RopeTables tables;
+  };
+  at::Tensor positions_;
+  std::vector<Entry> tables_;
+  std::vector<std::pair<LogitScale, at::Tensor>> scales_;
+};
+
+Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets,
+                 const at::Tensor& positions, at::Device device) {
+  Batch batch;
+  batch.sequences = make_sequences(std::move(offsets), device);
+  HALO_CHECK(tokens.dim() == 1 && tokens.size(0) == batch.sequences.num_tokens() &&
+                 positions.sizes() == tokens.sizes(),
+             "make_batch: {} tokens, {} positions, offsets end at {}", tokens.numel(),
+             positions.numel(), batch.sequences.num_tokens());
+  batch.tokens = tokens.to(device);
+  batch.positions = positions.to(device);
+  batch.cache = std::make_shared<PositionCache>(batch.positions);
+  return batch;
+}
+
+Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets, at::Device device) {
+  at::Tensor positions = at::empty({offsets.back()}, at::kLong);
+  int64_t* data = positions.data_ptr<int64_t>();
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    for (int64_t n = offsets[s]; n < offsets[s + 1]; ++n) data[n] = n - offsets[s];
+  }
+  return make_batch(tokens, std::move(offsets), positions, device);
+}
+
+namespace {
+
+bool has_past(const Batch& batch) {
+  for (int64_t s = 0; s < batch.sequences.count(); ++s) {
+    if (batch.lengths[s] != batch.sequences.length(s)) return true;
+  }
+  return false;
+}
+
+at::Tensor attend(const AttentionWeights& w, const Heads& heads, const Batch& batch,
+                  int64_t layer) {
+  const double scale = 1 / std::sqrt(static_cast<double>(w.head_dim));
+  if (batch.state) {
+    const LayerState& state = (*batch.state)[layer];
+    const PagedKeyValue cache{state.keys, state.values, batch.block_table, batch.lengths};
+    store_key_value(cache, heads.k, heads.v, batch.sequences);
+    if (has_past(batch)) {
+      return paged_attention(heads.q, cache, scale, batch.sequences, batch.form);
+    }
+  }
+  return causal_attention(heads.q, heads.k, heads.v, scale, batch.sequences, batch.form);
+}
+
+at::Tensor attention_heads(const AttentionWeights& w, double eps, const at::Tensor& x,
+                           const Batch& batch, int64_t layer) {
+  at::Tensor stacked = linear(x, w.qkvg, w.qkv_bias, batch.form);
+  if (w.biased_gate.defined()) {
+    stacked = at::cat({stacked, linear(x, w.biased_gate, {}, batch.form)}, 1);
+  }
+  const Heads heads = split_heads(stacked, {w.heads, w.kv_heads, w.head_dim, w.gate, eps}, w.q_norm,
+                                  w.k_norm, batch.cache->rope(w.inv_freq, w.rope_magnitude),
+                                  batch.cache->scale(w.logit_scale));
+  const at::Tensor o = attend(w, heads, batch, layer).flatten(1);
+  return w.gate ? norm_gate(o, {}, eps, heads.gate) : o;
+}
+
+at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tensor& x,
+                           const Batch& batch, int64_t layer) {
+  const at::Tensor stacked = linear(x, w.qkvz, w.qkvz_bias, batch.form);
+  const Heads heads = split_heads(stacked, {w.heads, w.kv_heads, w.head_dim, w.gate, eps}, w.q_norm,
+                                  w.k_norm, batch.cache->rope(w.inv_freq, w.rope_magnitude), {});
+  LightningArgs args{heads.q, heads.k, heads.v, w.slopes, w.scale, {}};
+  if (batch.state) args.state = (*batch.state)[layer].recurrent.index_select(0, batch.slots);
+  const LightningResult result = lightning_attention(args, batch.sequences, batch.form);
+  if (batch.state) (*batch.state)[layer].recurrent.index_copy_(0, batch.slots, result.state);
+  const at::Tensor o = result.o.flatten(1);
+  return w.gate || w.o_norm.defined() ? norm_gate(o, w.o_norm, eps, heads.gate) : o;
+}
+
+using Visit = std::function<void(int64_t, const at::Tensor&, const at::Tensor&)>;
+
+// The residual stream and what is still to be added to it, so that the next norm can add both in
+// one pass.
+struct Stream {
+  at::Tensor hidden, delta;
+};
+
+std::pair<at::Tensor, at::Tensor> norm_of(const Stream& stream, const Weight& weight, double eps) {
+  if (!stream.delta.defined()) return {stream.hidden, rms_norm(stream.hidden, weight, eps)};
+  return add_rms_norm(stream.hidden, stream.delta, weight, eps);
+}
+
+Stream run_layers(const DecoderWeights& weights, int64_t first, int64_t last, Stream stream,
+                  const Batch& batch, const Visit* visit) {
+  HALO_CHECK(0 <= first && first <= last && last <= static_cast<int64_t>(weights.layers.size()),
+             "decode: layers {} to {} of {}", first, last, weights.layers.size());
+  for (int64_t i = first; i < last; ++i) {
+    const LayerWeights& layer = weights.layers[i];
+    at::Tensor normed;
+    std::tie(stream.hidden, normed) = norm_of(stream, layer.input_norm, weights.eps);
+    stream.delta = run_mixer(layer.mixer, weights.eps, normed, batch, i);
+    if (visit) (*visit)(i, normed, stream.delta);
+    std::tie(stream.hidden, normed) = norm_of(stream, layer.post_norm, weights.eps);
+    stream.delta =
+        linear(swiglu(linear(normed, layer.gate_up, {}, batch.form)), layer.down, {}, batch.form);
+  }
+  return stream;
+}
+
+at::Tensor sum(const Stream& stream) {
+  return stream.delta.defined() ? stream.hidden + stream.delta : stream.hidden;
+}
+
+}  // namespace
+
+at::Tensor mixer_heads(const Mixer& mixer, double eps, const at::Tensor& x, const Batch& batch,
+                       int64_t layer) {
+  if (const auto* attention = std::get_if<AttentionWeights>(&mixer)) {
+    return attention_heads(*attention, eps, x, batch, layer);
+  }
+  return lightning_heads(std::get<LightningWeights>(mixer), eps, x, batch, layer);
+}
+
+at::Tensor run_mixer(const Mixer& mixer, double eps, const at::Tensor& x, const Batch& batch,
+                     int64_t layer) {
+  const at::Tensor heads = mixer_heads(mixer, eps, x, batch, layer);
+  return std::visit([&](const auto& w) { return linear(heads, w.o_proj, w.o_bias, batch.form); },
+                    mixer);
+}
+
+at::Tensor embed(const DecoderWeights& weights, const Batch& batch) {
+  return embedding(batch.tokens, weights.embedding);
+}
+
+at::Tensor decode_layers(const DecoderWeights& weights, int64_t first, int64_t last,
+                         const at::Tensor& hidden, const Batch& batch) {
+  return sum(run_layers(weights, first, last, {hidden, {}}, batch, nullptr));
+}
+
+at::Tensor final_norm(const DecoderWeights& weights, const at::Tensor& hidden) {
+  return rms_norm(hidden, weights.norm, weights.eps);
+}
+
+at::Tensor decode(const DecoderWeights& weights, const Batch& batch) {
+  const Stream stream = run_layers(weights, 0, static_cast<int64_t>(weights.layers.size()),
+                                   {embed(weights, batch), {}}, batch, nullptr);
+  return norm_of(stream, weights.norm, weights.eps).second;
+}
+
+at::Tensor decode_visiting(const DecoderWeights& weights, const Batch& batch, const Visit& visit) {
+  at::NoGradGuard no_grad;
+  return sum(run_layers(weights, 0, static_cast<int64_t>(weights.layers.size()),
+                        {embed(weights, batch), {}}, batch, &visit));
+}
+
+at::Tensor logits(const DecoderWeights& weights, const at::Tensor& hidden, KernelForm form) {
+  return linear(hidden, weights.head, {}, form).to(at::kFloat);
+}
+
+}  // namespace halo

@@ -1,0 +1,170 @@
+#include "halo/report/frame.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+namespace halo {
+
+std::string_view chart_css() {
+  return R"(
+figure { margin: 0; min-width: 0; }
+figcaption { font-weight: 600; font-size: 14px; margin: 0 0 2px; }
+svg { display: block; width: 100%; height: auto; overflow: visible; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--muted); font-variant-numeric: tabular-nums; }
+svg text.end { text-anchor: end; }
+svg text.mid { text-anchor: middle; }
+svg text.axis { text-anchor: middle; fill: var(--text); }
+svg text.guide { fill: var(--text); paint-order: stroke; stroke: var(--card); stroke-width: 4px;
+  stroke-linejoin: round; }
+svg .grid { stroke: var(--grid); stroke-width: 1; }
+svg .base { stroke: var(--muted); stroke-width: 1; }
+svg .guideline { stroke: currentColor; stroke-width: 1.2; stroke-dasharray: 5 3; }
+svg .line { fill: none; stroke: currentColor; stroke-width: 1.8; stroke-linejoin: round;
+  stroke-linecap: round; }
+svg .dashed { stroke-dasharray: 6 4; }
+svg .error { stroke: currentColor; stroke-width: 1.3; fill: none; }
+svg .mark { fill: currentColor; stroke: var(--card); stroke-width: 1; }
+svg .bar { fill: currentColor; }
+svg .cell { fill: var(--student); stroke: var(--grid); }
+svg text.pale { text-anchor: middle; font-size: 12px; fill: var(--text); }
+svg text.strong { text-anchor: middle; font-size: 12px; fill: var(--on-fill); }
+.legend { display: flex; flex-wrap: wrap; gap: 2px 16px; font-size: 12px; color: var(--text);
+  min-height: 18px; }
+.legend span { display: inline-flex; align-items: center; gap: 5px; }
+.legend svg { width: 26px; height: 12px; flex: none; }
+)";
+}
+
+Box plot_box(double width, double height) {
+  return {54, width - 14, 18, height - 46};
+}
+
+std::string open_figure(const std::string& title, double width, double height,
+                        const std::string& legend) {
+  std::string out = "<figure><figcaption>" + escape_html(title) + "</figcaption>";
+  if (!legend.empty()) out += "<div class=\"legend\">" + legend + "</div>";
+  return out + fmt::format("<svg viewBox=\"0 0 {:g} {:g}\" role=\"img\" aria-label=\"{}\">", width,
+                           height, escape_html(title));
+}
+
+std::string close_figure() {
+  return "</svg></figure>\n";
+}
+
+std::string svg_text(double x, double y, std::string_view css_class, std::string_view text) {
+  return fmt::format("<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"{}\">{}</text>", x, y, css_class,
+                     escape_html(text));
+}
+
+std::string grid_y(const Box& box, const AxisMap& y, const std::string& label) {
+  std::string out;
+  for (const Tick& tick : y.ticks()) {
+    const double at = y.pixel(tick.value);
+    out += fmt::format(
+        "<line class=\"grid\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", box.left,
+        box.right, at, at);
+    out += svg_text(box.left - 6, at + 4, "end", tick.label);
+  }
+  const double middle = (box.top + box.bottom) / 2;
+  return out + fmt::format(
+                   "<text class=\"axis\" transform=\"translate(11 {:.1f}) rotate(-90)\">{}</text>",
+                   middle, escape_html(label));
+}
+
+std::string ticks_x(const Box& box, const AxisMap& x, const std::string& label, bool grid) {
+  std::string out =
+      fmt::format("<line class=\"base\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>",
+                  box.left, box.right, box.bottom, box.bottom);
+  for (const Tick& tick : x.ticks()) {
+    const double at = x.pixel(tick.value);
+    out += fmt::format(
+        "<line class=\"{}\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>",
+        grid ? "grid" : "base", at, at, grid ? box.top : box.bottom, box.bottom + (grid ? 0 : 4));
+    out += svg_text(at, box.bottom + 16, "mid", tick.label);
+  }
+  return out + svg_text((box.left + box.right) / 2, box.bottom + 36, "axis", label);
+}
+
+std::string guides_y(const Box& box, const AxisMap& y, const std::vector<Guide>& guides) {
+  std::string out;
+  for (const Guide& guide : guides) {
+    if (!std::isfinite(guide.value)) continue;
+    const double at = y.pixel(guide.value);
+    out += fmt::format(
+        "<g style=\"color:{}\"><line class=\"guideline\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" "
+        "y2=\"{:.1f}\"/></g>",
+        guide.color, box.left, box.right, at, at);
+    out += svg_text(box.right - 4, at < box.top + 14 ? at + 13 : at - 5, "guide end", guide.label);
+  }
+  return out;
+}
+
+std::string guides_x(const Box& box, const AxisMap& x, const std::vector<Guide>& guides) {
+  std::string out;
+  for (const Guide& guide : guides) {
+    if (!std::isfinite(guide.value)) continue;
+    const double at = x.pixel(guide.value);
+    out += fmt::format(
+        "<g style=\"color:{}\"><line class=\"guideline\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" "
+        "y2=\"{:.1f}\"/></g>",
+        guide.color, at, at, box.top, box.bottom);
+    const bool at_left = at < box.left + 60;
+    out +=
+        svg_text(at_left ? at - 4 : at, box.top - 4, at_left ? "guide" : "guide mid", guide.label);
+  }
+  return out;
+}
+
+std::string error_bar(double at, double low, double high, bool upright) {
+  constexpr double kCap = 3.5;
+  const char* form =
+      upright ? "M{0:.1f} {1:.1f}H{2:.1f}M{3:.1f} {1:.1f}V{4:.1f}M{0:.1f} {4:.1f}H{2:.1f}"
+              : "M{1:.1f} {0:.1f}V{2:.1f}M{1:.1f} {3:.1f}H{4:.1f}M{4:.1f} {0:.1f}V{2:.1f}";
+  return fmt::format("<path class=\"error\" d=\"{}\"/>",
+                     fmt::format(fmt::runtime(form), at - kCap, low, at + kCap, at, high));
+}
+
+std::string marker_shape(Marker marker, double x, double y, double r) {
+  switch (marker) {
+    case Marker::kNone:
+      return "";
+    case Marker::kCircle:
+      return fmt::format("<circle class=\"mark\" cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"{:g}\"/>", x, y,
+                         r);
+    case Marker::kSquare:
+      return fmt::format(
+          "<rect class=\"mark\" x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:g}\" height=\"{:g}\"/>", x - r,
+          y - r, 2 * r, 2 * r);
+    case Marker::kTriangle:
+      return fmt::format("<path class=\"mark\" d=\"M{:.1f} {:.1f}l{:g} {:g}h{:g}z\"/>", x,
+                         y - 1.2 * r, 1.2 * r, 2.2 * r, -2.4 * r);
+  }
+  return "";
+}
+
+std::string tooltip(const std::string& note) {
+  return note.empty() ? "" : "<title>" + escape_html(note) + "</title>";
+}
+
+std::string ramp_color(size_t i, size_t n) {
+  struct Color {
+    double red, green, blue;
+  };
+  // Middle lightness, so that all can be seen on white and on black; blue to yellow-brown, which
+  // colour-blind readers tell apart.
+  static constexpr Color kStops[] = {{62, 84, 168}, {38, 140, 152}, {92, 168, 92}, {206, 152, 34}};
+  constexpr size_t kLast = std::size(kStops) - 1;
+  const double at = n < 2 ? 0 : double(kLast) * double(i) / double(n - 1);
+  const size_t stop = std::min(static_cast<size_t>(at), kLast - 1);
+  const double share = at - double(stop);
+  const Color &a = kStops[stop], &b = kStops[stop + 1];
+  const auto mix = [&](double from, double to) {
+    return static_cast<int>(std::lround(from + share * (to - from)));
+  };
+  return fmt::format("#{:02x}{:02x}{:02x}", mix(a.red, b.red), mix(a.green, b.green),
+                     mix(a.blue, b.blue));
+}
+
+}  // namespace halo

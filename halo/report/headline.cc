@@ -1,0 +1,160 @@
+// The top of the page: what was kept and what was lost, in figures.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "halo/base/check.h"
+#include "halo/report/sections.h"
+
+namespace halo {
+namespace {
+
+std::string tile(const std::string& what, const std::string& figure, const std::string& more) {
+  return fmt::format(
+      "<div class=\"tile\"><span class=\"what\">{}</span><b>{}</b><small>{}</small></div>\n", what,
+      figure, more);
+}
+
+std::string loss_tile(const View& teacher, const View& student) {
+  if (!student) {
+    return tile("Held-out loss of the teacher", format_fixed(teacher.number("loss"), 3),
+                "nats a token");
+  }
+  const double difference = student.number("loss") - teacher.number("loss");
+  std::string more = "nats a token; teacher " + format_fixed(teacher.number("loss"), 3);
+  if (std::isfinite(difference)) more += fmt::format(" ({:+.3f})", difference);
+  if (student.has("bits_per_byte")) {
+    more += fmt::format("<br>{} bits a byte; teacher {}",
+                        format_fixed(student.number("bits_per_byte"), 3),
+                        format_fixed(teacher.number("bits_per_byte"), 3));
+  }
+  return tile("Held-out loss of the student", format_fixed(student.number("loss"), 3), more);
+}
+
+std::string kl_tile(const View& student) {
+  std::string more = "nats a token";
+  if (std::isfinite(student.number("kl_stderr"))) {
+    more = fmt::format("± {:.3f} nats a token", student.number("kl_stderr"));
+  }
+  if (student.has("n")) {
+    more += fmt::format("<br>{} tokens, {} documents", format_figure(student.number("n")),
+                        format_figure(student.number("clusters")));
+  }
+  return tile("KL of the student from the teacher", format_fixed(student.number("kl"), 3), more);
+}
+
+// Lengths to show: 1, 4, 8 and 16 times the training length where measured, else all.
+std::vector<int64_t> headline_lengths(const View& needle, double training_length) {
+  std::vector<int64_t> all, chosen;
+  for (const auto& [length, scores] : needles_by_length(needle)) {
+    all.push_back(length);
+    for (const double times : {1, 4, 8, 16}) {
+      if (double(length) == times * training_length) chosen.push_back(length);
+    }
+  }
+  return chosen.empty() ? all : chosen;
+}
+
+std::string needle_tile(const RunFiles& run) {
+  const View summary = run.summary.view(), teacher = summary.object("teacher"),
+             student = summary.object("student");
+  const double training_length = summary.number("training_length");
+  const std::vector<std::pair<std::string, View>> models = {
+      {"student", student.object("needle")},
+      {"student, no logit scale", student.object("needle_unscaled")},
+      {"teacher", teacher.object("needle")}};
+  const View any = student.has("needle") ? models[0].second : models[2].second;
+  const std::vector<int64_t> lengths = headline_lengths(any, training_length);
+  if (lengths.empty()) return "";
+  std::vector<std::string> header = {"Needles found at"};
+  for (const int64_t length : lengths) {
+    header.push_back(std::isfinite(training_length)
+                         ? fmt::format("{:g}×", double(length) / training_length)
+                         : format_figure(double(length)));
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [name, needle] : models) {
+    if (!needle) continue;
+    std::vector<std::string> row = {name};
+    for (const int64_t length : lengths) {
+      row.push_back(format_fixed(needle.object(std::to_string(length)).number("accuracy"), 2));
+    }
+    rows.push_back(std::move(row));
+  }
+  return "<div class=\"tile needles\">" + html_table(header, rows) +
+         (std::isfinite(training_length)
+              ? fmt::format("<small>1× = {} tokens, the longest sequence trained on</small>",
+                            format_figure(training_length))
+              : "") +
+         "</div>\n";
+}
+
+// attn_logits_scaling as config.json has it.
+std::string logit_scale_text(const RunFiles& run) {
+  const View student = run.summary.view().object("student");
+  if (!student.has("attn_logits_scaling")) return "";
+  const json::value& scale = student.members().at("attn_logits_scaling");
+  if (scale.is_number())
+    return "; constant logit scale " + format_figure(scale.to_number<double>());
+  const std::string text = student.text("attn_logits_scaling");
+  return "; logit scale " + escape_html(text.starts_with("hype ") ? "a = " + text.substr(5) : text);
+}
+
+std::string mixer_tile(const RunFiles& run) {
+  const std::vector<bool> attention = attention_layers(run);
+  if (attention.empty()) return "";
+  const auto kept = std::ranges::count(attention, true);
+  return fmt::format(
+      "<div class=\"tile wide\"><span class=\"what\">Layers: {} of {} keep attention (filled), the "
+      "others are lightning attention, a linear recurrence{}</span>{}</div>\n",
+      kept, attention.size(), logit_scale_text(run), layer_strip(attention));
+}
+
+}  // namespace
+
+ModelLook teacher_look() {
+  return {"teacher", "var(--teacher)", Marker::kSquare, false, -4};
+}
+
+ModelLook student_look() {
+  return {"student, fitted logit scale", "var(--student)", Marker::kCircle, false, 0};
+}
+
+ModelLook unscaled_look() {
+  return {"student, no logit scale", "var(--unscaled)", Marker::kTriangle, true, 4};
+}
+
+std::vector<std::pair<int64_t, View>> needles_by_length(const View& needle) {
+  std::vector<std::pair<int64_t, View>> out;
+  if (!needle) return out;
+  for (const auto& [key, value] : needle.members()) {
+    int64_t length = 0;
+    const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), length);
+    if (error != std::errc() || end != key.data() + key.size() || length <= 0) {
+      throw_error("{}: '{}' is not a needle length", needle.file(), std::string(key));
+    }
+    out.emplace_back(length, needle.object(key));
+  }
+  std::ranges::sort(out, {}, &std::pair<int64_t, View>::first);
+  return out;
+}
+
+std::vector<bool> attention_layers(const RunFiles& run) {
+  std::vector<bool> out;
+  for (const std::string& mixer : run.summary.view().object("student").texts("mixer_types")) {
+    out.push_back(mixer == "attn");
+  }
+  return out;
+}
+
+std::string headline(const RunFiles& run) {
+  const View teacher = run.summary.view().object("teacher"),
+             student = run.summary.view().object("student");
+  std::string out = "<div class=\"tiles\">\n" + loss_tile(teacher, student);
+  if (student) out += kl_tile(student);
+  return out + needle_tile(run) + mixer_tile(run) + "</div>\n";
+}
+
+}  // namespace halo

@@ -1,0 +1,88 @@
+#include "halo/report/markup.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+namespace halo {
+namespace {
+
+constexpr const char* kDash = "–";
+
+std::string group_thousands(std::string digits) {
+  const size_t sign = digits.starts_with('-') ? 1 : 0;
+  for (size_t at = digits.size(); at > sign + 3; at -= 3) digits.insert(at - 3, 1, ',');
+  return digits;
+}
+
+}  // namespace
+
+std::string escape_html(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      case '\'':
+        out += "&#39;";
+        break;
+      default:
+        out += c;
+    }
+  }
+  return out;
+}
+
+std::string format_figure(double value) {
+  if (!std::isfinite(value)) return kDash;
+  const double size = std::fabs(value);
+  if (value == std::floor(value) && size < 1e15)
+    return group_thousands(fmt::format("{:.0f}", value));
+  if (size >= 1e4) return group_thousands(fmt::format("{:.0f}", value));
+  if (size >= 1e-3) return fmt::format("{:.4g}", value);
+  return fmt::format("{:.3g}", value);
+}
+
+std::string format_fixed(double value, int decimals) {
+  return std::isfinite(value) ? fmt::format("{:.{}f}", value, decimals) : kDash;
+}
+
+std::string format_short(double value) {
+  if (!std::isfinite(value)) return kDash;
+  const double size = std::fabs(value);
+  // Rounded first, so that nothing reads "1000K".
+  for (const auto& [unit, letter] : {std::pair{1e9, "G"}, {1e6, "M"}, {1e3, "K"}}) {
+    if (size >= unit * 0.9995) return fmt::format("{:.3g}{}", value / unit, letter);
+  }
+  return fmt::format("{:.3g}", value);
+}
+
+std::string format_estimate(double value, double standard_error, int decimals) {
+  std::string out = format_fixed(value, decimals);
+  if (std::isfinite(value) && std::isfinite(standard_error)) {
+    out += fmt::format(" ± {:.{}f}", standard_error, decimals);
+  }
+  return out;
+}
+
+std::string format_duration(double seconds) {
+  if (!std::isfinite(seconds) || seconds < 0) return kDash;
+  if (seconds < 10) return fmt::format("{:.1f} s", seconds);
+  const auto whole = static_cast<int64_t>(std::llround(seconds));
+  if (whole < 60) return fmt::format("{} s", whole);
+  if (whole < 3600) return fmt::format("{} min {} s", whole / 60, whole % 60);
+  return fmt::format("{} h {} min", whole / 3600, whole % 3600 / 60);
+}
+
+}  // namespace halo

@@ -1,0 +1,28 @@
+// Text for the page: escaping, and numbers as people read them.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+
+namespace halo {
+
+inline constexpr double kNoNumber = std::numeric_limits<double>::quiet_NaN();
+
+// Safe as HTML text and inside a quoted attribute.
+std::string escape_html(std::string_view text);
+
+// "1,024"; three decimals more than the size of the number asks for; an en dash for what is not
+// finite.
+std::string format_figure(double value);
+// "0.970", with a fixed number of decimals.
+std::string format_fixed(double value, int decimals);
+// "16K", "1.5M", "0.02", "1e-6": short enough for an axis.
+std::string format_short(double value);
+// "0.970 ± 0.012"; without the error where it is not finite.
+std::string format_estimate(double value, double standard_error, int decimals);
+// "41 s", "12 min 5 s", "3 h 20 min".
+std::string format_duration(double seconds);
+
+}  // namespace halo

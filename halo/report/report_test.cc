@@ -1,0 +1,393 @@
+// The page of a run folder that the test writes as the stages would.
+#include "halo/report/report.h"
+
+#include <fmt/format.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+
+#include "halo/base/check.h"
+#include "halo/base/files.h"
+#include "halo/base/json.h"
+#include "halo/report/sections.h"
+
+namespace halo {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+json::object needle(double near, double far) {
+  json::object out;
+  for (const auto& [length, accuracy] : {std::pair{"512", near}, {"4096", far}}) {
+    json::array depths;
+    for (const double depth : {0.25, 0.75}) {
+      depths.push_back({{"depth", depth},
+                        {"accuracy", accuracy},
+                        {"stderr", 0.02},
+                        {"n", 20},
+                        {"clusters", 10}});
+    }
+    out[length] = {{"accuracy", accuracy}, {"stderr", 0.0123}, {"n", 40},
+                   {"clusters", 10},       {"logprob", -0.1},  {"logprob_stderr", 0.01},
+                   {"by_depth", depths}};
+  }
+  return out;
+}
+
+json::array positions(double loss) {
+  json::array out;
+  for (const auto& [from, to] : {std::pair{0, 256}, {256, 512}, {512, 4096}}) {
+    out.push_back({{"from", from},
+                   {"to", to},
+                   {"loss", loss},
+                   {"stderr", 0.01},
+                   {"n", 1000},
+                   {"clusters", 8},
+                   {"kl", 0.2},
+                   {"kl_stderr", 0.02}});
+  }
+  return out;
+}
+
+json::object model_figures(double loss) {
+  return {{"loss", loss},
+          {"stderr", 0.0111},
+          {"n", 201'344},
+          {"clusters", 230},
+          {"bits_per_byte", 1.25},
+          {"by_position", positions(loss)},
+          {"needle", needle(0.9, 0.375)},
+          {"loss_by_position", positions(loss)}};
+}
+
+json::object gate(const char* figure, double value, bool passed) {
+  return {{"figure", figure},
+          {"value", value},
+          {"must_be", "at most"},
+          {"limit", 0.5},
+          {"passed", passed}};
+}
+
+class ReportTest : public ::testing::Test {
+ protected:
+  ReportTest() : run_(fs::temp_directory_path() / fmt::format("halo_report_{}", getpid())) {
+    fs::remove_all(run_);
+    fs::create_directories(run_);
+  }
+  ~ReportTest() override { fs::remove_all(run_); }
+
+  void write_text(const std::string& name, const std::string& text) const {
+    fs::create_directories((run_ / name).parent_path());
+    write_file(run_ / name, text);
+  }
+  void write(const std::string& name, const json::value& value) const {
+    write_text(name, format_json(value));
+  }
+
+  std::string page() const {
+    write_report(run_);
+    return read_file(run_ / "report.html");
+  }
+
+  std::string error() const {
+    try {
+      write_report(run_);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+
+  void write_summary() const {
+    json::object student = model_figures(2.1018);
+    student["kl"] = 0.1784;
+    student["kl_stderr"] = 0.0031;
+    student["needle_unscaled"] = needle(0.85, 0.125);
+    student["mixer_types"] = {"lightning-attn", "attn", "lightning-attn", "lightning-attn"};
+    student["attn_logits_scaling"] = "hype 500";
+    write("summary.json", json::object{{"training_length", 512},
+                                       {"teacher", model_figures(1.9732)},
+                                       {"student", student},
+                                       {"tokens_per_stage", {{"align", 4096}, {"distill", 8192}}},
+                                       {"seconds", 683.2},
+                                       {"sgemm_gflops", 141.3}});
+  }
+
+  void write_training(const std::string& stage, bool layers) const {
+    std::string lines;
+    for (int step = 1; step <= 40; ++step) {
+      json::object line{{"step", step},       {"tokens", step * 100},
+                        {"loss", 2.0 / step}, {"grad_norm", 1.0 / step},
+                        {"lr", 1e-3},         {"skipped", step == 20}};
+      if (step == 20) line["loss"] = line["grad_norm"] = nullptr;
+      for (int layer = 0; layers && layer < 4; ++layer) {
+        line[fmt::format("layer_{}", layer)] = 0.1 * (layer + 1) / step;
+      }
+      line["tokens_per_second"] = 2222.0;
+      line["seconds"] = step * 0.5;
+      lines += json::serialize(line) + "\n";
+    }
+    // As a killed run leaves it.
+    write_text(stage + "/metrics.jsonl", lines + R"({"step":41,"lo)");
+    write_text(stage + "/events.jsonl",
+               "{\"event\":\"resume\",\"step\":9}\n"
+               "{\"event\":\"warning\",\"step\":9,\"text\":\"a <b>warning</b>\"}\n");
+  }
+
+  void write_searches() const {
+    const auto candidate = [](json::array layers, double needle, double kl) {
+      return json::object{{"layers", layers},
+                          {"needle_accuracy", 0.5},
+                          {"needle_logprob", needle},
+                          {"needle_logprob_stderr", 0.05},
+                          {"kl", kl},
+                          {"kl_stderr", 0.02},
+                          {"loss", 2.5}};
+    };
+    write(
+        "select/selection.json",
+        json::object{{"rule", "joint"},
+                     {"layers", {1}},
+                     {"scores", json::array{}},
+                     {"frequency", {0.0, 0.8125, 0.1875, 0.0}},
+                     {"chosen", candidate({1}, -0.321, 0.4567)},
+                     {"nothing_kept", candidate({}, -2.5, 1.5)},
+                     {"candidates", {candidate({0}, -1.25, 0.9), candidate({1}, -0.321, 0.4567)}}});
+    json::array candidates;
+    for (const char* name : {"none", "constant 1.5", "500", "100"}) {
+      candidates.push_back({{"name", name},
+                            {"needle", needle(0.9, 0.8)},
+                            {"accuracy", 0.8771},
+                            {"accuracy_stderr", 0.02},
+                            {"loss_beyond_training_length", 2.3456},
+                            {"loss_stderr", nullptr},
+                            {"training_length", 512}});
+    }
+    write("scale/scale.json", json::object{{"chosen", "500"}, {"candidates", candidates}});
+  }
+
+  void write_all() const {
+    write_summary();
+    write("env.json", json::object{{"command", "halo convert <script>alert('x')</script> --run r"},
+                                   {"device", "a CPU & more"},
+                                   {"tokenizer_hash", "00112233445566778899aabbccddeeff"}});
+    write_text("config.resolved.toml", "teacher = \"</pre><script>\"\n");
+    write("align/result.json", json::object{{"gate", gate("explained variance", 0.96, true)},
+                                            {"explained_variance", {0.99, 0.9123, nullptr, 0.97}},
+                                            {"worst_layer", 1},
+                                            {"tokens", 4096},
+                                            {"seconds", 141.2}});
+    write("distill/failed.json", json::object{{"gate", gate("held-out KL", 0.7531, false)}});
+    write_training("align", true);
+    write_training("distill", false);
+    write_searches();
+  }
+
+  const fs::path run_;
+};
+
+TEST_F(ReportTest, HasEverySection) {
+  write_all();
+  const std::string html = page();
+  for (const char* id : {"needles", "held-out", "stages", "selection", "scale", "alignment",
+                         "training", "provenance"}) {
+    EXPECT_THAT(html, HasSubstr(fmt::format("<section id=\"{}\">", id)));
+    EXPECT_THAT(html, HasSubstr(fmt::format("<a href=\"#{}\">", id)));
+  }
+  for (const char* text :
+       {"Needle accuracy by length", "depth of the needle", "Loss by position", "bits per byte",
+        "Sets of kept layers", "Alignment error of each layer", "Explained variance of each layer",
+        "Gradient norm", "training length", "student, no logit scale", "log₂ axis"}) {
+    EXPECT_THAT(html, HasSubstr(text));
+  }
+}
+
+TEST_F(ReportTest, ShowsTheFigures) {
+  write_all();
+  const std::string html = page();
+  for (const char* text : {"2.1018 ± 0.0111",
+                           "1.9732 ± 0.0111",
+                           "0.1784 ± 0.0031",
+                           "(+0.129)",
+                           "201,344",
+                           "0.375 ± 0.012",
+                           "0.125 ± 0.012",
+                           "4,096 (8×)",
+                           "11 min 23 s",
+                           "141 GFLOP/s",
+                           "12,288",
+                           "-0.321 ± 0.050",
+                           "0.4567 ± 0.0200",
+                           "0.877 ± 0.020",
+                           "a = 500 (chosen)",
+                           "1 of 4 keep attention",
+                           "logit scale a = 500",
+                           "0.9123",
+                           "0.7531",
+                           "✗ failed",
+                           "✓ passed",
+                           "40 steps, 4,000 tokens",
+                           "1 updates skipped, resumed 1 times",
+                           "00112233445566778899aabbccddeeff"}) {
+    EXPECT_THAT(html, HasSubstr(text));
+  }
+}
+
+TEST_F(ReportTest, EscapesHostileText) {
+  write_all();
+  const std::string html = page();
+  EXPECT_THAT(html, Not(HasSubstr("<script")));
+  EXPECT_THAT(html, HasSubstr("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"));
+  EXPECT_THAT(html, HasSubstr("a CPU &amp; more"));
+  EXPECT_THAT(html, HasSubstr("&quot;&lt;/pre&gt;&lt;script&gt;&quot;"));
+  EXPECT_THAT(html, HasSubstr("a &lt;b&gt;warning&lt;/b&gt;"));
+}
+
+TEST_F(ReportTest, AsksTheNetworkForNothing) {
+  write_all();
+  const std::string html = page();
+  for (const char* text : {"http:", "https:", "src=", "@import", "url(", "<link"}) {
+    EXPECT_THAT(html, Not(HasSubstr(text)));
+  }
+}
+
+TEST_F(ReportTest, MissingNumbersAreGaps) {
+  write_all();
+  const std::string html = page();
+  for (const char* text : {" nan", "\"nan", ">nan", " inf", "\"inf", ">null"})
+    EXPECT_THAT(html, Not(HasSubstr(text)));
+  // The loss of step 20 is null, so its line goes on after it with a new stroke.
+  const size_t line = html.find("class=\"line\" d=\"M", html.find("id=\"training\""));
+  ASSERT_NE(line, std::string::npos);
+  const std::string path = html.substr(line, html.find("/>", line) - line);
+  EXPECT_EQ(std::ranges::count(path, 'M'), 2);
+}
+
+TEST_F(ReportTest, SummaryAloneIsEnough) {
+  write("summary.json", json::object{});
+  EXPECT_THAT(page(), HasSubstr("</html>"));
+  write("summary.json", json::object{{"training_length", 512}, {"teacher", model_figures(1.9732)}});
+  const std::string html = page();
+  EXPECT_THAT(html, HasSubstr("Held-out loss of the teacher"));
+  EXPECT_THAT(html, Not(HasSubstr("id=\"training\"")));
+  EXPECT_THAT(html, Not(HasSubstr("id=\"scale\"")));
+}
+
+TEST_F(ReportTest, NamesADamagedFile) {
+  EXPECT_THAT(error(), HasSubstr("there is no summary.json"));
+  write_text("summary.json", "{\"training_length\": 512,");
+  EXPECT_THAT(error(), HasSubstr((run_ / "summary.json").string()));
+  write_text("summary.json", "[]");
+  EXPECT_THAT(error(), HasSubstr("summary.json: expected a JSON object"));
+  write("summary.json", json::object{{"teacher", {{"loss", "low"}}}});
+  EXPECT_THAT(error(), HasSubstr("summary.json: key 'loss' must be a number"));
+  write("summary.json", json::object{{"teacher", {{"needle", {{"12x", json::object{}}}}}}});
+  EXPECT_THAT(error(), HasSubstr("summary.json: '12x' is not a needle length"));
+  write_summary();
+  write_text("align/metrics.jsonl", "{\"step\":1}\n{\"step\":\n{\"step\":3}\n");
+  EXPECT_THAT(error(), HasSubstr((run_ / "align" / "metrics.jsonl").string()));
+}
+
+TEST_F(ReportTest, DrawsScoresOfASweep) {
+  write_summary();
+  json::array candidates;
+  for (int layer = 0; layer < 3; ++layer) {
+    candidates.push_back({{"layers", {layer}},
+                          {"kl", 0.1 * (layer + 1)},
+                          {"kl_stderr", 0.02},
+                          {"needle_logprob", -1.0},
+                          {"needle_logprob_stderr", 0.1},
+                          {"swapped", true}});
+  }
+  write("select/selection.json", json::object{{"rule", "kl"},
+                                              {"layers", {2}},
+                                              {"scores", {0.1, 0.2, 0.3}},
+                                              {"frequency", {0.0, 0.1, 0.9}},
+                                              {"candidates", candidates}});
+  const std::string html = page();
+  EXPECT_THAT(html, HasSubstr("Score of each layer by the rule &#39;kl&#39;"));
+  EXPECT_THAT(html, HasSubstr("<title>2: 0.3000 ± 0.0200</title>"));
+  EXPECT_THAT(html, HasSubstr("The teacher with one layer swapped"));
+}
+
+TEST_F(ReportTest, LongRunsStaySmall) {
+  write_summary();
+  std::string lines;
+  for (int step = 1; step <= 20'000; ++step) {
+    lines += fmt::format("{{\"step\":{0},\"tokens\":{0},\"loss\":1,\"grad_norm\":2}}\n", step);
+  }
+  write_text("distill/metrics.jsonl", lines);
+  EXPECT_LT(page().size(), 100'000u);
+}
+
+TEST(Thin, TakesMeansOrLargestAndKeepsGaps) {
+  const std::vector<double> x = {1, 2, 3, 4, 5, 6};
+  const std::vector<double> y = {1, 3, kNoNumber, kNoNumber, kNoNumber, 8};
+  const auto mean = thin(x, y, Pool::kMean, 3), largest = thin(x, y, Pool::kMax, 3);
+  ASSERT_EQ(mean.size(), 3u);
+  EXPECT_EQ(mean[0].x, 2);
+  EXPECT_EQ(mean[0].y, 2);
+  EXPECT_TRUE(std::isnan(mean[1].y));
+  EXPECT_EQ(mean[2].y, 8);
+  EXPECT_EQ(largest[0].y, 3);
+  EXPECT_EQ(thin(x, y, Pool::kMean).size(), 6u);
+  EXPECT_EQ(thin(std::vector<double>(5000), std::vector<double>(5000), Pool::kMax).size(), 600u);
+  EXPECT_TRUE(thin({}, {}, Pool::kMean).empty());
+}
+
+TEST(AxisMap, PlacesValuesOnLinearAndLogarithmicScales) {
+  const AxisMap linear({"", Scale::kLinear, 0, 10}, {}, 0, 100, 0);
+  EXPECT_DOUBLE_EQ(linear.pixel(0), 100);
+  EXPECT_DOUBLE_EQ(linear.pixel(2.5), 75);
+  EXPECT_DOUBLE_EQ(linear.pixel(11), 0);  // kept in the frame
+  const AxisMap log2({"", Scale::kLog2}, {1024, 16384, -1, 0, kNoNumber}, 0, 0, 100);
+  EXPECT_NEAR(log2.pixel(2048), 25, 1e-9);
+  EXPECT_EQ(log2.pixel(0), 0);
+  ASSERT_EQ(log2.ticks().size(), 5u);
+  EXPECT_EQ(log2.ticks()[4].label, "16,384");
+}
+
+TEST(AxisMap, AnyRangeHasFewTicksInsideIt) {
+  for (const Scale scale : {Scale::kLinear, Scale::kLog2, Scale::kLog10}) {
+    for (const auto& values : std::vector<std::vector<double>>{{},
+                                                               {0},
+                                                               {3},
+                                                               {1, std::nextafter(1.0, 2.0)},
+                                                               {1e300, -1e300},
+                                                               {1e-30, 1e30},
+                                                               {1e15, 1e15 + 1},
+                                                               {-5, 7},
+                                                               {0.0312, 0.0318},
+                                                               {INFINITY, 1}}) {
+      const AxisMap axis({"", scale}, values, 0.05, 0, 100);
+      const auto ticks = axis.ticks();
+      EXPECT_LE(ticks.size(), 12u);
+      for (const Tick& tick : ticks) {
+        EXPECT_GE(axis.pixel(tick.value), -1e-6);
+        EXPECT_LE(axis.pixel(tick.value), 100 + 1e-6);
+      }
+    }
+  }
+}
+
+TEST(Markup, WritesNumbersForPeople) {
+  EXPECT_EQ(format_figure(1048576), "1,048,576");
+  EXPECT_EQ(format_figure(-1234), "-1,234");
+  EXPECT_EQ(format_figure(0.41234), "0.4123");
+  EXPECT_EQ(format_figure(kNoNumber), "–");
+  EXPECT_EQ(format_short(1.5e6), "1.5M");
+  EXPECT_EQ(format_short(999'999), "1M");
+  EXPECT_EQ(format_estimate(0.5, kNoNumber, 2), "0.50");
+  EXPECT_EQ(format_duration(59.7), "1 min 0 s");
+  EXPECT_EQ(format_duration(12000), "3 h 20 min");
+  EXPECT_EQ(escape_html("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
+}
+
+}  // namespace
+}  // namespace halo

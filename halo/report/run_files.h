@@ -1,0 +1,81 @@
+// What a run folder holds (docs/formats/run-folder.md), read once. Everything but summary.json may
+// be absent; what is there and damaged is an Error that names the file.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "halo/base/json.h"
+#include "halo/report/markup.h"
+
+namespace halo {
+
+// An object of a JSON file, or nothing. Absent keys and nulls read as no number, empty text, no
+// items; a value of another kind is an Error that names file and key. The file must outlive it.
+class View {
+ public:
+  View() = default;
+  View(const json::object& object, const std::string& file) : object_(&object), file_(&file) {}
+
+  explicit operator bool() const { return object_ != nullptr; }
+  // Both not for an empty view.
+  const json::object& members() const { return *object_; }
+  const std::string& file() const { return *file_; }
+  bool has(std::string_view key) const;
+  double number(std::string_view key) const;  // kNoNumber where there is none
+  bool flag(std::string_view key) const;
+  std::string text(std::string_view key) const;
+  View object(std::string_view key) const;
+  std::vector<View> objects(std::string_view key) const;
+  std::vector<double> numbers(std::string_view key) const;
+  std::vector<std::string> texts(std::string_view key) const;
+
+ private:
+  const json::value* find(std::string_view key) const;  // null where absent or JSON's null
+  const json::array* array(std::string_view key) const;
+
+  const json::object* object_ = nullptr;
+  const std::string* file_ = nullptr;
+};
+
+struct JsonFile {
+  std::string path;  // empty: there is none
+  json::object root;
+  View view() const { return path.empty() ? View() : View(root, path); }
+};
+
+// metrics.jsonl by column; a line without a number there has kNoNumber.
+struct Metrics {
+  size_t rows = 0;
+  std::map<std::string, std::vector<double>, std::less<>> columns;
+
+  std::vector<double> column(std::string_view name) const;
+};
+
+struct StageFiles {
+  std::string name;
+  bool started = false;  // there is a folder
+  bool failed = false;   // `result` is failed.json
+  JsonFile result;
+  Metrics metrics;
+  std::vector<json::object> events;
+
+  size_t count_events(std::string_view name) const;
+};
+
+struct RunFiles {
+  std::filesystem::path folder;
+  JsonFile summary, environment, selection, scale;
+  std::string recipe;              // config.resolved.toml
+  std::vector<StageFiles> stages;  // all of them, in the order they run
+
+  const StageFiles& stage(std::string_view name) const;
+};
+
+RunFiles read_run(const std::filesystem::path& folder);
+
+}  // namespace halo

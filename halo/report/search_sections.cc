@@ -1,0 +1,280 @@
+// The two searches: which layers keep attention, and the logit scale.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+
+#include "halo/report/sections.h"
+
+namespace halo {
+namespace {
+
+std::string layers_text(const View& candidate) {
+  std::string out;
+  for (const double layer : candidate.numbers("layers")) {
+    out += (out.empty() ? "" : ", ") + format_figure(layer);
+  }
+  return out.empty() ? "none" : out;
+}
+
+bool contains(const std::vector<double>& values, double value) {
+  return std::ranges::find(values, value) != values.end();
+}
+
+// Standard errors of the rule's scores, where the score is one of the measured figures.
+std::vector<double> score_errors(const std::string& rule, const std::vector<View>& candidates) {
+  std::vector<double> out;
+  const char* key = rule == "kl" ? "kl_stderr" : rule == "recall" ? "needle_logprob_stderr" : "";
+  for (const View& candidate : candidates) out.push_back(candidate.number(key));
+  return out;
+}
+
+std::string score_bars(const View& selection, const std::vector<View>& candidates) {
+  const std::vector<double> scores = selection.numbers("scores");
+  if (scores.empty()) return "";
+  const std::string rule = selection.text("rule");
+  const std::vector<double> kept = selection.numbers("layers");
+  const std::vector<double> errors = score_errors(rule, candidates);
+  BarChart chart;
+  chart.title = fmt::format("Score of each layer by the rule '{}'", rule);
+  chart.x_label = "layer";
+  chart.y = {rule == "kl"       ? "KL with the layer swapped (nats a token)"
+             : rule == "recall" ? "−ln p of a needle's digit, layer swapped"
+                                : "score"};
+  chart.highlight = "keeps attention";
+  for (size_t layer = 0; layer < scores.size(); ++layer) {
+    chart.bars.push_back({std::to_string(layer), scores[layer],
+                          layer < errors.size() ? errors[layer] : kNoNumber,
+                          contains(kept, double(layer))});
+  }
+  return bar_chart(chart);
+}
+
+std::string frequency_bars(const View& selection) {
+  const std::vector<double> frequency = selection.numbers("frequency");
+  if (frequency.empty()) return "";
+  const std::vector<double> kept = selection.numbers("layers");
+  BarChart chart;
+  chart.title = "How often bootstrap resamples keep a layer";
+  chart.x_label = "layer";
+  chart.y = {"share of resamples", Scale::kLinear, 0, 1.08};
+  chart.highlight = "keeps attention";
+  chart.height = 300;
+  for (size_t layer = 0; layer < frequency.size(); ++layer) {
+    chart.bars.push_back(
+        {std::to_string(layer), frequency[layer], kNoNumber, contains(kept, double(layer))});
+  }
+  return bar_chart(chart);
+}
+
+Point candidate_point(const View& candidate, const std::string& what) {
+  return {candidate.number("kl"), candidate.number("needle_logprob"), candidate.number("kl_stderr"),
+          candidate.number("needle_logprob_stderr"),
+          fmt::format("{} {}: needle digits {}, KL {}, accuracy {}", what, layers_text(candidate),
+                      format_estimate(candidate.number("needle_logprob"),
+                                      candidate.number("needle_logprob_stderr"), 3),
+                      format_estimate(candidate.number("kl"), candidate.number("kl_stderr"), 4),
+                      format_fixed(candidate.number("needle_accuracy"), 3))};
+}
+
+// The one layer of a swap.
+double candidate_layer(const View& swap) {
+  const std::vector<double> layers = swap.numbers("layers");
+  return layers.empty() ? kNoNumber : layers.front();
+}
+
+bool are_swaps(const std::vector<View>& candidates) {
+  return !candidates.empty() && candidates.front().flag("swapped");
+}
+
+// Candidates by both figures: sets beside the chosen one and nothing kept, or single layers
+// swapped in the teacher.
+std::string scatter(const View& selection, const std::vector<View>& candidates) {
+  const bool swaps = are_swaps(candidates);
+  const std::string chosen = layers_text(selection.object("chosen"));
+  const std::vector<double> kept = selection.numbers("layers");
+  LineChart chart;
+  chart.title = swaps ? "The teacher with one layer swapped" : "Sets of kept layers";
+  chart.x = {"KL from the teacher (nats a token; log axis)", Scale::kLog10};
+  chart.y = {"mean ln p of a needle's digit"};
+  Series others{"another", "var(--teacher)", {}, Marker::kSquare, false};
+  Series best{swaps ? "a layer that keeps attention" : "chosen: " + chosen,
+              "var(--student)",
+              {},
+              Marker::kCircle,
+              false};
+  for (const View& candidate : candidates) {
+    const bool is_best =
+        swaps ? contains(kept, candidate_layer(candidate)) : layers_text(candidate) == chosen;
+    (is_best ? best : others)
+        .points.push_back(candidate_point(candidate, swaps ? "layer" : "keeping"));
+  }
+  if (!swaps && best.points.empty()) {
+    best.points.push_back(candidate_point(selection.object("chosen"), "keeping"));
+  }
+  chart.series = {std::move(others), std::move(best)};
+  if (const View nothing = selection.object("nothing_kept"); nothing && !swaps) {
+    chart.series.push_back({"no layer kept",
+                            "var(--unscaled)",
+                            {candidate_point(nothing, "keeping")},
+                            Marker::kTriangle,
+                            false});
+  }
+  return line_chart(chart);
+}
+
+// The best candidates by needles, with the chosen set marked.
+std::string candidate_table(const View& selection, std::vector<View> candidates) {
+  const bool swapped = are_swaps(candidates);
+  const std::string chosen = layers_text(selection.object("chosen"));
+  const auto rank = [](const View& c) {  // without a number: last
+    const double needle = c.number("needle_logprob");
+    return std::isfinite(needle) ? needle : -HUGE_VAL;
+  };
+  constexpr size_t kShown = 8;
+  const size_t all = candidates.size();
+  if (!swapped) {
+    std::ranges::stable_sort(candidates, [&](const View& a, const View& b) {
+      const bool a_chosen = layers_text(a) == chosen, b_chosen = layers_text(b) == chosen;
+      if (a_chosen != b_chosen) return a_chosen;
+      return rank(a) > rank(b);
+    });
+    candidates.resize(std::min(candidates.size(), kShown));
+  }
+  std::vector<std::vector<std::string>> rows;
+  for (const View& c : candidates) {
+    const std::string layers = layers_text(c);
+    rows.push_back(
+        {!swapped && layers == chosen ? "<b>" + layers + " (chosen)</b>" : layers,
+         format_estimate(c.number("needle_logprob"), c.number("needle_logprob_stderr"), 3),
+         format_fixed(c.number("needle_accuracy"), 3),
+         format_estimate(c.number("kl"), c.number("kl_stderr"), 4),
+         format_fixed(c.number("loss"), 4)});
+  }
+  if (rows.empty()) return "";
+  std::string out =
+      html_table({swapped ? "Layer swapped" : "Layers kept", "mean ln p of a needle's digit",
+                  "needles found", "KL (nats a token)", "loss (nats a token)"},
+                 rows);
+  if (candidates.size() < all) {
+    out += note(fmt::format("The chosen set and the next best by needles, of {} scored.", all));
+  }
+  return out;
+}
+
+struct ScaleCandidate {
+  std::string name;
+  double a = kNoNumber;  // not finite: no candidate for a, shown beside
+  View figures;
+};
+
+std::vector<ScaleCandidate> scale_candidates(const View& scale) {
+  std::vector<ScaleCandidate> out;
+  for (const View& figures : scale.objects("candidates")) {
+    ScaleCandidate c{figures.text("name"), kNoNumber, figures};
+    double a = 0;
+    const auto [end, error] = std::from_chars(c.name.data(), c.name.data() + c.name.size(), a);
+    if (error == std::errc() && end == c.name.data() + c.name.size()) c.a = a;
+    out.push_back(std::move(c));
+  }
+  const auto has_a = [](const ScaleCandidate& c) { return std::isfinite(c.a); };
+  const auto rest = std::ranges::stable_partition(out, std::not_fn(has_a));
+  std::ranges::stable_sort(rest, {}, &ScaleCandidate::a);
+  return out;
+}
+
+// A figure of each candidate; those without an a stand left of the curve.
+std::string scale_chart(const std::vector<ScaleCandidate>& candidates, const std::string& chosen,
+                        const std::string& title, const std::string& label, const char* key,
+                        const char* error_key) {
+  const ModelLook fitted = student_look(), plain = unscaled_look();
+  LineChart chart;
+  chart.title = title;
+  chart.x = {"a (not to scale), beside no scale and a constant one"};
+  chart.x.min = -0.5;
+  chart.x.max = double(candidates.size()) - 0.5;
+  chart.y = {label};
+  Series others{"none, constant", plain.color, {}, plain.marker, false};
+  Series curve{"a: ln(t + a) / ln a at position t", fitted.color, {}, fitted.marker};
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    const ScaleCandidate& c = candidates[i];
+    const double x = double(i), value = c.figures.number(key), error = c.figures.number(error_key);
+    chart.x.ticks.push_back({x, std::isfinite(c.a) ? format_figure(c.a) : c.name});
+    (std::isfinite(c.a) ? curve : others)
+        .points.push_back({x, value, kNoNumber, error,
+                           fmt::format("{}: {}", c.name, format_estimate(value, error, 4))});
+    if (c.name == chosen) chart.vertical = {{x, "chosen", "var(--student)"}};
+  }
+  chart.series = {std::move(curve), std::move(others)};
+  return line_chart(chart);
+}
+
+std::string scale_table(const std::vector<ScaleCandidate>& candidates, const std::string& chosen) {
+  std::vector<std::string> header = {"Logit scale", "needles found, all lengths"};
+  const auto lengths = needles_by_length(candidates.front().figures.object("needle"));
+  for (const auto& [length, scores] : lengths) {
+    header.push_back(fmt::format("at {} (n = {})", format_figure(double(length)),
+                                 format_figure(scores.number("n"))));
+  }
+  header.push_back("loss past the training length");
+  std::vector<std::vector<std::string>> rows;
+  for (const ScaleCandidate& c : candidates) {
+    const std::string name = (std::isfinite(c.a) ? "a = " : "") + escape_html(c.name);
+    std::vector<std::string> row = {
+        c.name == chosen ? "<b>" + name + " (chosen)</b>" : name,
+        format_estimate(c.figures.number("accuracy"), c.figures.number("accuracy_stderr"), 3)};
+    for (const auto& [length, unused] : lengths) {
+      const View at = c.figures.object("needle").object(std::to_string(length));
+      row.push_back(format_estimate(at.number("accuracy"), at.number("stderr"), 3));
+    }
+    row.push_back(format_estimate(c.figures.number("loss_beyond_training_length"),
+                                  c.figures.number("loss_stderr"), 4));
+    rows.push_back(std::move(row));
+  }
+  return html_table(header, rows);
+}
+
+}  // namespace
+
+void add_selection(Page& page, const RunFiles& run) {
+  const View selection = run.selection.view();
+  if (!selection) return;
+  std::vector<View> candidates = selection.objects("candidates");
+  const size_t keep = selection.numbers("layers").size();
+  // A greedy search also scored smaller sets; those do not compare.
+  std::erase_if(candidates, [&](const View& c) {
+    return !c.flag("swapped") && c.numbers("layers").size() != keep;
+  });
+  std::vector<std::string> charts;
+  for (std::string chart : {score_bars(selection, candidates), frequency_bars(selection),
+                            scatter(selection, candidates)}) {
+    if (!chart.empty()) charts.push_back(std::move(chart));
+  }
+  page.add_section(
+      "selection", "Which layers keep attention",
+      fmt::format("Rule '{}' kept layers {}. Scored on the search half of the held-out text, right "
+                  "after alignment; error bars and ± are one standard error, clustered by haystack "
+                  "for needles and by row of text for the KL.",
+                  selection.text("rule"), layers_text(selection)),
+      beside(charts) + candidate_table(selection, std::move(candidates)));
+}
+
+void add_scale(Page& page, const RunFiles& run) {
+  const View scale = run.scale.view();
+  const std::vector<ScaleCandidate> candidates = scale_candidates(scale);
+  if (candidates.empty()) return;
+  const std::string chosen = scale.text("chosen");
+  page.add_section(
+      "scale", "Logit scale",
+      "The query at position t of each attention layer is multiplied by ln(t + a) / ln a. The "
+      "search half of the held-out text decides: most needles within one standard error, then the "
+      "smallest loss past the training length. Error bars are one standard error.",
+      beside({scale_chart(candidates, chosen, "Needles found, all lengths of the search",
+                          "share of needles found", "accuracy", "accuracy_stderr"),
+              scale_chart(candidates, chosen, "Loss past the training length",
+                          "loss (nats a token)", "loss_beyond_training_length", "loss_stderr")}) +
+          scale_table(candidates, chosen));
+}
+
+}  // namespace halo

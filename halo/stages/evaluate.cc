@@ -1,0 +1,106 @@
+#include "halo/stages/evaluate.h"
+
+#include <algorithm>
+
+#include "ATen/ATen.h"
+#include "halo/base/progress.h"
+#include "halo/eval/needle.h"
+
+namespace halo {
+namespace {
+
+class Evaluation {
+ public:
+  explicit Evaluation(const StageContext& context)
+      : context_(context),
+        recipe_(context.recipe().eval),
+        text_(batches(context.training_length(), recipe_.held_out_tokens, TextRows::kDocuments)),
+        long_text_(batches(long_row(), recipe_.position_documents * long_row(), TextRows::kStream)),
+        teacher_(teacher_states(context.teacher().weights, text_)) {
+    NeedleArgs args;
+    args.lengths = recipe_.lengths;
+    args.haystacks = recipe_.haystacks;
+    args.depths = even_depths(recipe_.questions);
+    args.pool = NeedlePool::kReport;
+    args.seed = Random(context.seed(), "eval.needles").bits(0);
+    tasks_ = make_needles(context.needles(), context.held_out(), args);
+    bytes_ = predicted_bytes(text_.text(), context.tokenizer());
+  }
+
+  // Text figures of a model; with the KL where it is not the teacher.
+  json::object text(const DecoderWeights& weights, bool is_teacher) const {
+    const TextScores scores = score_text(weights, text_, is_teacher ? nullptr : &teacher_);
+    json::object out = text_to_json(scores, bytes_);
+    out["loss_by_position"] = by_position(weights);
+    return out;
+  }
+
+  json::object needles(const std::string& title, const DecoderWeights& weights) const {
+    EngineOptions options;
+    options.form = context_.machine().form;
+    Engine engine(std::make_shared<DecoderWeights>(weights), options);
+    Progress progress("needles: " + title, static_cast<int64_t>(tasks_.size()));
+    return needles_to_json(score_needles(engine, tasks_, [&](size_t done) {
+      progress.update(static_cast<int64_t>(done),
+                      fmt::format("{} tokens", tasks_[done - 1].length));
+    }));
+  }
+
+ private:
+  int64_t long_row() const {
+    return *std::max_element(recipe_.lengths.begin(), recipe_.lengths.end());
+  }
+
+  TextBatches batches(int64_t row_length, int64_t max_tokens, TextRows rows) const {
+    HeldOutArgs args;
+    args.rows = rows;
+    args.row_length = row_length;
+    args.max_tokens = max_tokens;
+    return {held_out_text(context_.held_out(), args), context_.training_length(),
+            context_.machine().device, context_.machine().form};
+  }
+
+  json::value by_position(const DecoderWeights& weights) const {
+    return text_to_json(score_text(weights, long_text_), 0)["by_position"];
+  }
+
+  const StageContext& context_;
+  const EvalRecipe& recipe_;
+  TextBatches text_, long_text_;
+  TeacherStates teacher_;
+  std::vector<NeedleTask> tasks_;
+  int64_t bytes_ = 0;
+};
+
+json::array mixer_names(const ModelConfig& config) {
+  json::array names;
+  for (MixerType type : config.mixer_types) {
+    names.push_back(type == MixerType::kAttention ? "attn" : "lightning-attn");
+  }
+  return names;
+}
+
+}  // namespace
+
+json::object evaluate(const StageContext& context, const fs::path& student_directory) {
+  at::NoGradGuard no_grad;
+  if (context.recipe().eval.lengths.empty()) throw_error("eval.lengths is empty");
+  const Evaluation evaluation(context);
+  const DecoderWeights& teacher = context.teacher().weights;
+  json::object teacher_figures = evaluation.text(teacher, true);
+  teacher_figures["needle"] = evaluation.needles("teacher", teacher);
+  json::object out{{"training_length", context.training_length()}, {"teacher", teacher_figures}};
+  if (student_directory.empty()) return out;
+
+  const Model student = context.load(student_directory, ParameterStore::Use::kFrozen);
+  json::object figures = evaluation.text(student.weights, false);
+  figures["needle"] = evaluation.needles("student", student.weights);
+  figures["needle_unscaled"] = evaluation.needles("student, no logit scale",
+                                                  with_logit_scale(student.weights, LogitScale{}));
+  figures["mixer_types"] = mixer_names(student.config);
+  figures["attn_logits_scaling"] = model_config_to_json(student.config)["attn_logits_scaling"];
+  out["student"] = figures;
+  return out;
+}
+
+}  // namespace halo

@@ -1,0 +1,35 @@
+// The losses of the stages as the training loop takes them: each adds gradients to its store and
+// returns the figures of one micro-batch.
+#pragma once
+
+#include <functional>
+
+#include "halo/data/loader.h"
+#include "halo/model/decoder.h"
+#include "halo/stages/machine.h"
+
+namespace halo {
+
+Batch to_batch(const TrainBatch& batch, const Machine& machine);
+
+// What a micro-batch's loss counts. MSE and KL: every token; cross-entropy: those with a target.
+int64_t count_tokens(const TrainBatch& batch);
+int64_t count_targets(const TrainBatch& batch);
+
+using ForwardBackward = std::function<at::Tensor(const TrainBatch& batch, int64_t step_count)>;
+
+// Next-token cross-entropy of `weights` (stage 3, pretraining).
+ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine);
+
+// KL of the student from the teacher (stage 2).
+ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,
+                        const Machine& machine);
+
+// Mean over layers of the MSE between the student's mixer outputs and the teacher's on the
+// teacher's mixer inputs (stage 1, 1b). Returns [1 + layers]: the loss, then each layer's MSE.
+// Layers are independent: each is run back as soon as the teacher has passed it, and its memory
+// freed.
+ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
+                           const Machine& machine);
+
+}  // namespace halo

@@ -1,0 +1,91 @@
+#include "halo/stages/machine.h"
+
+#include <dlfcn.h>
+
+#include <chrono>
+#include <fstream>
+
+#include "ATen/ATen.h"
+#include "ATen/Parallel.h"
+#include "ATen/detail/CUDAHooksInterface.h"
+#include "halo/base/fields.h"
+
+namespace halo {
+namespace {
+
+// LibTorch's CUDA backend registers itself when its library is loaded; until then at:: knows the
+// CPU alone. So one program serves machines with and without a GPU.
+void load_cuda() {
+  if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL)) {
+    throw_error(
+        "run.device = 'cuda': LibTorch's CUDA library cannot be loaded ({}); put torch/lib of "
+        "a CUDA build of LibTorch 2.11 on LD_LIBRARY_PATH, or use run.device = 'cpu'",
+        dlerror());
+  }
+  if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() == 0) {
+    throw_error("run.device = 'cuda': no CUDA device is visible here; use run.device = 'cpu'");
+  }
+  at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+  // The default mode is reproducible: no TF32 in fp32 products, cuBLAS with a fixed workspace.
+  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+}
+
+std::string cpu_name() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
+  }
+  return "unknown CPU";
+}
+
+template <class T>
+T choice(const std::string& key, const std::string& value,
+         const std::vector<std::pair<std::string, T>>& known) {
+  std::vector<std::string> names;
+  for (const auto& [name, result] : known) {
+    if (name == value) return result;
+    names.push_back(name);
+  }
+  throw_error("{} = '{}' is unknown; did you mean '{}'?", key, value, nearest(value, names));
+}
+
+}  // namespace
+
+Machine open_machine(const RunRecipe& recipe) {
+  Machine m;
+  m.compute = choice<at::ScalarType>("run.compute", recipe.compute,
+                                     {{"float32", at::kFloat}, {"bfloat16", at::kBFloat16}});
+  m.form = choice<KernelForm>("run.kernels", recipe.kernels,
+                              {{"fast", KernelForm::kFast}, {"reference", KernelForm::kReference}});
+  const bool cuda = choice<bool>("run.device", recipe.device, {{"cpu", false}, {"cuda", true}});
+  if (recipe.threads > 0) at::set_num_threads(static_cast<int>(recipe.threads));
+  if (cuda) {
+    if (m.form == KernelForm::kReference) {
+      throw_error("run.kernels = 'reference' runs on the CPU only; set run.device = 'cpu'");
+    }
+    load_cuda();
+    m.device = at::Device(at::kCUDA, 0);
+    m.device_name = "cuda:0";
+  } else {
+    m.device_name = fmt::format("{}, {} threads", cpu_name(), at::get_num_threads());
+  }
+  return m;
+}
+
+double measure_sgemm_gflops(const Machine& machine) {
+  at::NoGradGuard no_grad;
+  const int64_t n = machine.device.is_cuda() ? 8192 : 1024;
+  const at::Tensor a = at::ones({n, n}, at::TensorOptions().device(machine.device));
+  at::Tensor c = a.mm(a);
+  double best = 0;
+  for (int repeat = 0; repeat < 7; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    at::mm_out(c, a, a);
+    c[0][0].item<float>();  // waits for the device
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    best = std::max(best, 2e-9 * double(n) * double(n) * double(n) / time.count());
+  }
+  return best;
+}
+
+}  // namespace halo

@@ -1,0 +1,25 @@
+// Where and how a command computes, from RunRecipe.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "halo/kernels/sequences.h"
+#include "halo/stages/recipe.h"
+
+namespace halo {
+
+struct Machine {
+  at::Device device = at::kCPU;
+  at::ScalarType compute = at::kFloat;
+  KernelForm form = KernelForm::kFast;
+  std::string device_name;  // "AMD EPYC ..., 2 threads", "NVIDIA H100 ..."
+};
+
+// Sets the thread count and, for "cuda", loads LibTorch's CUDA library. An Error where the device
+// is not there.
+Machine open_machine(const RunRecipe& recipe);
+
+// fp32 matrix product rate of this machine now, GFLOP/s: the best of a few 1024^3 products.
+double measure_sgemm_gflops(const Machine& machine);
+
+}  // namespace halo

@@ -1,0 +1,135 @@
+// The search of the logit scale (hypenet.md 2.4): needles beyond the training length first, loss on
+// long documents among those that find as many, then the largest a.
+#include <algorithm>
+#include <cmath>
+
+#include "ATen/ATen.h"
+#include "halo/base/progress.h"
+#include "halo/eval/needle.h"
+#include "halo/stages/stages.h"
+
+namespace halo {
+namespace {
+
+struct Candidate {
+  std::string name;  // "none", "constant 1.5", "500"
+  LogitScale scale;
+  bool eligible = false;  // only a ln(t + a) / ln(a) can be chosen; the others are shown beside
+  std::vector<NeedleItem> needles;
+  TextScores text;
+  Estimate accuracy, loss;
+};
+
+LogitScale log_position(double a) {
+  return {LogitScale::Kind::kLogPosition, 1, a};
+}
+
+std::vector<Candidate> make_candidates(const ScaleRecipe& recipe) {
+  std::vector<Candidate> out;
+  out.push_back({"none", {}, false, {}, {}, {}, {}});
+  out.push_back({"constant 1.5", {LogitScale::Kind::kConstant, 1.5, 0}, false, {}, {}, {}, {}});
+  for (double a : recipe.candidates) {
+    if (a < 2 || a != std::floor(a)) {
+      throw_error("scale.candidates: {} is not an integer above 1", a);
+    }
+    out.push_back({fmt::format("{:.0f}", a), log_position(a), true, {}, {}, {}, {}});
+  }
+  return out;
+}
+
+// Index of the chosen candidate.
+size_t choose(const std::vector<Candidate>& all) {
+  const Candidate* best = nullptr;
+  for (const Candidate& c : all) {
+    if (c.eligible && (!best || c.accuracy.mean > best->accuracy.mean)) best = &c;
+  }
+  const double error =
+      std::isfinite(best->accuracy.standard_error) ? best->accuracy.standard_error : 0;
+  size_t chosen = static_cast<size_t>(best - all.data());
+  for (size_t i = 0; i < all.size(); ++i) {
+    if (!all[i].eligible || all[i].accuracy.mean < best->accuracy.mean - error) continue;
+    const double loss = all[i].loss.mean, chosen_loss = all[chosen].loss.mean;
+    if (loss < chosen_loss || (loss == chosen_loss && all[i].scale.a > all[chosen].scale.a)) {
+      chosen = i;
+    }
+  }
+  return chosen;
+}
+
+json::object to_json(const Candidate& c, int64_t training_length) {
+  return {{"name", c.name},
+          {"needle", needles_to_json(c.needles)},
+          {"accuracy", number_or_null(c.accuracy.mean)},
+          {"accuracy_stderr", number_or_null(c.accuracy.standard_error)},
+          {"loss_beyond_training_length", number_or_null(c.loss.mean)},
+          {"loss_stderr", number_or_null(c.loss.standard_error)},
+          {"training_length", training_length}};
+}
+
+}  // namespace
+
+void run_scale(const StageContext& context, const fs::path& student, const fs::path& out) {
+  at::NoGradGuard no_grad;
+  const ScaleRecipe& recipe = context.recipe().scale;
+  Model model = context.load(student, ParameterStore::Use::kFrozen);
+  std::vector<Candidate> candidates = make_candidates(recipe);
+  if (recipe.candidates.empty() || recipe.lengths.empty()) {
+    throw_error("scale: candidates and lengths must not be empty");
+  }
+  const int64_t longest = *std::max_element(recipe.lengths.begin(), recipe.lengths.end());
+  const int64_t training_length = context.training_length();
+
+  NeedleArgs needle_args;
+  needle_args.lengths = recipe.lengths;
+  needle_args.haystacks = recipe.haystacks;
+  needle_args.depths = even_depths(recipe.questions);
+  needle_args.pool = NeedlePool::kSearch;
+  needle_args.seed = Random(context.seed(), "scale.needles").bits(0);
+  const std::vector<NeedleTask> tasks =
+      make_needles(context.needles(), context.held_out(), needle_args);
+  HeldOutArgs text_args;
+  text_args.part = TextPart::kSearch;
+  text_args.rows = TextRows::kStream;
+  text_args.row_length = std::min(longest, 4 * training_length);
+  text_args.max_tokens = recipe.documents * text_args.row_length;
+  const TextBatches text(held_out_text(context.held_out(), text_args), training_length,
+                         context.machine().device, context.machine().form);
+
+  Progress progress("scale", static_cast<int64_t>(candidates.size()));
+  for (size_t i = 0; i < candidates.size(); ++i) {
+    Candidate& c = candidates[i];
+    const DecoderWeights weights = with_logit_scale(model.weights, c.scale);
+    EngineOptions options;
+    options.form = context.machine().form;
+    Engine engine(std::make_shared<DecoderWeights>(weights), options);
+    c.needles = score_needles(engine, tasks);
+    c.text = score_text(weights, text);
+    c.accuracy = needle_accuracy(c.needles);
+    c.loss = mean_loss(c.text, training_length);
+    progress.update(static_cast<int64_t>(i) + 1, fmt::format("{}: needles {:.2f}, loss {:.3f}",
+                                                             c.name, c.accuracy.mean, c.loss.mean));
+  }
+  const size_t chosen = choose(candidates);
+  progress.finish(fmt::format("a = {}", candidates[chosen].name));
+
+  json::array curve;
+  for (const Candidate& c : candidates) curve.push_back(to_json(c, training_length));
+  const json::object scale_figures{{"chosen", candidates[chosen].name}, {"candidates", curve}};
+  write_json(out / "scale.json", scale_figures);
+  model.config.attn_logits_scaling = candidates[chosen].scale;
+  commit_directory(out / "step-0", [&](const fs::path& directory) {
+    context.save(directory, model.config, *model.store);
+  });
+  const auto at_longest = [&](const Candidate& c) {
+    return needle_accuracy(items_of_length(c.needles, longest)).mean;
+  };
+  finish_stage(
+      out, "scale",
+      {fmt::format("needle accuracy at {} tokens", longest), at_longest(candidates[chosen]),
+       context.recipe().gates.scale_needle, Gate::Kind::kAtLeast},
+      {{"chosen", candidates[chosen].name},
+       {"accuracy_unscaled", at_longest(candidates.front())},
+       {"tokens", 0}});
+}
+
+}  // namespace halo

@@ -1,0 +1,57 @@
+// Which layers keep attention, from scores alone (hypenet.md 2.3). No models here.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace halo {
+
+enum class SelectionRule { kJoint, kHalo, kKl, kRecall, kEven, kRandom };
+SelectionRule parse_selection_rule(const std::string& name);
+
+// floor(L / 4), at least 1.
+int64_t default_keep(int64_t num_layers);
+
+// HALO's score of each layer: min(50, (max R - R_i) / (max C - C_i + 1e-10)), R and C the recall
+// and commonsense scores of the model with layer i alone swapped.
+std::vector<double> halo_scores(const std::vector<double>& recall,
+                                const std::vector<double>& commonsense);
+
+// Indices of the k largest, ties to the lower index, ascending.
+std::vector<int64_t> top_layers(const std::vector<double>& scores, int64_t k);
+// The middles of k equal parts of the depth.
+std::vector<int64_t> even_layers(int64_t num_layers, int64_t k);
+std::vector<int64_t> random_layers(int64_t num_layers, int64_t k, uint64_t seed);
+// All sets of k of n layers, in lexicographic order, and their number.
+std::vector<std::vector<int64_t>> all_sets(int64_t n, int64_t k);
+double count_sets(int64_t n, int64_t k);
+
+// A set of kept layers as rule `joint` sees it.
+struct SetFigures {
+  double needle = 0;        // mean log-probability of an answer digit
+  double needle_error = 0;  // its standard error
+  double kl = 0;            // from the teacher, nats a token
+};
+// Index of the chosen set: among those whose needle figure is within one standard error (of the
+// best set's) of the best, the one with the smallest KL.
+size_t choose_set(const std::vector<SetFigures>& sets);
+
+// Searches sets of k of n layers: forward greedy (the layer whose addition choose_set prefers),
+// then one pass of exchanges of each kept layer for each other one. `score` is asked once a set at
+// most.
+std::vector<int64_t> search_sets(
+    int64_t n, int64_t k, const std::function<SetFigures(const std::vector<int64_t>&)>& score);
+
+// A table of task scores, a row a layer in any order: the column `layer`, then tasks. A row
+// `original` is ignored. Recall is the mean of the columns `recall`, commonsense of `commonsense`;
+// both empty: the first and the second half.
+struct SweepTable {
+  std::vector<double> recall, commonsense;  // by layer
+};
+SweepTable read_sweep(const std::filesystem::path& path, const std::vector<std::string>& recall,
+                      const std::vector<std::string>& commonsense);
+
+}  // namespace halo

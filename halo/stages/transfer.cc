@@ -1,0 +1,214 @@
+#include "halo/stages/transfer.h"
+
+#include <cmath>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/base/fields.h"
+#include "halo/base/random.h"
+
+namespace halo {
+namespace {
+
+// "model.layers.3.self_attn.k_proj.weight" -> layer 3, "k_proj.weight"; layer -1 outside mixers.
+struct MixerName {
+  int64_t layer = -1;
+  std::string tensor;
+};
+
+MixerName parse_mixer_name(const std::string& name) {
+  const std::string prefix = "model.layers.", part = ".self_attn.";
+  const size_t at = name.find(part);
+  if (name.rfind(prefix, 0) != 0 || at == std::string::npos) return {};
+  return {std::stoll(name.substr(prefix.size(), at - prefix.size())),
+          name.substr(at + part.size())};
+}
+
+// Repeats whole heads consecutively: student head h is teacher head h / (heads / teacher_heads).
+at::Tensor expand_heads(const at::Tensor& rows, int64_t teacher_heads, int64_t heads) {
+  if (teacher_heads == heads) return rows;
+  auto shape = rows.sizes().vec();
+  shape[0] = shape[0] / teacher_heads * heads;
+  return rows.unflatten(0, {teacher_heads, -1})
+      .repeat_interleave(heads / teacher_heads, 0)
+      .reshape(shape);
+}
+
+// What the teacher says a student's tensor is; undefined where it says nothing.
+at::Tensor determined(const Model& teacher, const ModelConfig& config, const std::string& name,
+                      TransferInit init) {
+  const MixerName mixer = parse_mixer_name(name);
+  const ParameterStore& store = *teacher.store;
+  if (mixer.layer < 0) return store.value(name).to(at::kFloat);
+  const bool lightning = config.mixer_types[mixer.layer] == MixerType::kLightning;
+  const std::string& t = mixer.tensor;
+  if (t == "o_gate.weight" || t.rfind("z_proj", 0) == 0 || t == "o_norm.weight") return {};
+  at::Tensor value = store.value(name).to(at::kFloat);
+  if (lightning && (t.rfind("k_proj", 0) == 0 || t.rfind("v_proj", 0) == 0)) {
+    return expand_heads(value, teacher.config.num_kv_heads, config.lightning_kv_heads);
+  }
+  // sigmoid(0) = 1/2 of a gate that starts at 0 is undone here, exactly in any binary type.
+  if (t == "o_proj.weight" && init != TransferInit::kPaper) return value * 2;
+  return value;
+}
+
+at::Tensor random_like(const at::Tensor& like, const Random& random, bool normal, double scale) {
+  at::Tensor out = at::empty(like.sizes(), at::kFloat);
+  float* data = out.data_ptr<float>();
+  for (int64_t i = 0; i < out.numel(); ++i) {
+    data[i] = static_cast<float>(scale * (normal ? random.normal(i) : 2 * random.uniform(i) - 1));
+  }
+  return out;
+}
+
+void start_free_tensor(at::Tensor value, const MixerName& name, const ModelConfig& config,
+                       const TransferArgs& args) {
+  if (name.tensor == "o_norm.weight") {
+    value.fill_(1);
+  } else if (args.init != TransferInit::kPaper || name.tensor == "z_proj.bias") {
+    value.zero_();
+  } else if (name.tensor == "z_proj.weight") {
+    const Random random(args.seed, "transfer.z_proj", name.layer);
+    value.copy_(random_like(value, random, false, 1 / std::sqrt(double(config.hidden_size))));
+  } else {
+    value.copy_(random_like(value, Random(args.seed, "transfer.o_gate", name.layer), true, 0.02));
+  }
+}
+
+// o_norm of every lightning layer = RMS of each channel of the teacher's attention output.
+void match_output_norms(const Model& teacher, const ModelConfig& config, ParameterStore& student,
+                        const std::vector<Batch>& batches) {
+  std::vector<at::Tensor> squares(config.num_layers);
+  int64_t tokens = 0;
+  for (const Batch& batch : batches) {
+    tokens += batch.tokens.size(0);
+    decode_visiting(
+        teacher.weights, batch, [&](int64_t layer, const at::Tensor& input, const at::Tensor&) {
+          const at::Tensor heads = mixer_heads(teacher.weights.layers[layer].mixer,
+                                               teacher.weights.eps, input, batch, layer);
+          const at::Tensor sum = heads.to(at::kDouble).square().sum(0);
+          squares[layer] = squares[layer].defined() ? squares[layer] + sum : sum;
+        });
+  }
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    const std::string name = fmt::format("model.layers.{}.self_attn.o_norm.weight", layer);
+    if (student.contains(name)) student.value(name).copy_((squares[layer] / double(tokens)).sqrt());
+  }
+}
+
+// o_proj of every lightning layer by least squares: heads [N, Hd] -> the teacher's output [N, D].
+void fit_output_projections(const Model& teacher, const ModelConfig& config,
+                            ParameterStore& student, const std::vector<Batch>& batches) {
+  struct Normal {
+    at::Tensor gram, cross;  // [Hd, Hd], [Hd, D] fp64
+  };
+  std::vector<Normal> normals(config.num_layers);
+  std::vector<Mixer> mixers;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    mixers.push_back(bind_mixer(config, layer, student));
+  }
+  for (const Batch& batch : batches) {
+    decode_visiting(
+        teacher.weights, batch, [&](int64_t layer, const at::Tensor& x, const at::Tensor& target) {
+          if (config.mixer_types[layer] != MixerType::kLightning) return;
+          const at::Tensor heads =
+              mixer_heads(mixers[layer], teacher.weights.eps, x, batch, layer).to(at::kDouble);
+          const at::Tensor gram = heads.t().mm(heads), cross = heads.t().mm(target.to(at::kDouble));
+          Normal& n = normals[layer];
+          n = n.gram.defined() ? Normal{n.gram + gram, n.cross + cross} : Normal{gram, cross};
+        });
+  }
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (!normals[layer].gram.defined()) continue;
+    at::Tensor gram = normals[layer].gram.cpu();
+    // A ridge of 1e-6 of the mean power keeps unused directions at zero instead of at noise.
+    gram.diagonal().add_(1e-6 * gram.diagonal().mean().item<double>());
+    const at::Tensor solution = at::linalg_solve(gram, normals[layer].cross.cpu());
+    student.value(fmt::format("model.layers.{}.self_attn.o_proj.weight", layer))
+        .copy_(solution.t());
+  }
+}
+
+}  // namespace
+
+TransferInit parse_transfer_init(const std::string& name) {
+  if (name == "match") return TransferInit::kMatch;
+  if (name == "lsq") return TransferInit::kLsq;
+  if (name == "identity") return TransferInit::kIdentity;
+  if (name == "paper") return TransferInit::kPaper;
+  throw_error("transfer.init = '{}' is unknown; did you mean '{}'?", name,
+              nearest(name, {"match", "lsq", "identity", "paper"}));
+}
+
+ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers) {
+  if (teacher.is_hypenet && !teacher.attention_layers().empty() &&
+      static_cast<int64_t>(teacher.attention_layers().size()) != teacher.num_layers) {
+    throw_error("the teacher has lightning layers already; HALO starts from a Transformer");
+  }
+  if (!teacher.attn_use_rope || teacher.attn_use_output_gate) {
+    throw_error("the teacher's attention must use RoPE and no output gate");
+  }
+  if (!teacher.attn_use_qk_norm) {
+    throw_error(
+        "the teacher has no QK-norm (q_norm, k_norm); only Qwen3-like teachers are supported");
+  }
+  HALO_CHECK(static_cast<int64_t>(mixers.size()) == teacher.num_layers,
+             "student_config: {} mixers for {} layers", mixers.size(), teacher.num_layers);
+  ModelConfig c = teacher;
+  c.is_hypenet = true;
+  c.mixer_types = std::move(mixers);
+  c.attn_use_rope = false;
+  c.attn_use_output_gate = true;
+  c.attn_logits_scaling = {};
+  c.lightning_heads = c.lightning_kv_heads = teacher.num_heads;
+  c.lightning_head_dim = teacher.head_dim;
+  c.lightning_scale = LightningScale::kInverseSqrtD;
+  c.lightning_use_rope = c.lightning_use_qk_norm = true;
+  c.lightning_use_output_norm = c.lightning_use_output_gate = true;
+  c.expand_kv_proj = true;
+  c.max_position_embeddings = 1048576;
+  return c;
+}
+
+void transfer(const Model& teacher, const ModelConfig& config, ParameterStore& student,
+              const TransferArgs& args) {
+  at::NoGradGuard no_grad;
+  for (const ParameterSpec& spec : student.specs()) {
+    at::Tensor value = student.value(spec.name);
+    const at::Tensor known = determined(teacher, config, spec.name, args.init);
+    if (known.defined()) {
+      value.copy_(known);
+    } else {
+      start_free_tensor(value, parse_mixer_name(spec.name), config, args);
+    }
+  }
+  if (args.init == TransferInit::kMatch || args.init == TransferInit::kLsq) {
+    HALO_CHECK(!args.calibration.empty(), "transfer: this start needs calibration tokens");
+    match_output_norms(teacher, config, student, args.calibration);
+  }
+  student.refresh_compute();
+  if (args.init == TransferInit::kLsq) {
+    fit_output_projections(teacher, config, student, args.calibration);
+    student.refresh_compute();
+  }
+}
+
+double transfer_error(const Model& teacher, const ModelConfig& config,
+                      const ParameterStore& student, TransferInit init) {
+  at::NoGradGuard no_grad;
+  double worst = 0;
+  for (const ParameterSpec& spec : student.specs()) {
+    const at::Tensor known = determined(teacher, config, spec.name, init);
+    if (!known.defined()) continue;
+    const MixerName mixer = parse_mixer_name(spec.name);
+    if (init == TransferInit::kLsq && mixer.tensor == "o_proj.weight" &&
+        config.mixer_types[mixer.layer] == MixerType::kLightning) {
+      continue;
+    }
+    const at::Tensor value = student.value(spec.name).to(at::kFloat);
+    worst = std::max(worst, (value - known).abs().max().item<double>());
+  }
+  return worst;
+}
+
+}  // namespace halo

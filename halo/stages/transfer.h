@@ -1,0 +1,41 @@
+// Stage 0: the student starts from the teacher's weights (hypenet.md 2.1).
+#pragma once
+
+#include <vector>
+
+#include "halo/model/decoder.h"
+
+namespace halo {
+
+// How what the teacher does not determine starts.
+enum class TransferInit {
+  kMatch,     // lightning: z_proj 0, o_proj x 2, o_norm = RMS of the teacher's attention output
+  kLsq,       // match, then o_proj by least squares on the teacher's mixer output
+  kIdentity,  // z_proj 0, o_proj x 2, o_norm 1
+  kPaper,     // z_proj uniform +-1/sqrt(D), o_gate normal 0.02
+};
+// Kept attention layers: o_gate 0 and o_proj x 2 but for kPaper.
+
+TransferInit parse_transfer_init(const std::string& name);
+
+// The HypeNet configuration of a student of this teacher with these mixers. An Error where the
+// teacher has a feature the method does not cover yet.
+ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers);
+
+struct TransferArgs {
+  TransferInit init = TransferInit::kMatch;
+  uint64_t seed = 0;
+  std::vector<Batch> calibration;  // kMatch: 4,096 tokens; kLsq: 65,536
+};
+
+// Fills student.store (all parameters of the student, or only its mixers) from the teacher.
+void transfer(const Model& teacher, const ModelConfig& config, ParameterStore& student,
+              const TransferArgs& args);
+
+// The largest absolute difference between a student's tensors and what the teacher determines of
+// them (o_proj up to its factor 2; lsq's o_proj, norms and gates of the mixers aside): the gate of
+// this stage. 0 after transfer; not 0 for weights that come from elsewhere.
+double transfer_error(const Model& teacher, const ModelConfig& config,
+                      const ParameterStore& student, TransferInit init);
+
+}  // namespace halo

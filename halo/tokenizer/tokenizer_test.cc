@@ -1,0 +1,287 @@
+#include "halo/tokenizer/tokenizer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "halo/base/check.h"
+#include "halo/base/json.h"
+
+namespace halo {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Ids = std::vector<int64_t>;
+
+constexpr const char* kReplaced = "\xEF\xBF\xBD";  // U+FFFD
+
+// Ids 0..255 are the bytes.
+json::value small_json() {
+  static const std::string text =
+      train_bpe({"the theme of the thesis then, more words", "aaaa", "aaaa", "aaaa", "aaaa"}, 272,
+                {"<|endoftext|>", "<|end|>"});
+  return parse_json(text, "small");
+}
+
+Tokenizer make(const json::value& value) {
+  return Tokenizer(json::serialize(value), "t.json");
+}
+Tokenizer small() {
+  return make(small_json());
+}
+
+std::string repeat(const std::string& unit, size_t bytes) {
+  std::string out;
+  while (out.size() < bytes) out += unit;
+  return out;
+}
+
+std::string round_trip(const Tokenizer& tokenizer, const std::string& text) {
+  return tokenizer.decode(tokenizer.encode(text));
+}
+
+TEST(Tokenizer, MergesByRankThenFromTheLeft) {
+  json::value value = small_json();
+  json::object& model = value.at("model").as_object();
+  model["vocab"].as_object()["ab"] = 300;
+  model["vocab"].as_object()["bc"] = 301;
+  model["vocab"].as_object()["aa"] = 302;
+  model["vocab"].as_object()["aaaa"] = 303;
+  model["merges"] = {"b c", json::array{"a", "b"}, "a a", "aa aa"};  // both forms
+  for (const char* token : {"ab", "bc", "aa", "aaaa"})
+    ASSERT_TRUE(make(value).token_id(token)) << token;
+  const Tokenizer tokenizer = make(value);
+  EXPECT_THAT(tokenizer.encode("abc"), ElementsAre('a', 301));
+  EXPECT_THAT(tokenizer.encode("abab"), ElementsAre(300, 300));
+  EXPECT_THAT(tokenizer.encode("aaaaaaa"), ElementsAre(303, 302, 'a'));
+  EXPECT_THAT(tokenizer.encode("aaab"), ElementsAre(302, 300));
+}
+
+TEST(Tokenizer, IgnoreMergesTakesWholePiecesFirst) {
+  json::value value = small_json();
+  json::object& model = value.at("model").as_object();
+  model["vocab"].as_object()["xyz"] = 300;
+  EXPECT_THAT(make(value).encode("xyz"), ElementsAre('x', 'y', 'z'));
+  model["ignore_merges"] = true;
+  EXPECT_THAT(make(value).encode("xyz xyz"), ElementsAre(300, ' ', 'x', 'y', 'z'));
+}
+
+TEST(Tokenizer, AddedTokensLeftmostThenLongest) {
+  const Tokenizer tokenizer = small();
+  const int64_t document_end = *tokenizer.token_id("<|endoftext|>");
+  const int64_t end = *tokenizer.token_id("<|end|>");
+  EXPECT_EQ(document_end, 270);
+  EXPECT_EQ(end, 271);
+  EXPECT_EQ(tokenizer.vocab_size(), 272);
+  EXPECT_TRUE(tokenizer.is_special(end));
+  EXPECT_FALSE(tokenizer.is_special('a'));
+  EXPECT_THAT(tokenizer.encode("x<|endoftext|><|end|>x<|end"),
+              ElementsAre('x', document_end, end, 'x', '<', '|', 'e', 'n', 'd'));
+  EXPECT_EQ(tokenizer.decode(Ids{'x', end, 'y'}), "x<|end|>y");
+  EXPECT_EQ(tokenizer.decode(Ids{'x', end, 'y'}, true), "xy");
+
+  json::value value = small_json();
+  value.at("added_tokens").as_array()[1].as_object()["content"] = "<|endoftext|>xyz";
+  EXPECT_THAT(make(value).encode("<|endoftext|>xy<|endoftext|>xyz"),
+              ElementsAre(document_end, 'x', 'y', end));
+}
+
+TEST(Tokenizer, NormalizedAddedTokensAreFoundAfterNfc) {
+  json::value value = small_json();
+  json::object& token = value.at("added_tokens").as_array()[1].as_object();
+  token["content"] = "\u00E9!";
+  EXPECT_EQ(make(value).encode("e\u0301!").size(), 3);
+  token["normalized"] = true;
+  EXPECT_THAT(make(value).encode("e\u0301!"), ElementsAre(271));
+}
+
+TEST(Tokenizer, TextComesBackInFormC) {
+  const Tokenizer tokenizer = small();
+  const std::pair<std::string, std::string> cases[] = {
+      {"", ""},
+      {"plain, the ~ text", "plain, the ~ text"},
+      {"e\u0301 \u00E9", "\u00E9 \u00E9"},
+      {"q\u0307\u0323", "q\u0323\u0307"},  // marks in order of class
+      {"\u1100\u1161\u11A8", "\uAC01"},    // jamo
+      {"\uAC00\u11A7", "\uAC00\u11A7"},    // no final jamo
+      {"\u0958", "\u0915\u093C"},          // excluded from composition
+      {"\u212B\u2126", "\u00C5\u03A9"},    // singletons
+      {"x\u0338 >\u0338", "x\u0338 \u226F"},
+  };
+  for (const auto& [text, expected] : cases) EXPECT_EQ(round_trip(tokenizer, text), expected);
+}
+
+TEST(Tokenizer, BytesThatAreNoUtf8) {
+  const std::string r = kReplaced;
+  const std::pair<std::string, std::string> cases[] = {
+      {"a\xF0\x90\x80World", "a" + r + "World"},
+      {"\xC0\x80", r + r},
+      {"\xED\xA0\x80", r + r + r},
+      {"\xF4\x90\x80\x80", r + r + r + r},
+      {"\xE0\x80\x80", r + r + r},
+      {"\xE2\x82", r},
+      {"\xF0\x9F\x98", r},
+      {"\xC3(", r + "("},
+      {"\xF5\xFF", r + r},
+      {"\xE2\x82\xE2\x82\xAC", r + "\u20AC"},
+  };
+  const Tokenizer tokenizer = small();
+  for (const auto& [bytes, expected] : cases) {
+    EXPECT_EQ(round_trip(tokenizer, bytes), expected);
+    Ids ids;
+    StreamDecoder stream(tokenizer);
+    std::string streamed;
+    for (const unsigned char byte : bytes) {
+      ids.push_back(byte);
+      streamed += stream.push(byte);
+    }
+    EXPECT_EQ(tokenizer.decode(ids), expected);
+    EXPECT_EQ(streamed + stream.finish(), expected);
+  }
+}
+
+TEST(Tokenizer, UnknownIdsAreDropped) {
+  const Tokenizer tokenizer = small();
+  EXPECT_EQ(tokenizer.decode(Ids{'a', -1, 5000, 'b'}), "ab");
+  EXPECT_EQ(tokenizer.token_bytes(5000), "");
+  EXPECT_EQ(tokenizer.token_bytes(0xE9), "\xE9");
+  EXPECT_EQ(tokenizer.token_bytes(*tokenizer.token_id("\u0120the")), " the");
+}
+
+TEST(Tokenizer, BytesWithoutTokenAreDropped) {
+  json::value value = small_json();
+  json::object& model = value.at("model").as_object();
+  model["merges"] = json::array{};
+  model["vocab"].as_object().erase("y");
+  EXPECT_THAT(make(value).encode("xyz"), ElementsAre('x', 'z'));
+}
+
+TEST(Tokenizer, DocumentEnd) {
+  const Tokenizer tokenizer = small();
+  EXPECT_EQ(tokenizer.document_end(), 270);
+  EXPECT_EQ(tokenizer.document_end("<|end|>"), 271);
+  EXPECT_THROW(tokenizer.document_end("<eos>"), Error);
+  json::value value = small_json();
+  value.at("added_tokens").as_array().clear();
+  EXPECT_THROW(make(value).document_end(), Error);
+}
+
+TEST(StreamDecoder, HoldsBackUnfinishedCharacters) {
+  const Tokenizer tokenizer = small();
+  StreamDecoder stream(tokenizer);
+  EXPECT_EQ(stream.push('a'), "a");
+  EXPECT_EQ(stream.push(0xE2), "");
+  EXPECT_EQ(stream.push(0x82), "");
+  EXPECT_EQ(stream.push(270), "");  // special: skipped
+  EXPECT_EQ(stream.push(0xAC), "\u20AC");
+  EXPECT_EQ(stream.push(0xE2), "");
+  EXPECT_EQ(stream.push('b'), std::string(kReplaced) + "b");
+  EXPECT_EQ(stream.push(0xF0), "");
+  EXPECT_EQ(stream.finish(), kReplaced);
+  EXPECT_EQ(stream.finish(), "");
+  StreamDecoder with_special(tokenizer, false);
+  EXPECT_EQ(with_special.push(270), "<|endoftext|>");
+}
+
+// Quadratic merging or sorting of marks would need hours.
+TEST(Tokenizer, LongPiecesTakeNearLinearTime) {
+  constexpr size_t kBytes = size_t{1} << 20;
+  const Tokenizer tokenizer = small();
+  ASSERT_TRUE(tokenizer.token_id("aaaa"));
+  ASSERT_FALSE(tokenizer.token_id("aaaaa"));
+  EXPECT_EQ(tokenizer.encode(repeat("a", kBytes)).size(), kBytes / 4);
+  EXPECT_EQ(tokenizer.encode(repeat("7", kBytes)).size(), kBytes);
+  EXPECT_EQ(tokenizer.encode(std::string(kBytes, '\xFF')).size(), 3 * kBytes);
+  EXPECT_EQ(tokenizer.encode(repeat("<|end", kBytes)).size(), repeat("<|end", kBytes).size());
+  const std::string marks = repeat("\u0301\u0323", kBytes);
+  EXPECT_EQ(round_trip(tokenizer, marks),
+            repeat("\u0323", kBytes / 2) + repeat("\u0301", kBytes / 2));
+}
+
+TEST(Tokenizer, EncodesFromManyThreads) {
+  const Tokenizer tokenizer = small();
+  std::string text;
+  for (int i = 0; i < 20'000; ++i)
+    text += " the" + std::to_string(i) + "me" + std::string(i % 7, 'a');
+  const Ids expected = small().encode(text);
+  std::vector<Ids> results(4);
+  {
+    std::vector<std::jthread> threads;
+    for (Ids& result : results) threads.emplace_back([&] { result = tokenizer.encode(text); });
+  }
+  for (const Ids& result : results) EXPECT_EQ(result, expected);
+}
+
+struct Refusal {
+  const char* pointer;  // JSON pointer of what is replaced
+  json::value value;
+  const char* says;
+};
+
+TEST(Tokenizer, RefusesByNameWhatItDoesNotKnow) {
+  const Refusal refusals[] = {
+      {"/model/type", "Unigram", "Unigram"},
+      {"/model/dropout", 0.1, "dropout"},
+      {"/model/unk_token", "<unk>", "unk_token"},
+      {"/model/continuing_subword_prefix", "##", "continuing_subword_prefix"},
+      {"/model/end_of_word_suffix", "</w>", "end_of_word_suffix"},
+      {"/model/byte_fallback", true, "byte_fallback"},
+      {"/model/vocab", json::array{}, "vocab"},
+      {"/model/vocab/a", -1, "'a' has id -1"},
+      {"/model/vocab/a", 1 << 30, "'a' has id"},
+      {"/model/vocab/a", 98, "two tokens have id 98"},
+      {"/model/merges/0", "t h e", "merge 0"},
+      {"/model/merges/0", json::array{"t"}, "merge 0"},
+      {"/model/merges/0", "t q", "'tq'"},
+      {"/normalizer/type", "NFKC", "NFKC"},
+      {"/pre_tokenizer/type", "Metaspace", "Metaspace"},
+      {"/pre_tokenizer/pretokenizers/0/type", "Digits", "[Digits, ByteLevel]"},
+      {"/pre_tokenizer/pretokenizers/0/pattern/Regex", "\\p{N}{1,3}", "{1,3}"},
+      {"/pre_tokenizer/pretokenizers/0/behavior", "Removed", "behavior"},
+      {"/pre_tokenizer/pretokenizers/0/invert", true, "invert"},
+      {"/pre_tokenizer/pretokenizers/1/use_regex", true, "use_regex"},
+      {"/pre_tokenizer/pretokenizers/1/add_prefix_space", true, "add_prefix_space"},
+      {"/post_processor", json::object{{"type", "TemplateProcessing"}}, "TemplateProcessing"},
+      {"/decoder/type", "Metaspace", "Metaspace"},
+      {"/decoder", nullptr, "decoder"},
+      {"/added_tokens/0/lstrip", true, "lstrip"},
+      {"/added_tokens/0/rstrip", true, "rstrip"},
+      {"/added_tokens/0/single_word", true, "single_word"},
+      {"/added_tokens/0/content", "", "no content"},
+      {"/added_tokens/0/content", "<|end|>", "twice"},
+      {"/added_tokens/0/id", 97, "97"},
+      {"/added_tokens/0/id", nullptr, "id"},
+  };
+  for (const Refusal& refusal : refusals) {
+    json::value value = small_json();
+    json::error_code error;
+    json::value* place = value.find_pointer(refusal.pointer, error);
+    ASSERT_TRUE(place) << refusal.pointer;
+    *place = refusal.value;
+    try {
+      make(value);
+      ADD_FAILURE() << refusal.pointer << " was accepted";
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), HasSubstr("t.json")) << refusal.pointer;
+      EXPECT_THAT(e.what(), HasSubstr(refusal.says)) << refusal.pointer;
+    }
+  }
+  EXPECT_THROW(Tokenizer("{", "t.json"), ParseError);
+  EXPECT_THROW(Tokenizer("[]", "t.json"), Error);
+}
+
+TEST(Tokenizer, AcceptsWhatChangesNoIds) {
+  json::value value = small_json();
+  value.as_object()["normalizer"] = nullptr;
+  value.as_object()["post_processor"] = {{"type", "ByteLevel"}, {"trim_offsets", false}};
+  value.at("model").as_object()["continuing_subword_prefix"] = "";
+  EXPECT_EQ(round_trip(make(value), "e\u0301"), "e\u0301");
+}
+
+}  // namespace
+}  // namespace halo

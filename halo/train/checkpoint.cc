@@ -1,0 +1,312 @@
+// Checkpoints: written beside, synced, renamed, read back; the order of the steps is the point.
+#include "halo/train/checkpoint.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/base/files.h"
+
+namespace halo {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr int64_t kFormat = 1;
+constexpr uint64_t kSideFileBytes = uint64_t{32} << 20;  // tokenizer, configuration, headers
+const char* const kManifest = "state/manifest.json";
+
+struct Arena {
+  const char* file;
+  at::Tensor& (ParameterStore::*tensor)();
+};
+constexpr Arena kArenas[] = {
+    {"state/masters.safetensors", &ParameterStore::master},
+    {"state/moment1.safetensors", &ParameterStore::moment1},
+    {"state/moment2.safetensors", &ParameterStore::moment2},
+};
+
+void check(const std::error_code& error, const char* what, const fs::path& path) {
+  if (error) throw_error("{}: cannot {}: {}", path.string(), what, error.message());
+}
+
+void remove_folder(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  check(error, "remove", path);
+}
+
+void move_folder(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  fs::rename(from, to, error);
+  check(error, "rename", from);
+}
+
+void sync_file(const fs::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const bool good = fd >= 0 && ::fsync(fd) == 0;
+  const int reason = errno;
+  if (fd >= 0) ::close(fd);
+  if (!good) throw_error("{}: cannot sync: {}", path.string(), std::strerror(reason));
+}
+
+// "step-120" -> 120
+std::optional<int64_t> parse_step(const std::string& name) {
+  if (!name.starts_with("step-")) return std::nullopt;
+  int64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [stop, error] = std::from_chars(name.data() + 5, end, step);
+  if (error != std::errc() || stop != end || step < 0) return std::nullopt;
+  return step;
+}
+
+void write_arena(const fs::path& path, ParameterStore& store, const at::Tensor& arena) {
+  const at::Tensor host = arena.to(at::kCPU);
+  std::vector<TensorView> views;
+  for (const ParameterSpec& spec : store.specs()) {
+    views.push_back(to_view(spec.name, store.view(host, spec.name)));
+  }
+  write_safetensors(path, views);
+}
+
+void load_arena(const fs::path& path, ParameterStore& store, const at::Tensor& arena) {
+  const SafetensorsFile file(path);
+  if (file.tensors().size() != store.specs().size()) {
+    throw_error("{}: has {} tensors, this model trains {}", path.string(), file.tensors().size(),
+                store.specs().size());
+  }
+  for (const ParameterSpec& spec : store.specs()) {
+    const TensorView& tensor = file.get(spec.name);
+    if (tensor.shape != spec.shape || tensor.dtype != DType::kF32) {
+      throw_error("{}: tensor '{}' is {} [{}], expected F32 [{}]", path.string(), spec.name,
+                  dtype_name(tensor.dtype), fmt::join(tensor.shape, ", "),
+                  fmt::join(spec.shape, ", "));
+    }
+    const at::Tensor source =
+        at::from_blob(const_cast<std::byte*>(tensor.bytes.data()), tensor.shape, at::kFloat);
+    store.view(arena, spec.name).copy_(source);
+  }
+}
+
+// Syncs every file and folder under `folder` and describes the files, in name order.
+json::array sync_and_list(const fs::path& folder) {
+  std::vector<fs::path> paths;
+  for (const auto& entry : fs::recursive_directory_iterator(folder)) {
+    if (entry.is_directory()) {
+      sync_directory(entry.path());
+    } else {
+      paths.push_back(entry.path());
+    }
+  }
+  std::sort(paths.begin(), paths.end());
+  json::array files;
+  for (const fs::path& path : paths) {
+    sync_file(path);
+    files.push_back({{"path", fs::relative(path, folder).string()},
+                     {"size", static_cast<int64_t>(fs::file_size(path))},
+                     {"hash", hash_file(path)}});
+  }
+  return files;
+}
+
+json::object to_json(const TrainState& state, json::array files) {
+  const std::string recipe = json::serialize(state.recipe);
+  return {{"format", kFormat},
+          {"stage", state.stage},
+          {"step", state.step},
+          {"tokens", state.tokens},
+          {"seed", fmt::format("{}", state.seed)},
+          {"data", state.data_id},
+          {"recipe", state.recipe},
+          {"recipe_hash", hash_hex(std::as_bytes(std::span(recipe)))},
+          {"threads", state.threads},
+          {"ranks", 1},
+          {"device", state.device},
+          {"kernels", state.kernels},
+          {"version", HALO_VERSION},
+          {"files", std::move(files)}};
+}
+
+TrainState from_json(const json::object& object, const std::string& file) {
+  if (const auto format = json_get<int64_t>(object, "format", file); format != kFormat) {
+    throw_error("{}: format {}, this program reads {}", file, format, kFormat);
+  }
+  TrainState state;
+  state.stage = json_get<std::string>(object, "stage", file);
+  state.step = json_get<int64_t>(object, "step", file);
+  state.tokens = json_get<int64_t>(object, "tokens", file);
+  state.seed = std::strtoull(json_get<std::string>(object, "seed", file).c_str(), nullptr, 10);
+  state.data_id = json_get<std::string>(object, "data", file);
+  state.recipe = json_get<json::object>(object, "recipe", file);
+  state.threads = json_get<int64_t>(object, "threads", file);
+  state.device = json_get<std::string>(object, "device", file);
+  state.kernels = json_get<std::string>(object, "kernels", file);
+  return state;
+}
+
+}  // namespace
+
+Checkpoints::Checkpoints(fs::path directory, int64_t keep)
+    : directory_(std::move(directory)), keep_(keep) {
+  HALO_CHECK(keep >= 2, "checkpoints: keep {} is fewer than 2", keep);
+  std::error_code error;
+  fs::create_directories(directory_, error);
+  check(error, "create the folder", directory_);
+}
+
+fs::path Checkpoints::path(int64_t step) const {
+  return directory_ / fmt::format("step-{}", step);
+}
+
+void Checkpoints::clean() const {
+  std::vector<fs::path> leftovers;
+  for (const auto& entry : fs::directory_iterator(directory_)) {
+    if (entry.path().extension() == ".tmp") leftovers.push_back(entry.path());
+  }
+  for (const fs::path& path : leftovers) remove_folder(path);
+}
+
+std::vector<int64_t> Checkpoints::steps() const {
+  std::vector<int64_t> steps;
+  for (const auto& entry : fs::directory_iterator(directory_)) {
+    const auto step = parse_step(entry.path().filename().string());
+    if (step && entry.is_directory()) steps.push_back(*step);
+  }
+  std::sort(steps.rbegin(), steps.rend());
+  return steps;
+}
+
+TrainState Checkpoints::verify(int64_t step, bool hashes) const {
+  const fs::path manifest = path(step) / kManifest;
+  if (!fs::exists(manifest)) throw_error("{}: has no {}", path(step).string(), kManifest);
+  const json::value value = read_json(manifest);
+  const std::string file = manifest.string();
+  if (!value.is_object()) throw_error("{}: not a JSON object", file);
+  TrainState state = from_json(value.as_object(), file);
+  if (state.step != step) throw_error("{}: is of step {}, not {}", file, state.step, step);
+  for (const json::value& entry : json_get<json::array>(value.as_object(), "files", file)) {
+    if (!entry.is_object()) throw_error("{}: 'files' holds something else than objects", file);
+    const json::object& about = entry.as_object();
+    const fs::path path = this->path(step) / json_get<std::string>(about, "path", file);
+    const auto expected = json_get<int64_t>(about, "size", file);
+    std::error_code error;
+    const auto size = fs::file_size(path, error);
+    check(error, "read", path);
+    if (static_cast<int64_t>(size) != expected) {
+      throw_error("{}: has {} bytes, the manifest says {}", path.string(), size, expected);
+    }
+    if (hashes && hash_file(path) != json_get<std::string>(about, "hash", file)) {
+      throw_error("{}: is damaged, its hash is not the manifest's", path.string());
+    }
+  }
+  return state;
+}
+
+std::optional<TrainState> Checkpoints::load_newest(
+    ParameterStore& store, const std::function<void(const std::string&)>& warn) const {
+  std::vector<int64_t> damaged;
+  std::string reason;
+  for (int64_t step : steps()) {
+    TrainState state;
+    try {
+      state = verify(step, /*hashes=*/true);
+    } catch (const Error& error) {
+      if (damaged.empty()) reason = error.what();
+      warn(fmt::format("checkpoint passed over: {}", error.what()));
+      damaged.push_back(step);
+      continue;
+    }
+    load(step, store);
+    // Out of the way of the checkpoints that will be written at these steps again.
+    for (int64_t bad : damaged) {
+      const fs::path aside = path(bad).string() + ".damaged";
+      remove_folder(aside);
+      move_folder(path(bad), aside);
+    }
+    return state;
+  }
+  if (damaged.empty()) return std::nullopt;
+  throw_error("{}: no checkpoint in it is whole ({}); remove the folder to start again",
+              directory_.string(), reason);
+}
+
+void Checkpoints::load(int64_t step, ParameterStore& store) const {
+  at::NoGradGuard no_grad;
+  for (const Arena& arena : kArenas) {
+    load_arena(path(step) / arena.file, store, (store.*arena.tensor)());
+  }
+  store.refresh_compute();
+}
+
+void Checkpoints::save(const TrainState& state, ParameterStore& store,
+                       const WriteModel& write_model) const {
+  require_space(directory_, checkpoint_bytes(store));
+  const fs::path final = path(state.step), folder = final.string() + ".tmp";
+  remove_folder(folder);
+  try {
+    write(folder, state, store, write_model);
+    crash_point("checkpoint.before_rename");
+    move_folder(folder, final);
+  } catch (...) {
+    std::error_code ignored;  // the first failure is the one to report
+    fs::remove_all(folder, ignored);
+    throw;
+  }
+  sync_directory(directory_);
+  verify(state.step, /*hashes=*/true);
+  crash_point("checkpoint.before_cleanup");
+  remove_old();
+}
+
+void Checkpoints::write(const fs::path& folder, const TrainState& state, ParameterStore& store,
+                        const WriteModel& write_model) const {
+  std::error_code error;
+  fs::create_directories(folder / "state", error);
+  check(error, "create the folder", folder);
+  write_model(folder);
+  crash_point("checkpoint.after_weights");
+  for (const Arena& arena : kArenas) {
+    write_arena(folder / arena.file, store, (store.*arena.tensor)());
+  }
+  crash_point("checkpoint.after_state");
+  json::array files = sync_and_list(folder);
+  crash_point("checkpoint.before_manifest");
+  write_json(folder / kManifest, to_json(state, std::move(files)));
+  sync_directory(folder);
+}
+
+void Checkpoints::remove_old() const {
+  const std::vector<int64_t> all = steps();
+  for (size_t i = keep_; i < all.size(); ++i) {
+    // Renamed first, so that one that is half gone is never taken for a checkpoint.
+    const fs::path going = path(all[i]).string() + ".tmp";
+    move_folder(path(all[i]), going);
+    fs::remove(going / kManifest);
+    crash_point("checkpoint.mid_cleanup");
+    remove_folder(going);
+  }
+}
+
+uint64_t checkpoint_bytes(ParameterStore& store) {
+  uint64_t bytes = kSideFileBytes + store.compute().nbytes();
+  for (const Arena& arena : kArenas) bytes += (store.*arena.tensor)().nbytes();
+  return bytes;
+}
+
+void require_space(const fs::path& directory, uint64_t bytes) {
+  std::error_code error;
+  const fs::space_info space = fs::space(directory, error);
+  check(error, "ask for the free space", directory);
+  if (space.available < bytes) {
+    throw_error("{}: a checkpoint needs {:.3f} GB, the disk has {:.3f} GB free", directory.string(),
+                bytes / 1e9, space.available / 1e9);
+  }
+}
+
+}  // namespace halo

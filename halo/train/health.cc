@@ -1,0 +1,74 @@
+// Divergence rules over the history of a run.
+#include "halo/train/health.h"
+
+#include <algorithm>
+#include <span>
+
+#include "halo/base/check.h"
+
+namespace halo {
+namespace {
+
+constexpr size_t kNormWindow = 20, kShortNormWindow = 5;
+constexpr size_t kStart = 20, kLossWindow = 200;
+constexpr double kLossFactor = 3;
+
+double median(std::span<const double> values) {
+  if (values.empty()) return 0;
+  std::vector<double> copy(values.begin(), values.end());
+  const auto middle = copy.begin() + copy.size() / 2;
+  std::nth_element(copy.begin(), middle, copy.end());
+  return *middle;
+}
+
+std::span<const double> last(const std::vector<double>& values, size_t n) {
+  return std::span(values).last(std::min(n, values.size()));
+}
+
+}  // namespace
+
+void Health::add(double loss, double grad_norm, bool skipped) {
+  if (skipped) {
+    skipped_ += 1;
+    in_a_row_ += 1;
+    return;
+  }
+  in_a_row_ = 0;
+  losses_.push_back(loss);
+  norms_.push_back(grad_norm);
+}
+
+double Health::norm_growth(size_t window) const {
+  if (norms_.size() < window + kStart) return 0;
+  const double before = median(std::span(norms_).first(norms_.size() - window));
+  return before > 0 ? median(last(norms_, window)) / before : 0;
+}
+
+std::optional<std::string> Health::diverged() const {
+  if (factor_ == 0) return std::nullopt;
+  if (const double growth = norm_growth(kNormWindow); growth > factor_) {
+    return fmt::format("the gradient norm of the last {} updates is {:.0f} times what it was",
+                       kNormWindow, growth);
+  }
+  if (losses_.size() < kStart + kLossWindow) return std::nullopt;
+  const double start = first_loss(), now = median(last(losses_, kLossWindow));
+  if (now > kLossFactor * start && start > 0) {
+    return fmt::format("the loss of the last {} updates is {:.4g}, it began at {:.4g}", kLossWindow,
+                       now, start);
+  }
+  return std::nullopt;
+}
+
+bool Health::suspicious() const {
+  return factor_ != 0 && norm_growth(kShortNormWindow) > factor_;
+}
+
+double Health::first_loss() const {
+  return median(std::span(losses_).first(std::min(kStart, losses_.size())));
+}
+
+double Health::last_loss() const {
+  return median(last(losses_, kStart));
+}
+
+}  // namespace halo

@@ -1,0 +1,39 @@
+// Watches loss and gradient norm for a run that diverges, and counts skipped updates.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace halo {
+
+class Health {
+ public:
+  // `factor`: TrainRecipe::diverged_factor.
+  explicit Health(double factor) : factor_(factor) {}
+
+  void add(double loss, double grad_norm, bool skipped);
+
+  // What went wrong, as a clause of a sentence: the median norm of the last 20 updates exceeds
+  // factor times the median of all before them, or the median loss of the last 200 is more than
+  // three times that of the first 20.
+  std::optional<std::string> diverged() const;
+  // The same rule on the last 5 norms alone: no moment to replace a good checkpoint.
+  bool suspicious() const;
+
+  int64_t skipped() const { return skipped_; }
+  int64_t skipped_in_a_row() const { return in_a_row_; }
+  double first_loss() const;  // medians over 20 steps
+  double last_loss() const;
+
+ private:
+  // Median of the last `window` norms over that of all before; 0 where fewer than 20 are before.
+  double norm_growth(size_t window) const;
+
+  double factor_;
+  std::vector<double> losses_, norms_;  // of the updates that were applied
+  int64_t skipped_ = 0, in_a_row_ = 0;
+};
+
+}  // namespace halo

@@ -1,0 +1,56 @@
+#include "halo/train/health.h"
+
+#include <gtest/gtest.h>
+
+namespace halo {
+namespace {
+
+void add(Health& health, int64_t n, double loss, double norm, bool skipped = false) {
+  for (int64_t i = 0; i < n; ++i) health.add(loss, norm, skipped);
+}
+
+TEST(Health, GrowingNormsDiverge) {
+  Health health(10);
+  add(health, 40, 1, 0.5);
+  add(health, 2, 1, 50);  // two spikes are no trend
+  EXPECT_FALSE(health.suspicious());
+  EXPECT_FALSE(health.diverged());
+  add(health, 3, 1, 50);
+  EXPECT_TRUE(health.suspicious());
+  EXPECT_FALSE(health.diverged());
+  add(health, 15, 1, 50);
+  ASSERT_TRUE(health.diverged());
+  EXPECT_NE(health.diverged()->find("100 times"), std::string::npos);
+}
+
+TEST(Health, AHighLossMustLast) {
+  Health health(10);
+  add(health, 20, 1, 1);
+  add(health, 100, 3.5, 1);
+  EXPECT_FALSE(health.diverged());
+  add(health, 100, 3.5, 1);
+  EXPECT_TRUE(health.diverged());
+  EXPECT_EQ(health.first_loss(), 1);
+  EXPECT_EQ(health.last_loss(), 3.5);
+}
+
+TEST(Health, FactorZeroNeverStops) {
+  Health health(0);
+  add(health, 40, 1, 1);
+  add(health, 400, 100, 1000);
+  EXPECT_FALSE(health.suspicious());
+  EXPECT_FALSE(health.diverged());
+}
+
+TEST(Health, CountsSkippedUpdates) {
+  Health health(10);
+  add(health, 3, 0, 0, true);
+  EXPECT_EQ(health.skipped_in_a_row(), 3);
+  add(health, 1, 1, 1);
+  EXPECT_EQ(health.skipped_in_a_row(), 0);
+  EXPECT_EQ(health.skipped(), 3);
+  EXPECT_EQ(health.last_loss(), 1);
+}
+
+}  // namespace
+}  // namespace halo

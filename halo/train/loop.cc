@@ -1,0 +1,321 @@
+// The training loop.
+#include "halo/train/loop.h"
+
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/base/files.h"
+#include "halo/base/progress.h"
+#include "halo/train/checkpoint.h"
+#include "halo/train/health.h"
+#include "halo/train/json_lines.h"
+#include "halo/train/optimizer.h"
+#include "halo/train/resume.h"
+
+namespace halo {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kMaxSkippedInARow = 10;
+
+// A device tensor on its way to the host; nothing waits for it before values().
+class HostCopy {
+ public:
+  explicit HostCopy(const at::Tensor& tensor) : host_(tensor.to(at::kCPU, /*non_blocking=*/true)) {
+    if (tensor.is_cpu()) return;
+    ready_.emplace(tensor.device().type());
+    ready_->record(c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device()));
+  }
+  // The elements of a 1-D fp64 tensor.
+  std::vector<double> values() {
+    if (ready_) {
+      ready_->synchronize();
+      arrived_ = Clock::now();
+    }
+    const double* data = host_.const_data_ptr<double>();
+    return {data, data + host_.numel()};
+  }
+  Clock::time_point arrived() const { return arrived_; }
+
+ private:
+  at::Tensor host_;
+  std::optional<c10::Event> ready_;
+  Clock::time_point arrived_ = Clock::now();
+};
+
+class Trainer {
+ public:
+  explicit Trainer(const TrainJob& job);
+  TrainResult run();
+
+ private:
+  // A step whose metrics are not read yet.
+  struct Pending {
+    int64_t step;
+    double rate;
+    HostCopy record;  // loss, norm, applied, extras
+  };
+
+  void start();
+  void restore_history(const JsonLines& metrics);
+  TrainBatch next_batch(int64_t index) const;
+  std::optional<at::Tensor> accumulate(int64_t step);
+  void read_pending();
+  void read(Pending step);
+  void log_metrics(const Pending& step, const std::vector<double>& record);
+  void watch(int64_t step);
+  void save(int64_t step, bool healthy_only);
+  [[noreturn]] void stop(int64_t step);
+  void event(const char* what, int64_t step, json::object more = {});
+  void warn(const std::string& text, int64_t step);
+
+  const TrainJob& job_;
+  ParameterStore& store_;
+  const TrainRecipe& recipe_;
+  const Schedule schedule_;
+  const int64_t steps_, micro_batches_;
+  Checkpoints checkpoints_;
+  Optimizer optimizer_;
+  Health health_;
+  std::optional<JsonLines> metrics_, events_;
+  std::optional<Prefetcher> batches_;
+  std::optional<Progress> progress_;
+  std::optional<Pending> pending_;
+  int64_t done_ = 0;         // updates in the weights
+  int64_t last_saved_ = -1;  // the newest checkpoint's step
+  double seconds_ = 0;
+  Clock::time_point last_arrived_;
+};
+
+Trainer::Trainer(const TrainJob& job)
+    : job_(job),
+      store_(*job.store),
+      recipe_(job.recipe),
+      schedule_((check_recipe(job.recipe, job.stage), make_schedule(job.recipe))),
+      steps_(job.recipe.steps()),
+      micro_batches_((job.recipe.rows_per_step() + job.recipe.micro_batch_rows - 1) /
+                     job.recipe.micro_batch_rows),
+      checkpoints_(job.directory, job.recipe.keep),
+      optimizer_(*job.store, job.recipe),
+      health_(job.recipe.diverged_factor) {
+  HALO_CHECK(store_.use() == ParameterStore::Use::kTrained, "{}: the store is frozen", job.stage);
+}
+
+void Trainer::event(const char* what, int64_t step, json::object more) {
+  json::object line{{"event", what}, {"step", step}};
+  for (auto& [key, value] : more) line[key] = value;
+  events_->append(line);
+}
+
+void Trainer::warn(const std::string& text, int64_t step) {
+  spdlog::warn("{}: {}", job_.stage, text);
+  event("warning", step, {{"text", text}});
+}
+
+// Loads the newest checkpoint or writes the first one.
+void Trainer::start() {
+  checkpoints_.clean();
+  std::vector<std::string> warnings;
+  const std::optional<TrainState> state =
+      checkpoints_.load_newest(store_, [&](const std::string& text) { warnings.push_back(text); });
+  done_ = state ? state->step : 0;
+  last_saved_ = state ? done_ : -1;
+  metrics_.emplace(job_.directory / "metrics.jsonl", state ? done_ : -1);
+  events_.emplace(job_.directory / "events.jsonl", state ? done_ : -1);
+  for (const std::string& text : warnings) warn(text, done_);
+  if (state) {
+    const std::string from = checkpoints_.path(done_).string();
+    for (const std::string& text : check_resume(*state, describe(job_, done_), from)) {
+      warn(text, done_);
+    }
+    if (done_ > steps_) {
+      throw_error("{}: is past the recipe's {} steps; raise tokens or use a new run folder", from,
+                  steps_);
+    }
+    restore_history(*metrics_);
+    event("resume", done_);
+    return;
+  }
+  // Proves before the first step that a save works and reads back.
+  require_space(job_.directory, 2 * checkpoint_bytes(store_));
+  store_.moment1().zero_();
+  store_.moment2().zero_();
+  const at::Tensor before = store_.master().clone();
+  save(0, /*healthy_only=*/false);
+  checkpoints_.load(0, store_);
+  HALO_CHECK(at::equal(before, store_.master()), "{}: the first checkpoint reads back differently",
+             checkpoints_.path(0).string());
+}
+
+void Trainer::restore_history(const JsonLines& metrics) {
+  for (const json::object& line : metrics.kept()) {
+    const auto number = [&](const char* key) {
+      const json::value* value = line.if_contains(key);
+      return value && value->is_number() ? value->to_number<double>() : 0.0;
+    };
+    const json::value* skipped = line.if_contains("skipped");
+    health_.add(number("loss"), number("grad_norm"), skipped && *skipped == true);
+    seconds_ = number("seconds");
+  }
+}
+
+TrainBatch Trainer::next_batch(int64_t index) const {
+  const int64_t first = index % micro_batches_ * recipe_.micro_batch_rows;
+  return job_.data(index / micro_batches_, first,
+                   std::min(recipe_.micro_batch_rows, recipe_.rows_per_step() - first));
+}
+
+// The step's gradient into the store, and [loss, extras...] in fp64 on the device. Nothing where
+// the run was told to stop: the weights are still those of the step before.
+std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
+  std::vector<TrainBatch> batches;
+  int64_t count = 0;
+  for (int64_t i = 0; i < micro_batches_; ++i) {
+    batches.push_back(batches_->next());
+    count += job_.count(batches.back());
+  }
+  if (count <= 0) throw_error("{}: step {} has no token that counts", job_.stage, step);
+  store_.zero_grad();
+  at::Tensor sum;
+  for (const TrainBatch& batch : batches) {
+    if (stop_requested()) return std::nullopt;
+    const at::Tensor part = job_.forward_backward(batch, count).reshape({-1}).to(at::kDouble);
+    HALO_CHECK(part.numel() == 1 + static_cast<int64_t>(job_.extra_metrics.size()),
+               "{}: forward_backward gave {} values for {} extra metrics", job_.stage, part.numel(),
+               job_.extra_metrics.size());
+    sum = sum.defined() ? sum + part : part;
+  }
+  return sum;
+}
+
+// Records what the newest step that was started gave; waits for it.
+void Trainer::read_pending() {
+  if (pending_) read(*std::exchange(pending_, std::nullopt));
+}
+
+void Trainer::read(Pending step) {
+  const std::vector<double> record = step.record.values();
+  log_metrics(step, record);
+  const bool skipped = record[2] == 0;
+  health_.add(record[0], record[1], skipped);
+  if (skipped) {
+    event("skipped", step.step,
+          {{"first_row", (step.step - 1) * recipe_.rows_per_step()},
+           {"rows", recipe_.rows_per_step()},
+           {"loss", finite_or_null(record[0])},
+           {"grad_norm", finite_or_null(record[1])}});
+  }
+  watch(step.step);
+}
+
+void Trainer::log_metrics(const Pending& step, const std::vector<double>& record) {
+  const double elapsed =
+      std::chrono::duration<double>(step.record.arrived() - last_arrived_).count();
+  last_arrived_ = step.record.arrived();
+  seconds_ += elapsed;
+  const double rate = recipe_.tokens_per_step / std::max(elapsed, 1e-9);
+  json::object line{{"step", step.step},
+                    {"tokens", step.step * recipe_.tokens_per_step},
+                    {"loss", finite_or_null(record[0])},
+                    {"grad_norm", finite_or_null(record[1])},
+                    {"lr", step.rate},
+                    {"skipped", record[2] == 0}};
+  for (size_t i = 0; i < job_.extra_metrics.size(); ++i) {
+    line[job_.extra_metrics[i]] = finite_or_null(record[3 + i]);
+  }
+  line["tokens_per_second"] = rate;
+  line["seconds"] = seconds_;
+  metrics_->append(line);
+  progress_->update(
+      step.step, fmt::format("loss {:.4f}  norm {:.3g}  {:.0f} tok/s", record[0], record[1], rate));
+}
+
+// The two reasons to give up. Skipped updates leave the weights as they were, so those are saved;
+// diverged ones are not.
+void Trainer::watch(int64_t step) {
+  if (health_.skipped_in_a_row() >= kMaxSkippedInARow) {
+    save(done_, /*healthy_only=*/false);
+    throw_error(
+        "{}: {} updates in a row up to step {} had a loss or gradient that is not finite; "
+        "the state is saved in {}, their batches are in {}",
+        job_.stage, kMaxSkippedInARow, step, checkpoints_.path(done_).string(),
+        (job_.directory / "events.jsonl").string());
+  }
+  if (const std::optional<std::string> reason = health_.diverged()) {
+    event("diverged", step, {{"text", *reason}});
+    throw_error("{}: diverged at step {}: {}; resume from {} with a lower learning_rate than {:g}",
+                job_.stage, step, *reason, checkpoints_.path(last_saved_).string(),
+                recipe_.learning_rate);
+  }
+}
+
+void Trainer::save(int64_t step, bool healthy_only) {
+  read_pending();
+  if (step == last_saved_) return;
+  if (healthy_only && health_.suspicious()) {
+    warn(fmt::format("gradient norms are far above their median: no checkpoint at step {}", step),
+         step);
+    return;
+  }
+  metrics_->sync();
+  checkpoints_.save(describe(job_, step), store_, job_.write_model);
+  last_saved_ = step;
+  event("save", step);
+  events_->sync();
+  last_arrived_ = Clock::now();
+}
+
+void Trainer::stop(int64_t step) {
+  save(step, /*healthy_only=*/false);
+  event("stop", step);
+  progress_->finish("stopped");
+  throw Stopped(fmt::format("{}: stopped at step {} of {}, saved in {}; run it again to go on",
+                            job_.stage, step, steps_, checkpoints_.path(step).string()));
+}
+
+TrainResult Trainer::run() {
+  start();
+  progress_.emplace(job_.title, steps_);
+  if (done_ < steps_) {
+    batches_.emplace([this](int64_t index) { return next_batch(index); }, done_ * micro_batches_);
+  }
+  last_arrived_ = Clock::now();
+  while (done_ < steps_) {
+    const int64_t step = done_ + 1;
+    const std::optional<at::Tensor> loss = accumulate(step);
+    if (!loss) stop(done_);
+    crash_point("train.mid_step");
+    const Optimizer::Update update = optimizer_.step(step, schedule_.rate(step), (*loss)[0]);
+    at::Tensor record = at::cat({loss->narrow(0, 0, 1), update.norm.reshape({1}),
+                                 update.applied.to(at::kDouble).reshape({1}),
+                                 loss->narrow(0, 1, loss->numel() - 1)});
+    done_ = step;
+    std::optional<Pending> before =
+        std::exchange(pending_, Pending{step, schedule_.rate(step), HostCopy(record)});
+    if (before) read(std::move(*before));
+    if (step == steps_ || (recipe_.checkpoint_every > 0 && step % recipe_.checkpoint_every == 0)) {
+      save(step, /*healthy_only=*/step < steps_);
+    }
+  }
+  progress_->finish(fmt::format("loss {:.4f}", health_.last_loss()));
+  return {steps_,   health_.skipped(),        health_.first_loss(), health_.last_loss(),
+          seconds_, checkpoints_.path(steps_)};
+}
+
+}  // namespace
+
+TrainResult train(const TrainJob& job) {
+  HALO_CHECK(job.store && job.data && job.count && job.forward_backward && job.write_model,
+             "train: an incomplete job");
+  return Trainer(job).run();
+}
+
+}  // namespace halo

@@ -1,0 +1,267 @@
+#include "halo/train/loop.h"
+
+#include <set>
+
+#include "halo/base/check.h"
+#include "halo/base/progress.h"
+#include "halo/train/toy_job.h"
+
+namespace halo {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+
+std::vector<json::object> read_lines(const fs::path& path) {
+  std::vector<json::object> lines;
+  const std::string text = read_file(path);
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
+    lines.push_back(json::parse(text.substr(begin, end - begin)).as_object());
+  }
+  return lines;
+}
+
+// Everything a run leaves that is to be the same whether it was interrupted or not.
+std::string fingerprint(const fs::path& run, int64_t last_step) {
+  std::string text;
+  for (json::object& line : read_lines(run / "metrics.jsonl")) {
+    line.erase("seconds");
+    line.erase("tokens_per_second");
+    text += json::serialize(line) + "\n";
+  }
+  const fs::path last = run / fmt::format("step-{}", last_step);
+  for (const char* file : {"model.safetensors", "state/masters.safetensors",
+                           "state/moment1.safetensors", "state/moment2.safetensors"}) {
+    text += fmt::format("{} {}\n", file, hash_file(last / file));
+  }
+  return text;
+}
+
+std::string train_error(const TrainJob& job) {
+  try {
+    train(job);
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+std::set<std::string> step_folders(const fs::path& run) {
+  std::set<std::string> names;
+  for (const auto& entry : fs::directory_iterator(run)) {
+    if (entry.is_directory()) names.insert(entry.path().filename().string());
+  }
+  return names;
+}
+
+class LoopTest : public TrainTest {
+ protected:
+  // Of a whole run without interruption.
+  std::string unbroken() {
+    ToyJob toy(directory_ / "unbroken");
+    train(toy.job);
+    return fingerprint(toy.job.directory, 8);
+  }
+};
+
+TEST_F(LoopTest, TrainsAndSaysSo) {
+  ToyJob toy(directory_ / "run");
+  toy.job.recipe.tokens = 24 * 60;
+  toy.job.recipe.learning_rate = 0.5;
+  const TrainResult result = train(toy.job);
+  EXPECT_EQ(result.steps, 60);
+  EXPECT_EQ(result.skipped, 0);
+  EXPECT_LT(result.last_loss, result.first_loss / 3);
+  EXPECT_EQ(step_folders(toy.job.directory), (std::set<std::string>{"step-58", "step-60"}));
+
+  const auto lines = read_lines(toy.job.directory / "metrics.jsonl");
+  ASSERT_EQ(lines.size(), 60u);
+  const json::object& line = lines[2];
+  EXPECT_EQ(line.at("step").as_int64(), 3);
+  EXPECT_EQ(line.at("tokens").as_int64(), 72);
+  EXPECT_EQ(line.at("lr").as_double(), (Schedule{ScheduleForm::kHalo, 0.5, 1e-5, 2, 60}).rate(3));
+  EXPECT_FALSE(line.at("skipped").as_bool());
+  EXPECT_NEAR(line.at("loss").as_double(),
+              line.at("first").as_double() + line.at("second").as_double(), 1e-5);
+  EXPECT_GT(line.at("grad_norm").as_double(), 0);
+  EXPECT_GT(line.at("tokens_per_second").as_double(), 0);
+
+  // A finished run has nothing to do.
+  ToyJob again(directory_ / "run");
+  again.job.recipe = toy.job.recipe;
+  again.job.forward_backward = [](const TrainBatch&, int64_t) -> at::Tensor {
+    throw_error("a finished run trained on");
+  };
+  const TrainResult same = train(again.job);
+  EXPECT_EQ(same.last_loss, result.last_loss);
+  EXPECT_EQ(same.first_loss, result.first_loss);
+  EXPECT_TRUE(at::equal(again.store.master(), toy.store.master()));
+}
+
+// The first step's loss and gradient against the same taken in one piece.
+TEST_F(LoopTest, MicroBatchesAddUpToTheStep) {
+  ToyJob toy(directory_ / "run");
+  toy.job.recipe.tokens = 24;
+  toy.job.recipe.warmup_steps = 0;
+  train(toy.job);
+  const at::Tensor tokens = toy.job.data(0, 0, 6).tokens.to(at::kDouble);
+  const auto line = read_lines(toy.job.directory / "metrics.jsonl").at(0);
+  EXPECT_NEAR(line.at("loss").as_double(), 2 * tokens.square().mean().item<double>(), 1e-5);
+}
+
+TEST_F(LoopTest, ABadStepIsLeftOutAndLogged) {
+  ToyJob toy(directory_ / "run");
+  toy.job.recipe.checkpoint_every = 1;
+  toy.job.recipe.keep = 10;
+  toy.gradient_factor[3] = kNaN;
+  const TrainResult result = train(toy.job);
+  EXPECT_EQ(result.skipped, 1);
+  for (const char* file : {"model.safetensors", "state/masters.safetensors",
+                           "state/moment1.safetensors", "state/moment2.safetensors"}) {
+    const fs::path run = toy.job.directory;
+    EXPECT_EQ(hash_file(run / "step-2" / file), hash_file(run / "step-3" / file)) << file;
+    EXPECT_NE(hash_file(run / "step-3" / file), hash_file(run / "step-4" / file)) << file;
+  }
+  const auto lines = read_lines(toy.job.directory / "metrics.jsonl");
+  EXPECT_TRUE(lines.at(2).at("skipped").as_bool());
+  EXPECT_TRUE(lines.at(2).at("loss").is_null());
+  EXPECT_FALSE(lines.at(3).at("skipped").as_bool());
+  int64_t events = 0;
+  for (const auto& event : read_lines(toy.job.directory / "events.jsonl")) {
+    if (event.at("event") != "skipped") continue;
+    EXPECT_EQ(event.at("step").as_int64(), 3);
+    EXPECT_EQ(event.at("first_row").as_int64(), 12);
+    EXPECT_EQ(event.at("rows").as_int64(), 6);
+    ++events;
+  }
+  EXPECT_EQ(events, 1);
+}
+
+TEST_F(LoopTest, TenBadStepsInARowStop) {
+  ToyJob toy(directory_ / "run");
+  toy.job.recipe.tokens = 24 * 40;
+  toy.job.recipe.checkpoint_every = 0;
+  for (int64_t step = 5; step < 15; ++step) toy.gradient_factor[step] = kNaN;
+  EXPECT_NE(train_error(toy.job).find("10 updates in a row up to step 14"), std::string::npos);
+  // One step more was under way; it is in the checkpoint and in the metrics.
+  EXPECT_EQ(step_folders(toy.job.directory), (std::set<std::string>{"step-0", "step-15"}));
+  EXPECT_EQ(read_lines(toy.job.directory / "metrics.jsonl").size(), 15u);
+  ToyJob again(directory_ / "run");
+  again.job.recipe = toy.job.recipe;
+  EXPECT_EQ(train(again.job).skipped, 10);
+}
+
+TEST_F(LoopTest, ADivergedRunStopsAndKeepsItsLastGoodCheckpoint) {
+  ToyJob toy(directory_ / "run");
+  toy.job.recipe.tokens = 24 * 100;
+  toy.job.recipe.checkpoint_every = 8;
+  toy.job.recipe.diverged_factor = 10;
+  for (int64_t step = 50; step <= 100; ++step) toy.gradient_factor[step] = 1e5;
+  const std::string text = train_error(toy.job);
+  EXPECT_NE(text.find("diverged at step 59"), std::string::npos) << text;
+  EXPECT_NE(text.find("step-48 with a lower learning_rate than 0.1"), std::string::npos) << text;
+  EXPECT_EQ(step_folders(toy.job.directory), (std::set<std::string>{"step-40", "step-48"}));
+  // As the message says; the changed rate is noted.
+  ToyJob again(directory_ / "run");
+  again.job.recipe = toy.job.recipe;
+  again.job.recipe.learning_rate = 0.01;
+  EXPECT_EQ(train(again.job).steps, 100);
+  bool noted = false;
+  for (const auto& event : read_lines(toy.job.directory / "events.jsonl")) {
+    noted |= event.at("event") == "warning" &&
+             event.at("text").as_string().find("learning_rate") != json::string::npos;
+  }
+  EXPECT_TRUE(noted);
+}
+
+TEST_F(LoopTest, RefusesToResumeAnotherRun) {
+  ToyJob toy(directory_ / "run");
+  train(toy.job);
+  toy.job.seed = 8;
+  EXPECT_NE(train_error(toy.job).find("was made with seed 7, this run has 8"), std::string::npos);
+  toy.job.seed = 7;
+  toy.job.data_id = "other";
+  EXPECT_NE(train_error(toy.job).find("data"), std::string::npos);
+  toy.job.data_id = "toy data";
+  toy.job.recipe.tokens = 24 * 4;
+  EXPECT_NE(train_error(toy.job).find("is past the recipe's 4 steps"), std::string::npos);
+}
+
+TEST_F(LoopTest, ADamagedCheckpointCostsOneIntervalOnly) {
+  const std::string expected = unbroken();
+  ToyJob toy(directory_ / "run");
+  train(toy.job);
+  fs::resize_file(directory_ / "run/step-8/state/moment2.safetensors", 100);
+  ToyJob again(directory_ / "run");
+  train(again.job);
+  EXPECT_EQ(fingerprint(again.job.directory, 8), expected);
+  EXPECT_EQ(read_lines(directory_ / "run/events.jsonl").back().at("event"), "save");
+}
+
+TEST_F(LoopTest, TheFirstCheckpointFindsWhatCannotBeWritten) {
+  ToyJob toy(directory_ / "run");
+  toy.job.write_model = [](const fs::path& folder) { throw_error("{}: no", folder.string()); };
+  EXPECT_NE(train_error(toy.job).find("step-0.tmp: no"), std::string::npos);
+  EXPECT_TRUE(step_folders(toy.job.directory).empty());
+}
+
+// A run told to stop during step k goes on to the same bits.
+class StopTest : public LoopTest, public ::testing::WithParamInterface<int64_t> {};
+
+TEST_P(StopTest, ResumesExactly) {
+  const fs::path run = directory_ / "run";
+  EXPECT_EXIT(
+      {
+        install_stop_handler();
+        ToyJob toy(run);
+        toy.signal_at = GetParam();
+        try {
+          train(toy.job);
+        } catch (const Stopped& stopped) {
+          std::fputs(stopped.what(), stderr);
+          std::exit(3);
+        }
+      },
+      ::testing::ExitedWithCode(3), "run it again");
+  // Told in the first of two micro-batches: the step is given up.
+  EXPECT_TRUE(fs::exists(run / fmt::format("step-{}", GetParam() - 1)));
+  ToyJob toy(run);
+  train(toy.job);
+  EXPECT_EQ(fingerprint(run, 8), unbroken());
+}
+
+INSTANTIATE_TEST_SUITE_P(EachStep, StopTest, ::testing::Range<int64_t>(1, 9));
+
+// A run killed at any point of a save goes on to the same bits.
+class CrashTest : public LoopTest, public ::testing::WithParamInterface<const char*> {};
+
+TEST_P(CrashTest, ResumesExactly) {
+  const fs::path run = directory_ / "run";
+  EXPECT_EXIT(
+      {
+        setenv("HALO_CRASH_AT", GetParam(), 1);
+        ToyJob toy(run);
+        train(toy.job);
+      },
+      ::testing::KilledBySignal(SIGKILL), "");
+  ToyJob toy(run);
+  train(toy.job);
+  EXPECT_EQ(fingerprint(run, 8), unbroken());
+  EXPECT_EQ(step_folders(run), (std::set<std::string>{"step-6", "step-8"}));
+}
+
+// The K-th passing of a save's points is the save of step 2 (K - 1).
+INSTANTIATE_TEST_SUITE_P(
+    EachPoint, CrashTest,
+    ::testing::Values("train.mid_step:1", "train.mid_step:5", "checkpoint.after_weights:1",
+                      "checkpoint.after_weights:3", "checkpoint.after_state:1",
+                      "checkpoint.after_state:3", "checkpoint.before_manifest:1",
+                      "checkpoint.before_manifest:3", "checkpoint.before_rename:1",
+                      "checkpoint.before_rename:3", "checkpoint.before_cleanup:1",
+                      "checkpoint.before_cleanup:4", "checkpoint.mid_cleanup:1",
+                      "checkpoint.mid_cleanup:3", "file.before_write:9", "file.before_rename:14",
+                      "file.after_rename:18"));
+
+}  // namespace
+}  // namespace halo

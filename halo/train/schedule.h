@@ -1,0 +1,25 @@
+// The learning rate of each update (hypenet.md 2.2).
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace halo {
+
+// kHalo: warm-up then cosine, the first update at lr/w. kPaper: the same one update late, so that
+// the first has rate 0. kConstant: warm-up, then the peak.
+enum class ScheduleForm { kHalo, kPaper, kConstant };
+
+ScheduleForm parse_schedule(const std::string& name);  // "halo", "paper", "constant"
+
+struct Schedule {
+  ScheduleForm form = ScheduleForm::kHalo;
+  double peak = 0, minimum = 0;
+  int64_t warmup = 0, steps = 0;
+
+  // Rate of update k = 1 .. steps: for k <= w it is peak k/w, then
+  // minimum + (peak - minimum)(1 + cos(pi (k-w)/(steps-w)))/2.
+  double rate(int64_t k) const;
+};
+
+}  // namespace halo
