@@ -2,6 +2,8 @@
 // scale.
 #include "halo/stages/convert.h"
 
+#include <spdlog/spdlog.h>
+
 #include <iostream>
 
 #include "halo/base/fields.h"
@@ -65,6 +67,16 @@ Place find_place(const StageArgs& args, const std::string& stage, const std::str
 void run_stage(const StageArgs& args, const std::string& stage, const std::string& before) {
   const Place place = find_place(args, stage, before);
   const StageContext context(place.recipe, place.teacher);
+  if (stage_finished(place.out)) {
+    if (args.run.empty()) {
+      throw_error("{}: holds a finished stage; remove it or use another --out", place.out.string());
+    }
+    spdlog::warn(
+        "{}: done before, runs again from its start; what later stages of {} made of it "
+        "stays until they run again too",
+        stage, args.run);
+    restart_stage(place.out);
+  }
   fs::create_directories(place.out);
   if (stage == "transfer") run_transfer(context, place.out);
   if (stage == "align") run_align(context, place.student, place.out);
@@ -98,7 +110,7 @@ CLI::App* add_stage(CLI::App& app, const std::string& stage, const std::string& 
   if (out) *out = args;
   CLI::App* command = app.add_subcommand(stage, help);
   command->add_option("--run", args->run,
-                      "run folder of `halo convert`: reruns or resumes its stage");
+                      "run folder of `halo convert`: resumes its stage, or redoes it if done");
   command->add_option("--recipe", args->recipe, "RECIPE.toml, outside a run folder");
   command->add_option("--teacher", args->teacher, "Hugging Face directory, over the recipe's");
   if (!before.empty()) {

@@ -1,4 +1,6 @@
 // halo: turns a pretrained Transformer into a HypeNet, evaluates and runs it.
+#include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -46,6 +48,9 @@ int main(int argc, char** argv) {
   halo::add_report(app);
   halo::add_bench(app);
   halo::add_doctor(app);
+  // Standard output is for results alone.
+  spdlog::set_default_logger(spdlog::stderr_logger_mt("halo"));
+  spdlog::set_pattern("halo: %l: %v");
   halo::install_stop_handler();
   try {
     app.parse(argc, argv);

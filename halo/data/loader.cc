@@ -8,6 +8,8 @@
 #include <utility>
 
 #include "halo/base/check.h"
+#include "halo/base/fields.h"
+#include "halo/base/files.h"
 #include "halo/data/token_stream.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 
@@ -79,6 +81,28 @@ std::vector<fs::path> expand_shards(const std::string& entry) {
   }
   std::sort(paths.begin(), paths.end());
   return paths;
+}
+
+std::string data_hash(const DataRecipe& recipe) {
+  DataRecipe mixture = recipe;
+  mixture.shards.clear();
+  mixture.haystack.clear();
+  mixture.long_context.clear();  // a check, no part of the batches
+  std::string text = fields_to_toml(mixture);
+  const auto add = [&text](const char* use, const std::vector<std::string>& entries) {
+    for (const std::string& entry : entries) {
+      text += fmt::format("{}\n", use);
+      for (const fs::path& path : expand_shards(entry)) {
+        const TokenShard shard(path);
+        const TokenShardHeader& h = shard.header();
+        text += fmt::format("{} {} {} {} {} {}\n", fs::file_size(path), h.tokenizer_hash,
+                            h.vocab_size, h.num_tokens, h.num_documents, h.provenance);
+      }
+    }
+  };
+  add("shards", recipe.shards);
+  add("haystack", recipe.haystack);
+  return hash_hex(std::as_bytes(std::span(text)));
 }
 
 RowSplit::RowSplit(const std::vector<double>& weights) {

@@ -58,6 +58,10 @@ struct TrainBatch {
 // Paths of one entry of DataRecipe::shards in name order; an Error where it names no file.
 std::vector<std::filesystem::path> expand_shards(const std::string& entry);
 
+// What the batches of a recipe are cut from, as one hash: sizes and headers of its shards (not
+// where they lie) and the settings that say how they are mixed.
+std::string data_hash(const DataRecipe& recipe);
+
 // Splits rows 0, 1, 2, ... among parts by weight. Row r's part, and how many rows before r went to
 // it, take O(parts) time. After any number of rows each part has its share within one row for up to
 // three parts and within two for more (a tree of two-way splits, each within half a row).

@@ -179,6 +179,9 @@ TEST(Loader, NeedleRowsAreOneDocumentEach) {
   recipe.needle_share = 1;
   const auto batch = make(recipe, 128, 6).step(0);
   EXPECT_THAT(batch.offsets, ElementsAre(0, 128, 256, 384, 512, 640, 768));
+  // All rows have 7 digits in 128 tokens: what makes their mean count half as much as the mean over
+  // all tokens.
+  const auto answer_weight = static_cast<float>(1 + 0.5 * 128 / 7);
   const auto tokens = values(batch.tokens), targets = values(batch.targets);
   const float* weights = batch.weights.data_ptr<float>();
   std::set<std::vector<int64_t>> numbers;
@@ -190,7 +193,7 @@ TEST(Loader, NeedleRowsAreOneDocumentEach) {
     int64_t masked = 0;
     for (int64_t t = 0; t < 127; ++t) {
       const bool answer = t >= 119 && t < 126;
-      EXPECT_EQ(weights[begin + t], answer ? 1.5f : 1.0f);
+      EXPECT_EQ(weights[begin + t], answer ? answer_weight : 1.0f);
       if (targets[begin + t] == -1) {
         ASSERT_LT(masked, 7);
         EXPECT_EQ(tokens[begin + t + 1], number[masked++]);
@@ -211,10 +214,22 @@ TEST(Loader, MarksOfShardsCount) {
                       std::vector<uint8_t>{0, 2, 0, 0, 1, 0});
   writer.finish();
   auto recipe = recipe_of(folder / "a.halotok");
+  // The weight counts by the share of needle rows made here; without any it has nothing to act on.
   recipe.answer_weight = 0.25;
   const auto batch = make(recipe, 6, 1).step(0);
   EXPECT_THAT(values(batch.targets), ElementsAre(-1, 7, 8, 9, kEnd, -1));
-  EXPECT_TRUE(batch.weights.equal(at::tensor({1.0f, 1.0f, 1.0f, 1.25f, 1.0f, 1.0f})));
+  EXPECT_TRUE(batch.weights.eq(1).all().item<bool>());
+}
+
+TEST(Loader, AnswersCountAsOftenAsTheRecipeSays) {
+  // Sum of the extra weights over a long run = answer_weight x tokens, whatever the needles' share.
+  const Folder folder;
+  auto recipe = mixture(folder);
+  for (const double share : {0.25, 0.5, 1.0}) {
+    recipe.needle_share = share;
+    const auto batch = make(recipe, 128, 64).step(0);
+    EXPECT_NEAR((batch.weights - 1).sum().item<double>(), 0.5 * 64 * 128, 1) << share;
+  }
 }
 
 TEST(Loader, TellsHowMuchOfARowIsInView) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <array>
 #include <set>
 
 #include "halo/data/test_support.h"
@@ -101,37 +102,61 @@ TEST(Needle, SameDrawsGiveTheSameDocument) {
   EXPECT_NE(make(1, 5), make(2, 5));
 }
 
-TEST(Needle, HaystackTakesSeveralNeedlesAtTheirDepths) {
+TEST(Needle, QuestionsForkFromOneHaystackWithANeedleEach) {
   const NeedleWriter writer(tokenizer());
-  const std::vector<double> depths{0.5, 0.0, 1.0, 0.25};
+  const std::vector<double> depths{0.0, 0.25, 0.5, 1.0};
   const int64_t length = 1000;
-  const auto result = writer.compose_haystack(numbered_haystack(length), length, depths,
-                                              Random(1, "eval"), NeedlePool::kReport);
+  // Different letters, so that a piece of the haystack that is lost or doubled is seen.
+  std::vector<int64_t> text_ids;
+  for (int64_t t = 0; t < length; ++t) {
+    text_ids.push_back(*tokenizer().token_id(std::string(1, static_cast<char>('A' + t * t % 26))));
+  }
+  const auto result =
+      writer.compose_haystack(text_ids, length, depths, Random(1, "eval"), NeedlePool::kReport);
   ASSERT_EQ(result.questions.size(), 4);
-  const int64_t space = *tokenizer().token_id("Ġ");
-  std::set<std::string> keys;
-  size_t longest = 0;
+  ASSERT_LT(result.ids.size(), length);
+  EXPECT_TRUE(std::equal(result.ids.begin(), result.ids.end(), text_ids.begin()));
   const std::string text = tokenizer().decode(result.ids);
+  const auto words = NeedleWriter::keys(NeedlePool::kReport);
+  std::set<std::string> keys;
+  std::set<std::array<int64_t, kNeedleDigits>> answers;
+  size_t longest = 0;
+  int64_t previous = 0;
   for (size_t n = 0; n < depths.size(); ++n) {
-    const auto& question = result.questions[n];
-    longest = std::max(longest, question.ids.size());
-    keys.insert(question.key);
+    const NeedleQuestion& question = result.questions[n];
     EXPECT_EQ(question.depth, depths[n]);
-    EXPECT_EQ(question.ids.back(), space);
-    EXPECT_EQ(tokenizer().decode(question.ids), "\nWhat is the secret number of " + question.key +
-                                                    "? The secret number of " + question.key +
-                                                    " is ");
-    const size_t found = text.find(" The secret number of " + question.key + " is " +
-                                   digits_of(question.answer) + ".");
-    ASSERT_NE(found, std::string::npos);
-    EXPECT_NEAR(static_cast<double>(std::count(text.begin(), text.begin() + found, 'x')) /
-                    static_cast<double>(std::count(text.begin(), text.end(), 'x')),
-                depths[n], 1e-2);
+    EXPECT_NEAR(static_cast<double>(question.prefix),
+                depths[n] * static_cast<double>(result.ids.size()), 0.5);
+    EXPECT_GE(question.prefix, previous);
+    previous = question.prefix;
+    std::vector<int64_t> prompt(result.ids.begin(), result.ids.begin() + question.prefix);
+    prompt.insert(prompt.end(), question.ids.begin(), question.ids.end());
+    longest = std::max(longest, prompt.size());
+    EXPECT_EQ(prompt.back(), *tokenizer().token_id("Ġ"));
+    // Nothing but the haystack, this question's needle in it, and the question.
+    const std::string told = " The secret number of " + question.key + " is ";
+    EXPECT_EQ(tokenizer().decode(prompt),
+              text.substr(0, question.prefix) + told + digits_of(question.answer) + "." +
+                  text.substr(question.prefix) + "\nWhat is the secret number of " + question.key +
+                  "?" + told);
+    EXPECT_THAT(digits_of(question.answer), testing::MatchesRegex("[0-9]{7}"));
+    EXPECT_THAT(words, testing::Contains(question.key));
+    keys.insert(question.key);
+    answers.insert(question.answer);
   }
   EXPECT_EQ(keys.size(), 4);
-  EXPECT_EQ(result.ids.size() + longest + kNeedleDigits, length);
-  const auto words = NeedleWriter::keys(NeedlePool::kReport);
-  for (const auto& key : keys) EXPECT_THAT(words, testing::Contains(key));
+  EXPECT_EQ(answers.size(), 4);
+  EXPECT_EQ(longest + kNeedleDigits, length);
+}
+
+TEST(Needle, DepthsOfAHaystackMustRise) {
+  const NeedleWriter writer(tokenizer());
+  const std::vector<double> falling{0.5, 0.25};
+  EXPECT_THAT(error_of([&] {
+                writer.compose_haystack(numbered_haystack(500), 500, falling, Random(1, "eval"),
+                                        NeedlePool::kReport);
+              }),
+              testing::HasSubstr("depths must rise"));
 }
 
 TEST(Needle, TooShortIsAnError) {

@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <iterator>
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
@@ -19,16 +21,23 @@ using test::random_tokens;
 class NeedleTest : public testing::Test {
  protected:
   std::vector<int64_t> prompt(const NeedleTask& task, size_t question) const {
-    std::vector<int64_t> ids = task.haystack.ids;
-    const auto& asked = task.haystack.questions[question].ids;
-    ids.insert(ids.end(), asked.begin(), asked.end());
+    const NeedleQuestion& asked = task.haystack.questions[question];
+    std::vector<int64_t> ids(task.haystack.ids.begin(), task.haystack.ids.begin() + asked.prefix);
+    ids.insert(ids.end(), asked.ids.begin(), asked.ids.end());
     return ids;
   }
 
+  // Two questions with a needle of 4 tokens, then the rest of the text and 5 tokens to ask.
   NeedleTask task(int64_t length, uint64_t seed) {
-    NeedleTask task{length, {random_tokens(length - 12, seed), {}}};
+    const int64_t text = length - kNeedleDigits - 4 - 5;
+    NeedleTask task{length, {random_tokens(text, seed), {}}};
+    const std::vector<int64_t>& ids = task.haystack.ids;
     for (double depth : {0.25, 0.75}) {
-      task.haystack.questions.push_back({"key", depth, random_tokens(5, seed + depth * 100), {}});
+      const auto prefix = static_cast<int64_t>(depth * static_cast<double>(text));
+      std::vector<int64_t> rest = random_tokens(4, seed + depth * 100);
+      rest.insert(rest.end(), ids.begin() + prefix, ids.end());
+      std::ranges::copy(random_tokens(5, seed + depth * 200), std::back_inserter(rest));
+      task.haystack.questions.push_back({"key", depth, prefix, std::move(rest), {}});
     }
     for (size_t q = 0; q < 2; ++q) {
       const auto said = generate(engine_, {prompt(task, q)}, {.max_tokens = kNeedleDigits});
@@ -51,7 +60,7 @@ class NeedleTest : public testing::Test {
   }
 
   std::shared_ptr<const DecoderWeights> weights_ = test::random_model(test::hybrid_config());
-  Engine engine_{weights_, {KernelForm::kReference, 8, 64}};
+  Engine engine_{weights_, {KernelForm::kReference, 8, 48}};
 };
 
 TEST_F(NeedleTest, TeacherForcedScoresAreThoseOfGreedyDecoding) {
@@ -128,16 +137,20 @@ TEST(MakeNeedlesTest, HaystacksComeFromTheirPartAndFitTheLength) {
   args.pool = NeedlePool::kSearch;
   const auto search = make_needles(writer, shard, args);
   ASSERT_EQ(report.size(), 6u);
-  for (const auto& [tasks, other] : {std::pair(report, a), std::pair(search, b)}) {
+  for (const auto& [tasks, own] : {std::pair(report, b), std::pair(search, a)}) {
     for (const NeedleTask& task : tasks) {
-      // A window of the other part would fill most of the haystack with its one token.
-      EXPECT_LT(std::ranges::count(task.haystack.ids, other), task.length / 4);
-      size_t longest = 0;
+      // The haystack is text of its part and nothing else.
+      const auto text = static_cast<int64_t>(task.haystack.ids.size());
+      EXPECT_EQ(std::ranges::count(task.haystack.ids, own), text);
       ASSERT_EQ(task.haystack.questions.size(), 2u);
-      for (const auto& question : task.haystack.questions) {
-        longest = std::max(longest, question.ids.size());
+      int64_t longest = 0, previous = 0;
+      for (const NeedleQuestion& question : task.haystack.questions) {
+        EXPECT_NEAR(question.prefix, question.depth * text, 0.5);
+        EXPECT_GE(question.prefix, previous);
+        previous = question.prefix;
+        longest = std::max(longest, question.prefix + static_cast<int64_t>(question.ids.size()));
       }
-      EXPECT_EQ(task.haystack.ids.size() + longest + kNeedleDigits, task.length);
+      EXPECT_EQ(longest + kNeedleDigits, task.length);
     }
   }
   EXPECT_EQ(report[5].length, 800);

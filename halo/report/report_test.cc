@@ -311,7 +311,7 @@ TEST_F(ReportTest, DrawsScoresOfASweep) {
                                               {"frequency", {0.0, 0.1, 0.9}},
                                               {"candidates", candidates}});
   const std::string html = page();
-  EXPECT_THAT(html, HasSubstr("Score of each layer by the rule &#39;kl&#39;"));
+  EXPECT_THAT(html, HasSubstr("Score of each layer, swapped alone, by the rule &#39;kl&#39;"));
   EXPECT_THAT(html, HasSubstr("<title>2: 0.3000 ± 0.0200</title>"));
   EXPECT_THAT(html, HasSubstr("The teacher with one layer swapped"));
 }

@@ -37,10 +37,10 @@ std::string score_bars(const View& selection, const std::vector<View>& candidate
   const std::vector<double> kept = selection.numbers("layers");
   const std::vector<double> errors = score_errors(rule, candidates);
   BarChart chart;
-  chart.title = fmt::format("Score of each layer by the rule '{}'", rule);
+  chart.title = fmt::format("Score of each layer, swapped alone, by the rule '{}'", rule);
   chart.x_label = "layer";
-  chart.y = {rule == "kl"       ? "KL with the layer swapped (nats a token)"
-             : rule == "recall" ? "−ln p of a needle's digit, layer swapped"
+  chart.y = {rule == "kl"       ? "KL (nats a token)"
+             : rule == "recall" ? "−ln p of a needle's digit"
                                 : "score"};
   chart.highlight = "keeps attention";
   for (size_t layer = 0; layer < scores.size(); ++layer) {
@@ -98,7 +98,8 @@ std::string scatter(const View& selection, const std::vector<View>& candidates) 
   chart.title = swaps ? "The teacher with one layer swapped" : "Sets of kept layers";
   chart.x = {"KL from the teacher (nats a token; log axis)", Scale::kLog10};
   chart.y = {"mean ln p of a needle's digit"};
-  Series others{"another", "var(--teacher)", {}, Marker::kSquare, false};
+  Series others{
+      swaps ? "another layer" : "another set", "var(--teacher)", {}, Marker::kSquare, false};
   Series best{swaps ? "a layer that keeps attention" : "chosen: " + chosen,
               "var(--student)",
               {},
@@ -157,6 +158,8 @@ std::string candidate_table(const View& selection, std::vector<View> candidates)
       html_table({swapped ? "Layer swapped" : "Layers kept", "mean ln p of a needle's digit",
                   "needles found", "KL (nats a token)", "loss (nats a token)"},
                  rows);
+  // As many rows as layers: there for who asks.
+  if (swapped) return "<details><summary>All figures</summary>" + out + "</details>\n";
   if (candidates.size() < all) {
     out += note(fmt::format("The chosen set and the next best by needles, of {} scored.", all));
   }

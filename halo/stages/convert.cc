@@ -13,9 +13,10 @@
 namespace halo {
 namespace {
 
-// What decides the result: threads and machine may change between a run and its resume.
+// What decides the result: threads and gates may change between a run and its resume.
 std::string identity(Recipe recipe) {
   recipe.run.threads = 0;
+  recipe.gates = {};
   return fields_to_toml(recipe);
 }
 
@@ -40,7 +41,6 @@ void open_folder(const Recipe& recipe, const ConvertArgs& args) {
           "--run",
           args.run.string(), resolved.string());
     }
-    return;
   }
   write_file(resolved, fields_to_toml(recipe));
 }
@@ -113,11 +113,13 @@ void summarise(const StageContext& context, const fs::path& run) {
 void convert(const Recipe& recipe, const ConvertArgs& args) {
   open_folder(recipe, args);
   const StageContext context(recipe);
+  context.held_out();  // refused now rather than after the first stage's training
   write_environment(context, args);
   const std::vector<Step> steps = pipeline(context, args.run);
   for (const Step& step : steps) {
     const fs::path out = args.run / step.name;
     if (!step.wanted || stage_finished(out)) continue;
+    leave_if_stopped(step.name);
     write_file(args.run / "STATUS", "running " + step.name + "\n");
     fs::create_directories(out);
     const double before = seconds_before(args.run);

@@ -36,6 +36,7 @@ class Evaluation {
   }
 
   json::object needles(const std::string& title, const DecoderWeights& weights) const {
+    leave_if_stopped("eval");
     EngineOptions options;
     options.form = context_.machine().form;
     Engine engine(std::make_shared<DecoderWeights>(weights), options);

@@ -143,7 +143,8 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run) {
   job.recipe = recipe.train;
   job.seed = static_cast<uint64_t>(recipe.run.seed);
   job.form = machine.form;
-  job.data_id = tokenizer_hash;
+  job.data_id = fmt::format("{}, lengths {}, shares {}", data_hash(data),
+                            fmt::join(recipe.lengths, " "), fmt::join(recipe.shares, " "));
   job.store = &store;
   job.data = [&](int64_t step, int64_t row, int64_t rows) {
     return curriculum.step(step, row, rows);

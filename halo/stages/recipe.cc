@@ -1,5 +1,6 @@
 #include "halo/stages/recipe.h"
 
+#include "halo/base/check.h"
 #include "halo/base/fields.h"
 #include "halo/base/files.h"
 
@@ -49,6 +50,19 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
   check_recipe(r.distill, "distill");
   if (r.align_attention.tokens > 0) check_recipe(r.align_attention, "align_attention");
   if (r.finetune.tokens > 0) check_recipe(r.finetune, "finetune");
+  for (const auto& [key, value] :
+       {std::pair{"select.needle_haystacks", r.select.needle_haystacks},
+        std::pair{"select.needle_questions", r.select.needle_questions},
+        std::pair{"select.held_out_rows", r.select.held_out_rows},
+        std::pair{"select.bootstrap", r.select.bootstrap},
+        std::pair{"scale.haystacks", r.scale.haystacks},
+        std::pair{"scale.questions", r.scale.questions},
+        std::pair{"scale.documents", r.scale.documents},
+        std::pair{"eval.haystacks", r.eval.haystacks},
+        std::pair{"eval.questions", r.eval.questions},
+        std::pair{"eval.position_documents", r.eval.position_documents}}) {
+    if (value < 1) throw_error("{}: {} = {} must be at least 1", path.string(), key, value);
+  }
   return r;
 }
 

@@ -4,6 +4,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
+#include "halo/base/progress.h"
 #include "halo/stages/losses.h"
 #include "halo/train/checkpoint.h"
 
@@ -78,7 +79,7 @@ TrainJob StageContext::job(const std::string& stage, const TrainRecipe& train, c
   job.recipe = train;
   job.seed = seed();
   job.form = machine_.form;
-  job.data_id = tokenizer_hash_;
+  job.data_id = data_hash(recipe_.data);
   job.store = &store;
   job.data = [&loader](int64_t step, int64_t row, int64_t rows) {
     return loader.step(step, row, rows);
@@ -119,11 +120,20 @@ void commit_directory(const fs::path& path, const std::function<void(const fs::p
 }
 
 fs::path stage_model(const fs::path& stage_directory) {
+  const std::string stage = stage_directory.filename().string();
+  if (!stage_finished(stage_directory)) {
+    throw_error("{}: the stage is not finished; run `halo {} --run {}` first",
+                stage_directory.string(), stage, stage_directory.parent_path().string());
+  }
   const Checkpoints checkpoints(stage_directory, 2);
   const auto steps = checkpoints.steps();
   if (steps.empty()) {
-    throw_error("{}: no step-N folder; run `halo {}` first", stage_directory.string(),
-                stage_directory.filename().string());
+    throw_error("{}: the stage is finished but its step-N folder is gone; run `halo {} --run {}`",
+                stage_directory.string(), stage, stage_directory.parent_path().string());
+  }
+  // Stages that do not train write no state/; theirs is one renamed folder, whole or not there.
+  if (fs::exists(checkpoints.path(steps.front()) / "state")) {
+    checkpoints.verify(steps.front(), /*hashes=*/false);
   }
   return checkpoints.path(steps.front());
 }
@@ -165,6 +175,19 @@ void finish_stage(const fs::path& out, const std::string& stage, const Gate& gat
 
 bool stage_finished(const fs::path& out) {
   return fs::exists(out / "result.json");
+}
+
+void restart_stage(const fs::path& out) {
+  const fs::path old = out.string() + ".tmp";
+  fs::remove_all(old);
+  fs::rename(out, old);  // in one go, so that a kill leaves the stage finished or not begun
+  fs::remove_all(old);
+}
+
+void leave_if_stopped(const std::string& stage) {
+  if (!stop_requested()) return;
+  throw Stopped(fmt::format(
+      "{}: stopped; this stage keeps nothing of an unfinished run, run it again to go on", stage));
 }
 
 }  // namespace halo

@@ -78,7 +78,8 @@ std::vector<double> even_depths(int64_t n);
 // Fills PATH.tmp, syncs it and renames it to PATH: there is never half a folder.
 void commit_directory(const fs::path& path, const std::function<void(const fs::path&)>& fill);
 
-// The model a stage left: its newest step-N folder. An Error that says which command makes it.
+// The model a finished stage left: its newest step-N folder. An Error where the stage is not
+// finished or the folder damaged, that says which command makes it.
 fs::path stage_model(const fs::path& stage_directory);
 
 // A stage's gate: passed if value <= limit (kAtMost), value >= limit (kAtLeast), value > limit.
@@ -94,5 +95,9 @@ struct Gate {
 void finish_stage(const fs::path& out, const std::string& stage, const Gate& gate,
                   json::object figures);
 bool stage_finished(const fs::path& out);
+// Removes what a finished stage left, so that it begins anew.
+void restart_stage(const fs::path& out);
+// Throws Stopped after SIGTERM or SIGINT. For stages that save nothing on their way.
+void leave_if_stopped(const std::string& stage);
 
 }  // namespace halo

@@ -97,6 +97,7 @@ void run_scale(const StageContext& context, const fs::path& student, const fs::p
 
   Progress progress("scale", static_cast<int64_t>(candidates.size()));
   for (size_t i = 0; i < candidates.size(); ++i) {
+    leave_if_stopped("scale");
     Candidate& c = candidates[i];
     const DecoderWeights weights = with_logit_scale(model.weights, c.scale);
     EngineOptions options;

@@ -106,6 +106,7 @@ class Candidates {
   }
 
   CandidateScores score(const DecoderWeights& model) const {
+    leave_if_stopped("select");
     EngineOptions options;
     options.form = context_.machine().form;
     Engine engine(std::make_shared<DecoderWeights>(model), options);
@@ -178,9 +179,10 @@ Choice choose_joint(const Candidates& candidates, int64_t num_layers, int64_t ke
       index.push_back(i);
     }
     for (int64_t layer : sets[index[choose_set(figures)]]) {
-      choice.frequency[layer] += 1.0 / double(recipe.bootstrap);
+      choice.frequency[layer] += 1;
     }
   }
+  for (double& share : choice.frequency) share /= double(recipe.bootstrap);
   for (size_t i = 0; i < sets.size(); ++i) {
     choice.candidates.push_back(candidate_json(sets[i], scores[i]));
   }
@@ -221,9 +223,10 @@ Choice choose_by_sweep(const Candidates& candidates, SelectionRule rule, int64_t
   for (int64_t b = 0; b < recipe.bootstrap; ++b) {
     const Resample draw = candidates.resample(static_cast<uint64_t>(b));
     for (int64_t layer : top_layers(sweep_scores(rule, swaps, &draw), keep)) {
-      choice.frequency[layer] += 1.0 / double(recipe.bootstrap);
+      choice.frequency[layer] += 1;
     }
   }
+  for (double& share : choice.frequency) share /= double(recipe.bootstrap);
   return choice;
 }
 

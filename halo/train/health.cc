@@ -44,8 +44,17 @@ double Health::norm_growth(size_t window) const {
   return before > 0 ? median(last(norms_, window)) / before : 0;
 }
 
+bool Health::dead(size_t window) const {
+  if (norms_.size() < window || norms_.front() == 0) return false;
+  const auto norms = last(norms_, window);
+  return std::all_of(norms.begin(), norms.end(), [](double norm) { return norm == 0; });
+}
+
 std::optional<std::string> Health::diverged() const {
   if (factor_ == 0) return std::nullopt;
+  if (dead(kNormWindow)) {
+    return fmt::format("the gradient of the last {} updates is exactly 0", kNormWindow);
+  }
   if (const double growth = norm_growth(kNormWindow); growth > factor_) {
     return fmt::format("the gradient norm of the last {} updates is {:.0f} times what it was",
                        kNormWindow, growth);
@@ -60,7 +69,7 @@ std::optional<std::string> Health::diverged() const {
 }
 
 bool Health::suspicious() const {
-  return factor_ != 0 && norm_growth(kShortNormWindow) > factor_;
+  return factor_ != 0 && (dead(kShortNormWindow) || norm_growth(kShortNormWindow) > factor_);
 }
 
 double Health::first_loss() const {

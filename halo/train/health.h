@@ -17,9 +17,10 @@ class Health {
 
   // What went wrong, as a clause of a sentence: the median norm of the last 20 updates exceeds
   // factor times the median of all before them, or the median loss of the last 200 is more than
-  // three times that of the first 20.
+  // three times that of the first 20, or the gradient of the last 20 is exactly 0 (weights so
+  // large that nothing moves the output any more).
   std::optional<std::string> diverged() const;
-  // The same rule on the last 5 norms alone: no moment to replace a good checkpoint.
+  // The rules on norms, on the last 5 alone: no moment to replace a good checkpoint.
   bool suspicious() const;
 
   int64_t skipped() const { return skipped_; }
@@ -30,6 +31,8 @@ class Health {
  private:
   // Median of the last `window` norms over that of all before; 0 where fewer than 20 are before.
   double norm_growth(size_t window) const;
+  // The last `window` norms are 0 and the first was not.
+  bool dead(size_t window) const;
 
   double factor_;
   std::vector<double> losses_, norms_;  // of the updates that were applied

@@ -34,6 +34,19 @@ TEST(Health, AHighLossMustLast) {
   EXPECT_EQ(health.last_loss(), 3.5);
 }
 
+TEST(Health, ADeadGradientDiverges) {
+  Health health(10);
+  add(health, 3, 1, 0.5);
+  add(health, 5, 2, 0);
+  EXPECT_TRUE(health.suspicious());
+  EXPECT_FALSE(health.diverged());
+  add(health, 15, 2, 0);
+  EXPECT_TRUE(health.diverged());
+  Health converged(10);  // nothing to learn from the first step on
+  add(converged, 40, 0, 0);
+  EXPECT_FALSE(converged.diverged());
+}
+
 TEST(Health, FactorZeroNeverStops) {
   Health health(0);
   add(health, 40, 1, 1);

@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -26,29 +27,45 @@ using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kMaxSkippedInARow = 10;
 
+// When a device has done all it was given so far. The host can be a step ahead, so its own clock
+// says nothing about how long a device's step took.
+class Moment {
+ public:
+  explicit Moment(at::Device device) {
+    if (device.is_cpu()) return;
+    event_ = std::make_shared<c10::Event>(device.type(), c10::EventFlag::BACKEND_DEFAULT);
+    event_->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
+  }
+  void wait() const {
+    if (event_) event_->synchronize();
+  }
+  // Both must have passed.
+  double seconds_since(const Moment& earlier) const {
+    return event_ ? earlier.event_->elapsedTime(*event_) * 1e-3
+                  : std::chrono::duration<double>(time_ - earlier.time_).count();
+  }
+
+ private:
+  std::shared_ptr<c10::Event> event_;
+  Clock::time_point time_ = Clock::now();
+};
+
 // A device tensor on its way to the host; nothing waits for it before values().
 class HostCopy {
  public:
-  explicit HostCopy(const at::Tensor& tensor) : host_(tensor.to(at::kCPU, /*non_blocking=*/true)) {
-    if (tensor.is_cpu()) return;
-    ready_.emplace(tensor.device().type());
-    ready_->record(c10::impl::VirtualGuardImpl(tensor.device().type()).getStream(tensor.device()));
-  }
+  explicit HostCopy(const at::Tensor& tensor)
+      : host_(tensor.to(at::kCPU, /*non_blocking=*/true)), arrival_(tensor.device()) {}
   // The elements of a 1-D fp64 tensor.
-  std::vector<double> values() {
-    if (ready_) {
-      ready_->synchronize();
-      arrived_ = Clock::now();
-    }
+  std::vector<double> values() const {
+    arrival_.wait();
     const double* data = host_.const_data_ptr<double>();
     return {data, data + host_.numel()};
   }
-  Clock::time_point arrived() const { return arrived_; }
+  const Moment& arrival() const { return arrival_; }
 
  private:
   at::Tensor host_;
-  std::optional<c10::Event> ready_;
-  Clock::time_point arrived_ = Clock::now();
+  Moment arrival_;
 };
 
 class Trainer {
@@ -92,7 +109,7 @@ class Trainer {
   int64_t done_ = 0;         // updates in the weights
   int64_t last_saved_ = -1;  // the newest checkpoint's step
   double seconds_ = 0;
-  Clock::time_point last_arrived_;
+  std::optional<Moment> last_arrival_;  // of the step before, or when the first one began
 };
 
 Trainer::Trainer(const TrainJob& job)
@@ -217,9 +234,8 @@ void Trainer::read(Pending step) {
 }
 
 void Trainer::log_metrics(const Pending& step, const std::vector<double>& record) {
-  const double elapsed =
-      std::chrono::duration<double>(step.record.arrived() - last_arrived_).count();
-  last_arrived_ = step.record.arrived();
+  const double elapsed = step.record.arrival().seconds_since(*last_arrival_);
+  last_arrival_ = step.record.arrival();
   seconds_ += elapsed;
   const double rate = recipe_.tokens_per_step / std::max(elapsed, 1e-9);
   json::object line{{"step", step.step},
@@ -238,16 +254,16 @@ void Trainer::log_metrics(const Pending& step, const std::vector<double>& record
       step.step, fmt::format("loss {:.4f}  norm {:.3g}  {:.0f} tok/s", record[0], record[1], rate));
 }
 
-// The two reasons to give up. Skipped updates leave the weights as they were, so those are saved;
-// diverged ones are not.
+// The two reasons to give up. Nothing is saved: the update before the first bad one may be what
+// ruined the weights, and a resume would begin with them.
 void Trainer::watch(int64_t step) {
   if (health_.skipped_in_a_row() >= kMaxSkippedInARow) {
-    save(done_, /*healthy_only=*/false);
+    events_->sync();
     throw_error(
-        "{}: {} updates in a row up to step {} had a loss or gradient that is not finite; "
-        "the state is saved in {}, their batches are in {}",
-        job_.stage, kMaxSkippedInARow, step, checkpoints_.path(done_).string(),
-        (job_.directory / "events.jsonl").string());
+        "{}: {} updates in a row up to step {} had a loss or gradient that is not finite (batches "
+        "in {}); resume from {} with a lower learning_rate than {:g}",
+        job_.stage, kMaxSkippedInARow, step, (job_.directory / "events.jsonl").string(),
+        checkpoints_.path(last_saved_).string(), recipe_.learning_rate);
   }
   if (const std::optional<std::string> reason = health_.diverged()) {
     event("diverged", step, {{"text", *reason}});
@@ -270,7 +286,7 @@ void Trainer::save(int64_t step, bool healthy_only) {
   last_saved_ = step;
   event("save", step);
   events_->sync();
-  last_arrived_ = Clock::now();
+  last_arrival_.emplace(store_.master().device());
 }
 
 void Trainer::stop(int64_t step) {
@@ -287,7 +303,7 @@ TrainResult Trainer::run() {
   if (done_ < steps_) {
     batches_.emplace([this](int64_t index) { return next_batch(index); }, done_ * micro_batches_);
   }
-  last_arrived_ = Clock::now();
+  last_arrival_.emplace(store_.master().device());
   while (done_ < steps_) {
     const int64_t step = done_ + 1;
     const std::optional<at::Tensor> loss = accumulate(step);

@@ -1,0 +1,55 @@
+# Everything from a checkout to a converted model. Each target first installs what it needs
+# (tools/bootstrap); running one again skips what is done.
+.DEFAULT_GOAL := help
+.PHONY: help build gpu test demo demo-quick lint format clean bootstrap
+
+SOURCES = $(shell find halo tests -name '*.h' -o -name '*.cc')
+
+help:
+	@echo 'make build       build/halo, the program (installs what it needs first)'
+	@echo 'make demo        converts demo/teacher on the CPU; results in runs/demo'
+	@echo 'make demo-quick  every stage of the demo in a quarter of the time; runs/demo-quick'
+	@echo 'make test        unit, golden and system tests'
+	@echo 'make gpu         build-gpu/halo and the libraries for run.device = "cuda"'
+	@echo 'make lint        formatting, layout and clang-tidy'
+	@echo 'make format      clang-format over the sources'
+	@echo 'make clean       removes build folders; runs/ and .deps/ stay'
+
+bootstrap:
+	@tools/bootstrap
+
+build: bootstrap
+	@cmake --preset cpu
+	@cmake --build --preset cpu --target halo
+
+gpu:
+	@tools/bootstrap --cuda
+	@cmake --preset gpu
+	@cmake --build --preset gpu --target halo
+
+test: bootstrap
+	@cmake --preset cpu
+	@cmake --build --preset cpu
+	@tools/run-tests build
+
+# --resume also starts a run and leaves one alone that is done.
+demo demo-quick: build
+	@build/halo convert demo/$@.toml --run runs/$@ --resume
+
+# clang-tidy takes half a minute a file: those that differ from the last commit, or all without git.
+# build-lint is never built: clang cannot read the precompiled header that GCC leaves in build.
+lint:
+	@tools/bootstrap --lint
+	@cmake --preset lint
+	@clang-format --dry-run --Werror $(SOURCES)
+	@tests/layers_test.sh
+	@{ { git diff --name-only --diff-filter=d HEAD -- '*.cc' && \
+	     git ls-files --others --exclude-standard -- '*.cc'; } 2>/dev/null || \
+	   find halo -name '*.cc'; } | xargs -r clang-tidy --quiet -p build-lint
+
+format:
+	@tools/bootstrap --lint
+	@clang-format -i $(SOURCES)
+
+clean:
+	rm -rf build build-gpu build-lint build-sanitize

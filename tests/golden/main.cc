@@ -1,0 +1,108 @@
+// golden ROOT: recomputes every folder of a tree of golden fixtures and prints a line for each, its
+// worst error and that error's bound. Exit 0 if all are within bounds, 1 if not, 2 for wrong usage.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+
+#include "halo/base/check.h"
+#include "tests/golden/forms.h"
+
+namespace halo::golden {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Unit {
+  std::string name;
+  std::function<void(Findings&)> check;
+};
+
+std::vector<fs::path> folders_in(const fs::path& folder) {
+  std::vector<fs::path> folders;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.is_directory()) folders.push_back(entry.path());
+  }
+  return folders;
+}
+
+// A model, or a folder of models.
+void add_models(const fs::path& folder, const std::string& name, std::vector<Unit>& units) {
+  const std::vector<fs::path> inside = folders_in(folder);
+  if (fs::exists(folder / "config.json") || inside.empty()) {
+    units.push_back({name, [=](Findings& findings) { check_model(folder, findings); }});
+    return;
+  }
+  for (const fs::path& model : inside) {
+    add_models(model, name + "/" + model.filename().string(), units);
+  }
+}
+
+void add_tokenizers(const fs::path& folder, const std::string& name, std::vector<Unit>& units) {
+  for (const std::string& tokenizer : tokenizer_names(folder)) {
+    units.push_back({name + "/" + tokenizer,
+                     [=](Findings& findings) { check_tokenizer(folder, tokenizer, findings); }});
+  }
+}
+
+void add_folder(const fs::path& folder, std::vector<Unit>& units) {
+  struct Form {
+    const char* name;
+    void (*check)(const fs::path&, Findings&);
+  };
+  static constexpr Form kFormsByName[] = {
+      {"transfer", check_transfer},      {"stage-losses", check_stage_losses},
+      {"lightning-op", check_lightning}, {"logit-scale", check_logit_scale},
+      {"lr-schedule", check_schedule},   {"rope", check_rope},
+      {"selection", check_selection},
+  };
+  const std::string name = folder.filename().string();
+  if (name.starts_with("hypenet-") || name.starts_with("qwen3-")) {
+    return add_models(folder, name, units);
+  }
+  if (name == "tokenizer") return add_tokenizers(folder, name, units);
+  for (const Form& form : kFormsByName) {
+    if (name != form.name) continue;
+    units.push_back({name, [folder, &form](Findings& findings) { form.check(folder, findings); }});
+    return;
+  }
+  units.push_back({name, [](Findings& findings) { findings.not_built("form not yet built"); }});
+}
+
+bool check_tree(const fs::path& root) {
+  std::vector<Unit> units;
+  for (const fs::path& folder : folders_in(root)) add_folder(folder, units);
+  std::ranges::sort(units, {}, &Unit::name);
+  int64_t passed = 0, not_built = 0, failed = 0;
+  for (const Unit& unit : units) {
+    Findings findings;
+    try {
+      unit.check(findings);
+    } catch (const std::exception& error) {
+      findings.failed(error.what());
+    }
+    ++(!findings.passed() ? failed : findings.was_built() ? passed : not_built);
+    fmt::print("{}\n", findings.line(unit.name));
+    std::fflush(stdout);
+  }
+  fmt::print("{} within bounds, {} not, {} of forms not yet built\n", passed, failed, not_built);
+  if (passed + failed == 0) fmt::print("{}: no golden folder there\n", root.string());
+  return failed == 0 && passed > 0;
+}
+
+}  // namespace
+}  // namespace halo::golden
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    fmt::print(stderr, "usage: golden ROOT, a tree laid out as golden/README.md says\n");
+    return 2;
+  }
+  try {
+    return halo::golden::check_tree(argv[1]) ? 0 : 1;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "golden: {}\n", error.what());
+    return 1;
+  }
+}

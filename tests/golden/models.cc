@@ -1,0 +1,106 @@
+// Models: logits and hidden states of one pass, greedy decoding through the engine.
+#include <memory>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/engine/generate.h"
+#include "tests/golden/forms.h"
+
+namespace halo::golden {
+namespace {
+
+Batch batch_of(const at::Tensor& ids, const at::Tensor& positions, KernelForm form) {
+  Batch batch = positions.defined()
+                    ? make_batch(ids.flatten(), row_offsets(ids), positions.flatten(), at::kCPU)
+                    : make_batch(ids.flatten(), row_offsets(ids), at::kCPU);
+  batch.form = form;
+  return batch;
+}
+
+void check_hidden(const Model& model, const Expected& expected, KernelForm form,
+                  Findings& findings) {
+  const at::Tensor ids = expected.get("input_ids"), want = expected.get("hidden");
+  const Batch batch = batch_of(ids, {}, form);
+  at::Tensor hidden = embed(model.weights, batch);
+  std::vector<at::Tensor> after;
+  for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
+    hidden = decode_layers(model.weights, layer, layer + 1, hidden, batch);
+    after.push_back(hidden.view({ids.size(0), ids.size(1), -1}));
+  }
+  findings.tensor(in_form("hidden", form), at::stack(after), want);
+}
+
+void check_greedy(const Model& model, const Expected& expected, KernelForm form,
+                  Findings& findings) {
+  const at::Tensor prompt_ids = expected.get("prompt_ids"), want = expected.get("greedy_ids");
+  std::vector<std::vector<int64_t>> prompts;
+  for (const at::Tensor& row : prompt_ids.unbind()) {
+    const int64_t* ids = row.const_data_ptr<int64_t>();
+    prompts.emplace_back(ids, ids + row.numel());
+  }
+  std::vector<std::vector<at::Tensor>> rows(prompts.size());
+  Engine engine(std::make_shared<const DecoderWeights>(model.weights), {.form = form});
+  const auto ids =
+      generate(engine, prompts, {.max_tokens = want.size(1)}, [&](const GenerateStep& step) {
+        for (size_t s = 0; s < step.prompts.size(); ++s) {
+          rows[step.prompts[s]].push_back(step.logits[s].clone());
+        }
+      });
+  std::vector<at::Tensor> tokens, logits;
+  for (size_t p = 0; p < prompts.size(); ++p) {
+    tokens.push_back(at::tensor(ids[p], at::kLong));
+    logits.push_back(at::stack(rows[p]));
+  }
+  findings.equal(in_form("greedy_ids", form), at::stack(tokens).equal(want));
+  if (expected.contains("greedy_logits")) {
+    findings.tensor(in_form("greedy_logits", form), at::stack(logits),
+                    expected.get("greedy_logits"));
+  }
+}
+
+}  // namespace
+
+std::string in_form(const std::string& what, KernelForm form) {
+  return fmt::format("{}, {}", what, form == KernelForm::kFast ? "fast" : "reference");
+}
+
+std::vector<int64_t> row_offsets(const at::Tensor& ids) {
+  HALO_CHECK(ids.dim() == 2, "golden: token ids must be [rows, tokens], got {} dimensions",
+             ids.dim());
+  std::vector<int64_t> offsets{0};
+  for (int64_t row = 0; row < ids.size(0); ++row) offsets.push_back(offsets.back() + ids.size(1));
+  return offsets;
+}
+
+at::Tensor model_logits(const DecoderWeights& weights, const at::Tensor& ids,
+                        const at::Tensor& positions, KernelForm form) {
+  const at::Tensor hidden = decode(weights, batch_of(ids, positions, form));
+  return logits(weights, hidden, form).view({ids.size(0), ids.size(1), -1});
+}
+
+Model load_teacher(const std::filesystem::path& folder) {
+  return load_model(folder.parent_path() / "qwen3-tiny", ParameterStore::Use::kFrozen, at::kFloat,
+                    at::kCPU);
+}
+
+void check_model(const std::filesystem::path& folder, Findings& findings) {
+  at::NoGradGuard no_grad;
+  const Model model = load_model(folder, ParameterStore::Use::kFrozen, at::kFloat, at::kCPU);
+  const Expected expected(folder / "expected.safetensors");
+  const at::Tensor ids = expected.get("input_ids");
+  for (const KernelForm form : kForms) {
+    findings.tensor(in_form("logits", form), model_logits(model.weights, ids, {}, form),
+                    expected.get("logits"));
+    // Angles are exact here, so those of fp32 products (`logits_offset`) are not the ones to meet.
+    if (expected.contains("position_ids_offset")) {
+      findings.tensor(in_form("logits_offset_exact_angles", form),
+                      model_logits(model.weights, ids, expected.get("position_ids_offset"), form),
+                      expected.get("logits_offset_exact_angles"));
+    }
+    if (expected.contains("hidden")) check_hidden(model, expected, form, findings);
+    if (expected.contains("greedy_ids")) check_greedy(model, expected, form, findings);
+  }
+  expected.note_rest(findings);
+}
+
+}  // namespace halo::golden

@@ -1,0 +1,110 @@
+// Stage 0: what the teacher determines of the official stage-1 and stage-2 checkpoints must be what
+// our transfer makes, and the hybrid that they describe must give its logits.
+#include "halo/stages/transfer.h"
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/base/json.h"
+#include "tests/golden/forms.h"
+
+namespace halo::golden {
+namespace {
+
+namespace fs = std::filesystem;
+
+ParameterStore frozen_store(const ModelConfig& config) {
+  return {decoder_parameters(config), ParameterStore::Use::kFrozen, at::kFloat, at::kCPU};
+}
+
+ParameterStore transferred(const Model& teacher, const ModelConfig& config) {
+  ParameterStore store = frozen_store(config);
+  transfer(teacher, config, store, {.init = TransferInit::kPaper});
+  return store;
+}
+
+ModelConfig all_lightning(ModelConfig config) {
+  config.mixer_types.assign(static_cast<size_t>(config.num_layers), MixerType::kLightning);
+  return config;
+}
+
+// The tensors that tensors.json names, bit for bit.
+void check_determined(const json::array& names, const SafetensorsFile& file, const Model& teacher,
+                      const ParameterStore& student, Findings& findings) {
+  for (const json::value& entry : names) {
+    const std::string name = json::value_to<std::string>(entry);
+    const bool of_teacher =
+        name.starts_with("teacher_model.") || name.find(".teacher_layer.") != std::string::npos;
+    // "student_model." of stage 2; "model." of stage 1's module around the teacher.
+    const std::string plain =
+        without(without(name.substr(name.find('.') + 1), "teacher_layer."), "student_layer.");
+    const at::Tensor got = (of_teacher ? *teacher.store : student).value(plain);
+    findings.absolute(name, got, to_tensor(file.get(name)), 0);
+  }
+}
+
+// The hybrid as stage 1's file holds it: attention layers keep teacher_layer, the others
+// student_layer; the gates of the former are drawn later, so they come from stage 2's file.
+std::vector<TensorView> assemble(const ModelConfig& config, const SafetensorsFile& stage1,
+                                 const SafetensorsFile& stage2) {
+  constexpr std::string_view kMixer = ".self_attn.";
+  std::vector<TensorView> tensors;
+  for (const ParameterSpec& spec : decoder_parameters(config)) {
+    std::string name = "model." + spec.name;
+    const size_t mixer = name.find(kMixer);
+    if (mixer != std::string::npos) {
+      const size_t digits = std::string_view("model.model.layers.").size();
+      const int64_t layer = std::stoll(name.substr(digits, mixer - digits));
+      const bool lightning = config.mixer_types[layer] == MixerType::kLightning;
+      name.insert(mixer + kMixer.size(), lightning ? "student_layer." : "teacher_layer.");
+    }
+    const bool drawn_later = spec.name.ends_with("o_gate.weight");
+    tensors.push_back(drawn_later ? stage2.get("student_model." + spec.name) : stage1.get(name));
+    tensors.back().name = spec.name;
+  }
+  return tensors;
+}
+
+std::vector<TensorView> student_of(const SafetensorsFile& stage2) {
+  constexpr std::string_view kPrefix = "student_model.";
+  std::vector<TensorView> tensors;
+  for (TensorView tensor : stage2.tensors()) {
+    if (!tensor.name.starts_with(kPrefix)) continue;
+    tensor.name.erase(0, kPrefix.size());
+    tensors.push_back(std::move(tensor));
+  }
+  return tensors;
+}
+
+}  // namespace
+
+void check_transfer(const fs::path& folder, Findings& findings) {
+  at::NoGradGuard no_grad;
+  const Model teacher = load_teacher(folder);
+  const ModelConfig config = read_model_config(folder);
+  const SafetensorsFile stage1(folder / "stage1" / "model.safetensors");
+  const SafetensorsFile stage2(folder / "stage2" / "model.safetensors");
+
+  const std::string list = (folder / "tensors.json").string();
+  const json::object names = read_json(list).as_object();
+  check_determined(json_get<json::array>(names, "stage1_deterministic", list), stage1, teacher,
+                   transferred(teacher, all_lightning(config)), findings);
+  check_determined(json_get<json::array>(names, "stage2_deterministic", list), stage2, teacher,
+                   transferred(teacher, config), findings);
+
+  const Expected expected(folder / "expected.safetensors");
+  const at::Tensor ids = expected.get("input_ids"), want = expected.get("stage2_student_logits");
+  const std::pair<std::string, std::vector<TensorView>> hybrids[] = {
+      {"logits from stage 1", assemble(config, stage1, stage2)},
+      {"logits from stage 2", student_of(stage2)}};
+  for (const auto& [what, tensors] : hybrids) {
+    ParameterStore store = frozen_store(config);
+    store.load(tensors, folder.string());
+    for (const KernelForm form : kForms) {
+      findings.tensor(in_form(what, form), model_logits(bind_decoder(config, store), ids, {}, form),
+                      want);
+    }
+  }
+  expected.note_rest(findings);
+}
+
+}  // namespace halo::golden

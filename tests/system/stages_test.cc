@@ -1,0 +1,182 @@
+// What each stage may change, and what its gate is for: every gate is passed by the trained model
+// and failed by the weights the stage began with.
+#include <gtest/gtest.h>
+
+#include "ATen/ATen.h"
+#include "halo/base/files.h"
+#include "halo/stages/stages.h"
+#include "halo/stages/transfer.h"
+#include "halo/train/checkpoint.h"
+#include "tests/system/world.h"
+
+namespace halo::system_test {
+namespace {
+
+fs::path model(const std::string& stage) {
+  return stage_model(World::get().reference() / stage);
+}
+
+json::object result(const fs::path& stage) {
+  return read_json(stage / "result.json").as_object();
+}
+
+double gate_value(const fs::path& stage) {
+  return result(stage).at("gate").at("value").to_number<double>();
+}
+
+// Names of the tensors in `after` that are not bit-equal to the same ones in `before`; `kept`
+// counts the others.
+struct Change {
+  Words changed, kept;
+};
+
+Change compare(const fs::path& before, const fs::path& after) {
+  const SafetensorsFile a(before / "model.safetensors"), b(after / "model.safetensors");
+  Change change;
+  for (const TensorView& tensor : b.tensors()) {
+    const TensorView& old = a.get(tensor.name);
+    const bool equal = std::ranges::equal(old.bytes, tensor.bytes);
+    (equal ? change.kept : change.changed).push_back(tensor.name);
+  }
+  return change;
+}
+
+bool in_mixer(const std::string& name) {
+  return name.find(".self_attn.") != std::string::npos;
+}
+
+TEST(Stages, AlignChangesTheMixersAlone) {
+  const Change change = compare(model("transfer"), model("align"));
+  EXPECT_EQ(change.changed.size(), 4u * 9);  // q, k, v, z and its bias, o, three norms
+  for (const std::string& name : change.changed) EXPECT_TRUE(in_mixer(name)) << name;
+  for (const std::string& name : change.kept) EXPECT_FALSE(in_mixer(name)) << name;
+}
+
+TEST(Stages, AlignAttentionChangesTheMixersAlone) {
+  const SafetensorsFile teacher(World::get().teacher() / "model.safetensors"),
+      aligned(model("align-attention") / "model.safetensors");
+  for (const TensorView& tensor : aligned.tensors()) {
+    at::Tensor start;
+    if (tensor.name.find("o_gate") == std::string::npos) {
+      start = to_tensor(teacher.get(tensor.name));
+      if (tensor.name.find("o_proj") != std::string::npos) start = start * 2;
+    } else {
+      start = at::zeros(tensor.shape);
+    }
+    EXPECT_EQ(at::equal(start, to_tensor(tensor)), !in_mixer(tensor.name)) << tensor.name;
+  }
+}
+
+TEST(Stages, SelectTakesEveryMixerAsItIs) {
+  const SafetensorsFile lightning(model("align") / "model.safetensors"),
+      attention(model("align-attention") / "model.safetensors"),
+      hybrid(model("select") / "model.safetensors");
+  const ModelConfig config = read_model_config(model("select"));
+  ASSERT_EQ(config.attention_layers().size(), 1u);
+  const std::string kept = fmt::format("model.layers.{}.self_attn.", config.attention_layers()[0]);
+  for (const TensorView& tensor : hybrid.tensors()) {
+    const SafetensorsFile& source = tensor.name.starts_with(kept) ? attention : lightning;
+    EXPECT_TRUE(std::ranges::equal(source.get(tensor.name).bytes, tensor.bytes)) << tensor.name;
+  }
+}
+
+TEST(Stages, DistillAndFinetuneChangeEverything) {
+  EXPECT_EQ(compare(model("select"), model("distill")).kept, Words{});
+  EXPECT_EQ(compare(model("distill"), model("finetune")).kept, Words{});
+}
+
+TEST(Stages, ScaleAndTheStudentKeepTheWeights) {
+  EXPECT_EQ(compare(model("finetune"), model("scale")).changed, Words{});
+  EXPECT_EQ(compare(model("scale"), World::get().reference() / "model").changed, Words{});
+  const ModelConfig before = read_model_config(model("finetune"));
+  ModelConfig after = read_model_config(model("scale"));
+  EXPECT_EQ(after.attn_logits_scaling.kind, LogitScale::Kind::kLogPosition);
+  EXPECT_EQ(before.attn_logits_scaling.kind, LogitScale::Kind::kNone);
+}
+
+TEST(Stages, TransferGateFailsOnOtherWeights) {
+  const StageContext context(read_recipe(World::get().recipe(), {}));
+  const Model student = context.load(model("transfer"), ParameterStore::Use::kFrozen);
+  const auto error = [&] {
+    return transfer_error(context.teacher(), student.config, *student.store, TransferInit::kMatch);
+  };
+  EXPECT_EQ(error(), 0);
+  student.store->value("model.layers.2.self_attn.k_proj.weight").add_(1e-3);
+  EXPECT_GT(error(), 0);
+}
+
+// Runs one stage on its starting model with and without training, under a gate between the two
+// figures: only the trained one passes, the other ends with exit code 4 and failed.json.
+struct Trained {
+  std::string stage, from, gate;
+  bool rises;  // training makes the figure larger
+};
+
+class TrainedGate : public testing::TestWithParam<Trained> {};
+
+TEST_P(TrainedGate, FailsOnTheStartingWeights) {
+  const Trained& c = GetParam();
+  const auto run = [&](const std::string& out, const Words& set) {
+    Words words = {c.stage, "--recipe", World::get().recipe().string(), "--out", out};
+    if (!c.from.empty()) words.insert(words.end(), {"--student", model(c.from).string()});
+    for (const std::string& s : set) words.insert(words.end(), {"--set", s});
+    return run_halo(words);
+  };
+  std::string section = c.stage;
+  std::replace(section.begin(), section.end(), '-', '_');
+  const Words standing = {section + ".learning_rate=1e-30", section + ".min_learning_rate=0"};
+  const fs::path folder = World::get().folder("gate"), open = folder / "open";
+  ASSERT_EQ(run(open, standing).code, 0);
+  const double before = gate_value(open);
+  const double after = gate_value(World::get().reference() / c.stage);
+  ASSERT_GT(c.rises ? after - before : before - after, 0) << before << " -> " << after;
+  const std::string gate = fmt::format("gates.{}={}", c.gate, (before + after) / 2);
+
+  Words closed = standing;
+  closed.push_back(gate);
+  const fs::path failed = folder / "failed";
+  expect_error(run(failed, closed), 4, {c.stage, "gate is not passed", "failed.json"});
+  EXPECT_TRUE(fs::exists(failed / "failed.json"));
+  EXPECT_FALSE(stage_finished(failed));
+  const Outcome trained = run(folder / "trained", {gate});
+  EXPECT_EQ(trained.code, 0) << trained.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Stages, TrainedGate,
+    testing::Values(Trained{"align", "transfer", "align_explained_variance", true},
+                    Trained{"align-attention", "", "align_explained_variance", true},
+                    Trained{"distill", "select", "distill_kl", false},
+                    Trained{"finetune", "distill", "finetune_loss_decrease", true}),
+    [](const auto& info) {
+      std::string name = info.param.stage;
+      std::erase(name, '-');
+      return name;
+    });
+
+// With nothing kept the ratio is 1, which a gate below 1 refuses; the chosen set is better.
+TEST(Stages, SelectGate) {
+  const double ratio = gate_value(World::get().reference() / "select");
+  EXPECT_LT(ratio, 1);
+  const Gate gate{"ratio", 1, (1 + ratio) / 2, Gate::Kind::kAtMost};
+  EXPECT_FALSE(gate.passed());
+}
+
+// In a run folder: a gate that fails stops the pipeline there; with the gate moved it goes on.
+TEST(Stages, AFailedGateStopsTheRunUntilItIsMoved) {
+  const fs::path run = World::get().path("gates");
+  fs::copy(World::get().reference(), run, fs::copy_options::recursive);
+  for (const char* stage : {"select", "scale"}) fs::remove_all(run / stage);
+  Process strict = convert(run, true);
+  strict.arguments.insert(strict.arguments.end(), {"--set", "gates.select_kl_ratio=1e-9"});
+  expect_error(run_halo(strict), 4, {"select", "gate is not passed", "must be at most 1e-09"});
+  EXPECT_TRUE(fs::exists(run / "select" / "failed.json"));
+  strict.arguments.back() = "gates.scale_needle=1.5";
+  expect_error(run_halo(strict), 4, {"scale", "gate is not passed", "must be at least 1.5"});
+  EXPECT_FALSE(fs::exists(run / "select" / "failed.json"));
+  EXPECT_EQ(run_halo(convert(run, true)).code, 0);
+  expect_same_record(run, World::get().reference());
+}
+
+}  // namespace
+}  // namespace halo::system_test

@@ -1,0 +1,88 @@
+// A small world for tests of the program itself: text from a grammar, a tokenizer trained on it,
+// shards, a Qwen3 teacher with random weights and a recipe with every stage. The program runs as a
+// process of its own, as users run it.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "halo/base/json.h"
+
+namespace halo::system_test {
+
+namespace fs = std::filesystem;
+using Words = std::vector<std::string>;
+
+struct Outcome {
+  int code = -1;   // exit code; -1 where a signal ended it
+  int signal = 0;  // that signal
+  std::string out, err;
+};
+
+struct Process {
+  Words arguments;
+  std::string crash_at;      // HALO_CRASH_AT
+  int64_t max_file_bytes = 0;  // of any file it writes; 0: no limit. A disk that fills up.
+};
+
+// A running `halo`.
+class Running {
+ public:
+  explicit Running(const Process& process);
+  ~Running();  // kills it if nobody waited
+  Running(const Running&) = delete;
+  void terminate() const;  // SIGTERM
+  bool alive();
+  Outcome wait();
+
+ private:
+  int pid_;
+  int status_ = 0;
+  bool done_ = false;
+  fs::path out_, err_;
+};
+
+Outcome run_halo(const Words& arguments);
+Outcome run_halo(const Process& process);
+
+// Made once a program, gone at its end.
+class World {
+ public:
+  static const World& get();
+
+  fs::path path(const std::string& name) const { return root_ / name; }
+  fs::path teacher() const { return path("teacher"); }
+  fs::path recipe() const { return path("recipe.toml"); }
+  fs::path train_shards() const { return path("train"); }
+  fs::path held_out() const { return path("held-out"); }
+  // Where a test may write; a new one at each call.
+  fs::path folder(const std::string& name) const;
+
+  // The run folder of a conversion that nothing disturbed.
+  const fs::path& reference() const;
+
+  World(const World&) = delete;
+  ~World();
+
+ private:
+  World();
+  void make_text() const;
+  void make_teacher() const;
+  void make_recipe() const;
+
+  fs::path root_;
+};
+
+Process convert(const fs::path& run, bool resume, const std::string& crash_at = "");
+
+// Path -> content of everything in a run folder that must not depend on time or interruptions.
+std::map<std::string, std::string> record(const fs::path& run);
+void expect_same_record(const fs::path& run, const fs::path& reference);
+
+std::string status(const fs::path& run);
+
+// `outcome` is the one-sentence error `code` that contains all of `parts`.
+void expect_error(const Outcome& outcome, int code, const Words& parts);
+
+}  // namespace halo::system_test
