@@ -97,6 +97,11 @@ std::vector<int64_t> NeedleWriter::question(const Needle& needle) const {
   return ids;
 }
 
+bool NeedleWriter::mentions_needle(std::span<const int64_t> text) const {
+  // Without its first token, which may be written otherwise at a line's or a sentence's start.
+  return !std::ranges::search(text, std::span(opening_).subspan(1)).empty();
+}
+
 NeedleDocument NeedleWriter::compose(std::span<const int64_t> haystack, int64_t total_length,
                                      const Random& random, NeedlePool pool) const {
   std::vector<int64_t> words = pool_words(pool);

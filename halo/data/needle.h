@@ -63,6 +63,10 @@ class NeedleWriter {
                                   std::span<const double> depths, const Random& random,
                                   NeedlePool pool) const;
 
+  // Does a text hold what a needle begins with? Text sampled from a model that was trained on
+  // needle documents does, and is no haystack then: its needles would compete with ours.
+  bool mentions_needle(std::span<const int64_t> text) const;
+
   // The fewest tokens a one-needle document can have beside its haystack, whatever its key.
   int64_t min_length() const { return min_length_; }
   int64_t end_token() const { return end_token_; }

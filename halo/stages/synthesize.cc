@@ -5,6 +5,7 @@
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/base/random.h"
+#include "halo/data/needle.h"
 #include "halo/data/pack.h"
 #include "halo/engine/generate.h"
 #include "halo/stages/machine.h"
@@ -53,7 +54,8 @@ json::object synthesize(const SynthesizeArgs& args) {
   generate_args.seed = static_cast<uint64_t>(args.run.seed);
   generate_args.max_running = args.batch;
   Progress progress("synthesize", args.tokens);
-  int64_t tokens = 0, documents = 0;
+  const NeedleWriter needles(tokenizer);
+  int64_t tokens = 0, documents = 0, dropped = 0;
   while (tokens < args.tokens) {
     std::vector<std::vector<int64_t>> prompts;
     for (int64_t i = 0; i < args.batch; ++i) {
@@ -67,14 +69,21 @@ json::object synthesize(const SynthesizeArgs& args) {
       document.insert(document.end(), continuations[i].begin(), continuations[i].end());
       if (document.back() != end) document.push_back(end);
       tokens += static_cast<int64_t>(document.size());
-      writer.add_document(document);
+      if (needles.mentions_needle(document)) {
+        ++dropped;
+      } else {
+        writer.add_document(document);
+      }
     }
     documents += args.batch;
     progress.update(std::min(tokens, args.tokens), fmt::format("{} documents", documents));
   }
   writer.finish();
-  progress.finish(fmt::format("{} documents, {} tokens", documents, tokens));
-  return {{"documents", documents}, {"tokens", tokens}, {"shards", writer.num_shards()}};
+  progress.finish(fmt::format("{} documents, {} of them kept", documents, documents - dropped));
+  return {{"documents_sampled", documents},
+          {"documents_dropped", dropped},
+          {"tokens_sampled", tokens},
+          {"shards", writer.num_shards()}};
 }
 
 }  // namespace halo

@@ -21,7 +21,8 @@ struct SynthesizeArgs {
 };
 
 // Each document begins with a token that starts with a capital letter, drawn uniformly, and ends
-// with the end token or where it reaches `length`. Returns counts.
+// with the end token or where it reaches `length`. Documents in which the teacher wrote a needle of
+// its own are dropped (NeedleWriter::mentions_needle). Returns counts.
 json::object synthesize(const SynthesizeArgs& args);
 
 }  // namespace halo

@@ -21,7 +21,7 @@ expect() {
 }
 
 mkdir "$tree/not-a-form"
-expect 1 "no golden folder there"
+expect 1 "nothing there could be compared"
 
 # The last byte of the file is the exponent of the last logit.
 mkdir "$tree/hypenet-options"

@@ -19,8 +19,8 @@ struct Kill {
 };
 
 const Words kTraining = {"align", "align-attention", "distill", "finetune"};
-const Words kStages = {"transfer", "align",    "align-attention", "select",
-                       "distill",  "finetune", "scale"};
+const Words kStages = {"transfer", "align", "align-attention", "select", "distill",
+                       "finetune", "scale"};
 
 // One run folder, killed at each point in turn, each time resumed from what is left.
 void expect_unharmed(const std::string& name, const std::vector<Kill>& kills) {
@@ -29,7 +29,7 @@ void expect_unharmed(const std::string& name, const std::vector<Kill>& kills) {
   for (const Kill& kill : kills) {
     const Outcome outcome = run_halo(convert(run, fs::exists(run), kill.point));
     ASSERT_EQ(outcome.signal, SIGKILL) << kill.point << " in " << kill.stage << ": " << outcome.err;
-    ASSERT_EQ(status(run), kill.stage) << kill.point;
+    ASSERT_EQ(running_stage(run), kill.stage) << kill.point;
     hit.insert(kill.stage);
   }
   for (const std::string& stage : kStages) EXPECT_TRUE(hit.count(stage)) << stage << " was spared";
@@ -69,32 +69,36 @@ TEST(Resume, KilledAroundCheckpointsOfEveryStage) {
 }
 
 // A process renames config.resolved.toml, env.json and STATUS, then, in a stage that trains and has
-// no checkpoint, the files of step-0: model, config, tokenizer, masters, two moments, manifest. The
-// one that enters the stage renames three more before, the end of the stage before.
+// no checkpoint, the files of step-0: model, config, tokenizer, masters, two moments, manifest.
+// Where the stage before lacks its result only, that is written first: three files more.
 TEST(Resume, KilledAtEveryFile) {
   std::vector<Kill> kills;
-  for (int k : {4, 5, 6, 7}) kills.push_back({fmt::format("file.before_rename:{}", k), "transfer"});
+  const auto add = [&](const char* point, std::initializer_list<int> times,
+                       const std::string& stage) {
+    for (int k : times) kills.push_back({fmt::format("file.{}:{}", point, k), stage});
+  };
+  add("before_rename", {4, 5, 6, 7}, "transfer");
+  add("after_rename", {7}, "transfer");  // result.json is there, the next stage has not begun
   for (const std::string& stage : kTraining) {
     if (stage == "distill") {
-      for (int k : {7, 8, 9}) kills.push_back({fmt::format("file.after_rename:{}", k), "select"});
-      for (int k : {4, 7}) kills.push_back({fmt::format("file.before_sync:{}", k), "select"});
+      add("after_rename", {7}, "select");
+      add("before_rename", {5, 8}, "select");
+      add("before_sync", {4, 7}, "select");
+      add("after_rename", {8}, "select");
     }
-    for (int k : {7, 8, 9}) kills.push_back({fmt::format("file.after_rename:{}", k), stage});
+    add("after_rename", {7, 8, 9}, stage);
     if (stage == "align") {
-      for (int k : {5, 6}) kills.push_back({fmt::format("file.after_rename:{}", k), stage});
-      for (int k : {4, 7, 8, 9, 10}) {
-        kills.push_back({fmt::format("file.before_rename:{}", k), stage});
-      }
+      add("after_rename", {4, 5, 6}, stage);
+      add("before_rename", {4, 7, 8, 9, 10}, stage);
     }
-    kills.push_back({"file.before_sync:5", stage});
-    kills.push_back({"file.before_write:12", stage});
+    add("before_sync", {5}, stage);
+    add("before_write", {12}, stage);
     kills.push_back({"stage.before_result:1", stage});
   }
-  for (int k : {7, 8}) kills.push_back({fmt::format("file.before_rename:{}", k), "scale"});
-  for (int k : {4, 5, 8}) kills.push_back({fmt::format("file.before_rename:{}", k), "scale"});
+  add("before_rename", {7, 8, 4, 5}, "scale");
+  add("after_rename", {8}, "scale");
   expect_unharmed("killed-at-every-file", kills);
 }
-
 
 // SIGTERM as soon as `sign` is there.
 Outcome stop_at(const Process& process, const fs::path& sign) {
@@ -108,8 +112,8 @@ Outcome stop_at(const Process& process, const fs::path& sign) {
 
 TEST(Resume, StopsWhenAskedToAndGoesOn) {
   const fs::path run = World::get().path("stopped");
-  for (const char* sign : {"transfer", "align/metrics.jsonl", "select", "distill/metrics.jsonl",
-                           "scale"}) {
+  for (const char* sign :
+       {"transfer", "align/metrics.jsonl", "select", "distill/metrics.jsonl", "scale"}) {
     const bool resume = fs::exists(run);
     const Outcome outcome = stop_at(convert(run, resume), run / sign);
     expect_error(outcome, 3, {"stopped"});

@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <sstream>
+
 #include "ATen/ATen.h"
+#include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/base/random.h"
 #include "halo/data/pack.h"
@@ -13,7 +16,7 @@
 namespace halo::system_test {
 namespace {
 
-constexpr int64_t kVocabulary = 512;
+constexpr int64_t kVocabulary = 360;
 
 const Words kNouns = {"river", "teacher", "garden", "engine", "letter", "window", "castle", "dog"};
 const Words kVerbs = {"follows", "paints", "finds", "remembers", "carries", "hears"};
@@ -246,13 +249,13 @@ void expect_same_record(const fs::path& run, const fs::path& reference) {
   for (const auto& [name, content] : expected) {
     ASSERT_TRUE(got.count(name)) << name << " is missing";
     // Weights are long: say that they differ, not how.
-    EXPECT_TRUE(got.at(name) == content)
-        << name << " differs:\n" << (content.size() < 4000 ? got.at(name) + content : "");
+    EXPECT_TRUE(got.at(name) == content) << name << " differs:\n"
+                                         << (content.size() < 4000 ? got.at(name) + content : "");
   }
   EXPECT_EQ(got.size(), expected.size());
 }
 
-std::string status(const fs::path& run) {
+std::string running_stage(const fs::path& run) {
   const std::string text = fs::exists(run / "STATUS") ? read_file(run / "STATUS") : "";
   const std::string running = "running ";
   if (!text.starts_with(running)) return text;

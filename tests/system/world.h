@@ -4,6 +4,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -22,7 +23,7 @@ struct Outcome {
 
 struct Process {
   Words arguments;
-  std::string crash_at;      // HALO_CRASH_AT
+  std::string crash_at;        // HALO_CRASH_AT
   int64_t max_file_bytes = 0;  // of any file it writes; 0: no limit. A disk that fills up.
 };
 
@@ -80,7 +81,8 @@ Process convert(const fs::path& run, bool resume, const std::string& crash_at = 
 std::map<std::string, std::string> record(const fs::path& run);
 void expect_same_record(const fs::path& run, const fs::path& reference);
 
-std::string status(const fs::path& run);
+// The stage that RUN/STATUS names.
+std::string running_stage(const fs::path& run);
 
 // `outcome` is the one-sentence error `code` that contains all of `parts`.
 void expect_error(const Outcome& outcome, int code, const Words& parts);

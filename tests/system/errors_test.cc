@@ -1,0 +1,214 @@
+// What goes wrong from outside: one clear sentence, the right exit code, and nothing that was there
+// before is lost.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include "halo/base/files.h"
+#include "halo/base/json.h"
+#include "halo/data/pack.h"
+#include "halo/formats/safetensors.h"
+#include "halo/tokenizer/tokenizer.h"
+#include "tests/system/world.h"
+
+namespace halo::system_test {
+namespace {
+
+Outcome convert_with(const fs::path& run, const Words& set, bool resume = false) {
+  Process process = convert(run, resume);
+  for (const std::string& s : set) process.arguments.insert(process.arguments.end(), {"--set", s});
+  return run_halo(process);
+}
+
+fs::path fresh() {
+  return World::get().folder("errors") / "run";
+}
+
+// A copy of the teacher whose config.json has one key changed.
+fs::path teacher_with(const std::string& key, const json::value& value) {
+  const fs::path copy = World::get().folder("teacher") / "copy";
+  fs::copy(World::get().teacher(), copy);
+  json::object config = read_json(copy / "config.json").as_object();
+  config[key] = value;
+  write_json(copy / "config.json", config);
+  return copy;
+}
+
+std::string shard_of(const fs::path& folder) {
+  return (folder / "shard-00000.halotok").string();
+}
+
+void truncate(const fs::path& path, uint64_t bytes) {
+  fs::resize_file(path, fs::file_size(path) - bytes);
+}
+
+TEST(Errors, Usage) {
+  for (const Words& words : {Words{}, Words{"convrt"}, Words{"convert"}, Words{"align"},
+                             Words{"convert", World::get().recipe().string(), "--runn", "x"}}) {
+    const Outcome outcome = run_halo(words);
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    EXPECT_NE(outcome.err, "");
+  }
+}
+
+TEST(Errors, UnknownKeyNamesTheNearest) {
+  expect_error(convert_with(fresh(), {"align.tokns=5"}), 1, {"tokns", "did you mean 'tokens'"});
+  const fs::path recipe = World::get().folder("recipe") / "r.toml";
+  write_file(recipe, "[distill]\nlearning_rat = 1\n");
+  expect_error(run_halo({"convert", recipe.string(), "--run", fresh().string()}), 1,
+               {"r.toml:2", "learning_rat", "did you mean 'learning_rate'"});
+}
+
+TEST(Errors, FolderThatCannotBeMade) {
+  const fs::path file = World::get().folder("file") / "plain";
+  write_file(file, "kept");
+  expect_error(run_halo(convert(file / "run", false)), 1, {"plain", "ot a directory"});
+  expect_error(run_halo(convert("/proc/halo-run", false)), 1, {"/proc/halo-run"});
+  EXPECT_EQ(read_file(file), "kept");
+}
+
+TEST(Errors, FolderThatIsNotEmpty) {
+  const fs::path run = fresh();
+  fs::create_directories(run);
+  write_file(run / "notes.txt", "kept");
+  expect_error(run_halo(convert(run, false)), 1, {"not empty", "--resume"});
+  EXPECT_EQ(read_file(run / "notes.txt"), "kept");
+  EXPECT_EQ(std::distance(fs::directory_iterator(run), {}), 1);
+}
+
+TEST(Errors, DamagedAndForeignShards) {
+  const fs::path shards = World::get().folder("shards");
+  const std::string shard = shard_of(shards);
+  fs::copy(shard_of(World::get().train_shards()), shard);
+  truncate(shard, 100);
+  expect_error(convert_with(fresh(), {"data.shards=[\"" + shard + "\"]"}), 1, {shard, "byte"});
+
+  const fs::path tokenizer = shards / "tokenizer.json", other = shards / "other";
+  write_file(tokenizer, train_bpe({"quite another text about numbers"}, 262, {"<|endoftext|>"}));
+  pack({World::get().path("train.jsonl")}, tokenizer, other, {});
+  expect_error(convert_with(fresh(), {"data.shards=[\"" + other.string() + "\"]"}), 1,
+               {shard_of(other), "tokenizer"});
+  expect_error(convert_with(fresh(), {"eval.held_out=\"" + other.string() + "\""}), 1,
+               {shard_of(other), "tokenizer"});
+}
+
+// Found before the first stage trains, not when its gate is computed.
+TEST(Errors, MissingHeldOutText) {
+  for (const std::string path : {"", "/nowhere/x.halotok"}) {
+    const fs::path run = fresh();
+    expect_error(convert_with(run, {"eval.held_out=\"" + path + "\""}), 1,
+                 {"token shard", "halo data pack"});
+    EXPECT_FALSE(fs::exists(run / "transfer"));
+  }
+}
+
+TEST(Errors, UnsupportedTeachers) {
+  const auto refuse = [](const fs::path& teacher, const Words& parts) {
+    expect_error(convert_with(fresh(), {"teacher=\"" + teacher.string() + "\""}), 1, parts);
+  };
+  refuse(teacher_with("use_sliding_window", true), {"config.json", "use_sliding_window"});
+  refuse(teacher_with("rope_scaling", {{"rope_type", "lama3"}, {"factor", 2.0}}),
+         {"config.json", "lama3", "llama3"});
+  refuse(teacher_with("num_experts", 8), {"config.json", "num_experts"});
+  refuse("/nowhere", {"/nowhere"});
+
+  const fs::path cut = teacher_with("bos_token_id", nullptr);
+  truncate(cut / "model.safetensors", 1000);
+  refuse(cut, {"model.safetensors"});
+
+  const fs::path incomplete = teacher_with("bos_token_id", nullptr);
+  const SafetensorsFile whole(World::get().teacher() / "model.safetensors");
+  std::vector<TensorView> tensors(whole.tensors().begin(), whole.tensors().end());
+  const std::string missing = "model.layers.1.self_attn.q_norm.weight";
+  std::erase_if(tensors, [&](const TensorView& tensor) { return tensor.name == missing; });
+  write_safetensors(incomplete / "model.safetensors", tensors);
+  refuse(incomplete, {missing, incomplete.string()});
+}
+
+// A run that is under way: killed in stage align after its checkpoint step-2.
+class UnderWay : public testing::Test {
+ protected:
+  UnderWay() : run_(fresh()) {
+    EXPECT_EQ(run_halo(convert(run_, false, "train.mid_step:4")).signal, SIGKILL);
+    EXPECT_TRUE(fs::exists(run_ / "align" / "step-2"));
+  }
+  void expect_goes_on() const {
+    const Outcome outcome = run_halo(convert(run_, true));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    expect_same_record(run_, World::get().reference());
+  }
+  fs::path run_;
+};
+
+TEST_F(UnderWay, AnotherRecipeIsRefused) {
+  expect_error(convert_with(run_, {"align.learning_rate=1e-4"}, true), 1,
+               {"another recipe", "config.resolved.toml"});
+  expect_error(convert_with(run_, {"run.seed=4"}, true), 1, {"another recipe"});
+  expect_goes_on();
+}
+
+TEST_F(UnderWay, ChangedDataIsRefused) {
+  const std::string shard = shard_of(World::get().train_shards());
+  const std::string before = read_file(shard);
+  const fs::path longer = World::get().folder("longer") / "shards";
+  pack({World::get().path("train.jsonl"), World::get().path("held-out.jsonl")},
+       World::get().teacher() / "tokenizer.json", longer, {});
+  write_file(shard, read_file(shard_of(longer)));
+  const Outcome outcome = run_halo(convert(run_, true));
+  write_file(shard, before);
+  expect_error(outcome, 1, {"align", "step-2", "was made with data"});
+  expect_goes_on();
+}
+
+TEST_F(UnderWay, AFullDiskLosesNothing) {
+  Process process = convert(run_, true);
+  process.max_file_bytes = 100'000;  // enough for the tokenizer, not for weights
+  expect_error(run_halo(process), 1, {"step-4.tmp", "File too large"});
+  EXPECT_TRUE(fs::exists(run_ / "align" / "step-2" / "state" / "manifest.json"));
+  EXPECT_FALSE(fs::exists(run_ / "align" / "step-4"));
+  expect_goes_on();
+}
+
+TEST_F(UnderWay, ADamagedCheckpointIsPassedOver) {
+  truncate(run_ / "align" / "step-2" / "state" / "moment1.safetensors", 10);
+  const Outcome outcome = run_halo(convert(run_, true));
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_NE(outcome.err.find("halo: warning: align: checkpoint passed over"), std::string::npos);
+  EXPECT_TRUE(fs::exists(run_ / "align" / "step-2.damaged") ||
+              fs::exists(run_ / "align" / "step-6"));
+  expect_same_record(run_, World::get().reference());
+}
+
+// Weights that explode or die: the message names a checkpoint from which a lower rate goes on.
+TEST(Errors, DivergingLearningRate) {
+  const Words settings = {"distill.tokens=10240", "distill.tokens_per_step=256",
+                          "distill.micro_batch_rows=1", "distill.checkpoint_every=20"};
+  for (const std::string rate : {"1e4", "1e20"}) {
+    const fs::path out = World::get().folder("diverged") / "out";
+    Words words = {"distill",
+                   "--recipe",
+                   World::get().recipe().string(),
+                   "--out",
+                   out.string(),
+                   "--student",
+                   (World::get().reference() / "select" / "step-0").string()};
+    for (const std::string& s : settings) words.insert(words.end(), {"--set", s});
+    Words wrong = words;
+    wrong.insert(wrong.end(), {"--set", "distill.learning_rate=" + rate});
+    expect_error(run_halo(wrong), 1, {"distill", "resume from", "step-0", "lower learning_rate"});
+    EXPECT_FALSE(fs::exists(out / "step-20"));
+    const Outcome lower = run_halo(words);
+    EXPECT_EQ(lower.code, 0) << lower.err;
+  }
+}
+
+TEST(Errors, AFinishedStageIsNotOverwritten) {
+  const fs::path done = World::get().reference() / "transfer";
+  const std::string before = read_file(done / "result.json");
+  expect_error(
+      run_halo({"transfer", "--recipe", World::get().recipe().string(), "--out", done.string()}), 1,
+      {"finished stage", "--out"});
+  EXPECT_EQ(read_file(done / "result.json"), before);
+}
+
+}  // namespace
+}  // namespace halo::system_test
