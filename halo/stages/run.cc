@@ -51,7 +51,9 @@ const TokenShard& StageContext::held_out() const {
 }
 
 Loader StageContext::loader(const TrainRecipe& train, const std::string& stage) const {
-  return Loader(recipe_.data, tokenizer_, tokenizer_hash_,
+  DataRecipe data = recipe_.data;
+  if (stage == "finetune" && data.long_context == "concat") data.packing = "paper";
+  return Loader(data, tokenizer_, tokenizer_hash_,
                 {train.sequence_length, train.rows_per_step(), Random(seed(), stage).bits(0)});
 }
 
