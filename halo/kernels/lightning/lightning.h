@@ -14,11 +14,11 @@ namespace halo {
 std::vector<double> alibi_slopes(int64_t num_heads);
 
 struct LightningArgs {
-  at::Tensor q, k;      // [N, H, dk]; k may have fewer heads G (H a multiple of G: head h of q uses
-  at::Tensor v;         // [N, H, dv]  k/v head h / (H/G)); all of one floating type
+  at::Tensor q, k;  // [N, H, dk]; k may have fewer heads G (H a multiple of G: head h of q uses
+  at::Tensor v;     // [N, H, dv]  k/v head h / (H/G)); all of one floating type
   std::vector<double> slopes;  // H
   double scale = 1;
-  at::Tensor state;     // [S, H, dk, dv] fp32 before each sequence; undefined: zero
+  at::Tensor state;  // [S, H, dk, dv] fp32 before each sequence; undefined: zero
 };
 
 struct LightningResult {
