@@ -8,7 +8,7 @@
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
 #include "ATen/detail/CUDAHooksInterface.h"
-#include "halo/base/fields.h"
+#include "halo/base/choice.h"
 
 namespace halo {
 namespace {
@@ -36,17 +36,6 @@ std::string cpu_name() {
     if (line.rfind("model name", 0) == 0) return line.substr(line.find(':') + 2);
   }
   return "unknown CPU";
-}
-
-template <class T>
-T choice(const std::string& key, const std::string& value,
-         const std::vector<std::pair<std::string, T>>& known) {
-  std::vector<std::string> names;
-  for (const auto& [name, result] : known) {
-    if (name == value) return result;
-    names.push_back(name);
-  }
-  throw_error("{} = '{}' is unknown; did you mean '{}'?", key, value, nearest(value, names));
 }
 
 }  // namespace

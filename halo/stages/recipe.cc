@@ -3,6 +3,8 @@
 #include "halo/base/check.h"
 #include "halo/base/fields.h"
 #include "halo/base/files.h"
+#include "halo/stages/selection_rule.h"
+#include "halo/stages/transfer.h"
 
 namespace halo {
 namespace {
@@ -46,6 +48,8 @@ PretrainRecipe::PretrainRecipe() : train(stage(110'000'000, 1024, 32'768, 2e-3, 
 
 Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& set) {
   Recipe r = read<Recipe>(path, set);
+  parse_transfer_init(r.transfer.init);
+  parse_selection_rule(r.select.rule);
   check_recipe(r.align, "align");
   check_recipe(r.distill, "distill");
   if (r.align_attention.tokens > 0) check_recipe(r.align_attention, "align_attention");

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "halo/base/check.h"
+#include "halo/base/choice.h"
 #include "halo/base/fields.h"
 #include "halo/base/files.h"
 #include "halo/base/random.h"
@@ -14,16 +15,13 @@
 namespace halo {
 
 SelectionRule parse_selection_rule(const std::string& name) {
-  const std::vector<std::pair<std::string, SelectionRule>> known = {
-      {"joint", SelectionRule::kJoint}, {"halo", SelectionRule::kHalo},
-      {"kl", SelectionRule::kKl},       {"recall", SelectionRule::kRecall},
-      {"even", SelectionRule::kEven},   {"random", SelectionRule::kRandom}};
-  std::vector<std::string> names;
-  for (const auto& [known_name, rule] : known) {
-    if (known_name == name) return rule;
-    names.push_back(known_name);
-  }
-  throw_error("select.rule = '{}' is unknown; did you mean '{}'?", name, nearest(name, names));
+  return choice<SelectionRule>("select.rule", name,
+                               {{"joint", SelectionRule::kJoint},
+                                {"halo", SelectionRule::kHalo},
+                                {"kl", SelectionRule::kKl},
+                                {"recall", SelectionRule::kRecall},
+                                {"even", SelectionRule::kEven},
+                                {"random", SelectionRule::kRandom}});
 }
 
 int64_t default_keep(int64_t num_layers) {

@@ -4,7 +4,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/base/fields.h"
+#include "halo/base/choice.h"
 #include "halo/base/random.h"
 
 namespace halo {
@@ -132,12 +132,11 @@ void fit_output_projections(const Model& teacher, const ModelConfig& config,
 }  // namespace
 
 TransferInit parse_transfer_init(const std::string& name) {
-  if (name == "match") return TransferInit::kMatch;
-  if (name == "lsq") return TransferInit::kLsq;
-  if (name == "identity") return TransferInit::kIdentity;
-  if (name == "paper") return TransferInit::kPaper;
-  throw_error("transfer.init = '{}' is unknown; did you mean '{}'?", name,
-              nearest(name, {"match", "lsq", "identity", "paper"}));
+  return choice<TransferInit>("transfer.init", name,
+                              {{"match", TransferInit::kMatch},
+                               {"lsq", TransferInit::kLsq},
+                               {"identity", TransferInit::kIdentity},
+                               {"paper", TransferInit::kPaper}});
 }
 
 ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers) {
