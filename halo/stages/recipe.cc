@@ -1,5 +1,8 @@
 #include "halo/stages/recipe.h"
 
+#include <algorithm>
+#include <functional>
+
 #include "halo/base/check.h"
 #include "halo/base/fields.h"
 #include "halo/base/files.h"
@@ -27,6 +30,20 @@ T read(const std::filesystem::path& path, const std::vector<std::string>& set) {
   return recipe;
 }
 
+void check_layers(const SelectRecipe& select, const std::string& file) {
+  const std::vector<int64_t>& layers = select.layers;
+  if (layers.empty()) return;
+  if (layers.front() < 0 ||
+      std::adjacent_find(layers.begin(), layers.end(), std::greater_equal<>()) != layers.end()) {
+    throw_error("{}: select.layers must be different layers, counted from 0, in ascending order",
+                file);
+  }
+  if (select.keep > 0 && select.keep != static_cast<int64_t>(layers.size())) {
+    throw_error("{}: select.keep = {}, but select.layers lists {}", file, select.keep,
+                layers.size());
+  }
+}
+
 }  // namespace
 
 // The published settings for Qwen3-1.7B (hypenet.md 2.2).
@@ -50,6 +67,7 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
   Recipe r = read<Recipe>(path, set);
   parse_transfer_init(r.transfer.init);
   parse_selection_rule(r.select.rule);
+  check_layers(r.select, path.string());
   check_recipe(r.align, "align");
   check_recipe(r.distill, "distill");
   if (r.align_attention.tokens > 0) check_recipe(r.align_attention, "align_attention");

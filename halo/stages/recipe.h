@@ -40,6 +40,7 @@ struct TransferRecipe {
 
 struct SelectRecipe {
   std::string rule = "joint";
+  std::vector<int64_t> layers;
   int64_t keep = 0;
   int64_t needle_haystacks = 8;
   int64_t needle_questions = 5;
@@ -51,6 +52,7 @@ struct SelectRecipe {
   template <class V>
   void fields(V& v) {
     v("rule", rule, "joint | halo | kl | recall | even | random");
+    v("layers", layers, "layers to keep as given, ascending, in place of a rule");
     v("keep", keep, "attention layers kept; 0: a quarter, at least 1");
     v("needle_haystacks", needle_haystacks, "haystacks each candidate is scored on");
     v("needle_questions", needle_questions, "questions a haystack");

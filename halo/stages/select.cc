@@ -233,6 +233,7 @@ Choice choose_by_sweep(const Candidates& candidates, SelectionRule rule, int64_t
 Choice choose(const Candidates& candidates, const StageContext& context, int64_t keep) {
   const SelectRecipe& recipe = context.recipe().select;
   const int64_t layers = context.teacher().config.num_layers;
+  if (!recipe.layers.empty()) return {recipe.layers, {}, {}, {}};
   const SelectionRule rule = parse_selection_rule(recipe.rule);
   switch (rule) {
     case SelectionRule::kJoint:
@@ -263,6 +264,10 @@ void run_select(const StageContext& context, const fs::path& aligned_directory,
   const int64_t keep = recipe.keep > 0 ? recipe.keep : default_keep(num_layers);
   if (keep > num_layers) {
     throw_error("select.keep = {}: the model has {} layers", keep, num_layers);
+  }
+  if (!recipe.layers.empty() && recipe.layers.back() >= num_layers) {
+    throw_error("select.layers names layer {}: the model has layers 0 to {}", recipe.layers.back(),
+                num_layers - 1);
   }
   const Model aligned = context.load(aligned_directory, ParameterStore::Use::kFrozen);
   // Kept layers: aligned NoPE mixers, or the teacher's weights as they are.
@@ -306,7 +311,7 @@ void run_select(const StageContext& context, const fs::path& aligned_directory,
                    [&](const fs::path& directory) { context.save(directory, config, store); });
 
   const double ratio = mean_kl(chosen.text).mean / mean_kl(nothing_kept.text).mean;
-  const json::object figures{{"rule", recipe.rule},
+  const json::object figures{{"rule", recipe.layers.empty() ? recipe.rule : "given layers"},
                              {"layers", to_array(choice.layers)},
                              {"scores", to_array(choice.scores)},
                              {"frequency", to_array(choice.frequency)},

@@ -81,6 +81,22 @@ TEST(Stages, SelectTakesEveryMixerAsItIs) {
   }
 }
 
+TEST(Stages, SelectKeepsTheLayersThatAreGiven) {
+  const fs::path out = World::get().folder("given");
+  const auto run = [&](const std::string& layers) {
+    return run_halo(Words{"select", "--recipe", World::get().recipe().string(), "--student",
+                          model("align").string(), "--attention",
+                          model("align-attention").string(), "--out", out.string(), "--set",
+                          "select.layers=" + layers, "--set", "gates.select_kl_ratio=2"});
+  };
+  expect_error(run("[1,0]"), 1, {"select.layers", "ascending"});
+  expect_error(run("[0,99]"), 1, {"select.layers names layer 99"});
+  expect_error(run("[-1]"), 1, {"select.layers", "counted from 0"});
+  const Outcome given = run("[0,2]");
+  ASSERT_EQ(given.code, 0) << given.err;
+  EXPECT_EQ(read_model_config(stage_model(out)).attention_layers(), (std::vector<int64_t>{0, 2}));
+}
+
 TEST(Stages, DistillAndFinetuneChangeEverything) {
   EXPECT_EQ(compare(model("select"), model("distill")).kept, Words{});
   EXPECT_EQ(compare(model("distill"), model("finetune")).kept, Words{});
