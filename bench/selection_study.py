@@ -89,9 +89,12 @@ class Study:
         student, teacher = evaluation["student"], evaluation["teacher"]
         beyond = next(length for length in student["needle"]
                       if int(length) > evaluation["training_length"])
+        def found(needles):
+            return {key: needles[beyond][key] for key in ("accuracy", "stderr", "n")}
+
         return {"seed": seed, "layers": list(layers), "needle_length": int(beyond),
-                "needle": student["needle"][beyond],
-                "needle_unscaled": student["needle_unscaled"][beyond],
+                "needle": found(student["needle"]),
+                "needle_unscaled": found(student["needle_unscaled"]),
                 "kl": student["kl"], "kl_stderr": student.get("kl_stderr"),
                 "loss_above_teacher": student["loss"] - teacher["loss"],
                 "before_distillation": {"kl": before["kl"],
