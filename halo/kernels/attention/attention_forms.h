@@ -13,8 +13,8 @@ at::Tensor reference_attention(const at::Tensor& q, const at::Tensor& k, const a
 // What the backward pass needs from the forward pass.
 struct AttentionForward {
   at::Tensor o;  // [N, H, d] in q's type
-  // CPU: log-sum-exp of each run of equally long sequences, [B, H, L] fp32. CUDA: one for the
-  // batch, in the kernel's own layout, then its random seed and offset (unused: no dropout).
+  // Log-sum-exp of the scaled logits. CPU: [N, H] fp32. CUDA: in the kernel's own layout, then its
+  // random seed and offset (unused: no dropout).
   std::vector<at::Tensor> statistics;
 };
 
@@ -30,5 +30,14 @@ AttentionGradients causal_attention_backward(const at::Tensor& d_o, const at::Te
                                              const at::Tensor& k, const at::Tensor& v,
                                              const AttentionForward& forward, double scale,
                                              const Sequences& sequences);
+
+// The same on the CPU, all fp32 and contiguous; gradients of k and v are those of every query head,
+// [N, H, d]. A sequence's results do not depend on the others.
+AttentionForward fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                 double scale, const Sequences& sequences);
+AttentionGradients fused_attention_backward(const at::Tensor& d_o, const at::Tensor& q,
+                                            const at::Tensor& k, const at::Tensor& v,
+                                            const AttentionForward& forward, double scale,
+                                            const Sequences& sequences);
 
 }  // namespace halo

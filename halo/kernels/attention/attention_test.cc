@@ -32,10 +32,11 @@ struct Inputs {
   at::Tensor q, k, v;
 };
 
-Inputs make_inputs(int64_t tokens, int64_t heads, int64_t groups, at::ScalarType dtype) {
-  return {random_tensor({tokens, heads, kDim}, 1, dtype),
-          random_tensor({tokens, groups, kDim}, 2, dtype),
-          random_tensor({tokens, groups, kDim}, 3, dtype)};
+Inputs make_inputs(int64_t tokens, int64_t heads, int64_t groups, at::ScalarType dtype,
+                   int64_t dim = kDim) {
+  return {random_tensor({tokens, heads, dim}, 1, dtype),
+          random_tensor({tokens, groups, dim}, 2, dtype),
+          random_tensor({tokens, groups, dim}, 3, dtype)};
 }
 
 // softmax(scale q k^T + causal mask) v, each sequence alone.
@@ -71,10 +72,10 @@ Outcome run(const F& f, const Inputs& x, at::ScalarType dtype) {
 }
 
 void check_causal(const std::vector<int64_t>& lengths, int64_t heads, int64_t groups,
-                  at::ScalarType dtype = at::kFloat) {
+                  at::ScalarType dtype = at::kFloat, int64_t dim = kDim) {
   const testing::PoisonUninitialized poison;
   const auto sequences = sequences_of(lengths);
-  const auto x = make_inputs(sequences.num_tokens(), heads, groups, dtype);
+  const auto x = make_inputs(sequences.num_tokens(), heads, groups, dtype, dim);
   const auto plain_formula = [&](const Inputs& y) { return formula(y, sequences); };
   const auto want = run(plain_formula, x, at::kDouble), plain = run(plain_formula, x, dtype);
   const char* names[] = {"dq", "dk", "dv"};
@@ -118,6 +119,39 @@ TEST(Attention, EqualsTheFormulaPacked) {
   check_causal({0, 70, 0, 0, 1, 33, 33, 33, 64, 0}, 4, 2);
   check_causal({32, 32, 32}, 3, 3);
   check_causal({40, 9}, 6, 1);
+}
+
+TEST(Attention, EqualsTheFormulaAtEveryHeadSize) {
+  for (const int64_t dim : {1, 20, 64, 100}) {
+    SCOPED_TRACE(dim);
+    check_causal({130, 7}, 4, 2, at::kFloat, dim);
+  }
+}
+
+// The fast form too: neither other sequences, NaN in them included, nor threads change a bit.
+TEST(Attention, FastBitsDependOnTheSequenceAlone) {
+  const auto x = make_inputs(170, 4, 2, at::kFloat);
+  const auto attend = [](const std::vector<int64_t>& lengths) {
+    return [=](const Inputs& y) {
+      return causal_attention(y.q, y.k, y.v, kScale, sequences_of(lengths), KernelForm::kFast);
+    };
+  };
+  auto packed_inputs = x;
+  for (auto part : {&Inputs::q, &Inputs::k, &Inputs::v}) {
+    packed_inputs.*part = (x.*part).clone();
+    (packed_inputs.*part).slice(0, 0, 40).fill_(std::numeric_limits<float>::quiet_NaN());
+  }
+  const Inputs rest{x.q.slice(0, 40), x.k.slice(0, 40), x.v.slice(0, 40)};
+  const int threads = at::get_num_threads();
+  const auto packed = attend({40, 0, 130})(packed_inputs);
+  EXPECT_TRUE(packed.slice(0, 0, 40).isnan().all().item<bool>());
+  expect_equal("o", attend({130})(rest), packed.slice(0, 40));
+  const auto before = run(attend({40, 0, 130}), x, at::kFloat);
+  at::set_num_threads(threads == 1 ? 2 : 1);
+  const auto after = run(attend({40, 0, 130}), x, at::kFloat);
+  at::set_num_threads(threads);
+  expect_equal("o", after.o, before.o);
+  for (int i = 0; i < 3; ++i) expect_equal("gradient", after.gradients[i], before.gradients[i]);
 }
 
 TEST(Attention, Bf16) {

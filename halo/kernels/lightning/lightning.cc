@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/kernels/lightning/lightning_forms.h"
+#include "halo/kernels/operation.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
@@ -57,8 +58,8 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
     const bool recurrent =
         form == KernelForm::kReference || (q.is_cpu() && sequences.max_length <= kShortSequence);
     const LightningArgs inputs{q, k, v, args.slopes, args.scale, state.value_or(at::Tensor())};
-    auto out =
-        recurrent ? recurrent_lightning(inputs, sequences) : chunked_lightning(inputs, sequences);
+    const auto chunked = has_cpu_form(q) ? fused_lightning : chunked_lightning;
+    auto out = recurrent ? recurrent_lightning(inputs, sequences) : chunked(inputs, sequences);
     return {out.o, out.state};
   }
 
@@ -72,7 +73,8 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
                              saved[3]};
     const Sequences sequences{context->saved_data["offsets"].toIntVector(), saved[4],
                               context->saved_data["max_length"].toInt()};
-    auto d = chunked_lightning_backward(args, sequences, gradients[0], gradients[1]);
+    const auto form = has_cpu_form(args.q) ? fused_lightning_backward : chunked_lightning_backward;
+    auto d = form(args, sequences, gradients[0], gradients[1]);
     return {d.q, d.k, d.v, args.state.defined() ? d.state : at::Tensor(), {}, {}, {}};
   }
 };

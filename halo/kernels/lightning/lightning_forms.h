@@ -8,7 +8,7 @@ namespace halo {
 // Token by token on the CPU; results do not depend on the thread count or on other sequences.
 LightningResult recurrent_lightning(const LightningArgs& args, const Sequences& sequences);
 
-// Chunks of tokens as matrix products, on any device. Reads no device value on the host.
+// Chunks of tokens as LibTorch products, on any device. Reads no device value on the host.
 LightningResult chunked_lightning(const LightningArgs& args, const Sequences& sequences);
 
 struct LightningGradients {
@@ -16,8 +16,13 @@ struct LightningGradients {
   at::Tensor state;    // [S, H, dk, dv] fp32
 };
 
-// Gradients of the chunked form. d_o [N, H, dv] or d_state [S, H, dk, dv] may be undefined: zero.
+// Gradients of the chunked forms. d_o [N, H, dv] or d_state [S, H, dk, dv] may be undefined: zero.
 LightningGradients chunked_lightning_backward(const LightningArgs& args, const Sequences& sequences,
                                               const at::Tensor& d_o, const at::Tensor& d_state);
+
+// The same as Highway loops: the CPU, fp32. A sequence's results do not depend on the others.
+LightningResult fused_lightning(const LightningArgs& args, const Sequences& sequences);
+LightningGradients fused_lightning_backward(const LightningArgs& args, const Sequences& sequences,
+                                            const at::Tensor& d_o, const at::Tensor& d_state);
 
 }  // namespace halo

@@ -2,10 +2,12 @@
 // packing and splitting must not change.
 #include "halo/kernels/lightning/lightning.h"
 
+#include <limits>
 #include <numeric>
 
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
+#include "halo/kernels/lightning/lightning_forms.h"
 #include "tests/op_check.h"
 #include "torch/csrc/autograd/autograd.h"
 
@@ -198,6 +200,46 @@ TEST(Lightning, CarriesStatesAcrossBlocks) {
     expect_rms("dstate", got.gradients[3].slice(0, s, s + 1),
                d_v.state * args.scale * decay.view({1, c.heads, 1, 1}), 5e-5);
   }
+}
+
+// In fp32 the CPU never runs the form in LibTorch operations, which is what a GPU runs.
+TEST(Lightning, ComposedEqualsFused) {
+  const std::vector<int64_t> lengths{100, 9000, 0, 40, 8200, 0};
+  const auto sequences = sequences_of(lengths);
+  const auto args = make_args({.lengths = lengths, .heads = 4, .groups = 2, .dk = 6, .dv = 20});
+  const auto want = fused_lightning(args, sequences), got = chunked_lightning(args, sequences);
+  expect_rms("o", got.o, want.o, 5e-5);
+  expect_rms("state", got.state, want.state, 5e-5);
+  const auto d_o = random_tensor(want.o.sizes(), 5), d_state = random_tensor(want.state.sizes(), 6);
+  const auto d_want = fused_lightning_backward(args, sequences, d_o, d_state);
+  const auto d_got = chunked_lightning_backward(args, sequences, d_o, d_state);
+  expect_rms("dq", d_got.q, d_want.q, 5e-5);
+  expect_rms("dk", d_got.k, d_want.k, 5e-5);
+  expect_rms("dv", d_got.v, d_want.v, 5e-5);
+  expect_rms("dstate", d_got.state, d_want.state, 5e-5);
+}
+
+// The fast form too: neither other sequences, NaN in them included, nor threads change a bit.
+TEST(Lightning, FastBitsDependOnTheSequenceAlone) {
+  const auto args = make_args({.lengths = {40, 0, 130}});
+  const auto sequences = sequences_of({40, 0, 130});
+  LightningArgs packed = args, one = args;
+  for (auto part : {&LightningArgs::q, &LightningArgs::k, &LightningArgs::v}) {
+    packed.*part = (args.*part).clone();
+    (packed.*part).slice(0, 0, 40).fill_(std::numeric_limits<float>::quiet_NaN());
+    one.*part = (args.*part).slice(0, 40);
+  }
+  one.state = args.state.slice(0, 2);
+  const auto alone = fast(one, sequences_of({130})), together = fast(packed, sequences);
+  expect_equal("o", alone.o, together.o.slice(0, 40));
+  expect_equal("state", alone.state, together.state.slice(0, 2));
+  const int threads = at::get_num_threads();
+  const auto before = run(fast, args, sequences, at::kFloat);
+  at::set_num_threads(threads == 1 ? 2 : 1);
+  const auto after = run(fast, args, sequences, at::kFloat);
+  at::set_num_threads(threads);
+  expect_equal("o", after.result.o, before.result.o);
+  for (int i = 0; i < 4; ++i) expect_equal("gradient", after.gradients[i], before.gradients[i]);
 }
 
 TEST(Lightning, ReferenceBitsDoNotDependOnTheRest) {
