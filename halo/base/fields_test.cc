@@ -5,9 +5,12 @@
 
 #include <cmath>
 
+#include "tests/test_support.h"
+
 namespace halo {
 namespace {
 
+using test::error_of;
 using testing::HasSubstr;
 
 struct Stage {
@@ -60,16 +63,6 @@ Recipe read(const std::string& text) {
   Recipe recipe;
   read_fields(recipe, parse_toml(text, "r.toml"), "r.toml");
   return recipe;
-}
-
-template <class F>
-std::string error_of(F call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Fields, ReadsToml) {

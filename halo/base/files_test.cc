@@ -8,37 +8,19 @@
 
 #include <cstdlib>
 
-#include "halo/base/check.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
 
 namespace fs = std::filesystem;
+using test::error_of;
+using test::Folder;
 using testing::HasSubstr;
 
 class Files : public testing::Test {
  protected:
-  Files() {
-    if (const char* given = std::getenv("HALO_TEST_FOLDER")) {
-      folder_ = given;
-    } else {
-      std::string pattern = testing::TempDir() + "halo_files_XXXXXX";
-      folder_ = mkdtemp(pattern.data());
-    }
-  }
-  ~Files() override { fs::remove_all(folder_); }
-
-  template <class F>
-  static std::string error_of(F call) {
-    try {
-      call();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  }
-
-  fs::path folder_;
+  Folder folder_;
 };
 
 TEST_F(Files, WritesReadsAndReplaces) {
@@ -67,12 +49,13 @@ TEST_F(Files, ErrorsNameOperationPathAndReason) {
             "cannot create " + (folder_ / "no" / "a.tmp").string() + ": No such file or directory");
   EXPECT_EQ(error_of([&] { read_file(folder_ / "absent"); }),
             "cannot open " + (folder_ / "absent").string() + ": No such file or directory");
-  EXPECT_THAT(error_of([&] { MappedFile map(folder_); }), HasSubstr("is not a regular file"));
+  EXPECT_THAT(error_of([&] { MappedFile map(folder_.path()); }),
+              HasSubstr("is not a regular file"));
 }
 
 // In a child, which can give up the right of root to write anywhere.
 TEST_F(Files, UnwritableFolderIsOneError) {
-  fs::permissions(folder_, fs::perms::owner_read | fs::perms::owner_exec);
+  fs::permissions(folder_.path(), fs::perms::owner_read | fs::perms::owner_exec);
   const auto write_as_nobody = [&] {
     if (geteuid() == 0 && seteuid(65534) != 0) _exit(2);
     std::fprintf(stderr, "%s\n", error_of([&] { write_file(folder_ / "a", "x"); }).c_str());
@@ -80,8 +63,8 @@ TEST_F(Files, UnwritableFolderIsOneError) {
   };
   EXPECT_EXIT(write_as_nobody(), testing::ExitedWithCode(0),
               "^cannot create .*/a.tmp: Permission denied\n$");
-  fs::permissions(folder_, fs::perms::owner_all);
-  EXPECT_TRUE(fs::is_empty(folder_));
+  fs::permissions(folder_.path(), fs::perms::owner_all);
+  EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
 
 // A file-size limit stands in for a full disk: write() fails half-way.
@@ -135,7 +118,7 @@ using FilesDeathTest = Files;
 // one's folder.
 TEST_F(FilesDeathTest, CrashPointsKillWhereTheyAreNamed) {
   testing::FLAGS_gtest_death_test_style = "threadsafe";
-  setenv("HALO_TEST_FOLDER", folder_.c_str(), 1);
+  folder_.share_with_children();
   const fs::path path = folder_ / "a";
   const auto crash = [&](const char* where) {
     setenv("HALO_CRASH_AT", where, 1);
@@ -154,7 +137,6 @@ TEST_F(FilesDeathTest, CrashPointsKillWhereTheyAreNamed) {
   EXPECT_EQ(read_file(path), "second");
   EXPECT_EXIT(crash("file.after_rename:3"), testing::ExitedWithCode(0), "");
   EXPECT_EXIT(crash("elsewhere"), testing::ExitedWithCode(0), "");
-  unsetenv("HALO_TEST_FOLDER");
 }
 
 }  // namespace

@@ -11,11 +11,11 @@
 namespace halo {
 namespace {
 
+using test::error_of;
+using test::Folder;
+using test::tokenizer;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing_support::error_of;
-using testing_support::Folder;
-using testing_support::tokenizer;
 
 constexpr auto kHash = "0123";
 constexpr int64_t kEnd = 1;

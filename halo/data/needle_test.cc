@@ -11,8 +11,8 @@
 namespace halo {
 namespace {
 
-using testing_support::error_of;
-using testing_support::tokenizer;
+using test::error_of;
+using test::tokenizer;
 
 std::vector<int64_t> numbered_haystack(int64_t length) {
   // Ids in a range that no template uses would need a larger vocabulary; the letter x will do.
@@ -164,11 +164,11 @@ TEST(Needle, TooShortIsAnError) {
   EXPECT_NE(error_of([&] {
               writer.compose(numbered_haystack(10), 400, Random(1, "x"), NeedlePool::kTraining);
             }),
-            "");
+            "no error");
   EXPECT_NE(error_of([&] {
               writer.compose(numbered_haystack(100), 12, Random(1, "x"), NeedlePool::kTraining);
             }),
-            "");
+            "no error");
 }
 
 }  // namespace

@@ -9,12 +9,12 @@
 namespace halo {
 namespace {
 
+using test::error_of;
+using test::Folder;
+using test::tokenizer;
+using test::tokenizer_json;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing_support::error_of;
-using testing_support::Folder;
-using testing_support::tokenizer;
-using testing_support::tokenizer_json;
 
 // The documents of the shards of a folder, as text.
 std::vector<std::string> unpack(const std::filesystem::path& folder) {

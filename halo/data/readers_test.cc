@@ -15,10 +15,10 @@
 namespace halo {
 namespace {
 
+using test::error_of;
+using test::Folder;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing_support::error_of;
-using testing_support::Folder;
 
 std::string zstd(const std::string& text) {
   std::string packed(ZSTD_compressBound(text.size()), '\0');
@@ -107,7 +107,7 @@ TEST(Readers, DamagedStreamsAreErrors) {
     std::string broken = packed;
     for (size_t i = broken.size() / 2; i < broken.size() / 2 + 64; ++i) broken[i] ^= 0x55;
     write_file(path, broken);
-    EXPECT_NE(error_of([&] { read({path}); }), "") << name;
+    EXPECT_NE(error_of([&] { read({path}); }), "no error") << name;
     write_file(path, "this is no compressed stream at all");
     EXPECT_THAT(error_of([&] { read({path}); }), HasSubstr("damaged"));
   }

@@ -1,34 +1,13 @@
-// What the tests of this part share: a folder that goes away, a small tokenizer, an error's text.
+// A small tokenizer for the tests of this part.
 #pragma once
 
-#include <gtest/gtest.h>
-#include <stdlib.h>
-
-#include <filesystem>
 #include <string>
-#include <vector>
 
-#include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/tokenizer/tokenizer.h"
+#include "tests/test_support.h"
 
-namespace halo::testing_support {
-
-class Folder {
- public:
-  Folder() {
-    std::string pattern = testing::TempDir() + "halo_data_XXXXXX";
-    path_ = mkdtemp(pattern.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
+namespace halo::test {
 
 inline const std::string& tokenizer_json() {
   static const std::string text = train_bpe(
@@ -43,15 +22,4 @@ inline const Tokenizer& tokenizer() {
   return made;
 }
 
-// What `f` complains about; empty where it does not.
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-}  // namespace halo::testing_support
+}  // namespace halo::test

@@ -10,6 +10,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/engine/test_model.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -19,9 +20,7 @@ using test::random_tokens;
 // A shard with documents of the given lengths whose tokens count up from 0 over the whole shard.
 class ShardFile {
  public:
-  explicit ShardFile(const std::vector<int64_t>& lengths)
-      : path_(std::filesystem::path(testing::TempDir()) /
-              testing::UnitTest::GetInstance()->current_test_info()->name()) {
+  explicit ShardFile(const std::vector<int64_t>& lengths) {
     TokenShardWriter writer(path_, "hash", 60'000, "{}");
     int64_t next = 0;
     for (int64_t length : lengths) {
@@ -32,11 +31,11 @@ class ShardFile {
     }
     writer.finish();
   }
-  ~ShardFile() { std::filesystem::remove(path_); }
   TokenShard open() const { return TokenShard(path_); }
 
  private:
-  std::filesystem::path path_;
+  const test::Folder folder_;
+  const std::filesystem::path path_ = folder_ / "text.halotok";
 };
 
 TEST(HeldOutTextTest, PartsMeetAtADocumentBorder) {

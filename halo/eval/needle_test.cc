@@ -11,6 +11,7 @@
 #include "halo/base/check.h"
 #include "halo/engine/generate.h"
 #include "halo/engine/test_model.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -121,7 +122,8 @@ TEST(MakeNeedlesTest, HaystacksComeFromTheirPartAndFitTheLength) {
       "tokenizer.json");
   const NeedleWriter writer(tokenizer);
   // Search text is all 'a', report text all 'b'.
-  const auto path = std::filesystem::path(testing::TempDir()) / "make_needles_shard";
+  const test::Folder folder;
+  const auto path = folder / "text.halotok";
   const int64_t a = tokenizer.token_id("a").value(), b = tokenizer.token_id("b").value();
   TokenShardWriter shard_writer(path, "hash", tokenizer.vocab_size(), "{}");
   shard_writer.add_document(std::vector<int64_t>(1000, a));
@@ -158,7 +160,6 @@ TEST(MakeNeedlesTest, HaystacksComeFromTheirPartAndFitTheLength) {
   EXPECT_EQ(make_needles(writer, shard, args)[2].haystack.ids, search[2].haystack.ids);
   args.lengths = {1001};
   EXPECT_THROW(make_needles(writer, shard, args), Error);
-  std::filesystem::remove(path);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -335,8 +336,7 @@ TEST(RopeGolden, FrequenciesOfTheFixture) {
 }
 
 TEST(SideFiles, AreCarriedByteForByte) {
-  std::string pattern = testing::TempDir() + "halo_side_XXXXXX";
-  const fs::path root = mkdtemp(pattern.data());
+  const test::Folder root;
   const fs::path from = root / "from", to = root / "deep" / "to";
   fs::create_directories(from / "folder");
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json",
@@ -351,7 +351,6 @@ TEST(SideFiles, AreCarriedByteForByte) {
   EXPECT_FALSE(fs::is_symlink(to / "generation_config.json"));
   copy_side_files(from, from);
   EXPECT_THROW(copy_side_files(root / "absent", to), Error);
-  fs::remove_all(root);
 }
 
 }  // namespace

@@ -3,11 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <cstring>
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -163,12 +163,6 @@ TEST(Safetensors, ScalarsAndEmptyTensors) {
 
 class SafetensorsFiles : public testing::Test {
  protected:
-  SafetensorsFiles() {
-    std::string pattern = testing::TempDir() + "halo_safetensors_XXXXXX";
-    folder_ = mkdtemp(pattern.data());
-  }
-  ~SafetensorsFiles() override { fs::remove_all(folder_); }
-
   // A file of one-element U8 tensors.
   void write_shard(const std::string& file, const std::vector<std::string>& names) {
     static const std::byte byte{7};
@@ -183,14 +177,14 @@ class SafetensorsFiles : public testing::Test {
   }
   std::string open_error() {
     try {
-      WeightFiles files(folder_);
+      WeightFiles files(folder_.path());
     } catch (const Error& error) {
       return error.what();
     }
     return "no error";
   }
 
-  fs::path folder_;
+  const test::Folder folder_;
 };
 
 TEST_F(SafetensorsFiles, WriteThenRead) {
@@ -221,14 +215,14 @@ TEST_F(SafetensorsFiles, WriterRefuses) {
   EXPECT_THROW(write_safetensors(path, std::vector{wrong_size}), Error);
   EXPECT_THROW(write_safetensors(path, std::vector{bad_name}), Error);
   EXPECT_THROW(write_safetensors(path, std::vector{good, good}), Error);
-  EXPECT_TRUE(fs::is_empty(folder_));
+  EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
 
 TEST_F(SafetensorsFiles, ReadsShards) {
   write_shard("m-1.safetensors", {"c", "a"});
   write_shard("m-2.safetensors", {"b"});
   write_index({{"a", "m-1.safetensors"}, {"b", "m-2.safetensors"}, {"c", "m-1.safetensors"}});
-  const WeightFiles files(folder_);
+  const WeightFiles files(folder_.path());
   const auto tensors = files.tensors();
   ASSERT_EQ(tensors.size(), 3u);
   EXPECT_EQ(tensors[0].name, "a");

@@ -3,11 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -17,13 +17,6 @@ using testing::HasSubstr;
 
 class TokenShards : public testing::Test {
  protected:
-  TokenShards() {
-    std::string pattern = testing::TempDir() + "halo_shards_XXXXXX";
-    folder_ = mkdtemp(pattern.data());
-    path_ = folder_ / "s.shard";
-  }
-  ~TokenShards() override { fs::remove_all(folder_); }
-
   void write(int64_t vocab_size, bool marks) {
     TokenShardWriter writer(path_, "hash", vocab_size, R"({"command":"x"})");
     writer.add_document(std::vector<int64_t>{1, 2, vocab_size - 1});
@@ -57,7 +50,8 @@ class TokenShards : public testing::Test {
     return bytes.substr(0, 12) + text + bytes.substr(12 + length);
   }
 
-  fs::path folder_, path_;
+  const test::Folder folder_;
+  const fs::path path_ = folder_ / "s.shard";
 };
 
 TEST_F(TokenShards, WriteThenRead) {
@@ -95,7 +89,7 @@ TEST_F(TokenShards, NothingIsLeftWithoutFinish) {
     EXPECT_THROW(writer.add_document(std::vector<int64_t>{10}), Error);
     EXPECT_THROW(writer.add_document({}), Error);
   }
-  EXPECT_TRUE(fs::is_empty(folder_));
+  EXPECT_TRUE(fs::is_empty(folder_.path()));
 }
 
 TEST_F(TokenShards, RefusesDamage) {

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -14,6 +13,7 @@
 #include "halo/base/files.h"
 #include "halo/base/json.h"
 #include "halo/report/sections.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -76,12 +76,6 @@ json::object gate(const char* figure, double value, bool passed) {
 
 class ReportTest : public ::testing::Test {
  protected:
-  ReportTest() : run_(fs::temp_directory_path() / fmt::format("halo_report_{}", getpid())) {
-    fs::remove_all(run_);
-    fs::create_directories(run_);
-  }
-  ~ReportTest() override { fs::remove_all(run_); }
-
   void write_text(const std::string& name, const std::string& text) const {
     fs::create_directories((run_ / name).parent_path());
     write_file(run_ / name, text);
@@ -189,7 +183,8 @@ class ReportTest : public ::testing::Test {
     write_searches();
   }
 
-  const fs::path run_;
+  const test::Folder folder_;
+  const fs::path run_ = folder_.path();
 };
 
 TEST_F(ReportTest, HasEverySection) {

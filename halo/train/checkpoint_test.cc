@@ -12,15 +12,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string message(const std::function<void()>& body) {
-  try {
-    body();
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
-}
-
 // Writes checkpoints whose arenas are filled with numbers of their step.
 class CheckpointTest : public TrainTest {
  protected:
@@ -110,7 +101,8 @@ TEST_F(CheckpointTest, FallsBackFromAnUnfinishedOne) {
 TEST_F(CheckpointTest, RefusesWhenNoneIsWhole) {
   save(1);
   damage(checkpoints_.path(1) / "model.safetensors");
-  EXPECT_NE(message([&] { load(); }).find("no checkpoint in it is whole"), std::string::npos);
+  EXPECT_NE(test::error_of([&] { load(); }).find("no checkpoint in it is whole"),
+            std::string::npos);
   EXPECT_EQ(checkpoints_.steps(), std::vector<int64_t>{1});  // nothing is moved
 }
 
@@ -118,7 +110,7 @@ TEST_F(CheckpointTest, RefusesAnotherModel) {
   save(1);
   ParameterStore other({{"model.layers.0.table", {8}}, {"model.layers.1.table", {4, 2}}},
                        ParameterStore::Use::kTrained, at::kFloat, at::kCPU);
-  EXPECT_NE(message([&] { checkpoints_.load(1, other); }).find("'model.layers.1.table'"),
+  EXPECT_NE(test::error_of([&] { checkpoints_.load(1, other); }).find("'model.layers.1.table'"),
             std::string::npos);
 }
 
@@ -132,13 +124,14 @@ TEST_F(CheckpointTest, CleansLeftovers) {
 }
 
 TEST_F(CheckpointTest, SaysHowMuchSpaceIsMissing) {
-  const std::string text = message([&] { require_space(directory_, uint64_t{1} << 60); });
+  const std::string text =
+      test::error_of([&] { require_space(directory_.path(), uint64_t{1} << 60); });
   EXPECT_NE(text.find("needs 1152921504.607 GB, the disk has"), std::string::npos) << text;
 }
 
 TEST_F(CheckpointTest, SaysWhereItCannotWrite) {
   write_file(directory_ / "file", "");
-  EXPECT_NE(message([&] { Checkpoints(directory_ / "file/run", 2); }).find("cannot create"),
+  EXPECT_NE(test::error_of([&] { Checkpoints(directory_ / "file/run", 2); }).find("cannot create"),
             std::string::npos);
 }
 
@@ -151,7 +144,7 @@ TEST_F(CheckpointTest, AFailedWriteLeavesTheOlderOne) {
         rlimit limit;
         limit.rlim_cur = limit.rlim_max = 300;
         setrlimit(RLIMIT_FSIZE, &limit);
-        std::fputs(message([&] { save(2); }).c_str(), stderr);
+        std::fputs(test::error_of([&] { save(2); }).c_str(), stderr);
         std::exit(fs::exists(directory_ / "run/step-2.tmp") ? 1 : 0);
       },
       ::testing::ExitedWithCode(0), "safetensors.*File too large");

@@ -17,7 +17,7 @@ std::vector<json::object> read_lines(const fs::path& path) {
   std::vector<json::object> lines;
   const std::string text = read_file(path);
   for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
-    lines.push_back(json::parse(text.substr(begin, end - begin)).as_object());
+    lines.push_back(parse_json(text.substr(begin, end - begin), "metrics").as_object());
   }
   return lines;
 }
@@ -39,12 +39,7 @@ std::string fingerprint(const fs::path& run, int64_t last_step) {
 }
 
 std::string train_error(const TrainJob& job) {
-  try {
-    train(job);
-    return "";
-  } catch (const Error& error) {
-    return error.what();
-  }
+  return test::error_of([&] { train(job); });
 }
 
 std::set<std::string> step_folders(const fs::path& run) {
@@ -205,6 +200,22 @@ TEST_F(LoopTest, TheFirstCheckpointFindsWhatCannotBeWritten) {
   toy.job.write_model = [](const fs::path& folder) { throw_error("{}: no", folder.string()); };
   EXPECT_NE(train_error(toy.job).find("step-0.tmp: no"), std::string::npos);
   EXPECT_TRUE(step_folders(toy.job.directory).empty());
+}
+
+// Weights that are not those the run began with: found by reading the first checkpoint, before
+// anything is computed.
+TEST_F(LoopTest, TheFirstCheckpointIsReadBackBeforeTheFirstStep) {
+  ToyJob toy(directory_ / "run");
+  const auto write_model = toy.job.write_model;
+  toy.job.write_model = [&](const fs::path& folder) {
+    write_model(folder);
+    toy.store.master()[0] += 1;  // the masters' file follows
+  };
+  toy.job.forward_backward = [](const TrainBatch&, int64_t) -> at::Tensor {
+    throw_error("a step was made");
+  };
+  EXPECT_NE(train_error(toy.job).find("step-0: the first checkpoint reads back differently"),
+            std::string::npos);
 }
 
 // A run told to stop during step k goes on to the same bits.

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <csignal>
 #include <limits>
@@ -14,6 +13,7 @@
 #include "halo/base/files.h"
 #include "halo/base/random.h"
 #include "halo/train/loop.h"
+#include "tests/test_support.h"
 
 namespace halo {
 
@@ -82,30 +82,15 @@ class ToyJob {
   }
 };
 
-// A folder of its own for each test. A death test's child, which starts the program anew, gets its
-// parent's through the environment.
+// A folder of its own for each test, shared with the children of its death tests.
 class TrainTest : public ::testing::Test {
  protected:
   TrainTest() {
     GTEST_FLAG_SET(death_test_style, "threadsafe");
-    const char* inherited = getenv("HALO_TRAIN_TEST_DIRECTORY");
-    if (!inherited) {
-      std::string name = ::testing::TempDir() + "halo_train_XXXXXX";
-      setenv("HALO_TRAIN_TEST_DIRECTORY", mkdtemp(name.data()), 1);
-      owner_ = true;
-    }
-    directory_ = getenv("HALO_TRAIN_TEST_DIRECTORY");
-  }
-  ~TrainTest() override {
-    if (!owner_) return;
-    std::filesystem::remove_all(directory_);
-    unsetenv("HALO_TRAIN_TEST_DIRECTORY");
+    directory_.share_with_children();
   }
 
-  std::filesystem::path directory_;
-
- private:
-  bool owner_ = false;
+  test::Folder directory_;
 };
 
 }  // namespace halo
