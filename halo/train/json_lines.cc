@@ -13,6 +13,18 @@
 #include "halo/base/files.h"
 
 namespace halo {
+namespace {
+
+// Null where a crash left half of it.
+json::value read_line(const std::string& line, const std::string& file) {
+  try {
+    return parse_json(line, file);
+  } catch (const ParseError&) {
+    return nullptr;
+  }
+}
+
+}  // namespace
 
 JsonLines::JsonLines(const std::filesystem::path& path, int64_t last_step) : path_(path) {
   if (std::filesystem::exists(path)) {
@@ -20,10 +32,8 @@ JsonLines::JsonLines(const std::filesystem::path& path, int64_t last_step) : pat
     std::string keep;
     for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
       const std::string line = text.substr(begin, end - begin);
-      boost::system::error_code error;
-      const json::value value = json::parse(line, error);
-      const json::value* step =
-          !error && value.is_object() ? value.as_object().if_contains("step") : nullptr;
+      const json::value value = read_line(line, path.string());
+      const json::value* step = value.is_object() ? value.as_object().if_contains("step") : nullptr;
       if (!step || !step->is_int64() || step->as_int64() > last_step) continue;
       keep += line + '\n';
       kept_.push_back(value.as_object());

@@ -30,6 +30,23 @@ TEST_F(JsonLinesTest, ContinuesAtTheStepAsked) {
             "{\"step\":3,\"x\":null}\n");
 }
 
+// What a resumed run reports of its steps so far has the bits of a run that went on.
+TEST_F(JsonLinesTest, NumbersReadBackToTheSameBits) {
+  const auto path = directory_ / "metrics.jsonl";
+  const Random random(1, "numbers");
+  {
+    JsonLines lines(path, -1);
+    for (int64_t step = 1; step <= 200; ++step) {
+      lines.append({{"step", step}, {"x", random.uniform(step)}});
+    }
+  }
+  JsonLines lines(path, 200);
+  ASSERT_EQ(lines.kept().size(), 200u);
+  for (int64_t step = 1; step <= 200; ++step) {
+    EXPECT_EQ(lines.kept()[step - 1].at("x").as_double(), random.uniform(step)) << step;
+  }
+}
+
 TEST_F(JsonLinesTest, AHalfWrittenLineAloneIsDropped) {
   const auto path = directory_ / "metrics.jsonl";
   write_file(path, R"({"step":1)");
