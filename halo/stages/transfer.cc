@@ -113,7 +113,10 @@ void fit_output_projections(const Model& teacher, const ModelConfig& config,
           if (config.mixer_types[layer] != MixerType::kLightning) return;
           const at::Tensor heads =
               mixer_heads(mixers[layer], teacher.weights.eps, x, batch, layer).to(at::kDouble);
-          const at::Tensor gram = heads.t().mm(heads), cross = heads.t().mm(target.to(at::kDouble));
+          at::Tensor wanted = target.to(at::kDouble);
+          const std::string bias = fmt::format("model.layers.{}.self_attn.o_proj.bias", layer);
+          if (student.contains(bias)) wanted = wanted - student.value(bias);
+          const at::Tensor gram = heads.t().mm(heads), cross = heads.t().mm(wanted);
           Normal& n = normals[layer];
           n = n.gram.defined() ? Normal{n.gram + gram, n.cross + cross} : Normal{gram, cross};
         });
