@@ -9,12 +9,6 @@ namespace {
 
 json::object inspect(const std::string& directory) {
   const ModelConfig c = read_model_config(directory);
-  int64_t parameters = 0;
-  for (const ParameterSpec& spec : decoder_parameters(c)) {
-    int64_t size = 1;
-    for (int64_t dim : spec.shape) size *= dim;
-    parameters += size;
-  }
   json::array tensors;
   for (const TensorView& tensor : WeightFiles(directory).tensors()) {
     tensors.push_back(json::object{{"name", tensor.name},
@@ -25,7 +19,7 @@ json::object inspect(const std::string& directory) {
   std::string strip;
   for (MixerType type : c.mixer_types) strip += type == MixerType::kAttention ? 'A' : '-';
   const int64_t state = c.lightning_heads * c.lightning_head_dim * c.lightning_head_dim * 4;
-  return {{"parameters", parameters},
+  return {{"parameters", num_parameters(decoder_parameters(c))},
           {"layers", c.num_layers},
           {"mixers", strip},
           {"kv_bytes_per_token_bf16", 2 * attention * c.num_kv_heads * c.head_dim * 2},

@@ -9,20 +9,35 @@
 
 namespace halo {
 
+namespace {
+
+TokenRange pool_range(const TokenShard& text, NeedlePool pool) {
+  if (pool == NeedlePool::kSearch) return text_range(text, TextPart::kSearch);
+  if (pool == NeedlePool::kReport) return text_range(text, TextPart::kReport);
+  return {0, text.header().num_tokens};
+}
+
+}  // namespace
+
+void check_needle_lengths(const TokenShard& text, const std::vector<int64_t>& lengths,
+                          NeedlePool pool) {
+  const TokenRange range = pool_range(text, pool);
+  for (int64_t length : lengths) {
+    if (length <= range.end - range.begin) continue;
+    throw_error(
+        "{}: needles at length {} need as many tokens of held-out text in one part, but "
+        "it has {}; give more text or shorter lengths",
+        text.path().string(), length, range.end - range.begin);
+  }
+}
+
 std::vector<NeedleTask> make_needles(const NeedleWriter& writer, const TokenShard& text,
                                      const NeedleArgs& args) {
-  TokenRange range = {0, text.header().num_tokens};
-  if (args.pool == NeedlePool::kSearch) range = text_range(text, TextPart::kSearch);
-  if (args.pool == NeedlePool::kReport) range = text_range(text, TextPart::kReport);
+  check_needle_lengths(text, args.lengths, args.pool);
+  const TokenRange range = pool_range(text, args.pool);
   std::vector<NeedleTask> tasks;
   for (int64_t length : args.lengths) {
     const int64_t places = range.end - range.begin - length + 1;
-    if (places <= 0) {
-      throw_error(
-          "{}: needles at length {} need as many tokens of held-out text in one part, but "
-          "it has {}; give more text or shorter lengths",
-          text.path().string(), length, range.end - range.begin);
-    }
     const Random place(args.seed, "needle haystack", length);
     std::vector<int64_t> window(length);
     for (int64_t h = 0; h < args.haystacks; ++h) {

@@ -25,6 +25,10 @@ struct NeedleTask {
   NeedleHaystack haystack;
 };
 
+// An Error where the part of `text` that is `pool`'s has no room for a haystack of each length.
+void check_needle_lengths(const TokenShard& text, const std::vector<int64_t>& lengths,
+                          NeedlePool pool);
+
 // Haystacks are windows of `text` at random places of its part: kSearch's for pool kSearch,
 // kReport's for kReport, either for kTraining.
 std::vector<NeedleTask> make_needles(const NeedleWriter& writer, const TokenShard& text,

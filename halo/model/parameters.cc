@@ -27,6 +27,12 @@ bool is_floating(DType dtype) {
 
 }  // namespace
 
+int64_t num_parameters(const std::vector<ParameterSpec>& specs) {
+  int64_t n = 0;
+  for (const ParameterSpec& spec : specs) n += numel(spec.shape);
+  return n;
+}
+
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
                                at::Device device)
     : specs_(std::move(specs)), use_(use) {
@@ -49,12 +55,6 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::Sc
 
 bool ParameterStore::contains(const std::string& name) const {
   return index_.count(name) > 0;
-}
-
-int64_t ParameterStore::num_parameters() const {
-  int64_t n = 0;
-  for (const ParameterSpec& spec : specs_) n += numel(spec.shape);
-  return n;
 }
 
 int64_t ParameterStore::offset(const std::string& name) const {

@@ -22,6 +22,9 @@ struct ParameterSpec {
   // Where a tied or shared checkpoint tensor may be missing, nothing is: every spec must be loaded.
 };
 
+// Elements of all of them.
+int64_t num_parameters(const std::vector<ParameterSpec>& specs);
+
 class ParameterStore {
  public:
   enum class Use { kFrozen, kTrained };
@@ -34,7 +37,6 @@ class ParameterStore {
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   bool contains(const std::string& name) const;
   Use use() const { return use_; }
-  int64_t num_parameters() const;  // without padding
   // Offset in elements of a parameter in every arena.
   int64_t offset(const std::string& name) const;
 

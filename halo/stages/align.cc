@@ -40,8 +40,10 @@ TransferArgs transfer_args(const StageContext& context) {
   args.init = parse_transfer_init(context.recipe().transfer.init);
   args.seed = context.seed();
   if (args.init == TransferInit::kMatch || args.init == TransferInit::kLsq) {
-    args.calibration = context.calibration(context.recipe().align, "transfer",
-                                           context.recipe().transfer.calibration_tokens);
+    const int64_t chosen = context.recipe().transfer.calibration_tokens;
+    const int64_t published = args.init == TransferInit::kMatch ? 4096 : 65'536;
+    args.calibration =
+        context.calibration(context.recipe().align, "transfer", chosen > 0 ? chosen : published);
   }
   return args;
 }
@@ -138,8 +140,7 @@ std::vector<double> explained_variance(const StageContext& context,
   args.part = TextPart::kSearch;
   args.row_length = context.recipe().align.sequence_length;
   args.max_tokens = 16'384;
-  const TextBatches text(held_out_text(context.held_out(), args), args.row_length,
-                         context.machine().device, context.machine().form);
+  const TextBatches text = context.held_out_batches(args);
   const DecoderWeights& teacher = context.teacher().weights;
   struct Sums {
     at::Tensor error, output, square;  // [D] fp64

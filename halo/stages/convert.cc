@@ -6,6 +6,7 @@
 #include "ATen/Parallel.h"
 #include "halo/base/fields.h"
 #include "halo/base/files.h"
+#include "halo/stages/choose_layers.h"
 #include "halo/stages/evaluate.h"
 #include "halo/stages/plan.h"
 #include "halo/stages/stages.h"
@@ -20,7 +21,8 @@ std::string identity(Recipe recipe) {
   return fields_to_toml(recipe);
 }
 
-void open_folder(const Recipe& recipe, const ConvertArgs& args) {
+// Refuses a folder that is not this run's. Changes nothing.
+void check_folder(const Recipe& recipe, const ConvertArgs& args) {
   const fs::path resolved = args.run / "config.resolved.toml";
   std::error_code error;
   const bool empty = !fs::exists(args.run, error) || fs::is_empty(args.run, error);
@@ -30,19 +32,22 @@ void open_folder(const Recipe& recipe, const ConvertArgs& args) {
         "--run",
         args.run.string());
   }
+  if (!fs::exists(resolved, error)) return;
+  Recipe before;
+  read_fields(before, parse_toml(read_file(resolved), resolved.string()), resolved.string());
+  if (identity(before) != identity(recipe)) {
+    throw_error(
+        "{}: the run began with another recipe; resume with that one ({}), or use another "
+        "--run",
+        args.run.string(), resolved.string());
+  }
+}
+
+void open_folder(const Recipe& recipe, const ConvertArgs& args) {
+  std::error_code error;
   fs::create_directories(args.run, error);
   if (error) throw_error("{}: cannot make the run folder: {}", args.run.string(), error.message());
-  if (fs::exists(resolved)) {
-    Recipe before;
-    read_fields(before, parse_toml(read_file(resolved), resolved.string()), resolved.string());
-    if (identity(before) != identity(recipe)) {
-      throw_error(
-          "{}: the run began with another recipe; resume with that one ({}), or use another "
-          "--run",
-          args.run.string(), resolved.string());
-    }
-  }
-  write_file(resolved, fields_to_toml(recipe));
+  write_file(args.run / "config.resolved.toml", fields_to_toml(recipe));
 }
 
 void write_environment(const StageContext& context, const ConvertArgs& args) {
@@ -55,6 +60,18 @@ void write_environment(const StageContext& context, const ConvertArgs& args) {
                    {"teacher", context.teacher_directory().string()},
                    {"teacher_config_hash", hash_file(context.teacher_directory() / "config.json")},
                    {"tokenizer_hash", context.tokenizer_hash()}});
+}
+
+// What a later stage or the evaluation would refuse, refused before the first one trains.
+void check_ahead(const StageContext& context) {
+  const Recipe& r = context.recipe();
+  num_layers_to_keep(r.select, context.teacher().config.num_layers);
+  const TokenShard& text = context.held_out();
+  check_needle_lengths(text, {candidate_needle_length(r)}, NeedlePool::kSearch);
+  check_needle_lengths(text, r.scale.lengths, NeedlePool::kSearch);
+  check_needle_lengths(text, r.eval.lengths, NeedlePool::kReport);
+  context.loader(r.align, "align");
+  if (r.finetune.tokens > 0) finetune_view(context);
 }
 
 struct Step {
@@ -111,9 +128,10 @@ void summarise(const StageContext& context, const fs::path& run) {
 }  // namespace
 
 void convert(const Recipe& recipe, const ConvertArgs& args) {
-  open_folder(recipe, args);
+  check_folder(recipe, args);
   const StageContext context(recipe);
-  context.held_out();  // refused now rather than after the first stage's training
+  check_ahead(context);
+  open_folder(recipe, args);
   write_environment(context, args);
   const std::vector<Step> steps = pipeline(context, args.run);
   for (const Step& step : steps) {

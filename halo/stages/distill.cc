@@ -15,8 +15,7 @@ TextScores held_out_scores(const StageContext& context, const DecoderWeights& st
   args.part = TextPart::kSearch;
   args.row_length = row_length;
   args.max_tokens = 32'768;
-  const TextBatches text(held_out_text(context.held_out(), args), row_length,
-                         context.machine().device, context.machine().form);
+  const TextBatches text = context.held_out_batches(args);
   const TeacherStates teacher = teacher_states(context.teacher().weights, text);
   return score_text(without_gradients(student), text, &teacher);
 }
@@ -27,19 +26,6 @@ json::object training_figures(const TrainRecipe& train, const TrainResult& resul
           {"tokens", train.steps() * train.tokens_per_step},
           {"skipped_steps", result.skipped},
           {"seconds", result.seconds}};
-}
-
-// Few tokens see far in short documents: training on them would teach nothing about length.
-json::array check_long_context(const StageContext& context, const Loader& loader) {
-  const std::vector<double> shares = loader.token_share_in_view({0.25, 0.5, 0.75});
-  if (shares[1] < 0.3 && context.recipe().data.long_context != "concat") {
-    throw_error(
-        "finetune: only {:.0f}% of the tokens have more than half of {} tokens in view; pack "
-        "with --join-sources, use longer documents or a shorter finetune.sequence_length, or "
-        "set data.long_context = \"concat\"",
-        100 * shares[1], loader.plan().sequence_length);
-  }
-  return {shares[0], shares[1], shares[2]};
 }
 
 }  // namespace
@@ -60,13 +46,30 @@ void run_distill(const StageContext& context, const fs::path& student, const fs:
                figures);
 }
 
+std::vector<double> finetune_view(const StageContext& context) {
+  const Loader loader = context.loader(context.recipe().finetune, "finetune");
+  std::vector<double> shares = loader.token_share_in_view({0.25, 0.5, 0.75});
+  if (shares[1] < 0.3 && context.recipe().data.long_context != "concat") {
+    throw_error(
+        "finetune: only {:.0f}% of the tokens have more than half of {} tokens in view; pack "
+        "with --join-sources, use longer documents or a shorter finetune.sequence_length, or "
+        "set data.long_context = \"concat\"",
+        100 * shares[1], loader.plan().sequence_length);
+  }
+  return shares;
+}
+
 void run_finetune(const StageContext& context, const fs::path& student, const fs::path& out) {
   const TrainRecipe& train = context.recipe().finetune;
   Model model = context.load(student, ParameterStore::Use::kTrained);
   const double before =
       mean_loss(held_out_scores(context, model.weights, train.sequence_length)).mean;
+  const std::vector<double> in_view = finetune_view(context);
+  fmt::print(stderr,
+             "finetune: of its tokens {:.0f}%, {:.0f}% and {:.0f}% have more than 1/4, 1/2 and 3/4 "
+             "of {} tokens in view\n",
+             100 * in_view[0], 100 * in_view[1], 100 * in_view[2], train.sequence_length);
   const Loader loader = context.loader(train, "finetune");
-  const json::array in_view = check_long_context(context, loader);
   TrainJob job = context.job("finetune", train, out, loader, *model.store, model.config);
   job.count = count_targets;
   job.forward_backward = cross_entropy_step(model.weights, context.machine());
@@ -74,7 +77,7 @@ void run_finetune(const StageContext& context, const fs::path& student, const fs
   const double after =
       mean_loss(held_out_scores(context, model.weights, train.sequence_length)).mean;
   json::object figures = training_figures(train, result);
-  figures["share_in_view"] = in_view;
+  figures["share_in_view"] = json::value_from(in_view);
   figures["held_out_loss_before"] = before;
   figures["held_out_loss"] = after;
   finish_stage(out, "finetune",

@@ -57,8 +57,7 @@ class Evaluation {
     args.rows = rows;
     args.row_length = row_length;
     args.max_tokens = max_tokens;
-    return {held_out_text(context_.held_out(), args), context_.training_length(),
-            context_.machine().device, context_.machine().form};
+    return context_.held_out_batches(args, context_.training_length());
   }
 
   json::value by_position(const DecoderWeights& weights) const {
@@ -85,7 +84,6 @@ json::array mixer_names(const ModelConfig& config) {
 
 json::object evaluate(const StageContext& context, const fs::path& student_directory) {
   at::NoGradGuard no_grad;
-  if (context.recipe().eval.lengths.empty()) throw_error("eval.lengths is empty");
   const Evaluation evaluation(context);
   const DecoderWeights& teacher = context.teacher().weights;
   json::object teacher_figures = evaluation.text(teacher, true);

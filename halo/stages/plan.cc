@@ -3,25 +3,16 @@
 #include <algorithm>
 
 #include "halo/base/check.h"
+#include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
 #include "halo/stages/transfer.h"
 
 namespace halo {
 namespace {
 
-int64_t parameters(const std::vector<ParameterSpec>& specs) {
-  int64_t n = 0;
-  for (const ParameterSpec& spec : specs) {
-    int64_t size = 1;
-    for (int64_t dim : spec.shape) size *= dim;
-    n += size;
-  }
-  return n;
-}
-
 // Multiply-adds of a token's forward pass, x 2: all matrices, the head, and what grows with length.
 double forward_flops(const ModelConfig& c, int64_t length, bool with_head) {
-  double flops = 2.0 * double(parameters(decoder_parameters(c)));
+  double flops = 2.0 * double(num_parameters(decoder_parameters(c)));
   flops -= 2.0 * double(c.vocab_size * c.hidden_size) * (c.tie_word_embeddings ? 1 : 2);
   if (with_head) flops += 2.0 * double(c.vocab_size * c.hidden_size);
   for (MixerType type : c.mixer_types) {
@@ -38,7 +29,7 @@ double forward_flops(const ModelConfig& c, int64_t length, bool with_head) {
 double mixer_flops(const ModelConfig& c) {
   double flops = 0;
   for (int64_t layer = 0; layer < c.num_layers; ++layer) {
-    flops += 2.0 * double(parameters(mixer_parameters(c, layer)));
+    flops += 2.0 * double(num_parameters(mixer_parameters(c, layer)));
   }
   return flops;
 }
@@ -78,8 +69,7 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
 json::object plan(const Recipe& recipe, double gflops) {
   const ModelConfig teacher = read_model_config(recipe.teacher);
   const auto layers = static_cast<size_t>(teacher.num_layers);
-  const int64_t keep =
-      recipe.select.keep > 0 ? recipe.select.keep : default_keep(teacher.num_layers);
+  const int64_t keep = num_layers_to_keep(recipe.select, teacher.num_layers);
   std::vector<MixerType> mixers(layers, MixerType::kLightning);
   for (int64_t layer : even_layers(teacher.num_layers, keep)) mixers[layer] = MixerType::kAttention;
   const ModelConfig hybrid = student_config(teacher, mixers);
@@ -88,14 +78,14 @@ json::object plan(const Recipe& recipe, double gflops) {
   const ModelConfig attention =
       student_config(teacher, std::vector<MixerType>(layers, MixerType::kAttention));
   const int64_t bytes = recipe.run.compute == "bfloat16" ? 2 : 4;
-  const int64_t teacher_size = parameters(decoder_parameters(teacher));
+  const int64_t teacher_size = num_parameters(decoder_parameters(teacher));
   const auto teacher_flops = [&](const TrainRecipe& r, bool head) {
     return forward_flops(teacher, r.sequence_length, head);
   };
   const auto mixer_sizes = [&](const TrainRecipe& r, const ModelConfig& c) {
     int64_t trained = 0;
     for (int64_t layer = 0; layer < c.num_layers; ++layer) {
-      trained += parameters(mixer_parameters(c, layer));
+      trained += num_parameters(mixer_parameters(c, layer));
     }
     // The first backward stops at the mixer's input: 2 of 3 parts.
     return Sizes{teacher_flops(r, false) + 2 * mixer_flops(c), trained, 2 * teacher_size,
@@ -108,7 +98,7 @@ json::object plan(const Recipe& recipe, double gflops) {
     stages.push_back(stage_plan("align-attention", recipe.align_attention,
                                 mixer_sizes(recipe.align_attention, attention), bytes, gflops));
   }
-  const int64_t student_size = parameters(decoder_parameters(hybrid));
+  const int64_t student_size = num_parameters(decoder_parameters(hybrid));
   const auto whole = [&](const TrainRecipe& r, double teacher_part) {
     return Sizes{3 * forward_flops(hybrid, r.sequence_length, true) + teacher_part, student_size,
                  teacher_size, activations(hybrid)};

@@ -1,6 +1,7 @@
 #include "halo/stages/recipe.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 
 #include "halo/base/check.h"
@@ -28,6 +29,14 @@ T read(const std::filesystem::path& path, const std::vector<std::string>& set) {
   read_fields(recipe, parse_toml(read_file(path), path.string()), path.string());
   for (const std::string& assignment : set) set_field(recipe, assignment);
   return recipe;
+}
+
+void require(bool good, const std::filesystem::path& recipe, const std::string& rule) {
+  if (!good) throw_error("{}: {}", recipe.string(), rule);
+}
+
+bool all_positive(const std::vector<int64_t>& values) {
+  return !values.empty() && std::ranges::all_of(values, [](int64_t v) { return v > 0; });
 }
 
 void check_layers(const SelectRecipe& select, const std::string& file) {
@@ -73,7 +82,9 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
   if (r.align_attention.tokens > 0) check_recipe(r.align_attention, "align_attention");
   if (r.finetune.tokens > 0) check_recipe(r.finetune, "finetune");
   for (const auto& [key, value] :
-       {std::pair{"select.needle_haystacks", r.select.needle_haystacks},
+       {std::pair{"select.max_sets", r.select.max_sets},
+        std::pair{"eval.held_out_tokens", r.eval.held_out_tokens},
+        std::pair{"select.needle_haystacks", r.select.needle_haystacks},
         std::pair{"select.needle_questions", r.select.needle_questions},
         std::pair{"select.held_out_rows", r.select.held_out_rows},
         std::pair{"select.bootstrap", r.select.bootstrap},
@@ -83,7 +94,20 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
         std::pair{"eval.haystacks", r.eval.haystacks},
         std::pair{"eval.questions", r.eval.questions},
         std::pair{"eval.position_documents", r.eval.position_documents}}) {
-    if (value < 1) throw_error("{}: {} = {} must be at least 1", path.string(), key, value);
+    require(value >= 1, path, fmt::format("{} = {} must be at least 1", key, value));
+  }
+  for (const auto& [key, value] :
+       {std::pair{"transfer.calibration_tokens", r.transfer.calibration_tokens},
+        std::pair{"select.keep", r.select.keep},
+        std::pair{"select.needle_length", r.select.needle_length}}) {
+    require(value >= 0, path, fmt::format("{} = {} must not be negative", key, value));
+  }
+  require(all_positive(r.scale.lengths), path, "scale.lengths must name a length, all positive");
+  require(all_positive(r.eval.lengths), path, "eval.lengths must name a length, all positive");
+  require(!r.scale.candidates.empty(), path, "scale.candidates must not be empty");
+  for (double a : r.scale.candidates) {
+    require(a >= 2 && a == std::floor(a), path,
+            fmt::format("scale.candidates: {} is not an integer above 1", a));
   }
   return r;
 }

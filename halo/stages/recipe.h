@@ -29,12 +29,13 @@ struct RunRecipe {
 
 struct TransferRecipe {
   std::string init = "match";
-  int64_t calibration_tokens = 4096;
+  int64_t calibration_tokens = 0;
 
   template <class V>
   void fields(V& v) {
     v("init", init, "match | lsq | identity | paper: how gates and output norms start");
-    v("calibration_tokens", calibration_tokens, "tokens that match and lsq are fitted to");
+    v("calibration_tokens", calibration_tokens,
+      "tokens that match and lsq are fitted to; 0: 4096 and 65536");
   }
 };
 

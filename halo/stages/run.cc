@@ -50,6 +50,11 @@ const TokenShard& StageContext::held_out() const {
   return *held_out_;
 }
 
+TextBatches StageContext::held_out_batches(const HeldOutArgs& args, int64_t bucket_length) const {
+  return {held_out_text(held_out(), args), bucket_length > 0 ? bucket_length : args.row_length,
+          machine_.device, machine_.form};
+}
+
 Loader StageContext::loader(const TrainRecipe& train, const std::string& stage) const {
   DataRecipe data = recipe_.data;
   if (stage == "finetune" && data.long_context == "concat") data.packing = "paper";

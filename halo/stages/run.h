@@ -42,6 +42,9 @@ class StageContext {
 
   // Held-out text; an Error where the recipe names none or another tokenizer made it.
   const TokenShard& held_out() const;
+  // Text of it as batches for this machine. `bucket_length`: where the position buckets of the
+  // scores double from (TextBatches); 0: args.row_length.
+  TextBatches held_out_batches(const HeldOutArgs& args, int64_t bucket_length = 0) const;
 
   // Training batches of a stage, as a pure function of the step. Each stage draws from a seed of
   // its own, so that no stage re-reads another's order.

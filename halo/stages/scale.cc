@@ -1,11 +1,11 @@
 // The search of the logit scale (hypenet.md 2.4): needles beyond the training length first, loss on
 // long documents among those that find as many, then the largest a.
 #include <algorithm>
-#include <cmath>
 
 #include "ATen/ATen.h"
 #include "halo/base/progress.h"
 #include "halo/eval/needle.h"
+#include "halo/stages/scale_rule.h"
 #include "halo/stages/stages.h"
 
 namespace halo {
@@ -29,31 +29,22 @@ std::vector<Candidate> make_candidates(const ScaleRecipe& recipe) {
   out.push_back({"none", {}, false, {}, {}, {}, {}});
   out.push_back({"constant 1.5", {LogitScale::Kind::kConstant, 1.5, 0}, false, {}, {}, {}, {}});
   for (double a : recipe.candidates) {
-    if (a < 2 || a != std::floor(a)) {
-      throw_error("scale.candidates: {} is not an integer above 1", a);
-    }
     out.push_back({fmt::format("{:.0f}", a), log_position(a), true, {}, {}, {}, {}});
   }
   return out;
 }
 
-// Index of the chosen candidate.
+// Index of the chosen candidate, among those that can be chosen.
 size_t choose(const std::vector<Candidate>& all) {
-  const Candidate* best = nullptr;
-  for (const Candidate& c : all) {
-    if (c.eligible && (!best || c.accuracy.mean > best->accuracy.mean)) best = &c;
-  }
-  const double error =
-      std::isfinite(best->accuracy.standard_error) ? best->accuracy.standard_error : 0;
-  size_t chosen = static_cast<size_t>(best - all.data());
+  std::vector<ScaleFigures> figures;
+  std::vector<size_t> index;
   for (size_t i = 0; i < all.size(); ++i) {
-    if (!all[i].eligible || all[i].accuracy.mean < best->accuracy.mean - error) continue;
-    const double loss = all[i].loss.mean, chosen_loss = all[chosen].loss.mean;
-    if (loss < chosen_loss || (loss == chosen_loss && all[i].scale.a > all[chosen].scale.a)) {
-      chosen = i;
-    }
+    const Candidate& c = all[i];
+    if (!c.eligible) continue;
+    figures.push_back({c.scale.a, c.accuracy.mean, c.accuracy.standard_error, c.loss.mean});
+    index.push_back(i);
   }
-  return chosen;
+  return index[choose_scale(figures)];
 }
 
 json::object to_json(const Candidate& c, int64_t training_length) {
@@ -73,9 +64,6 @@ void run_scale(const StageContext& context, const fs::path& student, const fs::p
   const ScaleRecipe& recipe = context.recipe().scale;
   Model model = context.load(student, ParameterStore::Use::kFrozen);
   std::vector<Candidate> candidates = make_candidates(recipe);
-  if (recipe.candidates.empty() || recipe.lengths.empty()) {
-    throw_error("scale: candidates and lengths must not be empty");
-  }
   const int64_t longest = *std::max_element(recipe.lengths.begin(), recipe.lengths.end());
   const int64_t training_length = context.training_length();
 
@@ -92,8 +80,7 @@ void run_scale(const StageContext& context, const fs::path& student, const fs::p
   text_args.rows = TextRows::kStream;
   text_args.row_length = std::min(longest, 4 * training_length);
   text_args.max_tokens = recipe.documents * text_args.row_length;
-  const TextBatches text(held_out_text(context.held_out(), text_args), training_length,
-                         context.machine().device, context.machine().form);
+  const TextBatches text = context.held_out_batches(text_args, training_length);
 
   Progress progress("scale", static_cast<int64_t>(candidates.size()));
   for (size_t i = 0; i < candidates.size(); ++i) {

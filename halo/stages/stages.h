@@ -24,6 +24,9 @@ void run_select(const StageContext& context, const fs::path& aligned, const fs::
 // Stage 2 and stage 3, from a hybrid.
 void run_distill(const StageContext& context, const fs::path& student, const fs::path& out);
 void run_finetune(const StageContext& context, const fs::path& student, const fs::path& out);
+// Shares of stage 3's tokens with more than 1/4, 1/2 and 3/4 of its sequence length in view; an
+// Error where too few see far for training on them to teach anything about length.
+std::vector<double> finetune_view(const StageContext& context);
 
 // Finds the logit scale of `student` and writes it, with the weights as they are, to OUT/step-0.
 void run_scale(const StageContext& context, const fs::path& student, const fs::path& out);

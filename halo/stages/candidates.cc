@@ -1,0 +1,120 @@
+#include "halo/stages/candidates.h"
+
+#include "ATen/ATen.h"
+#include "halo/base/random.h"
+
+namespace halo {
+namespace {
+
+double weighted_text(const TextScores& text, const std::vector<double>& values,
+                     const Resample* draw) {
+  const std::vector<double> sums = row_sums(text, values), tokens = row_sums(text, text.tokens);
+  double sum = 0, count = 0;
+  for (size_t r = 0; r < sums.size(); ++r) {
+    const double weight = draw ? draw->row[r] : 1;
+    sum += weight * sums[r];
+    count += weight * tokens[r];
+  }
+  return sum / count;
+}
+
+HeldOutArgs text_args(const StageContext& context) {
+  HeldOutArgs args;
+  args.part = TextPart::kSearch;
+  args.row_length = context.recipe().align.sequence_length;
+  args.rows = TextRows::kStream;
+  args.max_tokens = context.recipe().select.held_out_rows * args.row_length;
+  return args;
+}
+
+}  // namespace
+
+double CandidateScores::needle_logprob(const Resample* draw) const {
+  double sum = 0, count = 0;
+  for (const NeedleItem& item : needles) {
+    const double weight = draw ? draw->haystack[static_cast<size_t>(item.haystack)] : 1;
+    sum += weight * item.logprob;
+    count += weight;
+  }
+  return sum / count;
+}
+
+double CandidateScores::loss(const Resample* draw) const {
+  return weighted_text(text, text.loss, draw);
+}
+
+double CandidateScores::kl(const Resample* draw) const {
+  return weighted_text(text, text.kl, draw);
+}
+
+int64_t candidate_needle_length(const Recipe& recipe) {
+  return recipe.select.needle_length > 0 ? recipe.select.needle_length
+                                         : recipe.align.sequence_length;
+}
+
+json::object candidate_to_json(const Layers& layers, const CandidateScores& c) {
+  json::array list;
+  for (int64_t layer : layers) list.push_back(layer);
+  const Estimate needle = needle_logprob(c.needles), kl = mean_kl(c.text), loss = mean_loss(c.text);
+  return {{"layers", list},
+          {"needle_accuracy", number_or_null(needle_accuracy(c.needles).mean)},
+          {"needle_logprob", number_or_null(needle.mean)},
+          {"needle_logprob_stderr", number_or_null(needle.standard_error)},
+          {"kl", number_or_null(kl.mean)},
+          {"kl_stderr", number_or_null(kl.standard_error)},
+          {"loss", number_or_null(loss.mean)}};
+}
+
+Candidates::Candidates(const StageContext& context, const DecoderWeights& aligned,
+                       const DecoderWeights& attention)
+    : context_(context),
+      aligned_(aligned),
+      attention_(attention),
+      text_(context.held_out_batches(text_args(context))) {
+  const SelectRecipe& r = context.recipe().select;
+  NeedleArgs args;
+  args.lengths = {candidate_needle_length(context.recipe())};
+  args.haystacks = r.needle_haystacks;
+  args.depths = even_depths(r.needle_questions);
+  args.pool = NeedlePool::kSearch;
+  args.seed = Random(context.seed(), "select.needles").bits(0);
+  tasks_ = make_needles(context.needles(), context.held_out(), args);
+  teacher_ = teacher_states(context.teacher().weights, text_);
+}
+
+CandidateScores Candidates::score_set(const Layers& kept) const {
+  DecoderWeights model = aligned_;
+  for (int64_t layer : kept) model.layers[layer].mixer = attention_.layers[layer].mixer;
+  return score(model);
+}
+
+CandidateScores Candidates::score_swap(int64_t layer) const {
+  DecoderWeights model = context_.teacher().weights;
+  model.layers[layer].mixer = aligned_.layers[layer].mixer;
+  return score(model);
+}
+
+Resample Candidates::resample(uint64_t index) const {
+  const Random random(context_.seed(), "select.bootstrap", index);
+  Resample draw;
+  draw.haystack.assign(tasks_.size(), 0);
+  draw.row.assign(text_.text().rows.size(), 0);
+  uint64_t n = 0;
+  for (size_t i = 0; i < tasks_.size(); ++i) {
+    ++draw.haystack[random.below(n++, static_cast<int64_t>(tasks_.size()))];
+  }
+  for (size_t i = 0; i < draw.row.size(); ++i) {
+    ++draw.row[random.below(n++, static_cast<int64_t>(draw.row.size()))];
+  }
+  return draw;
+}
+
+CandidateScores Candidates::score(const DecoderWeights& model) const {
+  leave_if_stopped("select");
+  EngineOptions options;
+  options.form = context_.machine().form;
+  Engine engine(std::make_shared<DecoderWeights>(model), options);
+  return {score_needles(engine, tasks_), score_text(model, text_, &teacher_)};
+}
+
+}  // namespace halo

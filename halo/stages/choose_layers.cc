@@ -1,0 +1,134 @@
+#include "halo/stages/choose_layers.h"
+
+#include "halo/base/progress.h"
+#include "halo/stages/selection_rule.h"
+
+namespace halo {
+namespace {
+
+// How often each layer is kept when haystacks and rows are drawn anew.
+std::vector<double> keep_frequency(const Candidates& candidates, int64_t num_layers,
+                                   int64_t resamples,
+                                   const std::function<Layers(const Resample&)>& choose) {
+  std::vector<double> frequency(static_cast<size_t>(num_layers), 0);
+  for (int64_t b = 0; b < resamples; ++b) {
+    for (int64_t layer : choose(candidates.resample(static_cast<uint64_t>(b)))) {
+      frequency[layer] += 1;
+    }
+  }
+  for (double& share : frequency) share /= double(resamples);
+  return frequency;
+}
+
+// Rule `joint`: sets right after alignment.
+LayerChoice choose_joint(const Candidates& candidates, int64_t num_layers, int64_t keep,
+                         const SelectRecipe& recipe) {
+  std::vector<Layers> sets;
+  std::vector<CandidateScores> scores;
+  const auto figures = [&](size_t i, const Resample* draw) {
+    return SetFigures{scores[i].needle_logprob(draw),
+                      needle_logprob(scores[i].needles).standard_error, scores[i].kl(draw)};
+  };
+  Progress progress("select", static_cast<int64_t>(count_sets(num_layers, keep)));
+  const auto score = [&](const Layers& set) {
+    sets.push_back(set);
+    scores.push_back(candidates.score_set(set));
+    progress.update(static_cast<int64_t>(sets.size()),
+                    fmt::format("layers {}", fmt::join(set, " ")));
+    return figures(sets.size() - 1, nullptr);
+  };
+  LayerChoice choice;
+  if (count_sets(num_layers, keep) <= double(recipe.max_sets)) {
+    std::vector<SetFigures> all;
+    for (const Layers& set : all_sets(num_layers, keep)) all.push_back(score(set));
+    choice.layers = sets[choose_set(all)];
+  } else {
+    choice.layers = search_sets(num_layers, keep, score);
+  }
+  progress.finish(fmt::format("keep layers {}", fmt::join(choice.layers, " ")));
+
+  std::vector<size_t> whole;  // a greedy search scores smaller sets on its way
+  for (size_t i = 0; i < sets.size(); ++i) {
+    if (static_cast<int64_t>(sets[i].size()) == keep) whole.push_back(i);
+    choice.candidates.push_back(candidate_to_json(sets[i], scores[i]));
+  }
+  choice.frequency =
+      keep_frequency(candidates, num_layers, recipe.bootstrap, [&](const Resample& draw) {
+        std::vector<SetFigures> drawn;
+        for (size_t i : whole) drawn.push_back(figures(i, &draw));
+        return sets[whole[choose_set(drawn)]];
+      });
+  return choice;
+}
+
+// The score of each layer under a rule that swaps one layer at a time.
+std::vector<double> sweep_scores(SelectionRule rule, const std::vector<CandidateScores>& swaps,
+                                 const Resample* draw) {
+  std::vector<double> recall, commonsense, kl;
+  for (const CandidateScores& swap : swaps) {
+    recall.push_back(swap.needle_logprob(draw));
+    commonsense.push_back(-swap.loss(draw));
+    kl.push_back(swap.kl(draw));
+  }
+  if (rule == SelectionRule::kKl) return kl;
+  if (rule == SelectionRule::kHalo) return halo_scores(recall, commonsense);
+  for (double& value : recall) value = -value;  // the layer whose loss hurts recall most
+  return recall;
+}
+
+LayerChoice choose_by_sweep(const Candidates& candidates, SelectionRule rule, int64_t num_layers,
+                            int64_t keep, const SelectRecipe& recipe) {
+  std::vector<CandidateScores> swaps;
+  Progress progress("select", num_layers);
+  LayerChoice choice;
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    swaps.push_back(candidates.score_swap(layer));
+    json::object row = candidate_to_json({layer}, swaps.back());
+    row["swapped"] = true;
+    choice.candidates.push_back(row);
+    progress.update(layer + 1, fmt::format("layer {} swapped", layer));
+  }
+  choice.scores = sweep_scores(rule, swaps, nullptr);
+  choice.layers = top_layers(choice.scores, keep);
+  progress.finish(fmt::format("keep layers {}", fmt::join(choice.layers, " ")));
+  choice.frequency = keep_frequency(
+      candidates, num_layers, recipe.bootstrap,
+      [&](const Resample& draw) { return top_layers(sweep_scores(rule, swaps, &draw), keep); });
+  return choice;
+}
+
+}  // namespace
+
+int64_t num_layers_to_keep(const SelectRecipe& recipe, int64_t num_layers) {
+  if (!recipe.layers.empty()) {
+    if (recipe.layers.back() >= num_layers) {
+      throw_error("select.layers names layer {}: the model has layers 0 to {}",
+                  recipe.layers.back(), num_layers - 1);
+    }
+    return static_cast<int64_t>(recipe.layers.size());
+  }
+  const int64_t keep = recipe.keep > 0 ? recipe.keep : default_keep(num_layers);
+  if (keep > num_layers) {
+    throw_error("select.keep = {}: the model has {} layers", keep, num_layers);
+  }
+  return keep;
+}
+
+LayerChoice choose_layers(const Candidates& candidates, const StageContext& context, int64_t keep) {
+  const SelectRecipe& recipe = context.recipe().select;
+  const int64_t layers = context.teacher().config.num_layers;
+  if (!recipe.layers.empty()) return {recipe.layers, {}, {}, {}};
+  const SelectionRule rule = parse_selection_rule(recipe.rule);
+  switch (rule) {
+    case SelectionRule::kJoint:
+      return choose_joint(candidates, layers, keep, recipe);
+    case SelectionRule::kEven:
+      return {even_layers(layers, keep), {}, {}, {}};
+    case SelectionRule::kRandom:
+      return {random_layers(layers, keep, context.seed()), {}, {}, {}};
+    default:
+      return choose_by_sweep(candidates, rule, layers, keep, recipe);
+  }
+}
+
+}  // namespace halo

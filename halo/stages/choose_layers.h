@@ -1,0 +1,23 @@
+// The selection rules applied to scored candidates, with the bootstrap that says how sure the
+// choice is.
+#pragma once
+
+#include "halo/stages/candidates.h"
+
+namespace halo {
+
+struct LayerChoice {
+  Layers layers;
+  std::vector<double> scores;     // one a layer; empty for rules without any
+  std::vector<double> frequency;  // share of resamples in which each layer is kept; so too
+  json::array candidates;         // candidate_to_json of all that were scored
+};
+
+// The number of select.layers, or select.keep, or a quarter of the layers; an Error where the model
+// has not those layers or not so many.
+int64_t num_layers_to_keep(const SelectRecipe& recipe, int64_t num_layers);
+
+// select.layers, or `keep` layers by the recipe's select.rule.
+LayerChoice choose_layers(const Candidates& candidates, const StageContext& context, int64_t keep);
+
+}  // namespace halo

@@ -1,0 +1,25 @@
+#include "halo/stages/scale_rule.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace halo {
+namespace {
+
+TEST(ScaleRule, AccuracyFirstThenLossThenTheLargerA) {
+  // Found more, by more than a standard error: the loss does not matter.
+  EXPECT_EQ(choose_scale({{100, 0.5, 0.1, 1.0}, {500, 0.9, 0.1, 2.0}}), 1u);
+  // Within one standard error of the best one: the lower loss, whichever stands first.
+  EXPECT_EQ(choose_scale({{100, 0.85, 0.3, 1.0}, {500, 0.9, 0.1, 2.0}}), 0u);
+  EXPECT_EQ(choose_scale({{100, 0.9, 0.1, 2.0}, {500, 0.85, 0.3, 1.0}}), 1u);
+  // The best one's error counts, not the other's.
+  EXPECT_EQ(choose_scale({{100, 0.85, 0.3, 1.0}, {500, 0.9, 0.01, 2.0}}), 1u);
+  // All equal: the nearest to no scaling, in any order.
+  EXPECT_EQ(choose_scale({{100, 1, 0, 2}, {3000, 1, 0, 2}, {500, 1, 0, 2}}), 1u);
+  // One haystack gives no error: the best alone.
+  EXPECT_EQ(choose_scale({{100, 0.8, 0.1, 1}, {500, 0.9, std::nan(""), 2}}), 1u);
+}
+
+}  // namespace
+}  // namespace halo

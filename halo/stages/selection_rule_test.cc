@@ -1,0 +1,133 @@
+#include "halo/stages/selection_rule.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "halo/base/files.h"
+#include "tests/test_support.h"
+
+namespace halo {
+namespace {
+
+using test::error_of;
+using testing::ElementsAre;
+using testing::HasSubstr;
+using Set = std::vector<int64_t>;
+
+TEST(SelectionRule, NamesAreKnownOrTheNearestIsNamed) {
+  EXPECT_EQ(parse_selection_rule("halo"), SelectionRule::kHalo);
+  EXPECT_EQ(parse_selection_rule("joint"), SelectionRule::kJoint);
+  EXPECT_THAT(error_of([] { parse_selection_rule("jiont"); }), HasSubstr("did you mean 'joint'"));
+}
+
+TEST(SelectionRule, AQuarterIsKeptAndAtLeastOne) {
+  for (const auto& [layers, keep] :
+       std::map<int64_t, int64_t>{{1, 1}, {3, 1}, {4, 1}, {7, 1}, {8, 2}, {28, 7}, {36, 9}}) {
+    EXPECT_EQ(default_keep(layers), keep) << layers;
+  }
+}
+
+// By hand: maxima 0.8 and 0.6; the last layer's denominator is 1e-10, its score the cap.
+TEST(SelectionRule, HaloScoresByHand) {
+  const auto scores = halo_scores({0.8, 0.6, 0.7, 0.2}, {0.5, 0.4, 0.55, 0.6});
+  ASSERT_EQ(scores.size(), 4u);
+  EXPECT_EQ(scores[0], 0);
+  EXPECT_NEAR(scores[1], 1, 1e-8);
+  EXPECT_NEAR(scores[2], 2, 1e-7);
+  EXPECT_EQ(scores[3], 50);
+}
+
+TEST(SelectionRule, TiesGoToTheLowerLayer) {
+  EXPECT_THAT(top_layers({1, 3, 2, 3, 3}, 2), ElementsAre(1, 3));
+  EXPECT_THAT(top_layers({1, 3, 2, 3, 3}, 4), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(top_layers({0, 0, 0}, 1), ElementsAre(0));
+  EXPECT_THROW(top_layers({1, 2}, 3), std::exception);
+  EXPECT_THROW(top_layers({1, 2}, 0), std::exception);
+}
+
+TEST(SelectionRule, EvenAndRandomSetsAreSets) {
+  EXPECT_THAT(even_layers(8, 2), ElementsAre(2, 6));
+  EXPECT_THAT(even_layers(28, 7), ElementsAre(2, 6, 10, 14, 18, 22, 26));
+  EXPECT_THAT(even_layers(3, 3), ElementsAre(0, 1, 2));
+  std::map<Set, int> seen;
+  for (uint64_t seed = 0; seed < 50; ++seed) {
+    const Set layers = random_layers(8, 2, seed);
+    ASSERT_EQ(layers.size(), 2u);
+    EXPECT_LT(layers[0], layers[1]);
+    EXPECT_GE(layers[0], 0);
+    EXPECT_LT(layers[1], 8);
+    EXPECT_EQ(random_layers(8, 2, seed), layers);
+    ++seen[layers];
+  }
+  EXPECT_GT(seen.size(), 15u);  // of 28
+}
+
+TEST(SelectionRule, AllSetsInOrder) {
+  EXPECT_THAT(all_sets(4, 2),
+              ElementsAre(Set{0, 1}, Set{0, 2}, Set{0, 3}, Set{1, 2}, Set{1, 3}, Set{2, 3}));
+  EXPECT_THAT(all_sets(3, 3), ElementsAre(Set{0, 1, 2}));
+  for (int64_t k = 1; k <= 8; ++k) {
+    EXPECT_EQ(double(all_sets(8, k).size()), count_sets(8, k)) << k;
+  }
+  EXPECT_EQ(count_sets(28, 7), 1184040);
+}
+
+// Among the sets within the best one's standard error of its needle figure, the smallest KL.
+TEST(SelectionRule, JointTakesTheSmallestKlOfThoseThatFindAsMuch) {
+  EXPECT_EQ(choose_set({{-1.0, 0.1, 0.5}, {-1.05, 9, 0.3}, {-1.2, 9, 0.1}}), 1u);
+  EXPECT_EQ(choose_set({{-1.0, 0.0, 0.5}, {-1.05, 9, 0.3}}), 0u);
+  EXPECT_EQ(choose_set({{-3.0, 9, 0.1}, {-1.0, 0.1, 0.5}}), 1u);
+  // From one haystack there is no error: the best alone.
+  EXPECT_EQ(choose_set({{-1.0, std::nan(""), 0.5}, {-1.05, 0, 0.3}}), 0u);
+}
+
+// A world where layer 5 retrieves and layers 2 and 3 copy, but only together: greedy takes 5 and
+// the better of the two alone; the exchanges leave the best pair with it.
+TEST(SelectionRule, SearchFindsWhatExchangesReachAndAsksOnceASet) {
+  std::map<Set, int> asked;
+  const auto score = [&](const Set& set) {
+    ++asked[set];
+    const auto has = [&](int64_t layer) { return std::ranges::count(set, layer) > 0; };
+    double kl = 1;
+    if (has(1)) kl -= 0.3;            // the best single copier
+    if (has(2) && has(3)) kl -= 0.6;  // better, and seen only by exchanging 1
+    if (has(2) || has(3)) kl -= 0.2;
+    return SetFigures{has(5) ? -0.1 : -5.0, 0.05, kl};
+  };
+  EXPECT_THAT(search_sets(8, 3, score), ElementsAre(2, 3, 5));
+  for (const auto& [set, times] : asked) EXPECT_EQ(times, 1) << testing::PrintToString(set);
+  EXPECT_LT(asked.size(), 8u + 7 + 6 + 3 * 5 + 1);
+  asked.clear();
+  EXPECT_THAT(search_sets(8, 1, score), ElementsAre(5));
+}
+
+TEST(SelectionRule, TablesAreReadStrictly) {
+  const test::Folder folder;
+  const auto path = folder / "sweep.csv";
+  const auto read = [&](const std::string& text) {
+    write_file(path, text);
+    return read_sweep(path, {}, {});
+  };
+  const SweepTable table = read("layer,a,b,c,d\n1,1,2,3,4\noriginal,9,9,9,9\n0,5,6,7,8\n");
+  EXPECT_THAT(table.recall, ElementsAre(5.5, 1.5));
+  EXPECT_THAT(table.commonsense, ElementsAre(7.5, 3.5));
+  const auto error = [&](const std::string& text) { return error_of([&] { read(text); }); };
+  EXPECT_THAT(error("lyer,a,b\n0,1,2\n"), HasSubstr("sweep.csv:1: the first column"));
+  EXPECT_THAT(error("layer,a,b,c\n0,1,2,3\n"), HasSubstr("do not split in halves"));
+  EXPECT_THAT(error("layer,a,b\n0,1\n"), HasSubstr("sweep.csv:2: 2 cells, the header has 3"));
+  EXPECT_THAT(error("layer,a,b\n0,1,x\n"), HasSubstr("'x' is not a number"));
+  EXPECT_THAT(error("layer,a,b\n0,1,nan\n"), HasSubstr("'nan' is not a number"));
+  EXPECT_THAT(error("layer,a,b\n0.5,1,2\n"), HasSubstr("'0.5' is not a layer"));
+  EXPECT_THAT(error("layer,a,b\n0,1,2\n0,1,2\n"), HasSubstr("layer 0 is there twice"));
+  EXPECT_THAT(error("layer,a,b\n0,1,2\n2,1,2\n"), HasSubstr("layer 1 is missing"));
+  EXPECT_THAT(error("layer,a,b\n"), HasSubstr("no layers"));
+  write_file(path, "layer,a,b\n0,1,2\n");
+  EXPECT_THAT(error_of([&] { read_sweep(path, {"a"}, {}); }), HasSubstr("together or not at all"));
+}
+
+}  // namespace
+}  // namespace halo
