@@ -97,8 +97,64 @@ TEST(Errors, MissingHeldOutText) {
     const fs::path run = fresh();
     expect_error(convert_with(run, {"eval.held_out=\"" + path + "\""}), 1,
                  {"token shard", "halo data pack"});
-    EXPECT_FALSE(fs::exists(run / "transfer"));
+    EXPECT_FALSE(fs::exists(run));
   }
+}
+
+// What a late stage could not do is refused before the first one trains.
+TEST(Errors, WhatCannotBeReachedIsRefusedAtOnce) {
+  const std::vector<std::pair<std::string, Words>> cases = {
+      {"select.keep=5", {"select.keep = 5", "4 layers"}},
+      {"select.keep=-1", {"select.keep = -1"}},
+      {"select.rule=\"jont\"", {"jont", "joint"}},
+      {"select.needle_length=1000000", {"1000000", "held-out"}},
+      {"scale.lengths=[1000000]", {"1000000", "held-out"}},
+      {"scale.lengths=[]", {"scale.lengths"}},
+      {"scale.candidates=[500.5]", {"scale.candidates", "500.5"}},
+      {"scale.candidates=[]", {"scale.candidates"}},
+      {"eval.lengths=[256, 1000000]", {"1000000", "held-out"}},
+      {"eval.lengths=[]", {"eval.lengths"}},
+      {"finetune.sequence_length=65536", {"finetune"}},
+      {"transfer.init=\"mach\"", {"mach", "match"}},
+      {"distill.clip_mode=\"globl\"", {"globl", "global"}},
+      {"run.kernels=\"fst\"", {"fst", "fast"}},
+      {"data.packing=\"ct\"", {"ct", "cut"}}};
+  for (const auto& [set, parts] : cases) {
+    const fs::path run = fresh();
+    expect_error(convert_with(run, {set}), 1, parts);
+    EXPECT_FALSE(fs::exists(run)) << set;
+  }
+  // Documents of some 3,000 tokens fill no rows of 8,192: stage 3 would teach nothing about length.
+  const fs::path run = fresh();
+  expect_error(convert_with(run, {"finetune.sequence_length=8192", "finetune.tokens=32768",
+                                  "finetune.tokens_per_step=8192"}),
+               1, {"finetune", "more than half of 8192 tokens", "long_context"});
+  EXPECT_FALSE(fs::exists(run));
+}
+
+// A weight shard of a sharded teacher that is cut short, or gone.
+TEST(Errors, DamagedWeightShards) {
+  const fs::path teacher = World::get().folder("sharded") / "copy";
+  fs::copy(World::get().teacher(), teacher);
+  const SafetensorsFile whole(World::get().teacher() / "model.safetensors");
+  std::vector<TensorView> parts[2];
+  json::object map;
+  for (const TensorView& tensor : whole.tensors()) {
+    const int i = tensor.name.find("mlp") != std::string::npos;
+    parts[i].push_back(tensor);
+    map[tensor.name] = fmt::format("model-{}.safetensors", i);
+  }
+  fs::remove(teacher / "model.safetensors");
+  for (int i : {0, 1})
+    write_safetensors(teacher / fmt::format("model-{}.safetensors", i), parts[i]);
+  write_json(teacher / "model.safetensors.index.json", json::object{{"weight_map", map}});
+  const Words inspect = {"inspect", teacher.string(), "--json"};
+  ASSERT_EQ(run_halo(inspect).code, 0);
+  const Words set = {"teacher=\"" + teacher.string() + "\""};
+  truncate(teacher / "model-1.safetensors", 500);
+  expect_error(convert_with(fresh(), set), 1, {"model-1.safetensors", "byte"});
+  fs::remove(teacher / "model-1.safetensors");
+  expect_error(convert_with(fresh(), set), 1, {"model-1.safetensors"});
 }
 
 TEST(Errors, UnsupportedTeachers) {
@@ -110,6 +166,18 @@ TEST(Errors, UnsupportedTeachers) {
          {"config.json", "lama3", "llama3"});
   refuse(teacher_with("num_experts", 8), {"config.json", "num_experts"});
   refuse("/nowhere", {"/nowhere"});
+
+  const fs::path foreign = teacher_with("bos_token_id", nullptr);
+  std::string words;
+  for (int i = 0; i < 2 * 26 * 26; ++i) {
+    words += fmt::format(" {}{}ing", static_cast<char>('a' + i % 26),
+                         static_cast<char>('a' + i / 26 % 26));
+  }
+  write_file(foreign / "tokenizer.json", train_bpe({words}, 400, {"<|endoftext|>"}));
+  ASSERT_GT(Tokenizer(foreign / "tokenizer.json").vocab_size(), 360);
+  refuse(foreign, {"tokenizer.json", "vocabulary of 360"});
+  fs::remove(foreign / "tokenizer.json");
+  refuse(foreign, {"tokenizer.json"});
 
   const fs::path cut = teacher_with("bos_token_id", nullptr);
   truncate(cut / "model.safetensors", 1000);

@@ -60,8 +60,8 @@ Running::~Running() {
   waitpid(pid_, &status_, 0);
 }
 
-void Running::terminate() const {
-  kill(pid_, SIGTERM);
+void Running::send(int signal) const {
+  kill(pid_, signal);
 }
 
 bool Running::alive() {

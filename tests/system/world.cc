@@ -149,24 +149,20 @@ void drop_times(json::value& value) {
 }
 
 std::string without_times(const std::string& line) {
-  json::value value = json::parse(line);
+  json::value value = parse_json(line, "record");
   drop_times(value);
   return json::serialize(value);
 }
 
 }  // namespace
 
+const Words kStages = {"transfer", "align", "align-attention", "select", "distill",
+                       "finetune", "scale"};
+
 World::World() {
-  std::string pattern = testing::TempDir() + "halo_system_XXXXXX";
-  root_ = mkdtemp(pattern.data());
   make_text();
   make_teacher();
   make_recipe();
-}
-
-World::~World() {
-  std::error_code ignored;
-  fs::remove_all(root_, ignored);
 }
 
 const World& World::get() {
@@ -206,7 +202,7 @@ void World::make_teacher() const {
 }
 
 void World::make_recipe() const {
-  write_file(recipe(), fmt::format(fmt::runtime(kRecipe), root_.string()));
+  write_file(recipe(), fmt::format(fmt::runtime(kRecipe), root_.path().string()));
 }
 
 const fs::path& World::reference() const {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "halo/base/json.h"
+#include "tests/test_support.h"
 
 namespace halo::system_test {
 
@@ -33,7 +34,7 @@ class Running {
   explicit Running(const Process& process);
   ~Running();  // kills it if nobody waited
   Running(const Running&) = delete;
-  void terminate() const;  // SIGTERM
+  void send(int signal) const;
   bool alive();
   Outcome wait();
 
@@ -64,7 +65,6 @@ class World {
   const fs::path& reference() const;
 
   World(const World&) = delete;
-  ~World();
 
  private:
   World();
@@ -72,8 +72,11 @@ class World {
   void make_teacher() const;
   void make_recipe() const;
 
-  fs::path root_;
+  test::Folder root_;
 };
+
+// The stages of the world's recipe, in order: the names of their folders.
+extern const Words kStages;
 
 Process convert(const fs::path& run, bool resume, const std::string& crash_at = "");
 
