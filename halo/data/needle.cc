@@ -99,7 +99,8 @@ std::vector<int64_t> NeedleWriter::question(const Needle& needle) const {
 
 bool NeedleWriter::mentions_needle(std::span<const int64_t> text) const {
   // Without its first token, which may be written otherwise at a line's or a sentence's start.
-  return !std::ranges::search(text, std::span(opening_).subspan(1)).empty();
+  const auto begin = std::span(opening_).subspan(1);
+  return std::search(text.begin(), text.end(), begin.begin(), begin.end()) != text.end();
 }
 
 NeedleDocument NeedleWriter::compose(std::span<const int64_t> haystack, int64_t total_length,
