@@ -1,5 +1,6 @@
 #include "halo/data/pack.h"
 
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 
 #include <numeric>
@@ -76,6 +77,33 @@ TEST_F(Pack, ClosesEveryDocumentAndKeepsTheOrder) {
   EXPECT_EQ(shard.header().vocab_size, tokenizer().vocab_size());
   EXPECT_THAT(shard.header().provenance, HasSubstr(hash_file(folder_ / "in.jsonl")));
   EXPECT_THAT(error_of([&] { run("out"); }), HasSubstr("out"));
+}
+
+TEST_F(Pack, WritesTheSameBytesOnAnyNumberOfThreads) {
+  std::vector<std::pair<std::string, std::string>> documents;
+  for (int i = 0; i < 200; ++i) {
+    std::string text = fmt::format("document {}:", i);
+    for (int word = 0; word < i % 50; ++word) text += fmt::format(" rain{}", i * word % 97);
+    documents.emplace_back("", text);
+  }
+  input(documents);
+  PackOptions options;
+  options.shard_tokens = 2'000;
+  const int threads = at::get_num_threads();
+  std::vector<std::string> hashes;
+  for (const int count : {1, 2, 5}) {
+    at::set_num_threads(count);
+    const std::string output = fmt::format("out-{}", count);
+    const auto counts = run(output, options);
+    EXPECT_GT(counts.shards, 2);
+    std::string all;
+    for (int shard = 0; shard < counts.shards; ++shard)
+      all += hash_file(folder_ / output / fmt::format("shard-{:05}.halotok", shard));
+    hashes.push_back(all);
+  }
+  at::set_num_threads(threads);
+  EXPECT_EQ(hashes[1], hashes[0]);
+  EXPECT_EQ(hashes[2], hashes[0]);
 }
 
 TEST_F(Pack, JoinsWorksInNaturalOrder) {
