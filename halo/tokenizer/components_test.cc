@@ -130,6 +130,17 @@ TEST(Llama2, BytesAreDecodedTogether) {
   EXPECT_EQ(decoder.finish(), kReplaced);
 }
 
+// A text without pre-tokenizer is one piece.
+TEST(Llama2, MegabytesInOnePiece) {
+  const Tokenizer tokenizer = make(llama2_json());
+  const size_t size = size_t{4} << 20;
+  const Ids ids = tokenizer.encode(std::string(size, 'a'));
+  EXPECT_EQ(ids.size(), size);
+  EXPECT_EQ(tokenizer.decode(ids).size(), size);
+  EXPECT_EQ(tokenizer.encode(std::string(size, ' ')).size(), size / 2 + 1);
+  EXPECT_EQ(tokenizer.encode(std::string(size, '!')).size(), size + 1);
+}
+
 TEST(Metaspace, PrependsAlwaysFirstOrNever) {
   EXPECT_THAT(with_metaspace("always", false).encode("a<s>a"), ElementsAre(kMarkA, 1, kMarkA));
   EXPECT_THAT(with_metaspace("first", false).encode("a<s>a"), ElementsAre(kMarkA, 1, kA));

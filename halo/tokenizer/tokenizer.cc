@@ -15,11 +15,13 @@
 namespace halo {
 namespace {
 
-// Bpe counts the bytes of a piece in 31 bits, and normalised text is at most so much longer: a
-// space becomes three bytes at the usual Metaspace, U+FDFA eleven times its three in form KC.
-constexpr size_t kMaxTextBytes = size_t{1} << 26;
+// Bpe counts the symbols of a piece in 31 bits; a space becomes three bytes at Metaspace, a byte
+// two ids at the most.
+constexpr size_t kMaxTextBytes = (size_t{1} << 31) / 3 - 1;
+// How much longer normalised text may be, so that Replace steps in a row cannot fill the memory:
+// U+FDFA becomes eleven times its three bytes in form KC.
 constexpr size_t kMaxGrowth = 24;
-constexpr size_t kMaxExtraBytes = size_t{1} << 16;  // what steps may add to a short text
+constexpr size_t kMaxExtraBytes = size_t{1} << 16;
 
 AddedTokenMatcher make_matcher(const TokenizerFile& file, bool normalized) {
   std::vector<AddedTokenMatcher::Token> tokens;
@@ -75,8 +77,8 @@ struct Tokenizer::Impl {
   void encode_between_tokens(std::string_view text, bool begins_text,
                              std::vector<int64_t>& out) const {
     std::string buffer;
-    const std::string_view normalized =
-        normalizer.apply(text, buffer, kMaxGrowth * text.size() + kMaxExtraBytes);
+    const size_t max_bytes = std::min(kMaxGrowth * text.size() + kMaxExtraBytes, kMaxTextBytes);
+    const std::string_view normalized = normalizer.apply(text, buffer, max_bytes);
     const auto on_piece = [&](std::string_view piece) { bpe.encode(piece, out); };
     normalized_added.split(
         normalized,

@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 
+#include <functional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -188,8 +190,23 @@ TEST(StreamDecoder, HoldsBackUnfinishedCharacters) {
   EXPECT_EQ(with_special.push(270), "<|endoftext|>");
 }
 
+// Runs `work` on a thread with 128 KiB of stack, for which a recursion once a byte is too deep.
+void with_small_stack(std::function<void()> work) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, size_t{128} << 10);
+  pthread_t thread;
+  const auto run = [](void* f) -> void* {
+    (*static_cast<std::function<void()>*>(f))();
+    return nullptr;
+  };
+  ASSERT_EQ(pthread_create(&thread, &attributes, run, &work), 0);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
+}
+
 // Quadratic merging or sorting of marks would need hours.
-TEST(Tokenizer, LongPiecesTakeNearLinearTime) {
+void encode_long_pieces() {
   constexpr size_t kBytes = size_t{4} << 20;
   const Tokenizer tokenizer = small();
   ASSERT_TRUE(tokenizer.token_id("aaaa"));
@@ -201,6 +218,11 @@ TEST(Tokenizer, LongPiecesTakeNearLinearTime) {
   const std::string marks = repeat("\u0301\u0323", kBytes / 4);
   EXPECT_EQ(round_trip(tokenizer, marks),
             repeat("\u0323", kBytes / 8) + repeat("\u0301", kBytes / 8));
+}
+
+TEST(Tokenizer, LongPiecesTakeNearLinearTimeAndLittleStack) {
+  small_json();  // trained on this thread
+  with_small_stack(encode_long_pieces);
 }
 
 TEST(Tokenizer, EncodesFromManyThreads) {
