@@ -140,6 +140,25 @@ TEST_F(Pack, BeginsDocumentsWhereTheTokenizerAsks) {
   EXPECT_THAT(error_of([&] { run("third"); }), HasSubstr("<s>"));
 }
 
+TEST_F(Pack, BeginsDocumentsAsThePostProcessorDoes) {
+  input({{"", "rain"}});
+  json::value file = parse_json(tokenizer_json(), "test");
+  file.as_object()["post_processor"] = parse_json(
+      R"({"type": "TemplateProcessing",
+          "single": [{"SpecialToken": {"id": "x"}}, {"Sequence": {"id": "A"}}],
+          "special_tokens": {"x": {"ids": [289]}}})",
+      "test");
+  write_file(folder_ / "tokenizer.json", json::serialize(file));
+  run("out");
+  EXPECT_THAT(unpack(folder_ / "out"), ElementsAre("<|im_start|>rain<|endoftext|>"));
+  write_file(folder_ / "tokenizer_config.json", R"({"bos_token": "<|im_start|>"})");
+  run("same");
+  EXPECT_THAT(unpack(folder_ / "same"), ElementsAre("<|im_start|>rain<|endoftext|>"));
+  write_file(folder_ / "tokenizer_config.json", R"({"add_bos_token": false})");
+  run("without");
+  EXPECT_THAT(unpack(folder_ / "without"), ElementsAre("rain<|endoftext|>"));
+}
+
 TEST_F(Pack, LeavesNothingAfterAnError) {
   write_file(folder_ / "in.jsonl", "{\"text\": \"fine\"}\nbroken\n");
   EXPECT_THAT(error_of([&] { run("out"); }), HasSubstr("line 2"));

@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kMaxPatternBytes = 8'192;
 constexpr unsigned kMaxDepth = 100;                // of groups in a pattern
 constexpr unsigned kMaxStack = 1'000'000;          // entries of some 50 bytes
-constexpr unsigned long kMaxRetries = 20'000'000;  // backtracks for one match
+constexpr unsigned long kMaxRetries = 10'000'000;  // backtracks for one match
 
 const OnigUChar* bytes_of(const char* text) {
   return reinterpret_cast<const OnigUChar*>(text);

@@ -155,6 +155,11 @@ bool Tokenizer::is_special(int64_t id) const {
   return token && token->special;
 }
 
+std::optional<int64_t> Tokenizer::document_begin() const {
+  if (impl_->prefix.empty()) return std::nullopt;
+  return impl_->prefix.front();
+}
+
 int64_t Tokenizer::document_end(const std::string& name) const {
   if (!name.empty()) {
     if (const auto id = token_id(name)) return *id;

@@ -37,6 +37,8 @@ class Tokenizer {
   // which decode() drops, as the reference does.
   std::string token_bytes(int64_t id) const;
   bool is_special(int64_t id) const;
+  // The token that encode(text, true) puts first, if it puts one.
+  std::optional<int64_t> document_begin() const;
   // The token that ends a document: `name` if not empty (an Error if unknown), else the first of
   // <|endoftext|>, <|end_of_text|>, </s> that the vocabulary has.
   int64_t document_end(const std::string& name = "") const;
