@@ -160,6 +160,9 @@ TEST(Metaspace, DecoderDropsTheFirstMark) {
   root["decoder"] = {{"type", "Metaspace"}, {"replacement", "▁"}, {"prepend_scheme", "always"}};
   EXPECT_EQ(make(root).decode(Ids{kMarkA, kMarkAb, kMarks, kB}), "a ab  b");
   EXPECT_EQ(make(root).decode(Ids{kMarks, kMarkA}), " a");
+  // Ids without token do not count.
+  root["model"].as_object()["vocab"].as_object()["c"] = 300;
+  EXPECT_EQ(make(root).decode(Ids{299, -1, 400, kMarkA, kMarkAb}), "a ab");
   root["decoder"].as_object()["prepend_scheme"] = "never";
   EXPECT_EQ(make(root).decode(Ids{kMarkA, kMarkAb}), " a ab");
   root["decoder"].as_object()["prepend_scheme"] = "sometimes";

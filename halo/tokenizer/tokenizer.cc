@@ -47,6 +47,7 @@ std::string decoder_input(const DecoderSteps& decoder, const std::string& token)
 struct Tokenizer::Impl {
   struct Token {
     std::string text;  // as decoder_input gives it
+    bool known = false;
     bool special = false;
   };
 
@@ -64,13 +65,14 @@ struct Tokenizer::Impl {
     int32_t largest = -1;
     for (const auto& [token, id] : ids) largest = std::max(largest, id);
     tokens.resize(largest + 1);
-    for (const auto& [token, id] : ids) tokens[id].text = decoder_input(decoder, token);
+    for (const auto& [token, id] : ids) tokens[id] = {decoder_input(decoder, token), true};
     for (const AddedToken& token : file.added_tokens) tokens[token.id].special = token.special;
   }
 
   // Nothing for an id that no token has.
   const Token* find(int64_t id) const {
-    return id >= 0 && id < static_cast<int64_t>(tokens.size()) ? &tokens[id] : nullptr;
+    const bool in_range = id >= 0 && id < static_cast<int64_t>(tokens.size());
+    return in_range && tokens[id].known ? &tokens[id] : nullptr;
   }
 
   // `begins_text`: nothing of the whole text is before `text`.
@@ -95,7 +97,7 @@ struct Tokenizer::Impl {
   std::vector<int32_t> prefix, suffix;
   DecoderSteps decoder;
   StringMap<int32_t> ids;
-  std::vector<Token> tokens;  // by id; ids without a token are empty
+  std::vector<Token> tokens;  // by id
 };
 
 Tokenizer::Tokenizer(const std::filesystem::path& tokenizer_json)
