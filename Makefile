@@ -1,7 +1,7 @@
 # Everything from a checkout to a converted model. Each target first installs what it needs
 # (tools/bootstrap); running one again skips what is done.
 .DEFAULT_GOAL := help
-.PHONY: help build gpu test demo demo-quick lint format clean bootstrap
+.PHONY: help build gpu test demo demo-quick fuzz lint format clean bootstrap
 
 SOURCES = $(shell find halo tests -name '*.h' -o -name '*.cc')
 
@@ -10,6 +10,7 @@ help:
 	@echo 'make demo        converts demo/teacher on the CPU; results in runs/demo'
 	@echo 'make demo-quick  every stage of the demo in a quarter of the time; runs/demo-quick'
 	@echo 'make test        unit, golden and system tests'
+	@echo 'make fuzz        every parser for 20 seconds under sanitizers (tests/fuzz/README.md)'
 	@echo 'make gpu         build-gpu/halo and the libraries for run.device = "cuda"'
 	@echo 'make lint        formatting, layout and clang-tidy'
 	@echo 'make format      clang-format over the sources'
@@ -32,6 +33,12 @@ test: bootstrap
 	@cmake --build --preset cpu
 	@tools/run-tests build
 
+fuzz:
+	@tools/bootstrap --fuzz
+	@cmake --preset fuzz
+	@cmake --build --preset fuzz
+	@ctest --test-dir build-fuzz -L fuzz --output-on-failure
+
 # --resume also starts a run and leaves one alone that is done.
 demo demo-quick: build
 	@build/halo convert demo/$@.toml --run runs/$@ --resume
@@ -52,4 +59,4 @@ format:
 	@clang-format -i $(SOURCES)
 
 clean:
-	rm -rf build build-gpu build-lint build-sanitize
+	rm -rf build build-gpu build-lint build-sanitize build-fuzz

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "halo/base/json.h"
 #include "halo/stages/recipe.h"
@@ -22,5 +23,14 @@ struct TrainBenchArgs {
 // one batch: {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, "flops",
 // "sgemm_gflops", "share_of_sgemm", "peak_memory_bytes"}.
 json::object bench_train(const TrainBenchArgs& args);
+
+struct TokenizeBenchArgs {
+  std::string model;  // folder with tokenizer.json
+  std::vector<std::string> inputs;
+};
+
+// One pass of Tokenizer::encode over the documents of `inputs` (data/readers.h) on one thread,
+// which are read before: {"documents", "bytes", "tokens", "seconds", "megabytes_per_second"}.
+json::object bench_tokenize(const TokenizeBenchArgs& args);
 
 }  // namespace halo

@@ -7,9 +7,23 @@
 
 namespace halo {
 
+namespace {
+
+void add_tokenize_bench(CLI::App* bench) {
+  auto args = std::make_shared<TokenizeBenchArgs>();
+  CLI::App* tokenize = bench->add_subcommand("tokenize", "Text to ids on one thread, in memory");
+  tokenize->add_option("model", args->model, "folder with tokenizer.json")->required();
+  tokenize->add_option("inputs", args->inputs, "text, JSONL (.zst, .gz) or Parquet")->required();
+  tokenize->footer("Example: halo bench tokenize demo/teacher text.jsonl.zst");
+  tokenize->callback([args] { std::cout << format_json(bench_tokenize(*args)) << "\n"; });
+}
+
+}  // namespace
+
 void add_bench(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "Figures of this machine beside their limits");
   bench->require_subcommand(1);
+  add_tokenize_bench(bench);
   auto args = std::make_shared<TrainBenchArgs>();
   CLI::App* train = bench->add_subcommand("train", "Steps of stage 2 on one batch");
   train->add_option("--teacher", args->teacher, "model directory")->required();

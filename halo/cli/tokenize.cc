@@ -11,14 +11,14 @@ namespace {
 
 struct Args {
   std::string model, jsonl;
-  bool decode = false, skip_special = false;
+  bool decode = false, skip_special = false, add_special = false;
 };
 
 json::object convert_line(const Tokenizer& tokenizer, const json::object& line, const Args& args,
                           const std::string& where) {
   if (!args.decode) {
-    return {
-        {"ids", json::value_from(tokenizer.encode(json_get<std::string>(line, "text", where)))}};
+    const auto text = json_get<std::string>(line, "text", where);
+    return {{"ids", json::value_from(tokenizer.encode(text, args.add_special))}};
   }
   std::vector<int64_t> ids;
   for (const json::value& id : json_get<json::array>(line, "ids", where)) {
@@ -53,6 +53,8 @@ void add_tokenize(CLI::App& app) {
   command->add_option("--jsonl", args->jsonl, "file of {\"text\"} (with --decode: {\"ids\"}) lines")
       ->required();
   command->add_flag("--decode", args->decode, "ids to text");
+  command->add_flag("--add-special", args->add_special,
+                    "put the tokenizer's special tokens around the text, <s> for example");
   command->add_flag("--skip-special", args->skip_special,
                     "with --decode: leave special tokens out");
   command->footer("Example: halo tokenize demo/teacher --jsonl texts.jsonl");

@@ -206,11 +206,12 @@ void ShardFolderWriter::finish() {
 
 std::optional<int64_t> document_begin(const Tokenizer& tokenizer, const fs::path& tokenizer_json) {
   const fs::path path = tokenizer_json.parent_path() / "tokenizer_config.json";
-  if (!fs::exists(path)) return std::nullopt;
+  if (!fs::exists(path)) return tokenizer.document_begin();
   const json::value value = read_json(path);
   if (!value.is_object()) throw_error("{}: not a JSON object", path.string());
   const json::object& config = value.as_object();
-  if (!json_get_or<bool>(config, "add_bos_token", false, path.string())) return std::nullopt;
+  if (!config.contains("add_bos_token")) return tokenizer.document_begin();
+  if (!json_get<bool>(config, "add_bos_token", path.string())) return std::nullopt;
   const json::value* bos = config.if_contains("bos_token");
   if (bos && bos->is_object()) bos = bos->as_object().if_contains("content");
   if (!bos || !bos->is_string()) {

@@ -60,15 +60,16 @@ struct PackCounts {
 };
 
 // Tokenises the documents of `inputs` (readers.h) into the folder `output`. Each ends with the end
-// token, and begins with the BOS token where the tokenizer_config.json beside `tokenizer_json` has
-// `add_bos_token`. The order is that of the inputs, whatever the number of threads.
+// token, and begins with document_begin(). The order is that of the inputs, whatever the number of
+// threads.
 PackCounts pack(const std::vector<std::filesystem::path>& inputs,
                 const std::filesystem::path& tokenizer_json, const std::filesystem::path& output,
                 const PackOptions& options);
 
 json::object counts_to_json(const PackCounts& counts);
 
-// The token that begins documents, if the tokenizer_config.json in the same folder asks for one.
+// The token that begins documents, if there is one: `bos_token` where the tokenizer_config.json
+// beside `tokenizer_json` has `add_bos_token`; where it does not say, what Tokenizer puts first.
 std::optional<int64_t> document_begin(const Tokenizer& tokenizer,
                                       const std::filesystem::path& tokenizer_json);
 

@@ -1,5 +1,6 @@
 #include "halo/data/pack.h"
 
+#include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 
 #include <numeric>
@@ -78,6 +79,33 @@ TEST_F(Pack, ClosesEveryDocumentAndKeepsTheOrder) {
   EXPECT_THAT(error_of([&] { run("out"); }), HasSubstr("out"));
 }
 
+TEST_F(Pack, WritesTheSameBytesOnAnyNumberOfThreads) {
+  std::vector<std::pair<std::string, std::string>> documents;
+  for (int i = 0; i < 200; ++i) {
+    std::string text = fmt::format("document {}:", i);
+    for (int word = 0; word < i % 50; ++word) text += fmt::format(" rain{}", i * word % 97);
+    documents.emplace_back("", text);
+  }
+  input(documents);
+  PackOptions options;
+  options.shard_tokens = 2'000;
+  const int threads = at::get_num_threads();
+  std::vector<std::string> hashes;
+  for (const int count : {1, 2, 5}) {
+    at::set_num_threads(count);
+    const std::string output = fmt::format("out-{}", count);
+    const auto counts = run(output, options);
+    EXPECT_GT(counts.shards, 2);
+    std::string all;
+    for (int shard = 0; shard < counts.shards; ++shard)
+      all += hash_file(folder_ / output / fmt::format("shard-{:05}.halotok", shard));
+    hashes.push_back(all);
+  }
+  at::set_num_threads(threads);
+  EXPECT_EQ(hashes[1], hashes[0]);
+  EXPECT_EQ(hashes[2], hashes[0]);
+}
+
 TEST_F(Pack, JoinsWorksInNaturalOrder) {
   input({{"b:ch-10", "ten"},
          {"a:x", "other"},
@@ -110,6 +138,25 @@ TEST_F(Pack, BeginsDocumentsWhereTheTokenizerAsks) {
   EXPECT_THAT(unpack(folder_ / "without"), ElementsAre("rain<|endoftext|>"));
   write_file(folder_ / "tokenizer_config.json", R"({"add_bos_token": true, "bos_token": "<s>"})");
   EXPECT_THAT(error_of([&] { run("third"); }), HasSubstr("<s>"));
+}
+
+TEST_F(Pack, BeginsDocumentsAsThePostProcessorDoes) {
+  input({{"", "rain"}});
+  json::value file = parse_json(tokenizer_json(), "test");
+  file.as_object()["post_processor"] = parse_json(
+      R"({"type": "TemplateProcessing",
+          "single": [{"SpecialToken": {"id": "x"}}, {"Sequence": {"id": "A"}}],
+          "special_tokens": {"x": {"ids": [289]}}})",
+      "test");
+  write_file(folder_ / "tokenizer.json", json::serialize(file));
+  run("out");
+  EXPECT_THAT(unpack(folder_ / "out"), ElementsAre("<|im_start|>rain<|endoftext|>"));
+  write_file(folder_ / "tokenizer_config.json", R"({"bos_token": "<|im_start|>"})");
+  run("same");
+  EXPECT_THAT(unpack(folder_ / "same"), ElementsAre("<|im_start|>rain<|endoftext|>"));
+  write_file(folder_ / "tokenizer_config.json", R"({"add_bos_token": false})");
+  run("without");
+  EXPECT_THAT(unpack(folder_ / "without"), ElementsAre("rain<|endoftext|>"));
 }
 
 TEST_F(Pack, LeavesNothingAfterAnError) {

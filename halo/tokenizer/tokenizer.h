@@ -1,5 +1,5 @@
-// Byte-level BPE from a Hugging Face tokenizer.json: Qwen2/Qwen3's pattern as a linear scanner,
-// NFC, added tokens. A component we do not know is refused by name.
+// BPE from a Hugging Face tokenizer.json, byte-level or with byte fallback: the same ids and the
+// same text as the reference's. A component we do not know is refused by name.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "halo/tokenizer/decode.h"
 
 namespace halo {
 
@@ -22,8 +24,9 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
 
-  // Text of special tokens inside `text` is recognised; none are added.
-  std::vector<int64_t> encode(std::string_view text) const;
+  // Text of special tokens inside `text` is recognised. `add_special` puts those around it that the
+  // file's post-processor asks for, <s> for example. Safe from many threads at once.
+  std::vector<int64_t> encode(std::string_view text, bool add_special = false) const;
   // Bytes that are no UTF-8 become U+FFFD, as the reference does.
   std::string decode(std::span<const int64_t> ids, bool skip_special = false) const;
 
@@ -34,27 +37,33 @@ class Tokenizer {
   // which decode() drops, as the reference does.
   std::string token_bytes(int64_t id) const;
   bool is_special(int64_t id) const;
+  // The token that encode(text, true) puts first, if it puts one.
+  std::optional<int64_t> document_begin() const;
   // The token that ends a document: `name` if not empty (an Error if unknown), else the first of
   // <|endoftext|>, <|end_of_text|>, </s> that the vocabulary has.
   int64_t document_end(const std::string& name = "") const;
 
-  struct Impl;
-
  private:
+  friend class StreamDecoder;
+  struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-// Decodes a stream of ids without ever splitting a UTF-8 character.
+// Decodes a stream of ids without ever splitting a UTF-8 character. All that it gives, together, is
+// what Tokenizer::decode gives for all ids at once.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = true);
   std::string push(int64_t id);  // the text that became complete, perhaps empty
-  std::string finish();          // what was held back, replaced where incomplete
+  std::string finish();          // what was held back, replaced where incomplete; once, last
+  // The same, appended to `out`.
+  void push(int64_t id, std::string& out);
+  void finish(std::string& out);
 
  private:
   const Tokenizer& tokenizer_;
   bool skip_special_;
-  std::string pending_;
+  DecodeStream stream_;
 };
 
 // Trains byte-level BPE on texts (Qwen2 pattern, NFC) and returns the text of a tokenizer.json:

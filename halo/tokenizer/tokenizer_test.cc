@@ -2,7 +2,9 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <pthread.h>
 
+#include <functional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -188,9 +190,24 @@ TEST(StreamDecoder, HoldsBackUnfinishedCharacters) {
   EXPECT_EQ(with_special.push(270), "<|endoftext|>");
 }
 
+// Runs `work` on a thread with 128 KiB of stack, for which a recursion once a byte is too deep.
+void with_small_stack(std::function<void()> work) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, size_t{128} << 10);
+  pthread_t thread;
+  const auto run = [](void* f) -> void* {
+    (*static_cast<std::function<void()>*>(f))();
+    return nullptr;
+  };
+  ASSERT_EQ(pthread_create(&thread, &attributes, run, &work), 0);
+  pthread_join(thread, nullptr);
+  pthread_attr_destroy(&attributes);
+}
+
 // Quadratic merging or sorting of marks would need hours.
-TEST(Tokenizer, LongPiecesTakeNearLinearTime) {
-  constexpr size_t kBytes = size_t{1} << 20;
+void encode_long_pieces() {
+  constexpr size_t kBytes = size_t{4} << 20;
   const Tokenizer tokenizer = small();
   ASSERT_TRUE(tokenizer.token_id("aaaa"));
   ASSERT_FALSE(tokenizer.token_id("aaaaa"));
@@ -198,9 +215,14 @@ TEST(Tokenizer, LongPiecesTakeNearLinearTime) {
   EXPECT_EQ(tokenizer.encode(repeat("7", kBytes)).size(), kBytes);
   EXPECT_EQ(tokenizer.encode(std::string(kBytes, '\xFF')).size(), 3 * kBytes);
   EXPECT_EQ(tokenizer.encode(repeat("<|end", kBytes)).size(), repeat("<|end", kBytes).size());
-  const std::string marks = repeat("\u0301\u0323", kBytes);
+  const std::string marks = repeat("\u0301\u0323", kBytes / 4);
   EXPECT_EQ(round_trip(tokenizer, marks),
-            repeat("\u0323", kBytes / 2) + repeat("\u0301", kBytes / 2));
+            repeat("\u0323", kBytes / 8) + repeat("\u0301", kBytes / 8));
+}
+
+TEST(Tokenizer, LongPiecesTakeNearLinearTimeAndLittleStack) {
+  small_json();  // trained on this thread
+  with_small_stack(encode_long_pieces);
 }
 
 TEST(Tokenizer, EncodesFromManyThreads) {
@@ -217,6 +239,51 @@ TEST(Tokenizer, EncodesFromManyThreads) {
   for (const Ids& result : results) EXPECT_EQ(result, expected);
 }
 
+// TemplateProcessing of pieces that are sequences, if of one character, or special tokens.
+json::value template_of(const std::vector<std::string>& pieces) {
+  json::array single;
+  for (const std::string& piece : pieces) {
+    const char* kind = piece.size() == 1 ? "Sequence" : "SpecialToken";
+    single.push_back(json::object{{kind, {{"id", piece}, {"type_id", 0}}}});
+  }
+  return {{"type", "TemplateProcessing"},
+          {"single", single},
+          {"special_tokens", {{"<|end|>", {{"id", "<|end|>"}, {"ids", {271, 270}}}}}}};
+}
+
+json::value many_steps(const char* type, const char* list) {
+  json::array steps;
+  for (int i = 0; i < 40; ++i) steps.push_back(json::object{{"type", type}});
+  return {{"type", "Sequence"}, {list, steps}};
+}
+
+TEST(Tokenizer, AddsTheTokensOfItsTemplate) {
+  json::value value = small_json();
+  value.as_object()["post_processor"] = json::object{
+      {"type", "Sequence"},
+      {"processors",
+       {json::object{{"type", "ByteLevel"}}, template_of({"<|end|>", "A", "<|end|>"})}}};
+  const Tokenizer tokenizer = make(value);
+  EXPECT_THAT(tokenizer.encode("xy"), ElementsAre('x', 'y'));
+  EXPECT_THAT(tokenizer.encode("xy", true), ElementsAre(271, 270, 'x', 'y', 271, 270));
+  EXPECT_THAT(tokenizer.encode("", true), ElementsAre(271, 270, 271, 270));
+}
+
+TEST(Tokenizer, AddedTokensTakeSpacesAndStandAlone) {
+  json::value value = small_json();
+  json::array& added = value.at("added_tokens").as_array();
+  added[0].as_object()["lstrip"] = true;
+  added[0].as_object()["rstrip"] = true;
+  added[1].as_object()["content"] = "zz";
+  added[1].as_object()["single_word"] = true;
+  const Tokenizer tokenizer = make(value);
+  EXPECT_THAT(tokenizer.encode("x \n<|endoftext|>\u3000 y"), ElementsAre('x', 270, 'y'));
+  EXPECT_THAT(tokenizer.encode("  <|endoftext|>  <|endoftext|>"), ElementsAre(270, 270));
+  EXPECT_THAT(tokenizer.encode("zz!zz zz"), ElementsAre(271, '!', 271, ' ', 271));
+  EXPECT_THAT(tokenizer.encode("zzz _zz zz\u0489"),
+              ElementsAre('z', 'z', 'z', ' ', '_', 'z', 'z', ' ', 'z', 'z', 0xD2, 0x89));
+}
+
 struct Refusal {
   const char* pointer;  // JSON pointer of what is replaced
   json::value value;
@@ -227,10 +294,9 @@ TEST(Tokenizer, RefusesByNameWhatItDoesNotKnow) {
   const Refusal refusals[] = {
       {"/model/type", "Unigram", "Unigram"},
       {"/model/dropout", 0.1, "dropout"},
-      {"/model/unk_token", "<unk>", "unk_token"},
+      {"/model/unk_token", "<unk>", "unk_token needs '<unk>'"},
       {"/model/continuing_subword_prefix", "##", "continuing_subword_prefix"},
       {"/model/end_of_word_suffix", "</w>", "end_of_word_suffix"},
-      {"/model/byte_fallback", true, "byte_fallback"},
       {"/model/vocab", json::array{}, "vocab"},
       {"/model/vocab/a", -1, "'a' has id -1"},
       {"/model/vocab/a", 1 << 30, "'a' has id"},
@@ -238,20 +304,25 @@ TEST(Tokenizer, RefusesByNameWhatItDoesNotKnow) {
       {"/model/merges/0", "t h e", "merge 0"},
       {"/model/merges/0", json::array{"t"}, "merge 0"},
       {"/model/merges/0", "t q", "'tq'"},
-      {"/normalizer/type", "NFKC", "NFKC"},
-      {"/pre_tokenizer/type", "Metaspace", "Metaspace"},
-      {"/pre_tokenizer/pretokenizers/0/type", "Digits", "[Digits, ByteLevel]"},
-      {"/pre_tokenizer/pretokenizers/0/pattern/Regex", "\\p{N}{1,3}", "{1,3}"},
-      {"/pre_tokenizer/pretokenizers/0/behavior", "Removed", "behavior"},
-      {"/pre_tokenizer/pretokenizers/0/invert", true, "invert"},
-      {"/pre_tokenizer/pretokenizers/1/use_regex", true, "use_regex"},
-      {"/pre_tokenizer/pretokenizers/1/add_prefix_space", true, "add_prefix_space"},
-      {"/post_processor", json::object{{"type", "TemplateProcessing"}}, "TemplateProcessing"},
-      {"/decoder/type", "Metaspace", "Metaspace"},
+      {"/normalizer/type", "BertNormalizer", "BertNormalizer"},
+      {"/normalizer", json::object{{"type", "Prepend"}, {"prepend", ""}}, "prepend"},
+      {"/pre_tokenizer/type", "Whitespace", "Whitespace"},
+      {"/pre_tokenizer/pretokenizers/0/type", "UnicodeScripts", "UnicodeScripts"},
+      {"/pre_tokenizer/pretokenizers/0/type", "ByteLevel", "'ByteLevel' after ByteLevel"},
+      {"/pre_tokenizer/pretokenizers/0/pattern/Regex", "(a", "'(a' cannot be used"},
+      {"/pre_tokenizer/pretokenizers/0/pattern/Regex", "(?<x>a)\\g<x>", "cannot be used"},
+      {"/pre_tokenizer/pretokenizers/0/pattern/Regex", json::string(9'000, 'a'), "9000 bytes"},
+      {"/pre_tokenizer/pretokenizers/0/pattern", json::object{{"Glob", "a"}}, "Glob"},
+      {"/pre_tokenizer/pretokenizers/0/behavior", "Sideways", "Sideways"},
+      {"/post_processor", json::object{{"type", "BertProcessing"}}, "BertProcessing"},
+      {"/post_processor", template_of({"A", "A"}), "2 sequences"},
+      {"/post_processor", template_of({"B"}), "TemplateProcessing"},
+      {"/post_processor", template_of({"<|none|>", "A"}), "<|none|>"},
+      {"/decoder/type", "WordPiece", "WordPiece"},
       {"/decoder", nullptr, "decoder"},
-      {"/added_tokens/0/lstrip", true, "lstrip"},
-      {"/added_tokens/0/rstrip", true, "rstrip"},
-      {"/added_tokens/0/single_word", true, "single_word"},
+      {"/decoder", many_steps("Fuse", "decoders"), "more than 32 steps"},
+      {"/pre_tokenizer", many_steps("ByteLevel", "pretokenizers"), "more than 32 steps"},
+      {"/added_tokens/0/content", json::string(2'000, 'x'), "2000 bytes"},
       {"/added_tokens/0/content", "", "no content"},
       {"/added_tokens/0/content", "<|end|>", "twice"},
       {"/added_tokens/0/id", 97, "97"},

@@ -30,9 +30,9 @@ struct Word {
 std::vector<Word> count_words(const std::vector<std::string>& texts) {
   StringMap<int64_t> counts;
   for (const std::string& text : texts) {
-    const std::string normalized = normalize_nfc(replace_invalid_utf8(text));
+    const std::string normalized = normalize(replace_invalid_utf8(text), NormalForm::kNfc);
     for (size_t begin = 0; begin < normalized.size();) {
-      const size_t end = piece_end(normalized, begin);
+      const size_t end = piece_end(Pattern::kQwen2, normalized, begin);
       const auto piece = std::string_view(normalized).substr(begin, end - begin);
       const auto found = counts.find(piece);
       if (found != counts.end()) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 
 namespace halo {
 namespace {
@@ -51,20 +52,43 @@ void append_utf8(char32_t code, std::string& out) {
   }
 }
 
-std::string replace_invalid_utf8(std::string_view text) {
-  std::string out;
-  out.reserve(text.size());
-  size_t copied = 0;
-  for (size_t at = 0; at < text.size();) {
-    const Utf8Char c = decode_utf8(text, at);
-    if (!c.valid) {
-      out.append(text, copied, at - copied);
-      append_utf8(kReplacement, out);
-      copied = at + c.size;
+size_t valid_utf8_prefix(std::string_view text) {
+  size_t at = 0;
+  while (at < text.size()) {
+    // Eight bytes below 0x80 at once.
+    uint64_t word;
+    if (text.size() - at >= sizeof word) {
+      std::memcpy(&word, text.data() + at, sizeof word);
+      if ((word & 0x8080808080808080) == 0) {
+        at += sizeof word;
+        continue;
+      }
     }
+    const Utf8Char c = decode_utf8(text, at);
+    if (!c.valid) break;
     at += c.size;
   }
-  return out.append(text, copied);
+  return at;
+}
+
+std::string_view replace_invalid_utf8(std::string_view text, std::string& buffer) {
+  size_t at = valid_utf8_prefix(text);
+  if (at == text.size()) return text;
+  buffer.assign(text, 0, at);
+  while (at < text.size()) {
+    const Utf8Char c = decode_utf8(text, at);
+    append_utf8(c.code, buffer);
+    at += c.size;
+    const size_t valid = valid_utf8_prefix(text.substr(at));
+    buffer.append(text, at, valid);
+    at += valid;
+  }
+  return buffer;
+}
+
+std::string replace_invalid_utf8(std::string_view text) {
+  std::string buffer;
+  return std::string(replace_invalid_utf8(text, buffer));
 }
 
 size_t incomplete_utf8_tail(std::string_view text) {

@@ -61,7 +61,7 @@ void add_folder(const fs::path& folder, std::vector<Unit>& units) {
   if (name.starts_with("hypenet-") || name.starts_with("qwen3-")) {
     return add_models(folder, name, units);
   }
-  if (name == "tokenizer") return add_tokenizers(folder, name, units);
+  if (!tokenizer_names(folder).empty()) return add_tokenizers(folder, name, units);
   for (const Form& form : kFormsByName) {
     if (name != form.name) continue;
     units.push_back({name, [folder, &form](Findings& findings) { form.check(folder, findings); }});
