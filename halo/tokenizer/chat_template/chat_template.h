@@ -1,0 +1,54 @@
+// Chat templates: conversations to text, as the model was trained to see them. Templates are Jinja;
+// this is our own renderer of the part of it that they use (README.md), with budgets.
+#pragma once
+
+#include <boost/json.hpp>
+#include <chrono>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "halo/tokenizer/chat_template/budget.h"
+
+namespace halo {
+
+struct ChatOptions {
+  boost::json::value tools, documents;  // lists, or null where there are none
+  bool add_generation_prompt = false;   // end with the start of an answer
+  boost::json::object variables;        // further ones, such as enable_thinking
+  std::chrono::system_clock::time_point now = std::chrono::system_clock::now();
+  TemplateLimits limits;
+};
+
+class ChatTemplate {
+ public:
+  // An Error gives NAME:LINE:COLUMN and what is wrong there or not supported.
+  ChatTemplate(std::string_view source, std::string name);
+
+  // Safe from many threads at once. An Error, also one that the template raises itself, gives
+  // NAME:LINE:COLUMN.
+  std::string render(const boost::json::array& messages, const ChatOptions& options) const;
+
+ private:
+  struct Parsed;
+  std::shared_ptr<const Parsed> parsed_;
+};
+
+// The templates of a model directory with its special tokens: chat_template.jinja where there is
+// one, else `chat_template` of tokenizer_config.json, a text or a list of named ones. `tool_use`
+// serves conversations with tools where the model has it.
+class ModelChat {
+ public:
+  explicit ModelChat(const std::filesystem::path& model);
+
+  // bos_token, eos_token and the others are variables too, unless the options have their own.
+  std::string render(const boost::json::array& messages, ChatOptions options) const;
+
+ private:
+  boost::json::object special_tokens_;
+  std::shared_ptr<const ChatTemplate> default_, tool_use_;  // may be null
+  std::string model_;
+};
+
+}  // namespace halo
