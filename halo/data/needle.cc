@@ -12,14 +12,24 @@ namespace halo {
 namespace {
 
 constexpr int64_t kPools = 3;
-// Draws of one needle: key, depth, digits; the next needle's follow.
-constexpr uint64_t kKeyDraw = 0, kDepthDraw = 1, kDigitDraws = 2, kDrawsPerNeedle = 16;
+// Draws of one needle: key, depth, number; the next needle's follow.
+constexpr uint64_t kKeyDraw = 0, kDepthDraw = 1, kNumberDraw = 2, kDrawsPerNeedle = 16;
 
 std::vector<int64_t> pool_words(NeedlePool pool) {
   std::vector<int64_t> words;
   const int64_t count = static_cast<int64_t>(kNeedleWords.size());
   for (int64_t i = static_cast<int64_t>(pool); i < count; i += kPools) words.push_back(i);
   return words;
+}
+
+// A 7-digit number of the pool. Times kSpread is one to one on the numbers below kNumbers, because
+// kSpread shares no factor with 10; what it makes of those that are `pool` modulo 3 is the pool's
+// third, and shows in no digit.
+int64_t draw_number(const Random& random, uint64_t index, NeedlePool pool) {
+  constexpr int64_t kNumbers = 10'000'000, kSpread = 6'180'339;
+  const auto p = static_cast<int64_t>(pool);
+  const int64_t count = (kNumbers - p + kPools - 1) / kPools;
+  return (random.below(index, count) * kPools + p) * kSpread % kNumbers;
 }
 
 void append(std::vector<int64_t>& ids, std::span<const int64_t> more) {
@@ -67,15 +77,14 @@ std::vector<std::string> NeedleWriter::keys(NeedlePool pool) {
   return words;
 }
 
-NeedleWriter::Needle NeedleWriter::draw(const Random& random, uint64_t first_index,
+NeedleWriter::Needle NeedleWriter::draw(const Random& random, uint64_t first_index, NeedlePool pool,
                                         std::vector<int64_t>& words) const {
   const auto chosen =
       words.begin() + random.below(first_index + kKeyDraw, static_cast<int64_t>(words.size()));
   Needle needle{*chosen, {}};
   words.erase(chosen);
-  for (int64_t i = 0; i < kNeedleDigits; ++i) {
-    needle.digits[i] = digits_[random.below(first_index + kDigitDraws + i, 10)];
-  }
+  int64_t number = draw_number(random, first_index + kNumberDraw, pool);
+  for (int64_t i = kNeedleDigits; i-- > 0; number /= 10) needle.digits[i] = digits_[number % 10];
   return needle;
 }
 
@@ -106,7 +115,7 @@ bool NeedleWriter::mentions_needle(std::span<const int64_t> text) const {
 NeedleDocument NeedleWriter::compose(std::span<const int64_t> haystack, int64_t total_length,
                                      const Random& random, NeedlePool pool) const {
   std::vector<int64_t> words = pool_words(pool);
-  const Needle needle = draw(random, 0, words);
+  const Needle needle = draw(random, 0, pool, words);
   const auto told = sentence(needle), asked = question(needle);
   const int64_t text = total_length - kNeedleDigits - 1 - static_cast<int64_t>(told.size()) -
                        static_cast<int64_t>(asked.size());
@@ -144,7 +153,7 @@ NeedleHaystack NeedleWriter::compose_haystack(std::span<const int64_t> haystack,
   std::vector<Needle> needles;
   int64_t longest = 0;
   for (size_t n = 0; n < depths.size(); ++n) {
-    needles.push_back(draw(random, n * kDrawsPerNeedle, words));
+    needles.push_back(draw(random, n * kDrawsPerNeedle, pool, words));
     longest = std::max(
         longest, static_cast<int64_t>(sentence(needles[n]).size() + question(needles[n]).size()));
   }

@@ -19,7 +19,8 @@ namespace halo {
 
 inline constexpr int64_t kNeedleDigits = 7;
 
-// Disjoint sets of key words, so that what is reported was neither trained on nor searched with.
+// Disjoint sets of key words and of numbers, so that what is reported was neither trained on nor
+// searched with.
 enum class NeedlePool { kTraining, kSearch, kReport };
 
 // What a token of a needle document is (the marks of a token shard).
@@ -78,7 +79,9 @@ class NeedleWriter {
     int64_t key;  // index into key_ids_
     std::array<int64_t, kNeedleDigits> digits;
   };
-  Needle draw(const Random& random, uint64_t first_index, std::vector<int64_t>& keys) const;
+  // Takes the key out of `keys`.
+  Needle draw(const Random& random, uint64_t first_index, NeedlePool pool,
+              std::vector<int64_t>& keys) const;
   std::vector<int64_t> sentence(const Needle& needle) const;
   std::vector<int64_t> question(const Needle& needle) const;
 

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <set>
 
 #include "halo/data/test_support.h"
@@ -73,6 +74,26 @@ TEST(Needle, DocumentHasItsLengthAndItsMarks) {
   }
   EXPECT_GT(keys.size(), 30);
   EXPECT_EQ(numbers.size(), 50);
+}
+
+// 3 x 6,000 numbers of 10^7: without a partition some 11 would be in two pools.
+TEST(Needle, NumbersOfThePoolsAreDisjointAndUniform) {
+  const NeedleWriter writer(tokenizer());
+  const auto haystack = numbered_haystack(200);
+  std::map<std::string, NeedlePool> owner;
+  std::array<std::array<int64_t, 10>, kNeedleDigits> counts{};
+  for (const auto pool : {NeedlePool::kTraining, NeedlePool::kSearch, NeedlePool::kReport}) {
+    for (uint64_t n = 0; n < 6000; ++n) {
+      const auto document = writer.compose(haystack, 100, Random(n, "numbers"), pool);
+      const std::string number = digits_of(std::span(document.tokens).last(8).first(7));
+      EXPECT_EQ(owner.emplace(number, pool).first->second, pool) << number;
+      for (int64_t d = 0; d < kNeedleDigits; ++d) ++counts[d][number[d] - '0'];
+    }
+  }
+  // Each digit 1,800 times in each place; five standard deviations are 201.
+  for (const auto& place : counts) {
+    for (const int64_t count : place) EXPECT_NEAR(count, 1800, 201);
+  }
 }
 
 TEST(Needle, CompositionIsWhatTheTokenizerWouldGive) {
