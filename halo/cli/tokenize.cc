@@ -1,9 +1,10 @@
-// halo tokenize: {"text"} a line -> {"ids"} a line, and the other way.
+// halo tokenize: {"text"} a line -> {"ids"} a line, and the other way; {"messages"} -> {"text"}.
 #include <fstream>
 #include <iostream>
 
 #include "halo/base/json.h"
 #include "halo/cli/commands.h"
+#include "halo/tokenizer/chat_template/chat_template.h"
 #include "halo/tokenizer/tokenizer.h"
 
 namespace halo {
@@ -11,7 +12,7 @@ namespace {
 
 struct Args {
   std::string model, jsonl;
-  bool decode = false, skip_special = false, add_special = false;
+  bool decode = false, skip_special = false, add_special = false, chat = false;
 };
 
 json::object convert_line(const Tokenizer& tokenizer, const json::object& line, const Args& args,
@@ -31,17 +32,54 @@ json::object convert_line(const Tokenizer& tokenizer, const json::object& line, 
   return {{"text", tokenizer.decode(ids, args.skip_special)}};
 }
 
-void run(const Args& args) {
-  const Tokenizer tokenizer(std::filesystem::path(args.model) / "tokenizer.json");
-  std::ifstream file(args.jsonl);
-  if (!file) throw_error("{}: cannot be read", args.jsonl);
+// The conversation of a line as text; keys that we do not know are variables of the template.
+json::object render_line(const ModelChat& chat, json::object line, const std::string& where) {
+  ChatOptions options;
+  const auto messages = json_get<json::array>(line, "messages", where);
+  options.add_generation_prompt = json_get_or(line, "add_generation_prompt", false, where);
+  for (const auto& [key, value] :
+       {std::pair{"tools", &options.tools}, std::pair{"documents", &options.documents}}) {
+    const json::value* given = line.if_contains(key);
+    if (given && !given->is_null()) *value = json_get<json::array>(line, key, where);
+  }
+  for (const char* key : {"messages", "add_generation_prompt", "tools", "documents"}) {
+    line.erase(key);
+  }
+  options.variables = std::move(line);
+  return {{"text", chat.render(messages, std::move(options))}};
+}
+
+// convert(object, where) for each line of the file.
+template <class Convert>
+void convert_lines(const std::string& path, Convert convert) {
+  std::ifstream file(path);
+  if (!file) throw_error("{}: cannot be read", path);
   std::string line;
   for (int64_t number = 1; std::getline(file, line); ++number) {
-    const std::string where = fmt::format("{}:{}", args.jsonl, number);
-    const json::value value = parse_json(line, where);
+    const std::string where = fmt::format("{}:{}", path, number);
+    json::value value = parse_json(line, where);
     if (!value.is_object()) throw_error("{}: expected a JSON object", where);
-    std::cout << json::serialize(convert_line(tokenizer, value.as_object(), args, where)) << "\n";
+    std::cout << json::serialize(convert(std::move(value.as_object()), where)) << "\n";
   }
+}
+
+void run(const Args& args) {
+  if (args.chat) {
+    const ModelChat chat(args.model);
+    return convert_lines(args.jsonl, [&](json::object line, const std::string& where) {
+      try {
+        return render_line(chat, std::move(line), where);
+      } catch (const Error& error) {
+        const std::string_view what = error.what();
+        if (what.starts_with(where)) throw;
+        throw_error("{}: {}", where, what);
+      }
+    });
+  }
+  const Tokenizer tokenizer(std::filesystem::path(args.model) / "tokenizer.json");
+  convert_lines(args.jsonl, [&](const json::object& line, const std::string& where) {
+    return convert_line(tokenizer, line, args, where);
+  });
 }
 
 }  // namespace
@@ -49,15 +87,27 @@ void run(const Args& args) {
 void add_tokenize(CLI::App& app) {
   auto args = std::make_shared<Args>();
   CLI::App* command = app.add_subcommand("tokenize", "Text to token ids, a JSON object a line");
-  command->add_option("model", args->model, "folder with tokenizer.json")->required();
-  command->add_option("--jsonl", args->jsonl, "file of {\"text\"} (with --decode: {\"ids\"}) lines")
+  command
+      ->add_option("model", args->model,
+                   "folder with tokenizer.json (with --chat: tokenizer_config.json)")
       ->required();
-  command->add_flag("--decode", args->decode, "ids to text");
+  command
+      ->add_option("--jsonl", args->jsonl,
+                   "file of {\"text\"} (--decode: {\"ids\"}, --chat: {\"messages\"}) lines")
+      ->required();
+  CLI::Option* decode = command->add_flag("--decode", args->decode, "ids to text");
   command->add_flag("--add-special", args->add_special,
                     "put the tokenizer's special tokens around the text, <s> for example");
   command->add_flag("--skip-special", args->skip_special,
                     "with --decode: leave special tokens out");
-  command->footer("Example: halo tokenize demo/teacher --jsonl texts.jsonl");
+  command
+      ->add_flag("--chat", args->chat,
+                 "conversations to text by the model's chat template: {\"messages\", \"tools\"?, "
+                 "\"documents\"?, \"add_generation_prompt\"?, variables of the template} a line")
+      ->excludes(decode);
+  command->footer(
+      "Examples: halo tokenize demo/teacher --jsonl texts.jsonl\n"
+      "          halo tokenize MODEL --chat --jsonl chats.jsonl > texts.jsonl");
   command->callback([args] { run(*args); });
 }
 

@@ -27,6 +27,11 @@ std::vector<std::string> tokenizer_names(const std::filesystem::path& folder);
 void check_tokenizer(const std::filesystem::path& folder, const std::string& name,
                      Findings& findings);
 
+// The chat templates in a folder (NAME.jinja) that have cases (NAME.json), and one of them.
+std::vector<std::string> chat_template_names(const std::filesystem::path& folder);
+void check_chat_template(const std::filesystem::path& folder, const std::string& name,
+                         Findings& findings);
+
 // Operations run in both forms; an error names the one it was found in.
 inline constexpr KernelForm kForms[] = {KernelForm::kFast, KernelForm::kReference};
 std::string in_form(const std::string& what, KernelForm form);

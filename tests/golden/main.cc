@@ -46,6 +46,13 @@ void add_tokenizers(const fs::path& folder, const std::string& name, std::vector
   }
 }
 
+void add_chat_templates(const fs::path& folder, const std::string& name, std::vector<Unit>& units) {
+  for (const std::string& chat : chat_template_names(folder)) {
+    units.push_back({name + "/" + chat,
+                     [=](Findings& findings) { check_chat_template(folder, chat, findings); }});
+  }
+}
+
 void add_folder(const fs::path& folder, std::vector<Unit>& units) {
   struct Form {
     const char* name;
@@ -62,6 +69,7 @@ void add_folder(const fs::path& folder, std::vector<Unit>& units) {
     return add_models(folder, name, units);
   }
   if (!tokenizer_names(folder).empty()) return add_tokenizers(folder, name, units);
+  if (!chat_template_names(folder).empty()) return add_chat_templates(folder, name, units);
   for (const Form& form : kFormsByName) {
     if (name != form.name) continue;
     units.push_back({name, [folder, &form](Findings& findings) { form.check(folder, findings); }});
