@@ -103,7 +103,7 @@ Value Evaluator::call(const Call& call, size_t at, const Value* caller) {
   Arguments arguments = evaluate_arguments(call.arguments);
   if (caller) arguments.named.emplace_back("caller", *caller);
   at_ = at;
-  if (const Loop* loop = callee.loop()) return call_loop(*loop, std::move(arguments));
+  if (const Loop* loop = callee.loop()) return call_loop_(*loop, std::move(arguments));
   require_defined(callee);
   const Callable* callable = callee.callable();
   if (!callable) throw_error("a {} cannot be called", type_name(callee));
@@ -115,7 +115,7 @@ Value Evaluator::call(const Call& call, size_t at, const Value* caller) {
     case Callable::Kind::kMacro:
       break;
   }
-  return call_macro(*callable->macro, std::move(arguments));
+  return call_macro_(*callable->macro, std::move(arguments));
 }
 
 Value Evaluator::value_of(const Call& node, size_t at) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <string>
 
 #include "halo/tokenizer/chat_template/arguments.h"
@@ -12,13 +13,19 @@ namespace halo::jinja {
 
 class Evaluator {
  public:
-  Evaluator(Budget& budget, std::chrono::system_clock::time_point now)
-      : budget_(budget), scopes_(budget), now_(now) {}
-
   Value evaluate(const Expression& expression);
 
  protected:
-  ~Evaluator() = default;
+  using CallMacro = std::function<Value(const MacroClosure& closure, Arguments arguments)>;
+  using CallLoop = std::function<Value(const Loop& loop, Arguments arguments)>;
+
+  Evaluator(Budget& budget, std::chrono::system_clock::time_point now, CallMacro call_macro,
+            CallLoop call_loop)
+      : budget_(budget),
+        scopes_(budget),
+        now_(now),
+        call_macro_(std::move(call_macro)),
+        call_loop_(std::move(call_loop)) {}
 
   // A call with the block `caller` of {% call %}, where there is one.
   Value call(const Call& call, size_t at, const Value* caller);
@@ -30,9 +37,6 @@ class Evaluator {
   size_t at_ = 0;  // of what is being done, for messages
 
  private:
-  virtual Value call_macro(const MacroClosure& closure, Arguments arguments) = 0;
-  virtual Value call_loop(const Loop& loop, Arguments arguments) = 0;
-
   Arguments evaluate_arguments(const CallArguments& arguments);
   Value value_or_none(const ExpressionPtr& expression);
   bool holds(Comparison comparison, const Value& a, const Value& b);
@@ -56,6 +60,8 @@ class Evaluator {
   Value value_of(const Conditional& node, size_t at);
 
   std::chrono::system_clock::time_point now_;
+  CallMacro call_macro_;
+  CallLoop call_loop_;
   Value block_text_;  // what a block's filters begin with
 };
 

@@ -11,9 +11,17 @@ namespace {
 
 enum class Flow { kNext, kBreak, kContinue };
 
-class Renderer final : public Evaluator {
+class Renderer : public Evaluator {
  public:
-  using Evaluator::Evaluator;
+  Renderer(Budget& budget, std::chrono::system_clock::time_point now)
+      : Evaluator(
+            budget, now,
+            [this](const MacroClosure& closure, Arguments arguments) {
+              return call_macro(closure, std::move(arguments));
+            },
+            [this](const Loop& loop, Arguments arguments) {
+              return call_loop(loop, std::move(arguments));
+            }) {}
 
   std::string render(const Block& block,
                      const std::vector<std::pair<std::string, Value>>& variables) {
@@ -105,7 +113,7 @@ class Renderer final : public Evaluator {
     return flow;
   }
 
-  Value call_loop(const Loop& loop, Arguments arguments) override {
+  Value call_loop(const Loop& loop, Arguments arguments) {
     if (!loop.recursive) throw_error("a loop that is called must be marked 'recursive'");
     const Bound bound("loop", std::move(arguments), {"items"}, 1);
     std::string text;
@@ -241,7 +249,7 @@ class Renderer final : public Evaluator {
     return Flow::kNext;
   }
 
-  Value call_macro(const MacroClosure& closure, Arguments arguments) override {
+  Value call_macro(const MacroClosure& closure, Arguments arguments) {
     const Budget::Nested nested(budget_);
     const Macro& macro = *closure.macro;
     const Scopes::Inside inside(scopes_, closure.scope);
