@@ -1,6 +1,8 @@
 // halo bench: figures of this machine, each beside the limit it can be judged by.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <string>
 
 #include "halo/base/json.h"
@@ -22,5 +24,12 @@ struct TrainBenchArgs {
 // one batch: {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, "flops",
 // "sgemm_gflops", "share_of_sgemm", "peak_memory_bytes"}.
 json::object bench_train(const TrainBenchArgs& args);
+
+// The memory-bound operations and the loss heads, in `dtype`: {"copy_bytes_per_second",
+// "matrix_flops_per_second" of this run, "kernels": a list of {"name", "seconds", "bytes" and
+// "share_of_copy", or "flops" and "share_of_matrix_rate"}}. On a GPU with our kernels, proven or
+// not, and beside them "libtorch_seconds" and the "difference" of the results; where that is too
+// large, "failed" stands in the place of figures.
+json::object bench_kernels(at::Device device, at::ScalarType dtype);
 
 }  // namespace halo
