@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "halo/cli/commands.h"
+#include "halo/stages/machine.h"
 
 namespace halo {
 
@@ -37,6 +38,20 @@ void add_bench(CLI::App& app) {
   train->add_option("--threads", args->run.threads, "CPU threads; 0: all");
   train->footer("Example: halo bench train --teacher demo/teacher --student runs/demo/model");
   train->callback([args] { std::cout << format_json(bench_train(*args)) << "\n"; });
+
+  auto run = std::make_shared<RunRecipe>();
+  CLI::App* kernels = bench->add_subcommand(
+      "kernels", "Fused operations, optimiser and loss heads at the shapes of a 2B model");
+  kernels->add_option("--device", run->device, "cpu | cuda");
+  kernels->add_option("--compute", run->compute, "float32 | bfloat16");
+  kernels->add_option("--threads", run->threads, "CPU threads; 0: all");
+  kernels->footer("Example: halo bench kernels --device cuda --compute bfloat16");
+  kernels->callback([run] {
+    const Machine machine = open_machine(*run);
+    json::object result{{"device", machine.device_name}};
+    for (auto& [key, value] : bench_kernels(machine.device, machine.compute)) result[key] = value;
+    std::cout << format_json(result) << "\n";
+  });
 }
 
 }  // namespace halo

@@ -8,6 +8,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/kernels/cuda/cuda_form.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
@@ -38,7 +39,7 @@ void add_chunk_gradients(const ChunkLogits& logits, const LossChunk& chunk, Grad
     if (d_logits.scalar_type() == at::kFloat) {
       gradients.head.addmm_(d_logits.t(), hidden);
     } else {
-      gradients.head.add_(at::mm(d_logits.t(), hidden, at::kFloat));
+      at::addmm_out(gradients.head, gradients.head, d_logits.t(), hidden, at::kFloat);
     }
   }
 }
@@ -46,12 +47,13 @@ void add_chunk_gradients(const ChunkLogits& logits, const LossChunk& chunk, Grad
 // The losses of all rows [N] fp32; fills those of `gradients` that are defined.
 at::Tensor run_chunks(const at::Tensor& hidden, const at::Tensor& head, const ChunkLoss& loss,
                       Gradients& gradients) {
-  ChunkLogits logits(hidden, head);
+  LossChunk chunk;
+  chunk.gradient = gradients.hidden.defined() || gradients.head.defined();
+  const bool narrow = chunk.gradient && has_cuda_form(CudaKernels::kLossRows, hidden);
+  ChunkLogits logits(hidden, head, narrow ? hidden.scalar_type() : at::kFloat);
   const int64_t rows = hidden.size(0);
   const int64_t step = rows_per_chunk(head.size(0), hidden.is_cpu());
   auto losses = at::empty({rows}, hidden.options().dtype(at::kFloat));
-  LossChunk chunk;
-  chunk.gradient = gradients.hidden.defined() || gradients.head.defined();
   for (int64_t first = 0; first < rows; first += step) {
     const int64_t count = std::min(step, rows - first);
     chunk.first = first;
@@ -118,18 +120,18 @@ int64_t rows_per_chunk(int64_t vocabulary, bool cpu) {
   return std::clamp<int64_t>(elements / std::max<int64_t>(vocabulary, 1), 64, cpu ? 1024 : 16384);
 }
 
-ChunkLogits::ChunkLogits(const at::Tensor& hidden, const at::Tensor& head) {
+ChunkLogits::ChunkLogits(const at::Tensor& hidden, const at::Tensor& head, at::ScalarType logits) {
   check_head(hidden, head);
   hidden_ = hidden.is_cpu() ? hidden.to(at::kFloat) : hidden;
   head_ = head.is_cpu() ? head.to(at::kFloat) : head;
   const int64_t rows = std::min(hidden.size(0), rows_per_chunk(head.size(0), hidden.is_cpu()));
-  buffer_ = at::empty({rows, head.size(0)}, hidden.options().dtype(at::kFloat));
+  buffer_ = at::empty({rows, head.size(0)}, hidden.options().dtype(logits));
 }
 
 at::Tensor ChunkLogits::rows(int64_t first, int64_t count) {
   auto out = buffer_.narrow(0, 0, count);
   const auto hidden = hidden_.narrow(0, first, count);
-  if (hidden.scalar_type() == at::kFloat) {
+  if (hidden.scalar_type() == out.scalar_type()) {
     at::mm_out(out, hidden, head_.t());
   } else {
     at::mm_out(out, hidden, head_.t(), at::kFloat);

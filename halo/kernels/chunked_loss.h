@@ -19,10 +19,11 @@ int64_t rows_per_chunk(int64_t vocabulary, bool cpu);
 // hidden head^T for consecutive rows, in a buffer that the next call overwrites.
 class ChunkLogits {
  public:
-  // hidden [N, D], head [V, D] of one type, fp32 or bf16. Multiplied in fp32 on the CPU.
-  ChunkLogits(const at::Tensor& hidden, const at::Tensor& head);
+  // hidden [N, D], head [V, D] of one type, fp32 or bf16. Multiplied in fp32 on the CPU. `logits`
+  // is the type of the logits: fp32, or hidden's.
+  ChunkLogits(const at::Tensor& hidden, const at::Tensor& head, at::ScalarType logits);
 
-  at::Tensor rows(int64_t first, int64_t count);        // [count, V] fp32
+  at::Tensor rows(int64_t first, int64_t count);        // [count, V]
   const at::Tensor& hidden() const { return hidden_; }  // in the type of the products
   const at::Tensor& head() const { return head_; }
 
@@ -33,7 +34,9 @@ class ChunkLogits {
 // Rows first .. first + n - 1 of the batch.
 struct LossChunk {
   int64_t first = 0;
-  at::Tensor logits;      // [n, V] fp32; to be overwritten by d loss / d logits where `gradient`
+  // [n, V]; to be overwritten by d loss / d logits where `gradient`. fp32, but in training by our
+  // kernels on a GPU, which sum in fp32, in hidden's type.
+  at::Tensor logits;
   at::Tensor losses;      // [n] fp32, to be written
   bool gradient = false;  // without it the logits are scratch space
 };

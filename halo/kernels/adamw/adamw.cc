@@ -8,6 +8,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/kernels/adamw/adamw_forms.h"
+#include "halo/kernels/cuda/cuda_form.h"
 
 namespace halo {
 namespace {
@@ -63,6 +64,36 @@ void adamw_step_aten(at::Tensor& master, const at::Tensor& grad, at::Tensor& m, 
   }
 }
 
+void adamw_step_cuda(at::Tensor& master, const at::Tensor& grad, at::Tensor& m, at::Tensor& v,
+                     const at::Tensor& compute, const at::Tensor& decay_mask,
+                     const AdamWStep& args) {
+  const DeviceStream stream(master);
+  AdamWLaunch launch{.count = master.numel(),
+                     .factors = adamw_factors(args),
+                     .grad_scale = args.grad_scale.const_data_ptr<float>(),
+                     .apply = args.apply.const_data_ptr<float>(),
+                     .grad = grad.const_data_ptr<float>(),
+                     .master = master.mutable_data_ptr<float>(),
+                     .m = m.mutable_data_ptr<float>(),
+                     .v = v.mutable_data_ptr<float>()};
+  if (decay_mask.defined()) launch.decay_mask = decay_mask.const_data_ptr<float>();
+  if (compute.defined()) {
+    launch.compute = compute.mutable_data_ptr();
+    launch.compute_element = element_of(compute);
+  }
+  launch_adamw(launch, stream.handle());
+}
+
+at::Tensor squared_norm_cuda(const at::Tensor& x) {
+  const DeviceStream stream(x);
+  const auto doubles = x.options().dtype(at::kDouble);
+  const at::Tensor partial = at::empty({norm_blocks(x.numel())}, doubles);
+  const at::Tensor total = at::empty({}, doubles);
+  launch_squared_norm(x.const_data_ptr<float>(), x.numel(), partial.mutable_data_ptr<double>(),
+                      total.mutable_data_ptr<double>(), stream.handle());
+  return total;
+}
+
 at::Tensor squared_norm_aten(const at::Tensor& x) {
   auto total = at::zeros({}, x.options().dtype(at::kDouble));
   for (int64_t begin = 0; begin < x.numel(); begin += kBlock) {
@@ -83,16 +114,21 @@ void adamw_step(at::Tensor& master, const at::Tensor& grad, at::Tensor& m, at::T
   check_scalar("apply", args.apply, master);
   HALO_CHECK(args.step >= 1, "adamw_step: steps count from 1, got {}", args.step);
   at::NoGradGuard no_grad;
+  const bool copies = compute.defined() && !compute.is_alias_of(master);
+  if (has_cuda_form(CudaKernels::kAdamW, master)) {
+    return adamw_step_cuda(master, grad, m, v, copies ? compute : at::Tensor(), decay_mask, args);
+  }
   const auto form = master.is_cpu() ? adamw_step_cpu : adamw_step_aten;
   form(master, grad, m, v, decay_mask, args);
   // After a skipped step this writes what is there already.
-  if (compute.defined() && !compute.is_alias_of(master)) compute.copy_(master);
+  if (copies) compute.copy_(master);
 }
 
 at::Tensor squared_norm(const at::Tensor& x) {
   HALO_CHECK(x.dim() == 1 && x.scalar_type() == at::kFloat && x.is_contiguous(),
              "squared_norm: the tensor must be 1-D contiguous fp32");
   at::NoGradGuard no_grad;
+  if (has_cuda_form(CudaKernels::kAdamW, x)) return squared_norm_cuda(x);
   return x.is_cpu() ? squared_norm_cpu(x) : squared_norm_aten(x);
 }
 

@@ -76,8 +76,6 @@ HWY_AFTER_NAMESPACE();
 namespace halo {
 namespace {
 
-constexpr int64_t kNormBlock = 1 << 15;
-
 // A product of two floats is exact in fp64, so only the additions round, in sixteen lanes that no
 // machine's vector width can change.
 double block_squares(const float* x, int64_t count) {

@@ -6,6 +6,7 @@
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
 #include "halo/kernels/adamw/adamw_forms.h"
+#include "tests/gpu.h"
 #include "tests/op_check.h"
 
 namespace halo {
@@ -77,6 +78,65 @@ TEST(AdamW, TenStepsMatchTheFormula) {
       adamw_step_aten(a.master, grad, a.m, a.v, a.mask, args);
     });
   }
+}
+
+TEST(AdamWCuda, TenStepsMatchTheFormula) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  for (const auto dtype : {at::kBFloat16, at::kFloat}) {
+    for (int64_t count : {1, 61, 100'003}) {
+      SCOPED_TRACE(count);
+      const at::Tensor compute = at::zeros({count}, at::TensorOptions(dtype).device(at::kCUDA));
+      at::Tensor master;
+      expect_ten_steps(count, [&](Arenas& a, const at::Tensor& grad, const AdamWStep& args) {
+        master = a.master.cuda();
+        at::Tensor m = a.m.cuda(), v = a.v.cuda(), copy = compute;
+        AdamWStep on_gpu = args;
+        on_gpu.grad_scale = args.grad_scale.cuda();
+        on_gpu.apply = args.apply.cuda();
+        adamw_step(master, grad.cuda(), m, v, copy, a.mask.cuda(), on_gpu);
+        a = {master.cpu(), m.cpu(), v.cpu(), a.mask};
+      });
+      expect_equal("compute", compute, master.to(dtype));
+    }
+  }
+}
+
+TEST(AdamWCuda, SkippedStepChangesNothing) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  const int64_t count = 1001;
+  const Arenas before = make_arenas(count, at::kFloat);
+  at::Tensor master = before.master.cuda(), m = before.m.cuda(), v = before.v.cuda();
+  at::Tensor compute = master.to(at::kBFloat16);
+  at::Tensor grad = gradient(count, 2).cuda();
+  grad[3] = std::numeric_limits<float>::quiet_NaN();
+  AdamWStep skip = make_step(2);
+  skip.grad_scale = skip.grad_scale.cuda() * std::numeric_limits<double>::quiet_NaN();
+  skip.apply = at::zeros({}, master.options());
+  adamw_step(master, grad, m, v, compute, {}, skip);
+  expect_equal("master", master.cpu(), before.master);
+  expect_equal("m", m.cpu(), before.m);
+  expect_equal("v", v.cpu(), before.v);
+  expect_equal("compute", compute.cpu(), before.master.to(at::kBFloat16));
+}
+
+TEST(SquaredNormCuda, MatchesFp64) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  for (int64_t count : {0, 1, 15, 32'768, 32'769, 500'001}) {
+    SCOPED_TRACE(count);
+    const auto x = random_tensor({count}, 7) * 1e20;  // its square overflows fp32
+    const auto on_gpu = x.cuda();
+    const auto got = squared_norm(on_gpu);
+    expect_rms("norm", got.cpu(), x.to(at::kDouble).square().sum(), 1e-13);
+    expect_equal("again", squared_norm(on_gpu), got);
+  }
+  auto x = at::ones({100}, at::TensorOptions(at::kCUDA));
+  x[40] = std::numeric_limits<float>::infinity();
+  EXPECT_TRUE(std::isinf(squared_norm(x).item<double>()));
+  x[41] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(squared_norm(x).item<double>()));
 }
 
 TEST(AdamW, NoMaskMeansNoDecay) {

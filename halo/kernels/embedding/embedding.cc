@@ -6,6 +6,8 @@
 
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
+#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/embedding/embedding_launch.h"
 #include "halo/kernels/operation.h"
 #include "torch/csrc/autograd/custom_function.h"
 
@@ -39,6 +41,22 @@ void add_rows_cpu(const at::Tensor& grad, const at::Tensor& ids, const at::Tenso
   });
 }
 
+void add_rows_cuda(const at::Tensor& grad, const at::Tensor& ids, const at::Tensor& dy) {
+  const DeviceStream stream(dy);
+  const int64_t tokens = dy.size(0), columns = dy.size(1);
+  const auto [sorted, order] = at::sort(ids, /*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const at::Tensor edges = at::empty({embedding_chunks(tokens), 2, columns}, grad.options());
+  launch_embedding_gradient({.element = element_of(dy),
+                             .tokens = tokens,
+                             .columns = columns,
+                             .ids = sorted.const_data_ptr<int64_t>(),
+                             .order = order.const_data_ptr<int64_t>(),
+                             .dy = dy.const_data_ptr(),
+                             .edges = edges.mutable_data_ptr<float>(),
+                             .grad = grad.mutable_data_ptr<float>()},
+                            stream.handle());
+}
+
 struct EmbeddingNode : torch::autograd::Function<EmbeddingNode> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& ids, const at::Tensor& table,
                             const Weight& weight) {
@@ -51,6 +69,10 @@ struct EmbeddingNode : torch::autograd::Function<EmbeddingNode> {
     const at::Tensor ids = ctx->get_saved_variables()[0];
     at::Tensor grad = ctx->saved_data["grad"].toTensor();
     if (!grad.defined()) return {{}, {}, {}};
+    if (has_cuda_form(CudaKernels::kEmbedding, grads[0])) {
+      add_rows_cuda(grad, ids, grads[0].contiguous());
+      return {{}, {}, {}};
+    }
     const at::Tensor dy = grads[0].to(at::kFloat).contiguous();
     if (grad.is_cpu()) {
       add_rows_cpu(grad, ids, dy);

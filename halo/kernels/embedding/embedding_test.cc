@@ -23,6 +23,30 @@ TEST(Embedding, ForwardAndGradients) {
   }
 }
 
+// Ids that fill several chunks of the sorted places, that end at their borders, and that occur
+// once.
+TEST(EmbeddingCuda, ForwardAndGradients) {
+  HALO_NEEDS_GPU();
+  const at::Tensor few = at::arange(500, at::kLong).square().remainder(11);
+  const at::Tensor one = at::zeros({32 * 5 + 1}, at::kLong);
+  const at::Tensor borders = at::arange(320, at::kLong).div(32, "floor").remainder(11);
+  const at::Tensor frequent = at::arange(3000, at::kLong).remainder(100).sub(90).clamp_min(0);
+  for (const at::Tensor& ids : {at::tensor({3}, at::kLong), few, one, borders, frequent}) {
+    for (const int64_t columns : {150, 2048}) {
+      SCOPED_TRACE(::testing::Message() << ids.numel() << " ids, " << columns << " columns");
+      OperationCase c;
+      c.weights = {random_tensor({11, columns}, 1)};
+      c.formula = [=](const auto&, const auto& w) {
+        return std::vector{w[0].index_select(0, ids)};
+      };
+      c.operation = [=](const auto&, const auto& w) {
+        return std::vector{embedding(ids.to(w[0].value.device()), w[0])};
+      };
+      testing::check_on_gpu(c);
+    }
+  }
+}
+
 TEST(Embedding, SumsInTokenOrder) {
   const at::Tensor dy = at::tensor({1e8f, 1.0f, -1e8f, 1.0f}).view({4, 1});
   const Weight table = testing::trained_weight(at::zeros({2, 1}), at::kFloat);

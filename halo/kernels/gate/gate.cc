@@ -18,6 +18,9 @@ using torch::autograd::variable_list;
 at::Tensor forward_of(const at::Tensor& o, const at::Tensor& norm, double eps,
                       const at::Tensor& gate) {
   if (has_cpu_form(o)) return norm_gate_forward_cpu(o, norm, eps, gate);
+  if (has_norm_cuda_form(CudaKernels::kNormGate, o, norm)) {
+    return norm_forward_cuda(o, norm, eps, gate);
+  }
   const at::Tensor normed = norm.defined() ? norm_forward(o, norm, eps) : o;
   return at::sigmoid(gate).mul_(normed);
 }
@@ -25,6 +28,10 @@ at::Tensor forward_of(const at::Tensor& o, const at::Tensor& norm, double eps,
 NormGateGradients backward_of(const at::Tensor& dy, const at::Tensor& o, const at::Tensor& norm,
                               double eps, const at::Tensor& gate, const at::Tensor& norm_grad) {
   if (has_cpu_form(o)) return norm_gate_backward_cpu(dy, o, norm, eps, gate, norm_grad);
+  if (has_norm_cuda_form(CudaKernels::kNormGate, o, norm)) {
+    const auto [d_o, d_gate] = norm_backward_cuda(dy, o, norm, eps, gate, norm_grad, {});
+    return {d_o, d_gate};
+  }
   const at::Tensor dy_f32 = dy.to(at::kFloat);
   const at::Tensor open = at::sigmoid(gate.to(at::kFloat));
   const at::Tensor normed = norm.defined() ? norm_forward(o, norm, eps) : o;

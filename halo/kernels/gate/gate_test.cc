@@ -21,30 +21,44 @@ void check_both(const OperationCase& c) {
   check_operation(c, at::kBFloat16);
 }
 
+OperationCase norm_and_gate(int64_t n, int64_t d) {
+  return {
+      {random_tensor({n, d}, 1) * 2, random_tensor({n, d}, 2) * 3},
+      {random_tensor({d}, 3)},
+      [](const auto& x, const auto& w) {
+        return std::vector{plain_norm(x[0], w[0]) * at::sigmoid(x[1])};
+      },
+      [](const auto& x, const auto& w) { return std::vector{norm_gate(x[0], w[0], kEps, x[1])}; }};
+}
+
+OperationCase gate_alone(int64_t n, int64_t d) {
+  return {{random_tensor({n, d}, 1) * 2, random_tensor({n, d}, 2) * 3},
+          {},
+          [](const auto& x, const auto&) { return std::vector{x[0] * at::sigmoid(x[1])}; },
+          [](const auto& x, const auto&) { return std::vector{norm_gate(x[0], {}, kEps, x[1])}; }};
+}
+
+TEST(NormGateCuda, ForwardAndGradients) {
+  HALO_NEEDS_GPU();
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 256}, {6, 50}, {1100, 2048}}) {
+    SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d));
+    testing::check_on_gpu(norm_and_gate(n, d));
+    testing::check_on_gpu(gate_alone(n, d));
+  }
+}
+
 TEST(NormGate, ForwardAndGradients) {
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 256}, {6, 50}, {150, 64}}) {
     SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d));
-    const at::Tensor o = random_tensor({n, d}, 1) * 2, gate = random_tensor({n, d}, 2) * 3;
+    const at::Tensor o = random_tensor({n, d}, 1) * 2;
     const at::Tensor w = random_tensor({d}, 3);
     {
       SCOPED_TRACE("norm and gate");
-      check_both({{o, gate},
-                  {w},
-                  [](const auto& x, const auto& w) {
-                    return std::vector{plain_norm(x[0], w[0]) * at::sigmoid(x[1])};
-                  },
-                  [](const auto& x, const auto& w) {
-                    return std::vector{norm_gate(x[0], w[0], kEps, x[1])};
-                  }});
+      check_both(norm_and_gate(n, d));
     }
     {
       SCOPED_TRACE("gate alone");
-      check_both({{o, gate},
-                  {},
-                  [](const auto& x, const auto&) { return std::vector{x[0] * at::sigmoid(x[1])}; },
-                  [](const auto& x, const auto&) {
-                    return std::vector{norm_gate(x[0], {}, kEps, x[1])};
-                  }});
+      check_both(gate_alone(n, d));
     }
     {
       SCOPED_TRACE("norm alone");

@@ -14,5 +14,8 @@ void cross_entropy_rows_cpu(const LossChunk& chunk, const at::Tensor& targets,
                             const at::Tensor& weights);
 void cross_entropy_rows_aten(const LossChunk& chunk, const at::Tensor& targets,
                              const at::Tensor& weights);
+// One kernel of our own; logits fp32 or bf16.
+void cross_entropy_rows_cuda(const LossChunk& chunk, const at::Tensor& targets,
+                             const at::Tensor& weights);
 
 }  // namespace halo

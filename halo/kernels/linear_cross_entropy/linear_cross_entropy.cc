@@ -9,8 +9,10 @@
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
 #include "halo/kernels/chunked_loss.h"
+#include "halo/kernels/cuda/cuda_form.h"
 #include "halo/kernels/linear/linear.h"
 #include "halo/kernels/linear_cross_entropy/cross_entropy_rows.h"
+#include "halo/kernels/logit_rows_launch.h"
 
 namespace halo {
 namespace {
@@ -19,7 +21,8 @@ void check_targets(const at::Tensor& hidden, const at::Tensor& head, const at::T
   HALO_CHECK(targets.dim() == 1 && targets.size(0) == hidden.size(0) &&
                  targets.scalar_type() == at::kLong && targets.is_contiguous(),
              "linear_cross_entropy: targets must be {} contiguous int64 values", hidden.size(0));
-  if (!targets.is_cpu()) return;  // the gather of the device form stops on these
+  // On a GPU the gather of the LibTorch form stops on these, and our kernel gives such rows NaN.
+  if (!targets.is_cpu()) return;
   const int64_t* values = targets.const_data_ptr<int64_t>();
   for (int64_t n = 0; n < targets.numel(); ++n) {
     HALO_CHECK(values[n] == kIgnoreTarget || (values[n] >= 0 && values[n] < head.size(0)),
@@ -34,7 +37,8 @@ ChunkLoss cross_entropy(const at::Tensor& targets, const at::Tensor& weights) {
     const auto chunk_targets = targets.narrow(0, chunk.first, rows);
     const auto chunk_weights =
         weights.defined() ? weights.narrow(0, chunk.first, rows) : at::Tensor();
-    const auto form = chunk.logits.is_cpu() ? cross_entropy_rows_cpu : cross_entropy_rows_aten;
+    auto form = chunk.logits.is_cpu() ? cross_entropy_rows_cpu : cross_entropy_rows_aten;
+    if (has_cuda_form(CudaKernels::kLossRows, chunk.logits)) form = cross_entropy_rows_cuda;
     form(chunk, chunk_targets, chunk_weights);
   };
 }
@@ -84,6 +88,21 @@ void cross_entropy_rows_aten(const LossChunk& chunk, const at::Tensor& targets,
   const auto sum = logits.exp_().sum(1, /*keepdim=*/true);
   chunk.losses.copy_((weight * (sum.log() - at_target)).squeeze(1));
   if (chunk.gradient) logits.mul_(weight / sum).scatter_add_(1, index, -weight);
+}
+
+void cross_entropy_rows_cuda(const LossChunk& chunk, const at::Tensor& targets,
+                             const at::Tensor& weights) {
+  const DeviceStream stream(chunk.logits);
+  launch_cross_entropy_rows(
+      {.element = element_of(chunk.logits),
+       .rows = chunk.logits.size(0),
+       .columns = chunk.logits.size(1),
+       .gradient = chunk.gradient,
+       .logits = chunk.logits.mutable_data_ptr(),
+       .targets = targets.const_data_ptr<int64_t>(),
+       .weights = weights.defined() ? weights.const_data_ptr<float>() : nullptr,
+       .losses = chunk.losses.mutable_data_ptr<float>()},
+      stream.handle());
 }
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& head,

@@ -6,6 +6,7 @@
 #include "halo/base/check.h"
 #include "halo/kernels/chunked_loss.h"
 #include "halo/kernels/linear_cross_entropy/cross_entropy_rows.h"
+#include "tests/gpu.h"
 #include "tests/op_check.h"
 
 namespace halo {
@@ -50,18 +51,21 @@ Outcome dense(const Problem& p, at::ScalarType dtype) {
   return {losses.detach(), loss.detach(), hidden.grad(), head.grad()};
 }
 
-Outcome ours(const Problem& p) {
-  Weight head{p.head, at::zeros(p.head.sizes(), at::kFloat)};
-  const auto hidden = leaf(p.hidden, p.hidden.scalar_type());
-  const auto loss = linear_cross_entropy(hidden, head, p.targets, p.weights);
+Outcome ours(const Problem& p, at::Device device = at::kCPU) {
+  Weight head{leaf(p.head.to(device), p.head.scalar_type()),
+              at::zeros(p.head.sizes(), at::TensorOptions(at::kFloat).device(device))};
+  const auto hidden = leaf(p.hidden.to(device), p.hidden.scalar_type());
+  const auto targets = p.targets.to(device);
+  const auto weights = p.weights.defined() ? p.weights.to(device) : at::Tensor();
+  const auto loss = linear_cross_entropy(hidden, head, targets, weights);
   (loss * p.incoming).backward();
-  EXPECT_FALSE(p.head.grad().defined());
-  return {token_losses(hidden, p.head, p.targets, KernelForm::kFast), loss.detach(), hidden.grad(),
-          head.grad};
+  EXPECT_FALSE(head.value.grad().defined());
+  return {token_losses(hidden, head.value, targets, KernelForm::kFast).cpu(), loss.detach().cpu(),
+          hidden.grad().cpu(), head.grad.cpu()};
 }
 
-void expect_problem(const Problem& p) {
-  const Outcome got = ours(p), want = dense(p, at::kDouble);
+void expect_problem(const Problem& p, at::Device device = at::kCPU) {
+  const Outcome got = ours(p, device), want = dense(p, at::kDouble);
   const Outcome plain = dense(p, p.hidden.scalar_type());
   expect_close("d_hidden", got.d_hidden, want.d_hidden, plain.d_hidden);
   expect_close("d_head", got.d_head, want.d_head, plain.d_head);
@@ -165,6 +169,46 @@ TEST(LinearCrossEntropy, DeviceFormMatchesToo) {
   expect_close("gradient", cpu.logits, exact.logits, device.logits);
   expect_close("losses", device.losses, exact.losses, cpu.losses);
   expect_close("gradient", device.logits, exact.logits, cpu.logits);
+}
+
+TEST(LinearCrossEntropyCuda, MatchesDense) {
+  HALO_NEEDS_GPU();
+  for (const char* kernels : {"all", "none"}) {
+    const testing::CudaKernelsSetting setting(kernels);
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      // Wide and single accesses, fewer columns than threads and more.
+      for (const auto& [rows, vocabulary] :
+           {std::pair<int64_t, int64_t>{1, 33}, {40, 131}, {150, 9001}, {70, 20'000}}) {
+        // The loss of one row is one number: in bf16 its rounding is luck.
+        if (rows == 1 && dtype == at::kBFloat16) continue;
+        SCOPED_TRACE(::testing::Message() << kernels << " " << c10::toString(dtype) << " " << rows
+                                          << " x " << vocabulary);
+        const testing::PoisonUninitialized poison;
+        Problem p = make_problem(rows, 64, vocabulary, /*weighted=*/rows != 40, dtype);
+        p.incoming = -2.75;
+        expect_problem(p, at::kCUDA);
+      }
+    }
+  }
+}
+
+TEST(LinearCrossEntropyCuda, RowKernelAcrossLargeLogits) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  const auto logits = random_tensor({23, 5000}, 5) * 1e4;
+  const auto targets = make_problem(23, 1, 5000, false).targets;
+  LossChunk exact{0, logits.to(at::kDouble), at::empty({23}, at::kDouble), true};
+  LossChunk plain{0, logits.clone(), at::empty({23}), true};
+  cross_entropy_rows_aten(exact, targets, {});
+  cross_entropy_rows_aten(plain, targets, {});
+  LossChunk got{0, logits.cuda(), at::empty({23}, at::kCUDA), true};
+  cross_entropy_rows_cuda(got, targets.cuda(), {});
+  expect_close("losses", got.losses.cpu(), exact.losses, plain.losses);
+  expect_close("gradient", got.logits.cpu(), exact.logits, plain.logits);
+  targets[1] = 5000;
+  cross_entropy_rows_cuda(got, targets.cuda(), {});
+  EXPECT_TRUE(std::isnan(got.losses[1].item<float>()));
+  EXPECT_FALSE(std::isnan(got.losses[2].item<float>()));
 }
 
 TEST(TokenLosses, ReferenceRowsDoNotDependOnTheOthers) {

@@ -3,11 +3,14 @@
 #include "halo/kernels/linear_kl/linear_kl.h"
 
 #include <memory>
+#include <optional>
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/kernels/chunked_loss.h"
+#include "halo/kernels/cuda/cuda_form.h"
 #include "halo/kernels/linear_kl/kl_rows.h"
+#include "halo/kernels/logit_rows_launch.h"
 
 namespace halo {
 namespace {
@@ -24,14 +27,18 @@ void check_teacher(const at::Tensor& hidden, const at::Tensor& head,
 
 ChunkLoss kl(const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
              const at::Tensor& counted) {
-  // Shared, for a std::function must be copyable; detached, for the teacher takes no gradient.
-  auto teacher = std::make_shared<ChunkLogits>(teacher_hidden.detach(), teacher_head.detach());
-  return [teacher, counted](const LossChunk& chunk) {
+  // Detached, for the teacher takes no gradient. Its logits have the type of the student's, which
+  // the first chunk shows. Shared, for a std::function must be copyable.
+  const at::Tensor hidden = teacher_hidden.detach(), head = teacher_head.detach();
+  auto teacher = std::make_shared<std::optional<ChunkLogits>>();
+  return [hidden, head, teacher, counted](const LossChunk& chunk) {
     const int64_t rows = chunk.logits.size(0);
-    auto teacher_logits = teacher->rows(chunk.first, rows);
+    if (!*teacher) teacher->emplace(hidden, head, chunk.logits.scalar_type());
+    auto teacher_logits = (*teacher)->rows(chunk.first, rows);
     const auto chunk_counted =
         counted.defined() ? counted.narrow(0, chunk.first, rows) : at::Tensor();
-    const auto form = chunk.logits.is_cpu() ? kl_rows_cpu : kl_rows_aten;
+    auto form = chunk.logits.is_cpu() ? kl_rows_cpu : kl_rows_aten;
+    if (has_cuda_form(CudaKernels::kLossRows, chunk.logits)) form = kl_rows_cuda;
     form(chunk, teacher_logits, chunk_counted);
   };
 }
@@ -49,6 +56,19 @@ void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor&
   if (!chunk.gradient) return;
   at::exp_out(logits, log_student).sub_(p_teacher);
   if (counted.defined()) logits.masked_fill_(counted.logical_not().unsqueeze(1), 0);
+}
+
+void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& counted) {
+  const DeviceStream stream(chunk.logits);
+  launch_kl_rows({.element = element_of(chunk.logits),
+                  .rows = chunk.logits.size(0),
+                  .columns = chunk.logits.size(1),
+                  .gradient = chunk.gradient,
+                  .student = chunk.logits.mutable_data_ptr(),
+                  .teacher = teacher.const_data_ptr(),
+                  .counted = counted.defined() ? counted.const_data_ptr<bool>() : nullptr,
+                  .losses = chunk.losses.mutable_data_ptr<float>()},
+                 stream.handle());
 }
 
 at::Tensor linear_kl(const at::Tensor& hidden, const Weight& head, const at::Tensor& teacher_hidden,

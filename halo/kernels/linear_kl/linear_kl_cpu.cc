@@ -19,21 +19,22 @@ namespace HWY_NAMESPACE {
 
 struct KlSums {
   double student = 0, teacher = 0;  // of exp(logit - maximum)
-  double weighted = 0;              // of exp(t) (t - s), both below their maxima
+  double weighted = 0;              // of exp(t - maximum) (t - s)
+  double shift = 0;                 // the teacher's maximum - the student's
 };
 
 // Where `keep`, both rows become exp(logit - maximum).
 KlSums kl_sums(float* student, float* teacher, int64_t columns, bool keep) {
   const float student_max = row_max(student, columns), teacher_max = row_max(teacher, columns);
   KlSums sums;
+  sums.shift = double{teacher_max} - student_max;
   for_blocks(columns, [&](auto d, int64_t begin, int64_t end) HWY_ATTR {
     const auto shift_s = hn::Set(d, student_max), shift_t = hn::Set(d, teacher_max);
     auto sum_s = hn::Zero(d), sum_t = hn::Zero(d), weighted = hn::Zero(d);
     const int64_t lanes = hn::Lanes(d);
     for (int64_t i = begin; i < end; i += lanes) {
-      const auto s = hn::Sub(hn::LoadU(d, student + i), shift_s);
-      const auto t = hn::Sub(hn::LoadU(d, teacher + i), shift_t);
-      const auto exp_s = hn::Exp(d, s), exp_t = hn::Exp(d, t);
+      const auto s = hn::LoadU(d, student + i), t = hn::LoadU(d, teacher + i);
+      const auto exp_s = hn::Exp(d, hn::Sub(s, shift_s)), exp_t = hn::Exp(d, hn::Sub(t, shift_t));
       sum_s = hn::Add(sum_s, exp_s);
       sum_t = hn::Add(sum_t, exp_t);
       weighted = hn::MulAdd(exp_t, hn::Sub(t, s), weighted);
@@ -68,7 +69,7 @@ void subtract_probabilities(float* student, const float* teacher, int64_t column
 float kl_row(float* student, float* teacher, int64_t columns, bool gradient) {
   const KlSums sums = kl_sums(student, teacher, columns, gradient);
   if (gradient) subtract_probabilities(student, teacher, columns, sums);
-  return static_cast<float>(sums.weighted / sums.teacher +
+  return static_cast<float>(sums.weighted / sums.teacher - sums.shift +
                             (std::log(sums.student) - std::log(sums.teacher)));
 }
 

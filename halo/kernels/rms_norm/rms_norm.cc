@@ -13,7 +13,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 at::Tensor forward_of(const at::Tensor& x, const at::Tensor& w, double eps) {
-  return has_cpu_form(x) ? norm_forward_cpu(x, w, eps) : norm_forward(x, w, eps);
+  if (has_cpu_form(x)) return norm_forward_cpu(x, w, eps);
+  if (has_norm_cuda_form(CudaKernels::kRmsNorm, x, w)) return norm_forward_cuda(x, w, eps, {});
+  return norm_forward(x, w, eps);
 }
 
 // {residual + delta, its norm}
@@ -21,6 +23,10 @@ variable_list add_forward_of(const at::Tensor& residual, const at::Tensor& delta
                              const at::Tensor& w, double eps) {
   if (has_cpu_form(residual)) {
     const auto [sum, normed] = add_norm_forward_cpu(residual, delta, w, eps);
+    return {sum, normed};
+  }
+  if (has_norm_cuda_form(CudaKernels::kRmsNorm, residual, w)) {
+    const auto [sum, normed] = add_norm_forward_cuda(residual, delta, w, eps);
     return {sum, normed};
   }
   const at::Tensor sum = residual + delta;
@@ -31,6 +37,9 @@ variable_list add_forward_of(const at::Tensor& residual, const at::Tensor& delta
 at::Tensor backward_of(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, double eps,
                        const at::Tensor& w_grad, const at::Tensor& direct) {
   if (has_cpu_form(x)) return norm_backward_cpu(dy, x, w, eps, w_grad, direct);
+  if (has_norm_cuda_form(CudaKernels::kRmsNorm, x, w)) {
+    return norm_backward_cuda(dy, x, w, eps, {}, w_grad, direct).x;
+  }
   at::Tensor dx = norm_backward(dy, x, w, eps, w_grad);
   if (direct.defined()) dx.add_(direct);
   return dx;

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <utility>
 
+#include "halo/kernels/cuda/cuda_form.h"
+
 namespace halo {
 
 // ---- Composed of LibTorch operations, over the last dimension, for any type and device.
@@ -30,6 +32,27 @@ std::pair<at::Tensor, at::Tensor> add_norm_forward_cpu(const at::Tensor& residua
 // undefined).
 at::Tensor norm_backward_cpu(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
                              double eps, const at::Tensor& w_grad, const at::Tensor& direct);
+
+// ---- Kernels of our own on a GPU: fp32 or bf16, contiguous, [N, D]. They take a sigmoid gate as
+// well, for norm_gate.
+
+bool has_norm_cuda_form(CudaKernels kernels, const at::Tensor& x, const at::Tensor& w);
+
+// `w` (no norm) or `gate` (no gate) may be undefined.
+at::Tensor norm_forward_cuda(const at::Tensor& x, const at::Tensor& w, double eps,
+                             const at::Tensor& gate);
+// {residual + delta, its norm}
+std::pair<at::Tensor, at::Tensor> add_norm_forward_cuda(const at::Tensor& residual,
+                                                        const at::Tensor& delta,
+                                                        const at::Tensor& w, double eps);
+
+struct GatedNormGradients {
+  at::Tensor x, gate;
+};
+// As norm_backward_cpu; `w`, `gate`, `w_grad` and `direct` may be undefined.
+GatedNormGradients norm_backward_cuda(const at::Tensor& dy, const at::Tensor& x,
+                                      const at::Tensor& w, double eps, const at::Tensor& gate,
+                                      const at::Tensor& w_grad, const at::Tensor& direct);
 
 // The norm of one row, as the vector code takes it.
 struct RowNorm {

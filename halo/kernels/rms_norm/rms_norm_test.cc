@@ -16,14 +16,30 @@ at::Tensor plain_norm(const at::Tensor& x, const at::Tensor& w) {
   return w * (x * (x.square().mean(-1, true) + kEps).rsqrt());
 }
 
+OperationCase norm_case(int64_t n, int64_t d) {
+  return {{random_tensor({n, d}, 1) * 3},
+          {random_tensor({d}, 2)},
+          [](const auto& x, const auto& w) { return std::vector{plain_norm(x[0], w[0])}; },
+          [](const auto& x, const auto& w) { return std::vector{rms_norm(x[0], w[0], kEps)}; }};
+}
+
+OperationCase residual_case(int64_t n, int64_t d) {
+  return {{random_tensor({n, d}, 1), random_tensor({n, d}, 2)},
+          {random_tensor({d}, 3)},
+          [](const auto& x, const auto& w) {
+            const at::Tensor sum = x[0] + x[1];
+            return std::vector{sum, plain_norm(sum, w[0])};
+          },
+          [](const auto& x, const auto& w) {
+            const auto [sum, normed] = add_rms_norm(x[0], x[1], w[0], kEps);
+            return std::vector{sum, normed};
+          }};
+}
+
 TEST(RmsNorm, ForwardAndGradients) {
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 192}, {7, 50}, {200, 96}, {3, 257}}) {
     SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d));
-    const OperationCase c{
-        {random_tensor({n, d}, 1) * 3},
-        {random_tensor({d}, 2)},
-        [](const auto& x, const auto& w) { return std::vector{plain_norm(x[0], w[0])}; },
-        [](const auto& x, const auto& w) { return std::vector{rms_norm(x[0], w[0], kEps)}; }};
+    const OperationCase c = norm_case(n, d);
     check_operation(c, at::kFloat);
     check_operation(c, at::kBFloat16);
   }
@@ -32,19 +48,37 @@ TEST(RmsNorm, ForwardAndGradients) {
 TEST(RmsNorm, ResidualStep) {
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 192}, {7, 50}, {200, 96}}) {
     SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d));
-    const OperationCase c{{random_tensor({n, d}, 1), random_tensor({n, d}, 2)},
-                          {random_tensor({d}, 3)},
-                          [](const auto& x, const auto& w) {
-                            const at::Tensor sum = x[0] + x[1];
-                            return std::vector{sum, plain_norm(sum, w[0])};
-                          },
-                          [](const auto& x, const auto& w) {
-                            const auto [sum, normed] = add_rms_norm(x[0], x[1], w[0], kEps);
-                            return std::vector{sum, normed};
-                          }};
+    const OperationCase c = residual_case(n, d);
     check_operation(c, at::kFloat);
     check_operation(c, at::kBFloat16);
   }
+}
+
+// Wide and single accesses, one warp and many, more rows than blocks in backward.
+TEST(RmsNormCuda, ForwardAndGradients) {
+  HALO_NEEDS_GPU();
+  for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 192},
+                             {7, 50},
+                             {3, 257},
+                             {1300, 2048},
+                             {5, 8192},
+                             {2, 8200}}) {
+    SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d));
+    testing::check_on_gpu(norm_case(n, d));
+    testing::check_on_gpu(residual_case(n, d));
+  }
+}
+
+TEST(RmsNormCuda, RoundsBeforeTheWeight) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  const at::Tensor x = random_tensor({40, 64}, 1, at::kBFloat16).cuda();
+  const at::Tensor w = random_tensor({64}, 2, at::kBFloat16).cuda();
+  const at::Tensor wide = x.to(at::kFloat);
+  const at::Tensor xhat = wide * (wide.square().mean(-1, true) + kEps).rsqrt();
+  const at::Tensor got = rms_norm(x, {w, {}}, kEps), want = w * xhat.to(at::kBFloat16);
+  // A mean that is summed in another order may round xhat the other way, in few places.
+  EXPECT_LT(got.ne(want).sum().item<int64_t>(), 8);
 }
 
 TEST(RmsNorm, ResidualStepUsedInPart) {

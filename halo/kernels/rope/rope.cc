@@ -13,14 +13,18 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 Heads forward_of(const at::Tensor& stacked, const HeadSplit& split, const HeadFactors& factors) {
-  return has_cpu_form(stacked) ? split_heads_forward_cpu(stacked, split, factors)
-                               : split_heads_forward(stacked, split, factors);
+  auto form = split_heads_forward;
+  if (has_cpu_form(stacked)) form = split_heads_forward_cpu;
+  if (has_split_heads_cuda_form(stacked, split, factors)) form = split_heads_forward_cuda;
+  return form(stacked, split, factors);
 }
 
 at::Tensor backward_of(const Heads& grads, const at::Tensor& stacked, const HeadSplit& split,
                        const HeadFactors& factors, const at::Tensor& q_norm_grad,
                        const at::Tensor& k_norm_grad) {
-  const auto form = has_cpu_form(stacked) ? split_heads_backward_cpu : split_heads_backward;
+  auto form = split_heads_backward;
+  if (has_cpu_form(stacked)) form = split_heads_backward_cpu;
+  if (has_split_heads_cuda_form(stacked, split, factors)) form = split_heads_backward_cuda;
   return form(grads, stacked, split, factors, q_norm_grad, k_norm_grad);
 }
 

@@ -27,4 +27,13 @@ at::Tensor split_heads_backward_cpu(const Heads& grads, const at::Tensor& stacke
                                     const HeadSplit& split, const HeadFactors& factors,
                                     const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad);
 
+// The same by kernels of our own on a GPU: fp32 or bf16, contiguous.
+bool has_split_heads_cuda_form(const at::Tensor& stacked, const HeadSplit& split,
+                               const HeadFactors& factors);
+Heads split_heads_forward_cuda(const at::Tensor& stacked, const HeadSplit& split,
+                               const HeadFactors& factors);
+at::Tensor split_heads_backward_cuda(const Heads& grads, const at::Tensor& stacked,
+                                     const HeadSplit& split, const HeadFactors& factors,
+                                     const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad);
+
 }  // namespace halo

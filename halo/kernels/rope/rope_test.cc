@@ -81,8 +81,8 @@ std::vector<at::Tensor> as_list(const Heads& heads) {
   return out;
 }
 
-void check_split(const SplitOptions& options, int64_t n) {
-  const HeadSplit& split = options.split;
+OperationCase split_case(const SplitOptions& options, int64_t n) {
+  const HeadSplit split = options.split;
   const int64_t d = split.head_dim;
   const int64_t columns = ((split.has_gate ? 2 : 1) * split.heads + 2 * split.kv_heads) * d;
   const at::Tensor positions = at::arange(n, at::kLong) * 7919;
@@ -91,15 +91,22 @@ void check_split(const SplitOptions& options, int64_t n) {
   OperationCase c;
   c.inputs = {random_tensor({n, columns}, 1) * 2};
   if (options.norm) c.weights = {random_tensor({d}, 2), random_tensor({d}, 3)};
-  c.formula = [&](const auto& x, const auto& w) {
+  c.formula = [=](const auto& x, const auto& w) {
     return plain_split(options, x[0], w, tables, q_scale);
   };
-  c.operation = [&](const auto& x, const auto& w) {
+  c.operation = [=](const auto& x, const auto& w) {
+    const at::Device device = x[0].device();
+    const RopeTables here{tables.cos.to(device), tables.sin.to(device)};
     return as_list(split_heads(x[0], split, options.norm ? w[0] : Weight{},
                                options.norm ? w[1] : Weight{},
-                               options.rope ? std::optional(tables) : std::nullopt,
-                               options.scale ? std::optional(q_scale) : std::nullopt));
+                               options.rope ? std::optional(here) : std::nullopt,
+                               options.scale ? std::optional(q_scale.to(device)) : std::nullopt));
   };
+  return c;
+}
+
+void check_split(const SplitOptions& options, int64_t n) {
+  const OperationCase c = split_case(options, n);
   check_operation(c, at::kFloat);
   check_operation(c, at::kBFloat16);
 }
@@ -113,6 +120,23 @@ TEST(SplitHeads, ForwardAndGradients) {
   }
   check_split({{3, 3, 10, true, kEps}, true, true, true}, 1);
   check_split({{2, 1, 50, false, kEps}, true, true, true}, 5);
+}
+
+// Head sizes of one lane to sixteen, more heads than a block holds at once, more tokens than blocks
+// in backward, and sizes that have no kernel.
+TEST(SplitHeadsCuda, ForwardAndGradients) {
+  HALO_NEEDS_GPU();
+  for (int bits = 0; bits < 16; ++bits) {
+    const bool gate = bits & 1, norm = bits & 2, rope = bits & 4, scale = bits & 8;
+    SCOPED_TRACE(::testing::Message()
+                 << "gate " << gate << " norm " << norm << " rope " << rope << " scale " << scale);
+    testing::check_on_gpu(split_case({{4, 2, 64, gate, kEps}, norm, rope, scale}, 70));
+  }
+  testing::check_on_gpu(split_case({{16, 8, 128, true, kEps}, true, true, true}, 1100));
+  testing::check_on_gpu(split_case({{40, 3, 128, true, kEps}, true, true, false}, 9));
+  testing::check_on_gpu(split_case({{3, 3, 16, true, kEps}, true, true, true}, 1));
+  testing::check_on_gpu(split_case({{2, 1, 256, false, kEps}, true, true, true}, 5));
+  testing::check_on_gpu(split_case({{2, 1, 50, false, kEps}, true, true, true}, 5));
 }
 
 TEST(SplitHeads, OutputsAreContiguousAndMayBeUnused) {
