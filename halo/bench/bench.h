@@ -34,6 +34,7 @@ struct TokenizeBenchArgs {
 // One pass of Tokenizer::encode over the documents of `inputs` (data/readers.h) on one thread,
 // which are read before: {"documents", "bytes", "tokens", "seconds", "megabytes_per_second"}.
 json::object bench_tokenize(const TokenizeBenchArgs& args);
+
 // The memory-bound operations and the loss heads, in `dtype`: {"copy_bytes_per_second",
 // "matrix_flops_per_second" of this run, "kernels": a list of {"name", "seconds", "bytes" and
 // "share_of_copy", or "flops" and "share_of_matrix_rate"}}. On a GPU with our kernels, proven or
