@@ -35,6 +35,7 @@ class SafetensorsFile {
   const TensorView& get(std::string_view name) const;                  // Error: not there
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return file_.path(); }
+  void allow_private_writes() { file_.allow_private_writes(); }  // MappedFile's
 
  private:
   MappedFile file_;
@@ -59,6 +60,7 @@ class WeightFiles {
   explicit WeightFiles(const std::filesystem::path& directory);
   std::vector<TensorView> tensors() const;  // sorted by name
   const TensorView* find(std::string_view name) const;
+  void allow_private_writes();  // MappedFile's, of every file
 
  private:
   std::vector<std::unique_ptr<SafetensorsFile>> files_;

@@ -82,4 +82,8 @@ const TensorView* WeightFiles::find(std::string_view name) const {
   return nullptr;
 }
 
+void WeightFiles::allow_private_writes() {
+  for (const auto& file : files_) file->allow_private_writes();
+}
+
 }  // namespace halo

@@ -187,15 +187,20 @@ Model load_model(const std::filesystem::path& directory, ParameterStore::Use use
                  at::ScalarType compute, at::Device device) {
   Model model;
   model.config = read_model_config(directory);
-  model.store =
-      std::make_shared<ParameterStore>(decoder_parameters(model.config), use, compute, device);
-  const WeightFiles files(directory);
-  auto tensors = files.tensors();
+  const auto files = std::make_shared<WeightFiles>(directory);
+  auto tensors = files->tensors();
   if (model.config.tie_word_embeddings) {
     // Some writers store the tied head a second time.
     std::erase_if(tensors, [](const TensorView& t) { return t.name == "lm_head.weight"; });
   }
-  model.store->load(tensors, directory.string());
+  std::vector<ParameterSpec> specs = decoder_parameters(model.config);
+  const std::string from = directory.string();
+  if (use == ParameterStore::Use::kFrozen && device.is_cpu()) {
+    model.store = std::make_shared<ParameterStore>(std::move(specs), compute, files, tensors, from);
+  } else {
+    model.store = std::make_shared<ParameterStore>(std::move(specs), use, compute, device);
+    model.store->load(tensors, from);
+  }
   model.weights = bind_decoder(model.config, *model.store);
   return model;
 }
