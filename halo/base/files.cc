@@ -123,7 +123,7 @@ MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {
   const ReadDescriptor file(path);
   size_ = file.size(path);
   if (size_ == 0) return;  // mmap refuses empty maps
-  void* data = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
+  void* data = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE | MAP_NORESERVE, file.get(), 0);
   if (data == MAP_FAILED) throw_system("map", path);
   data_ = static_cast<const std::byte*>(data);
 }
@@ -142,6 +142,32 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   return *this;
+}
+
+void MappedFile::allow_private_writes() {
+  if (data_ == nullptr) return;
+  if (mprotect(const_cast<std::byte*>(data_), size_, PROT_READ | PROT_WRITE) != 0)
+    throw_system("make a private map of", path_);
+}
+
+namespace {
+
+// Advice about the whole pages inside a range; where it is not taken, only speed or memory is lost.
+void advise(std::span<const std::byte> range, int advice) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(range.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(range.data() + range.size()) / page * page;
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
+}
+
+}  // namespace
+
+void release_pages(std::span<const std::byte> bytes) {
+  advise(bytes, MADV_DONTNEED);
+}
+
+void prefer_large_pages(std::span<std::byte> memory) {
+  advise(memory, MADV_HUGEPAGE);
 }
 
 std::string hash_hex(std::span<const std::byte> bytes) {

@@ -34,7 +34,7 @@ void write_file(const std::filesystem::path& path, std::string_view text);  // t
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes = uint64_t{1} << 32);
 void sync_directory(const std::filesystem::path& path);
 
-// A read-only memory map of a whole file.
+// A memory map of a whole file.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);
@@ -45,11 +45,23 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
 
+  // From now on bytes() may be written to: what is written goes to copies of its pages that this
+  // map alone sees, never to the file.
+  void allow_private_writes();
+
  private:
   std::filesystem::path path_;
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
 };
+
+// Gives the memory of the pages wholly inside a part of a map back; touched again, they are read
+// from the file again. Only for bytes of a MappedFile that were not written to.
+void release_pages(std::span<const std::byte> bytes);
+
+// Asks for large pages under memory that was not touched yet: the first touch of many small pages
+// costs more than a copy into them.
+void prefer_large_pages(std::span<std::byte> memory);
 
 // XXH3 128-bit of bytes, as 32 hex digits. Not cryptographic: it finds damage, not malice.
 std::string hash_hex(std::span<const std::byte> bytes);

@@ -42,4 +42,14 @@ json::object bench_tokenize(const TokenizeBenchArgs& args);
 // large, "failed" stands in the place of figures.
 json::object bench_kernels(at::Device device, at::ScalarType dtype);
 
+struct LoadBenchArgs {
+  std::string model;  // directory
+  RunRecipe run;
+};
+
+// Loads a model and sums every tensor in the form it runs in: {"bytes" (of the weight files),
+// "seconds" (all), "sum_seconds" (of it the sums), "gigabytes_per_second", "sum",
+// "peak_resident_bytes" (of the process, mapped pages of files included), "peak_share" (of bytes)}.
+json::object bench_load(const LoadBenchArgs& args);
+
 }  // namespace halo

@@ -25,6 +25,17 @@ void add_bench(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "Figures of this machine beside their limits");
   bench->require_subcommand(1);
   add_tokenize_bench(bench);
+
+  auto load_args = std::make_shared<LoadBenchArgs>();
+  load_args->run.compute = "bfloat16";
+  CLI::App* load = bench->add_subcommand("load", "Load a model and sum every tensor once");
+  load->add_option("model", load_args->model, "model directory")->required();
+  load->add_option("--device", load_args->run.device, "cpu | cuda");
+  load->add_option("--compute", load_args->run.compute, "float32 | bfloat16");
+  load->add_option("--threads", load_args->run.threads, "CPU threads; 0: all");
+  load->footer("Example: halo bench load runs/demo/model (bench/load.py: beside `cat`)");
+  load->callback([load_args] { std::cout << format_json(bench_load(*load_args)) << "\n"; });
+
   auto args = std::make_shared<TrainBenchArgs>();
   CLI::App* train = bench->add_subcommand("train", "Steps of stage 2 on one batch");
   train->add_option("--teacher", args->teacher, "model directory")->required();

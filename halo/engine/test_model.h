@@ -31,7 +31,7 @@ inline ModelConfig transformer_config() {
 // Lightning, NoPE attention with gate and logit scale, lightning.
 inline ModelConfig hybrid_config() {
   ModelConfig config = transformer_config();
-  config.is_hypenet = true;
+  config.model_type = ModelType::kHypenet;
   config.tie_word_embeddings = false;
   config.mixer_types = {MixerType::kLightning, MixerType::kAttention, MixerType::kLightning};
   config.attn_use_rope = false;

@@ -5,26 +5,30 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <set>
 #include <utility>
 
 #include "halo/base/check.h"
 #include "halo/base/fields.h"
+#include "halo/formats/config_keys.h"
 
 namespace halo {
 namespace {
 
-// Limits under which no count of parameters or bytes overflows 63 bits.
-constexpr int64_t kMaxSize = 1 << 22;  // of anything that sizes a tensor
-constexpr int64_t kMaxLayers = 1 << 12;
-constexpr int64_t kMaxPosition = int64_t{1} << 40;
 constexpr int64_t kDefaultHypeA = 362;
-constexpr const char* kQwen3 = "qwen3";
-constexpr const char* kHypenet = "hypenet";
 
-const char* architecture_of(bool is_hypenet) {
-  return is_hypenet ? "HypeNetForCausalLM" : "Qwen3ForCausalLM";
-}
+const std::vector<std::pair<std::string, ModelType>> kModelTypes = {
+    {"qwen3", ModelType::kQwen3},
+    {"hypenet", ModelType::kHypenet},
+    {"qwen2", ModelType::kQwen2},
+    {"llama", ModelType::kLlama},
+    {"mistral", ModelType::kMistral}};
+
+const std::vector<std::pair<std::string, ModelType>> kArchitectures = {
+    {"Qwen3ForCausalLM", ModelType::kQwen3},
+    {"HypeNetForCausalLM", ModelType::kHypenet},
+    {"Qwen2ForCausalLM", ModelType::kQwen2},
+    {"LlamaForCausalLM", ModelType::kLlama},
+    {"MistralForCausalLM", ModelType::kMistral}};
 
 const std::vector<std::pair<std::string, LightningScale>> kLightningScales = {
     {"1/sqrt(d)", LightningScale::kInverseSqrtD},
@@ -36,109 +40,21 @@ const std::vector<std::pair<std::string, MixerType>> kMixers = {
     {"lightning-attn", MixerType::kLightning},
     {"lightning_attn", MixerType::kLightning}};
 
-const std::vector<std::pair<std::string, RopeScaling::Type>> kRopeTypes = {
-    {"default", RopeScaling::Type::kNone},
-    {"linear", RopeScaling::Type::kLinear},
-    {"llama3", RopeScaling::Type::kLlama3},
-    {"yarn", RopeScaling::Type::kYarn}};
-
-// The first name of a value: the one that is written.
-template <class E>
-const std::string& name_of(const std::vector<std::pair<std::string, E>>& names, E value) {
-  return std::find_if(names.begin(), names.end(), [&](const auto& n) { return n.second == value; })
-      ->first;
-}
-
-// Reads keys of one object and remembers which.
-class KeyReader {
- public:
-  KeyReader(const json::object& object, std::string file)
-      : object_(object), file_(std::move(file)) {}
-
-  // nullptr where the key is absent or null: Hugging Face writes null for "not set".
-  const json::value* find(const std::string& key) {
-    read_.insert(key);
-    const json::value* value = object_.if_contains(key);
-    return value == nullptr || value->is_null() ? nullptr : value;
-  }
-  bool is_present(const std::string& key) const { return object_.contains(key); }
-
-  [[noreturn]] void refuse(const std::string& key, const std::string& what) const {
-    const json::value* value = object_.if_contains(key);
-    std::string shown = value == nullptr ? "missing" : json::serialize(*value);
-    if (shown.size() > 60) shown = shown.substr(0, 60) + "...";
-    throw_error("{}: key '{}' is {}: {}", file_, key, shown, what);
-  }
-
-  template <class T>
-  T get(const std::string& key) {
-    if (find(key) == nullptr) refuse(key, "a value is needed");
-    return json_get<T>(object_, key, file_);
-  }
-  template <class T>
-  T get_or(const std::string& key, T fallback) {
-    return find(key) == nullptr ? std::move(fallback) : json_get<T>(object_, key, file_);
-  }
-
-  int64_t size(const std::string& key, int64_t limit = kMaxSize) {
-    return check_size(key, get<int64_t>(key), limit);
-  }
-  int64_t size_or(const std::string& key, int64_t fallback, int64_t limit = kMaxSize) {
-    return check_size(key, get_or<int64_t>(key, fallback), limit);
-  }
-  double positive_or(const std::string& key, double fallback) {
-    const double value = get_or<double>(key, fallback);
-    if (!(value > 0)) refuse(key, "expected a number above 0");
-    return value;
-  }
-
-  // The value that a string names.
-  template <class E>
-  E one_of(const std::string& key, const std::string& text,
-           const std::vector<std::pair<std::string, E>>& names) const {
-    std::vector<std::string> known;
-    for (const auto& [name, value] : names) {
-      if (name == text) return value;
-      known.push_back(name);
-    }
-    throw_error("{}: key '{}': '{}' is not supported; the nearest that is: '{}' (of {})", file_,
-                key, text, nearest(text, known), fmt::join(known, ", "));
-  }
-
-  const std::set<std::string, std::less<>>& asked() const { return read_; }
-  // What was never asked for, in file order.
-  json::object unread() const {
-    json::object rest;
-    for (const auto& [key, value] : object_)
-      if (!read_.contains(std::string_view(key.data(), key.size()))) rest.emplace(key, value);
-    return rest;
-  }
-
- private:
-  int64_t check_size(const std::string& key, int64_t value, int64_t limit) const {
-    if (value < 1 || value > limit) refuse(key, fmt::format("expected 1 to {}", limit));
-    return value;
-  }
-
-  const json::object& object_;
-  std::string file_;
-  std::set<std::string, std::less<>> read_;
-};
-
 // Features that change the result and that this decoder does not have. Their keys stay in `other`.
 void refuse_unsupported(const json::object& object, const std::string& file) {
   KeyReader keys(object, file);
   if (keys.get_or<std::string>("hidden_act", "silu") != "silu")
     keys.refuse("hidden_act", "the only activation supported is \"silu\"");
-  for (const char* key : {"use_sliding_window", "mlp_bias", "lightning_use_short_conv"})
+  for (const char* key :
+       {"use_sliding_window", "mlp_bias", "rope_interleaved", "lightning_use_short_conv"})
     if (keys.get_or<bool>(key, false)) keys.refuse(key, "not supported; expected false");
   for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"})
     if (keys.get_or<int64_t>(key, 0) != 0) keys.refuse(key, "mixture of experts is not supported");
-  for (const char* key : {"lightning_rope_scaling", "quantization_config", "rope_parameters"})
+  for (const char* key : {"lightning_rope_scaling", "quantization_config"})
     if (keys.find(key) != nullptr)
       keys.refuse(key,
-                  "not supported; expected null (rotary settings belong to 'rope_theta' and "
-                  "'rope_scaling', weights to unquantised safetensors)");
+                  "not supported; expected null (rotary scaling belongs to 'rope_scaling', weights "
+                  "to unquantised safetensors)");
   if (keys.get_or<double>("partial_rotary_factor", 1) != 1)
     keys.refuse("partial_rotary_factor", "rotation of a part of the head is not supported");
   for (const json::value& type : keys.get_or<json::array>("layer_types", {}))
@@ -146,15 +62,30 @@ void refuse_unsupported(const json::object& object, const std::string& file) {
       keys.refuse("layer_types", "the only type supported is \"full_attention\"");
 }
 
-bool read_model_type(KeyReader& keys) {
-  const std::string type = keys.get<std::string>("model_type");
-  const bool is_hypenet =
-      keys.one_of<bool>("model_type", type, {{kQwen3, false}, {kHypenet, true}});
-  const std::string expected = architecture_of(is_hypenet);
+ModelType read_model_type(KeyReader& keys) {
+  const ModelType type =
+      keys.one_of("model_type", keys.get<std::string>("model_type"), kModelTypes);
+  const std::string& expected = name_of(kArchitectures, type);
   const json::array architectures = keys.get_or<json::array>("architectures", {});
   if (!architectures.empty() && architectures != json::array{expected})
     keys.refuse("architectures", fmt::format("expected [\"{}\"]", expected));
-  return is_hypenet;
+  return type;
+}
+
+// A window as long as the longest input never hides anything. The key stays in `other`.
+void refuse_sliding_window(const json::object& object, const std::string& file,
+                           const ModelConfig& config) {
+  constexpr int64_t kWindowOfMistral = 4096;  // where the key is absent; null means none
+  if (config.model_type != ModelType::kMistral) return;
+  KeyReader keys(object, file);
+  const int64_t window = keys.is_present("sliding_window")
+                             ? keys.size_or("sliding_window", kMaxPosition, kMaxPosition)
+                             : kWindowOfMistral;
+  if (window < config.max_position_embeddings)
+    keys.refuse("sliding_window",
+                fmt::format("a sliding window of {} is not supported; expected null or at least "
+                            "max_position_embeddings, {}",
+                            window, config.max_position_embeddings));
 }
 
 void check_head_dim(const KeyReader& keys, const std::string& key, int64_t head_dim,
@@ -164,25 +95,59 @@ void check_head_dim(const KeyReader& keys, const std::string& key, int64_t head_
     keys.refuse(key, fmt::format("{} heads of {} are more than {}", num_heads, head_dim, kMaxSize));
 }
 
+bool has_qk_norm(ModelType type) {
+  return type == ModelType::kQwen3;
+}
+
+int64_t default_max_position(ModelType type) {
+  switch (type) {
+    case ModelType::kHypenet:
+      return 1048576;
+    case ModelType::kQwen3:
+    case ModelType::kQwen2:
+      return 32768;
+    case ModelType::kLlama:
+      return 2048;
+    case ModelType::kMistral:
+      return 131072;
+  }
+  throw_error("not a ModelType: {}", static_cast<int>(type));
+}
+
 void read_sizes(KeyReader& keys, ModelConfig& config) {
   config.vocab_size = keys.size("vocab_size");
   config.hidden_size = keys.size("hidden_size");
   config.intermediate_size = keys.size("intermediate_size");
   config.num_layers = keys.size("num_hidden_layers", kMaxLayers);
   config.num_heads = keys.size("num_attention_heads");
-  if (!keys.is_present("num_key_value_heads"))
+  const ModelType type = config.model_type;
+  // Other absent defaults (32, 8) are those of one published size.
+  if (!keys.is_present("num_key_value_heads") && type != ModelType::kLlama)
     keys.refuse("num_key_value_heads", "a value is needed (null: as many as heads)");
   config.num_kv_heads = keys.size_or("num_key_value_heads", config.num_heads);
   if (config.num_heads % config.num_kv_heads != 0)
     keys.refuse("num_key_value_heads", fmt::format("does not divide {} heads", config.num_heads));
-  if (!keys.is_present("head_dim")) {
-    config.head_dim = 128;
-  } else {
-    config.head_dim = keys.size_or("head_dim", config.hidden_size / config.num_heads);
-  }
+  const bool is_128 =
+      !keys.is_present("head_dim") && (type == ModelType::kQwen3 || type == ModelType::kHypenet);
+  config.head_dim = keys.size_or("head_dim", is_128 ? 128 : config.hidden_size / config.num_heads);
   check_head_dim(keys, "head_dim", config.head_dim, config.num_heads);
   config.max_position_embeddings =
-      keys.size_or("max_position_embeddings", config.is_hypenet ? 1048576 : 32768, kMaxPosition);
+      keys.size_or("max_position_embeddings", default_max_position(type), kMaxPosition);
+}
+
+void read_biases(KeyReader& keys, ModelConfig& config) {
+  switch (config.model_type) {
+    case ModelType::kQwen2:
+      config.attention_bias = true;
+      break;
+    case ModelType::kMistral:
+      break;
+    case ModelType::kQwen3:
+    case ModelType::kLlama:
+    case ModelType::kHypenet:
+      config.attention_bias = keys.get_or<bool>("attention_bias", false);
+      config.attention_output_bias = config.attention_bias;
+  }
 }
 
 int64_t check_token(const KeyReader& keys, const std::string& key, const json::value& value,
@@ -200,50 +165,6 @@ void read_tokens(KeyReader& keys, ModelConfig& config) {
     for (const json::value& token : list)
       config.eos_token_ids.push_back(check_token(keys, "eos_token_id", token, config.vocab_size));
   }
-}
-
-RopeScaling read_rope_scaling(KeyReader& outer, const std::string& file,
-                              int64_t max_position_embeddings) {
-  RopeScaling scaling;
-  if (outer.find("rope_scaling") == nullptr) return scaling;
-  const json::object object = outer.get<json::object>("rope_scaling");
-  KeyReader keys(object, file + ": rope_scaling");
-  // "type" is the older spelling of "rope_type".
-  const bool is_old = keys.find("type") != nullptr && keys.find("rope_type") == nullptr;
-  const std::string type_key = is_old ? "type" : "rope_type";
-  scaling.type = keys.one_of(type_key, keys.get<std::string>(type_key), kRopeTypes);
-  std::vector<std::string> known = {"rope_type", "type"};
-  if (scaling.type != RopeScaling::Type::kNone) {
-    known.push_back("factor");
-    keys.get<double>("factor");
-    scaling.factor = keys.positive_or("factor", 1);
-  }
-  if (scaling.type == RopeScaling::Type::kLlama3) {
-    known.insert(known.end(),
-                 {"low_freq_factor", "high_freq_factor", "original_max_position_embeddings"});
-    keys.get<double>("low_freq_factor");
-    keys.get<double>("high_freq_factor");
-    scaling.low_freq_factor = keys.positive_or("low_freq_factor", 1);
-    scaling.high_freq_factor = keys.positive_or("high_freq_factor", 4);
-    if (scaling.high_freq_factor <= scaling.low_freq_factor)
-      keys.refuse("high_freq_factor", "expected more than low_freq_factor");
-    scaling.original_max_position_embeddings =
-        keys.size("original_max_position_embeddings", kMaxPosition);
-  }
-  if (scaling.type == RopeScaling::Type::kYarn) {
-    known.insert(known.end(), {"beta_fast", "beta_slow", "attention_factor",
-                               "original_max_position_embeddings"});
-    scaling.beta_fast = keys.positive_or("beta_fast", 32);
-    scaling.beta_slow = keys.positive_or("beta_slow", 1);
-    if (keys.find("attention_factor") != nullptr)
-      scaling.attention_factor = keys.positive_or("attention_factor", 1);
-    scaling.original_max_position_embeddings =
-        keys.size_or("original_max_position_embeddings", max_position_embeddings, kMaxPosition);
-  }
-  for (const auto& [key, value] : keys.unread())
-    keys.refuse(key,
-                fmt::format("unknown for this rope_type; did you mean '{}'?", nearest(key, known)));
-  return scaling;
 }
 
 LogitScale read_logit_scale(KeyReader& keys) {
@@ -302,23 +223,6 @@ void read_hypenet(KeyReader& keys, ModelConfig& config) {
   config.expand_kv_proj = keys.get_or<bool>("expand_kv_proj", false);
 }
 
-json::value rope_scaling_to_json(const RopeScaling& scaling) {
-  if (scaling.type == RopeScaling::Type::kNone) return nullptr;
-  json::object out{{"rope_type", name_of(kRopeTypes, scaling.type)}, {"factor", scaling.factor}};
-  if (scaling.type == RopeScaling::Type::kLlama3) {
-    out["low_freq_factor"] = scaling.low_freq_factor;
-    out["high_freq_factor"] = scaling.high_freq_factor;
-    out["original_max_position_embeddings"] = scaling.original_max_position_embeddings;
-  }
-  if (scaling.type == RopeScaling::Type::kYarn) {
-    out["beta_fast"] = scaling.beta_fast;
-    out["beta_slow"] = scaling.beta_slow;
-    if (scaling.attention_factor != 0) out["attention_factor"] = scaling.attention_factor;
-    out["original_max_position_embeddings"] = scaling.original_max_position_embeddings;
-  }
-  return out;
-}
-
 json::value logit_scale_to_json(const LogitScale& scale) {
   switch (scale.kind) {
     case LogitScale::Kind::kNone:
@@ -358,10 +262,26 @@ void write_hypenet(const ModelConfig& config, json::object& out) {
   out["expand_kv_proj"] = config.expand_kv_proj;
 }
 
-// Whether Qwen3's own keys say it all.
+// Whether a decoder of a plain type can have these biases.
+bool are_plain_biases(const ModelConfig& config) {
+  switch (config.model_type) {
+    case ModelType::kQwen2:
+      return config.attention_bias && !config.attention_output_bias;
+    case ModelType::kMistral:
+      return !config.attention_bias && !config.attention_output_bias;
+    case ModelType::kQwen3:
+    case ModelType::kLlama:
+    case ModelType::kHypenet:
+      return config.attention_bias == config.attention_output_bias;
+  }
+  throw_error("not a ModelType: {}", static_cast<int>(config.model_type));
+}
+
+// Whether the keys of its plain type say it all.
 bool is_plain(const ModelConfig& config) {
   return config.attention_layers().size() == static_cast<size_t>(config.num_layers) &&
-         config.attn_use_rope && !config.attn_use_output_gate && config.attn_use_qk_norm &&
+         config.attn_use_rope && !config.attn_use_output_gate &&
+         config.attn_use_qk_norm == has_qk_norm(config.model_type) &&
          config.attn_logits_scaling == LogitScale{};
 }
 
@@ -389,19 +309,17 @@ std::vector<int64_t> ModelConfig::attention_layers() const {
 ModelConfig parse_model_config(const json::object& object, const std::string& file) {
   KeyReader keys(object, file);
   ModelConfig config;
-  config.is_hypenet = read_model_type(keys);
+  config.model_type = read_model_type(keys);
   refuse_unsupported(object, file);
   read_sizes(keys, config);
+  refuse_sliding_window(object, file, config);
   read_tokens(keys, config);
   config.rms_norm_eps = keys.positive_or("rms_norm_eps", 1e-6);
-  config.rope_theta = keys.positive_or("rope_theta", 10000);
-  if (config.rope_theta <= 1) keys.refuse("rope_theta", "expected a number above 1");
-  config.rope_scaling = read_rope_scaling(keys, file, config.max_position_embeddings);
+  read_rope(keys, file, config);
   config.tie_word_embeddings = keys.get_or<bool>("tie_word_embeddings", false);
-  config.attention_bias = keys.get_or<bool>("attention_bias", false);
 
   config.mixer_types.assign(config.num_layers, MixerType::kAttention);
-  if (config.is_hypenet) {
+  if (config.is_hypenet()) {
     read_hypenet(keys, config);
   } else {
     // Defaults, and an error where a plain model carries keys that only a hybrid obeys.
@@ -410,7 +328,9 @@ ModelConfig parse_model_config(const json::object& object, const std::string& fi
     read_hypenet(defaults, config);
     for (const std::string& key : defaults.asked())
       if (keys.is_present(key)) keys.refuse(key, "belongs to model_type \"hypenet\" only");
+    config.attn_use_qk_norm = has_qk_norm(config.model_type);
   }
+  read_biases(keys, config);
   config.other = keys.unread();
   return config;
 }
@@ -423,14 +343,16 @@ ModelConfig read_model_config(const std::filesystem::path& directory) {
 }
 
 json::object model_config_to_json(const ModelConfig& config) {
-  HALO_CHECK(config.is_hypenet || is_plain(config),
-             "model configuration: a hybrid cannot be written as a plain {}", kQwen3);
+  const std::string& type = name_of(kModelTypes, config.model_type);
+  HALO_CHECK(config.is_hypenet() || is_plain(config),
+             "model configuration: a hybrid cannot be written as a plain {}", type);
+  HALO_CHECK(are_plain_biases(config), "model configuration: {} has no such biases", type);
   HALO_CHECK(config.mixer_types.size() == static_cast<size_t>(config.num_layers),
              "model configuration: {} mixers for {} layers", config.mixer_types.size(),
              config.num_layers);
   json::object out;
-  out["architectures"] = json::array{architecture_of(config.is_hypenet)};
-  out["model_type"] = config.is_hypenet ? kHypenet : kQwen3;
+  out["architectures"] = json::array{name_of(kArchitectures, config.model_type)};
+  out["model_type"] = type;
   out["vocab_size"] = config.vocab_size;
   out["hidden_size"] = config.hidden_size;
   out["intermediate_size"] = config.intermediate_size;
@@ -442,13 +364,25 @@ json::object model_config_to_json(const ModelConfig& config) {
   out["rope_theta"] = config.rope_theta;
   out["rope_scaling"] = rope_scaling_to_json(config.rope_scaling);
   out["tie_word_embeddings"] = config.tie_word_embeddings;
-  out["attention_bias"] = config.attention_bias;
+  const bool fixed_bias =
+      config.model_type == ModelType::kQwen2 || config.model_type == ModelType::kMistral;
+  if (!fixed_bias) out["attention_bias"] = config.attention_bias;
   out["max_position_embeddings"] = config.max_position_embeddings;
   out["bos_token_id"] = config.bos_token_id ? json::value(*config.bos_token_id) : nullptr;
   out["eos_token_id"] = eos_to_json(config.eos_token_ids);
-  if (config.is_hypenet) write_hypenet(config, out);
+  if (config.is_hypenet()) write_hypenet(config, out);
   for (const auto& [key, value] : config.other) out.emplace(key, value);
   return out;
+}
+
+void write_model_config(const std::filesystem::path& directory, const ModelConfig& config,
+                        DType dtype) {
+  json::object object = model_config_to_json(config);
+  object.erase("dtype");  // transformers 5's name for it
+  object["torch_dtype"] = dtype == DType::kBF16  ? "bfloat16"
+                          : dtype == DType::kF16 ? "float16"
+                                                 : "float32";
+  write_json(directory / "config.json", object);
 }
 
 }  // namespace halo

@@ -6,10 +6,14 @@
 #include <string>
 #include <vector>
 
+#include "halo/base/dtype.h"
 #include "halo/base/json.h"
 
 namespace halo {
 
+// Whose decoder it is. All but kHypenet are plain Transformers; they differ in biases, QK-norm and
+// defaults alone.
+enum class ModelType { kHypenet, kQwen3, kQwen2, kLlama, kMistral };
 enum class MixerType { kAttention, kLightning };
 enum class LightningScale { kInverseSqrtD, kInverseD, kOne };
 
@@ -37,7 +41,9 @@ struct ModelConfig {
   int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;
   double rms_norm_eps = 1e-6, rope_theta = 1e6;
   RopeScaling rope_scaling;
-  bool tie_word_embeddings = false, attention_bias = false;
+  bool tie_word_embeddings = false;
+  bool attention_bias = false;         // of q, k, v, and z of a hybrid
+  bool attention_output_bias = false;  // of o: as attention_bias, but never for Qwen2
   int64_t max_position_embeddings = 0;
   std::optional<int64_t> bos_token_id;
   std::vector<int64_t> eos_token_ids;  // one number or a list in the file
@@ -51,8 +57,10 @@ struct ModelConfig {
   bool lightning_use_output_norm = false, lightning_use_output_gate = false;
   bool expand_kv_proj = false;
 
-  bool is_hypenet = false;  // model_type "hypenet" rather than "qwen3"
-  json::object other;       // keys carried through unread, in file order
+  ModelType model_type = ModelType::kQwen3;
+  json::object other;  // keys carried through unread, in file order
+
+  bool is_hypenet() const { return model_type == ModelType::kHypenet; }
 
   // 1/sqrt(d), 1/d or 1 of the lightning mixers.
   double lightning_scale_value() const;
@@ -66,9 +74,14 @@ struct ModelConfig {
 ModelConfig parse_model_config(const json::object& object, const std::string& file);
 ModelConfig read_model_config(const std::filesystem::path& directory);
 
-// Hugging Face's form: Qwen3ForCausalLM for a plain model, HypeNetForCausalLM for a hybrid.
+// Hugging Face's form: model_type and architecture as they were read, HypeNetForCausalLM for a
+// hybrid; rotary settings in transformers 4's spelling, which 5 reads as well.
 // parse(to_json(c)) == c, and a config that was read is written with the keys it came with.
 json::object model_config_to_json(const ModelConfig& config);
+
+// Writes DIRECTORY/config.json of a model whose weights are stored as `dtype`.
+void write_model_config(const std::filesystem::path& directory, const ModelConfig& config,
+                        DType dtype);
 
 // Rotary frequencies, head_dim/2 of them, with the scaling applied, fp64.
 std::vector<double> rope_frequencies(const ModelConfig& config, int64_t head_dim);

@@ -188,20 +188,28 @@ class HeaderParser {
   const std::string& file_;
 };
 
-json::object header_entry(const TensorView& tensor, uint64_t begin) {
+json::object header_entry(const TensorSpec& tensor, uint64_t begin) {
   json::array shape;
   for (const int64_t extent : tensor.shape) shape.push_back(extent);
   return {{"dtype", json::string_view(dtype_name(tensor.dtype))},
           {"shape", shape},
-          {"data_offsets", {begin, begin + tensor.bytes.size()}}};
+          {"data_offsets", {begin, begin + tensor.num_bytes()}}};
+}
+
+int64_t product(const std::vector<int64_t>& shape) {
+  int64_t count = 1;
+  for (const int64_t extent : shape) count *= extent;
+  return count;
 }
 
 }  // namespace
 
 int64_t TensorView::numel() const {
-  int64_t count = 1;
-  for (const int64_t extent : shape) count *= extent;
-  return count;
+  return product(shape);
+}
+
+int64_t TensorSpec::num_bytes() const {
+  return product(shape) * static_cast<int64_t>(dtype_size(dtype));
 }
 
 std::vector<TensorView> parse_safetensors(std::span<const std::byte> bytes, const std::string& file,
@@ -225,35 +233,55 @@ const TensorView& SafetensorsFile::get(std::string_view name) const {
   return *tensor;
 }
 
-void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
-                       const std::map<std::string, std::string>& metadata) {
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
+                                     std::span<const TensorSpec> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path), path_(path) {
   json::object header;
   if (!metadata.empty()) {
     json::object& entries = header[kMetadataKey].emplace_object();
     for (const auto& [key, value] : metadata) entries[key] = value;
   }
-  uint64_t offset = 0;
-  for (const TensorView& tensor : tensors) {
+  for (const TensorSpec& tensor : tensors) {
     HALO_CHECK(is_valid_name(tensor.name), "{}: '{}' cannot name a tensor", path.string(),
                tensor.name);
-    HALO_CHECK(tensor.bytes.size() == tensor.numel() * dtype_size(tensor.dtype),
-               "{}: tensor '{}' has {} bytes, its shape and type need {}", path.string(),
-               tensor.name, tensor.bytes.size(), tensor.numel() * dtype_size(tensor.dtype));
-    HALO_CHECK(header.emplace(tensor.name, header_entry(tensor, offset)).second,
+    HALO_CHECK(header.emplace(tensor.name, header_entry(tensor, left_)).second,
                "{}: two tensors are named '{}'", path.string(), tensor.name);
-    offset += tensor.bytes.size();
+    left_ += tensor.num_bytes();
   }
   std::string text = json::serialize(header);
   text.resize((text.size() + 7) / 8 * 8, ' ');
   HALO_CHECK(text.size() <= kMaxHeaderBytes, "{}: header of {} bytes is larger than the {} allowed",
              path.string(), text.size(), kMaxHeaderBytes);
   const uint64_t length = text.size();
+  file_.write(std::as_bytes(std::span(&length, 1)));
+  file_.write(text);
+}
 
-  AtomicFile file(path);
-  file.write(std::as_bytes(std::span(&length, 1)));
-  file.write(text);
-  for (const TensorView& tensor : tensors) file.write(tensor.bytes);
-  file.commit();
+void SafetensorsWriter::write(std::span<const std::byte> bytes) {
+  HALO_CHECK(bytes.size() <= left_, "{}: {} bytes more than its tensors have", path_.string(),
+             bytes.size() - left_);
+  file_.write(bytes);
+  left_ -= bytes.size();
+}
+
+void SafetensorsWriter::commit() {
+  HALO_CHECK(left_ == 0, "{}: {} bytes of its tensors are missing", path_.string(), left_);
+  file_.commit();
+}
+
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
+                       const std::map<std::string, std::string>& metadata) {
+  std::vector<TensorSpec> specs;
+  for (const TensorView& tensor : tensors) {
+    specs.push_back({tensor.name, tensor.dtype, tensor.shape});
+    HALO_CHECK(tensor.bytes.size() == specs.back().num_bytes(),
+               "{}: tensor '{}' has {} bytes, its shape and type need {}", path.string(),
+               tensor.name, tensor.bytes.size(), specs.back().num_bytes());
+  }
+  SafetensorsWriter writer(path, specs, metadata);
+  for (const TensorView& tensor : tensors) writer.write(tensor.bytes);
+  writer.commit();
 }
 
 }  // namespace halo

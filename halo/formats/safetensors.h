@@ -35,6 +35,7 @@ class SafetensorsFile {
   const TensorView& get(std::string_view name) const;                  // Error: not there
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return file_.path(); }
+  void allow_private_writes() { file_.allow_private_writes(); }  // MappedFile's
 
  private:
   MappedFile file_;
@@ -47,9 +48,37 @@ class SafetensorsFile {
 std::vector<TensorView> parse_safetensors(std::span<const std::byte> bytes, const std::string& file,
                                           std::map<std::string, std::string>* metadata);
 
+// A tensor whose bytes do not exist yet.
+struct TensorSpec {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+
+  int64_t num_bytes() const;
+};
+
+// Writes a file piece by piece, for models that do not fit into memory: the header at once, then
+// the bytes of the tensors in the order given, each in as many pieces as one likes.
+class SafetensorsWriter {
+ public:
+  SafetensorsWriter(const std::filesystem::path& path, std::span<const TensorSpec> tensors,
+                    const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+  void write(std::span<const std::byte> bytes);
+  void commit();  // an Error where bytes are missing
+
+ private:
+  AtomicFile file_;
+  std::filesystem::path path_;
+  uint64_t left_ = 0;  // bytes
+};
+
 // Written in the order given, through AtomicFile.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorView> tensors,
                        const std::map<std::string, std::string>& metadata = {{"format", "pt"}});
+
+// Tensor name -> shard (a file of the same folder) from the text of an index file.
+std::map<std::string, std::string> parse_weight_index(std::string_view text,
+                                                      const std::string& file);
 
 // The tensors of a model directory: model.safetensors, or the shards that
 // model.safetensors.index.json lists (every index entry is checked against the shards' headers,
@@ -59,6 +88,7 @@ class WeightFiles {
   explicit WeightFiles(const std::filesystem::path& directory);
   std::vector<TensorView> tensors() const;  // sorted by name
   const TensorView* find(std::string_view name) const;
+  void allow_private_writes();  // MappedFile's, of every file
 
  private:
   std::vector<std::unique_ptr<SafetensorsFile>> files_;

@@ -11,29 +11,28 @@ namespace {
 
 constexpr const char* kSingleFile = "model.safetensors";
 constexpr const char* kIndexFile = "model.safetensors.index.json";
+constexpr uint64_t kMaxIndexBytes = 100'000'000;  // as of a safetensors header
 
-// Tensor name -> shard, from the index. Shards are files of the directory itself.
-std::map<std::string, std::string> read_weight_map(const std::filesystem::path& path) {
-  const json::value index = read_json(path);
-  if (!index.is_object()) throw_error("{}: expected an object", path.string());
+}  // namespace
+
+std::map<std::string, std::string> parse_weight_index(std::string_view text,
+                                                      const std::string& file) {
+  const json::value index = parse_json(text, file);
+  if (!index.is_object()) throw_error("{}: expected an object", file);
   std::map<std::string, std::string> shards;
-  for (const auto& [key, value] :
-       json_get<json::object>(index.get_object(), "weight_map", path.string())) {
+  for (const auto& [key, value] : json_get<json::object>(index.get_object(), "weight_map", file)) {
     const std::string name(key);
-    if (!value.is_string())
-      throw_error("{}: weight_map names no file for tensor '{}'", path.string(), name);
+    if (!value.is_string()) throw_error("{}: weight_map names no file for tensor '{}'", file, name);
     const std::string shard(value.get_string());
     if (!shard.ends_with(".safetensors") || shard.find_first_of("/\\") != std::string::npos)
       throw_error(
           "{}: weight_map names '{}' for tensor '{}'; expected a .safetensors file of the "
           "same folder",
-          path.string(), shard, name);
+          file, shard, name);
     shards.emplace(name, shard);
   }
   return shards;
 }
-
-}  // namespace
 
 WeightFiles::WeightFiles(const std::filesystem::path& directory) {
   if (std::filesystem::exists(directory / kSingleFile)) {
@@ -44,7 +43,7 @@ WeightFiles::WeightFiles(const std::filesystem::path& directory) {
   if (!std::filesystem::exists(index))
     throw_error("{} holds no weights: neither {} nor {} is there", directory.string(), kSingleFile,
                 kIndexFile);
-  const auto weight_map = read_weight_map(index);
+  const auto weight_map = parse_weight_index(read_file(index, kMaxIndexBytes), index.string());
   std::set<std::string> shards;
   for (const auto& [name, shard] : weight_map) shards.insert(shard);
   for (const std::string& shard : shards)
@@ -80,6 +79,10 @@ const TensorView* WeightFiles::find(std::string_view name) const {
   for (const auto& file : files_)
     if (const TensorView* tensor = file->find(name)) return tensor;
   return nullptr;
+}
+
+void WeightFiles::allow_private_writes() {
+  for (const auto& file : files_) file->allow_private_writes();
 }
 
 }  // namespace halo

@@ -1,7 +1,5 @@
 #include "halo/model/parameters.h"
 
-#include <set>
-
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 
@@ -25,6 +23,36 @@ bool is_floating(DType dtype) {
          dtype == DType::kBF16;
 }
 
+int64_t aligned(int64_t offset) {
+  return (offset + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+// Whether the tensors have type `compute` and lie end to end, so that one view covers them.
+bool lies_as_stack(std::span<const TensorView* const> stack, at::ScalarType compute) {
+  const std::byte* end = stack.front()->bytes.data();
+  if (reinterpret_cast<uintptr_t>(end) % dtype_size(stack.front()->dtype) != 0) return false;
+  for (const TensorView* tensor : stack) {
+    if (to_scalar_type(tensor->dtype) != compute || tensor->bytes.data() != end) return false;
+    end += tensor->bytes.size();
+  }
+  return true;
+}
+
+// A flat tensor over the stack's bytes in its file, which it keeps open.
+at::Tensor map_stack(std::span<const TensorView* const> stack,
+                     const std::shared_ptr<WeightFiles>& files) {
+  int64_t elements = 0;
+  for (const TensorView* tensor : stack) elements += tensor->numel();
+  return at::from_blob(
+      const_cast<std::byte*>(stack.front()->bytes.data()), {elements}, [files](void*) {},
+      at::TensorOptions().dtype(to_scalar_type(stack.front()->dtype)));
+}
+
+void copy_tensor(const TensorView& from, at::Tensor to) {
+  to.copy_(at::from_blob(const_cast<std::byte*>(from.bytes.data()), from.shape,
+                         at::TensorOptions().dtype(to_scalar_type(from.dtype))));
+}
+
 }  // namespace
 
 int64_t num_parameters(const std::vector<ParameterSpec>& specs) {
@@ -33,16 +61,23 @@ int64_t num_parameters(const std::vector<ParameterSpec>& specs) {
   return n;
 }
 
+void ParameterStore::index_specs() {
+  for (size_t i = 0; i < specs_.size(); ++i)
+    HALO_CHECK(index_.emplace(specs_[i].name, i).second, "parameter '{}' is declared twice",
+               specs_[i].name);
+  offsets_.resize(specs_.size());
+  mapped_.resize(specs_.size());
+}
+
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
                                at::Device device)
     : specs_(std::move(specs)), use_(use) {
+  index_specs();
   int64_t end = 0;
   for (size_t i = 0; i < specs_.size(); ++i) {
-    const ParameterSpec& spec = specs_[i];
-    HALO_CHECK(index_.emplace(spec.name, i).second, "parameter '{}' is declared twice", spec.name);
-    if (!spec.stacked_on_previous) end = (end + kAlignment - 1) / kAlignment * kAlignment;
-    offsets_.push_back(end);
-    end += numel(spec.shape);
+    if (!specs_[i].stacked_on_previous) end = aligned(end);
+    offsets_[i] = end;
+    end += numel(specs_[i].shape);
   }
   const auto options = at::TensorOptions().device(device);
   compute_ = at::zeros({end}, options.dtype(compute));
@@ -53,6 +88,44 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::Sc
   moment2_ = at::zeros_like(master_);
 }
 
+ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType compute,
+                               std::shared_ptr<WeightFiles> files,
+                               const std::vector<TensorView>& tensors, const std::string& from,
+                               Ignore ignore)
+    : specs_(std::move(specs)), use_(Use::kFrozen) {
+  at::NoGradGuard no_grad;
+  index_specs();
+  const std::vector<const TensorView*> sources = match(tensors, from, ignore);
+  files->allow_private_writes();
+  int64_t end = 0;
+  std::vector<std::pair<int64_t, int64_t>> gaps;  // between stacks of the arena
+  for (size_t first = 0, last; first < specs_.size(); first = last) {
+    for (last = first + 1; last < specs_.size() && specs_[last].stacked_on_previous;) ++last;
+    const std::span<const TensorView* const> stack(&sources[first], last - first);
+    at::Tensor mapped;
+    if (lies_as_stack(stack, compute)) mapped = map_stack(stack, files);
+    if (!mapped.defined()) {
+      gaps.emplace_back(end, aligned(end));
+      end = aligned(end);
+    }
+    int64_t offset = mapped.defined() ? 0 : end;
+    for (size_t i = first; i < last; ++i) {
+      mapped_[i] = mapped;
+      offsets_[i] = offset;
+      offset += numel(specs_[i].shape);
+    }
+    if (!mapped.defined()) end = offset;
+  }
+  compute_ = at::empty({end}, at::TensorOptions().dtype(compute));
+  prefer_large_pages({static_cast<std::byte*>(compute_.data_ptr()), compute_.nbytes()});
+  for (const auto& [begin, stop] : gaps) compute_.slice(0, begin, stop).zero_();
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    if (mapped_[i].defined()) continue;
+    copy_tensor(*sources[i], value(specs_[i].name));
+    release_pages(sources[i]->bytes);  // or the model would be in memory twice
+  }
+}
+
 bool ParameterStore::contains(const std::string& name) const {
   return index_.count(name) > 0;
 }
@@ -60,6 +133,7 @@ bool ParameterStore::contains(const std::string& name) const {
 int64_t ParameterStore::offset(const std::string& name) const {
   const auto it = index_.find(name);
   HALO_CHECK(it != index_.end(), "no parameter '{}'", name);
+  HALO_CHECK(!mapped_[it->second].defined(), "parameter '{}' is in no arena", name);
   return offsets_[it->second];
 }
 
@@ -71,7 +145,14 @@ at::Tensor ParameterStore::view(const at::Tensor& arena, const std::string& name
 }
 
 at::Tensor ParameterStore::value(const std::string& name) const {
-  return view(use_ == Use::kTrained ? master_ : compute_, name);
+  at::NoGradGuard no_grad;
+  const auto it = index_.find(name);
+  HALO_CHECK(it != index_.end(), "no parameter '{}'", name);
+  const size_t i = it->second;
+  const auto& shape = specs_[i].shape;
+  return home(i, use_ == Use::kTrained ? master_ : compute_)
+      .narrow(0, offsets_[i], numel(shape))
+      .view(shape);
 }
 
 Weight ParameterStore::weight(const std::string& name) const {
@@ -80,18 +161,20 @@ Weight ParameterStore::weight(const std::string& name) const {
 
 Weight ParameterStore::stack(const std::string& first, const std::string& last) const {
   at::NoGradGuard no_grad;
-  const int64_t begin = offset(first);
+  HALO_CHECK(contains(first), "no parameter '{}'", first);
+  const size_t begin_index = index_.at(first);
+  const int64_t begin = offsets_[begin_index];
   const size_t end_index = index_.count(last) ? index_.at(last) : specs_.size();
   HALO_CHECK(end_index < specs_.size(), "no parameter '{}'", last);
-  std::vector<int64_t> shape = specs_[index_.at(first)].shape;
-  for (size_t i = index_.at(first) + 1; i <= end_index; ++i) {
+  std::vector<int64_t> shape = specs_[begin_index].shape;
+  for (size_t i = begin_index + 1; i <= end_index; ++i) {
     HALO_CHECK(specs_[i].stacked_on_previous, "parameters '{}' and '{}' do not stand in one stack",
                first, last);
     shape[0] += specs_[i].shape[0];
   }
   const int64_t size = numel(shape);
   // detach(): a leaf of its own, so that requires_grad says "trained" and nothing else.
-  Weight weight{compute_.narrow(0, begin, size).view(shape).detach(), {}};
+  Weight weight{home(begin_index, compute_).narrow(0, begin, size).view(shape).detach(), {}};
   if (use_ == Use::kTrained) {
     weight.grad = grad_.narrow(0, begin, size).view(shape);
     weight.value.set_requires_grad(true);
@@ -108,10 +191,9 @@ void ParameterStore::zero_grad() {
   grad_.zero_();
 }
 
-void ParameterStore::load(const std::vector<TensorView>& tensors, const std::string& from,
-                          bool (*ignore)(const std::string& name)) {
-  at::NoGradGuard no_grad;
-  std::set<std::string> loaded;
+std::vector<const TensorView*> ParameterStore::match(const std::vector<TensorView>& tensors,
+                                                     const std::string& from, Ignore ignore) const {
+  std::vector<const TensorView*> sources(specs_.size());
   for (const TensorView& tensor : tensors) {
     const auto it = index_.find(tensor.name);
     if (it == index_.end()) {
@@ -128,18 +210,23 @@ void ParameterStore::load(const std::vector<TensorView>& tensors, const std::str
       throw_error("{}: tensor '{}' has type {}, expected a floating type", from, tensor.name,
                   dtype_name(tensor.dtype));
     }
-    if (!loaded.insert(tensor.name).second) {
-      throw_error("{}: tensor '{}' is there twice", from, tensor.name);
-    }
-    const auto source = at::from_blob(const_cast<std::byte*>(tensor.bytes.data()), tensor.shape,
-                                      at::TensorOptions().dtype(to_scalar_type(tensor.dtype)));
-    value(tensor.name).copy_(source);
+    if (sources[it->second]) throw_error("{}: tensor '{}' is there twice", from, tensor.name);
+    sources[it->second] = &tensor;
   }
-  for (const ParameterSpec& spec : specs_) {
-    if (!loaded.count(spec.name)) {
-      throw_error("{}: tensor '{}' {} is missing", from, spec.name, shape_text(spec.shape));
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    if (!sources[i]) {
+      throw_error("{}: tensor '{}' {} is missing", from, specs_[i].name,
+                  shape_text(specs_[i].shape));
     }
   }
+  return sources;
+}
+
+void ParameterStore::load(const std::vector<TensorView>& tensors, const std::string& from,
+                          Ignore ignore) {
+  at::NoGradGuard no_grad;
+  const std::vector<const TensorView*> sources = match(tensors, from, ignore);
+  for (size_t i = 0; i < specs_.size(); ++i) copy_tensor(*sources[i], value(specs_[i].name));
   refresh_compute();
 }
 

@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,11 +34,19 @@ class ParameterStore {
   // not fp32. Frozen: the compute copy alone.
   ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
                  at::Device device);
+  // Frozen, on the CPU, loaded from tensors of `files`: stacks that lie in the files as they would
+  // in the arena and in the compute type are used where they are, without a copy
+  // (docs/decisions/mapped-weights.md); the others go into the arena. What is written to a value is
+  // this store's alone.
+  using Ignore = bool (*)(const std::string& name);
+  ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType compute,
+                 std::shared_ptr<WeightFiles> files, const std::vector<TensorView>& tensors,
+                 const std::string& from, Ignore ignore = nullptr);
 
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   bool contains(const std::string& name) const;
   Use use() const { return use_; }
-  // Offset in elements of a parameter in every arena.
+  // Offset in elements of a parameter in every arena; an Error where it is used from its file.
   int64_t offset(const std::string& name) const;
 
   Weight weight(const std::string& name) const;
@@ -62,12 +71,22 @@ class ParameterStore {
   // Strict: every spec exactly once, name, shape and floating type checked; left-over tensors are
   // an Error unless `ignore` says true for their name.
   void load(const std::vector<TensorView>& tensors, const std::string& from,
-            bool (*ignore)(const std::string& name) = nullptr);
+            Ignore ignore = nullptr);
 
  private:
+  void index_specs();
+  // The file's tensor of every spec, in their order.
+  std::vector<const TensorView*> match(const std::vector<TensorView>& tensors,
+                                       const std::string& from, Ignore ignore) const;
+  // The flat tensor that parameter i lies in at offsets_[i]: its stack in a file, or `arena`.
+  const at::Tensor& home(size_t i, const at::Tensor& arena) const {
+    return mapped_[i].defined() ? mapped_[i] : arena;
+  }
+
   std::vector<ParameterSpec> specs_;
   std::map<std::string, size_t> index_;
-  std::vector<int64_t> offsets_;
+  std::vector<int64_t> offsets_;    // in home()
+  std::vector<at::Tensor> mapped_;  // undefined: in the arenas
   Use use_;
   at::Tensor master_, grad_, moment1_, moment2_, compute_;
 };

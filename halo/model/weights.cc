@@ -108,7 +108,7 @@ std::vector<ParameterSpec> mixer_parameters(const ModelConfig& c, int64_t layer)
   }
   if (m.o_norm) specs.push_back({p + "o_norm.weight", {q_rows}, false});
   specs.push_back({p + "o_proj.weight", {c.hidden_size, q_rows}, false});
-  if (c.attention_bias) specs.push_back({p + "o_proj.bias", {c.hidden_size}, false});
+  if (c.attention_output_bias) specs.push_back({p + "o_proj.bias", {c.hidden_size}, false});
   return specs;
 }
 
@@ -187,15 +187,25 @@ Model load_model(const std::filesystem::path& directory, ParameterStore::Use use
                  at::ScalarType compute, at::Device device) {
   Model model;
   model.config = read_model_config(directory);
-  model.store =
-      std::make_shared<ParameterStore>(decoder_parameters(model.config), use, compute, device);
-  const WeightFiles files(directory);
-  auto tensors = files.tensors();
+  const auto files = std::make_shared<WeightFiles>(directory);
+  auto tensors = files->tensors();
   if (model.config.tie_word_embeddings) {
     // Some writers store the tied head a second time.
     std::erase_if(tensors, [](const TensorView& t) { return t.name == "lm_head.weight"; });
   }
-  model.store->load(tensors, directory.string());
+  // Old Llama checkpoints carry the rotary frequencies that config.json says.
+  const auto is_computed = [](const std::string& name) {
+    return name.ends_with(".self_attn.rotary_emb.inv_freq");
+  };
+  std::vector<ParameterSpec> specs = decoder_parameters(model.config);
+  const std::string from = directory.string();
+  if (use == ParameterStore::Use::kFrozen && device.is_cpu()) {
+    model.store = std::make_shared<ParameterStore>(std::move(specs), compute, files, tensors, from,
+                                                   is_computed);
+  } else {
+    model.store = std::make_shared<ParameterStore>(std::move(specs), use, compute, device);
+    model.store->load(tensors, from, is_computed);
+  }
   model.weights = bind_decoder(model.config, *model.store);
   return model;
 }
@@ -210,9 +220,7 @@ void save_model(const std::filesystem::path& directory, const ModelConfig& confi
     views.push_back(to_view(spec.name, tensors.back()));
   }
   write_safetensors(directory / "model.safetensors", views);
-  json::object object = model_config_to_json(config);
-  object["torch_dtype"] = dtype == DType::kBF16 ? "bfloat16" : "float32";
-  write_json(directory / "config.json", object);
+  write_model_config(directory, config, dtype);
 }
 
 }  // namespace halo

@@ -35,7 +35,7 @@ std::vector<MixerType> all_layers(const ModelConfig& config, MixerType type) {
   return std::vector<MixerType>(static_cast<size_t>(config.num_layers), type);
 }
 
-TransferArgs transfer_args(const StageContext& context) {
+TransferArgs transfer_args(const StageContext& context, const ModelConfig& student) {
   TransferArgs args;
   args.init = parse_transfer_init(context.recipe().transfer.init);
   args.seed = context.seed();
@@ -44,6 +44,10 @@ TransferArgs transfer_args(const StageContext& context) {
     const int64_t published = args.init == TransferInit::kMatch ? 4096 : 65'536;
     args.calibration =
         context.calibration(context.recipe().align, "transfer", chosen > 0 ? chosen : published);
+  }
+  if (needs_qk_calibration(context.teacher().config, student)) {
+    args.qk_calibration = context.calibration(context.recipe().align, "transfer",
+                                              context.recipe().transfer.qk_norm_tokens);
   }
   return args;
 }
@@ -93,7 +97,7 @@ void run_transfer(const StageContext& context, const fs::path& out) {
       student_config(teacher.config, all_layers(teacher.config, MixerType::kLightning));
   ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen,
                        context.machine().compute, context.machine().device);
-  const TransferArgs args = transfer_args(context);
+  const TransferArgs args = transfer_args(context, config);
   transfer(teacher, config, store, args);
   commit_directory(out / "step-0",
                    [&](const fs::path& directory) { context.save(directory, config, store); });
@@ -125,7 +129,7 @@ void run_align_attention(const StageContext& context, const fs::path& out) {
                        context.machine().compute, context.machine().device);
   ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
                         context.machine().compute, context.machine().device);
-  TransferArgs args = transfer_args(context);
+  TransferArgs args = transfer_args(context, config);
   if (args.init != TransferInit::kPaper) args.init = TransferInit::kIdentity;
   transfer(teacher, config, model, args);
   transfer(teacher, config, mixers, args);

@@ -30,12 +30,15 @@ struct RunRecipe {
 struct TransferRecipe {
   std::string init = "match";
   int64_t calibration_tokens = 0;
+  int64_t qk_norm_tokens = 65'536;
 
   template <class V>
   void fields(V& v) {
     v("init", init, "match | lsq | identity | paper: how gates and output norms start");
     v("calibration_tokens", calibration_tokens,
       "tokens that match and lsq are fitted to; 0: 4096 and 65536");
+    v("qk_norm_tokens", qk_norm_tokens,
+      "tokens over which q and k of a teacher without QK-norm are measured");
   }
 };
 

@@ -6,6 +6,7 @@
 #include "halo/base/check.h"
 #include "halo/base/choice.h"
 #include "halo/base/random.h"
+#include "halo/kernels/linear/linear.h"
 
 namespace halo {
 namespace {
@@ -43,6 +44,12 @@ at::Tensor determined(const Model& teacher, const ModelConfig& config, const std
   const bool lightning = config.mixer_types[mixer.layer] == MixerType::kLightning;
   const std::string& t = mixer.tensor;
   if (t == "o_gate.weight" || t.rfind("z_proj", 0) == 0 || t == "o_norm.weight") return {};
+  if (!store.contains(name)) {
+    // Biases that the teacher lacks are 0; norms of q and k are measured.
+    return t == "o_proj.bias"
+               ? at::zeros({config.hidden_size}, store.compute().options().dtype(at::kFloat))
+               : at::Tensor();
+  }
   at::Tensor value = store.value(name).to(at::kFloat);
   if (lightning && (t.rfind("k_proj", 0) == 0 || t.rfind("v_proj", 0) == 0)) {
     return expand_heads(value, teacher.config.num_kv_heads, config.lightning_kv_heads);
@@ -52,8 +59,8 @@ at::Tensor determined(const Model& teacher, const ModelConfig& config, const std
   return value;
 }
 
-at::Tensor random_like(const at::Tensor& like, const Random& random, bool normal, double scale) {
-  at::Tensor out = at::empty(like.sizes(), at::kFloat);
+at::Tensor random_values(at::IntArrayRef shape, const Random& random, bool normal, double scale) {
+  at::Tensor out = at::empty(shape, at::kFloat);
   float* data = out.data_ptr<float>();
   for (int64_t i = 0; i < out.numel(); ++i) {
     data[i] = static_cast<float>(scale * (normal ? random.normal(i) : 2 * random.uniform(i) - 1));
@@ -63,15 +70,16 @@ at::Tensor random_like(const at::Tensor& like, const Random& random, bool normal
 
 void start_free_tensor(at::Tensor value, const MixerName& name, const ModelConfig& config,
                        const TransferArgs& args) {
-  if (name.tensor == "o_norm.weight") {
+  if (name.tensor.ends_with("norm.weight")) {
     value.fill_(1);
+  } else if (name.tensor == "o_gate.weight") {
+    value.copy_(initial_output_gate(value.sizes(), name.layer, args.init, args.seed));
   } else if (args.init != TransferInit::kPaper || name.tensor == "z_proj.bias") {
     value.zero_();
-  } else if (name.tensor == "z_proj.weight") {
-    const Random random(args.seed, "transfer.z_proj", name.layer);
-    value.copy_(random_like(value, random, false, 1 / std::sqrt(double(config.hidden_size))));
   } else {
-    value.copy_(random_like(value, Random(args.seed, "transfer.o_gate", name.layer), true, 0.02));
+    const Random random(args.seed, "transfer.z_proj", name.layer);
+    value.copy_(
+        random_values(value.sizes(), random, false, 1 / std::sqrt(double(config.hidden_size))));
   }
 }
 
@@ -93,6 +101,40 @@ void match_output_norms(const Model& teacher, const ModelConfig& config, Paramet
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     const std::string name = fmt::format("model.layers.{}.self_attn.o_norm.weight", layer);
     if (student.contains(name)) student.value(name).copy_((squares[layer] / double(tokens)).sqrt());
+  }
+}
+
+// q_norm and k_norm of every lightning layer = RMS of each dimension of the teacher's q and k over
+// tokens and heads, before RoPE.
+void measure_qk_norms(const Model& teacher, const ModelConfig& config, ParameterStore& student,
+                      const std::vector<Batch>& batches) {
+  const int64_t heads = teacher.config.num_heads, kv_heads = teacher.config.num_kv_heads;
+  struct Squares {
+    at::Tensor q, k;  // [d] fp64, means over heads
+  };
+  std::vector<Squares> squares(config.num_layers);
+  int64_t tokens = 0;
+  for (const Batch& batch : batches) {
+    tokens += batch.tokens.size(0);
+    decode_visiting(
+        teacher.weights, batch, [&](int64_t layer, const at::Tensor& x, const at::Tensor&) {
+          const auto& w = std::get<AttentionWeights>(teacher.weights.layers[layer].mixer);
+          const at::Tensor rows = linear(x, w.qkvg, w.qkv_bias, batch.form)
+                                      .to(at::kDouble)
+                                      .square()
+                                      .sum(0)
+                                      .view({-1, w.head_dim});
+          const Squares now{rows.narrow(0, 0, heads).mean(0),
+                            rows.narrow(0, heads, kv_heads).mean(0)};
+          Squares& s = squares[layer];
+          s = s.q.defined() ? Squares{s.q + now.q, s.k + now.k} : now;
+        });
+  }
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    if (config.mixer_types[layer] != MixerType::kLightning) continue;
+    const std::string prefix = fmt::format("model.layers.{}.self_attn.", layer);
+    student.value(prefix + "q_norm.weight").copy_((squares[layer].q / double(tokens)).sqrt());
+    student.value(prefix + "k_norm.weight").copy_((squares[layer].k / double(tokens)).sqrt());
   }
 }
 
@@ -143,21 +185,18 @@ TransferInit parse_transfer_init(const std::string& name) {
 }
 
 ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers) {
-  if (teacher.is_hypenet && !teacher.attention_layers().empty() &&
+  if (teacher.is_hypenet() && !teacher.attention_layers().empty() &&
       static_cast<int64_t>(teacher.attention_layers().size()) != teacher.num_layers) {
     throw_error("the teacher has lightning layers already; HALO starts from a Transformer");
   }
   if (!teacher.attn_use_rope || teacher.attn_use_output_gate) {
     throw_error("the teacher's attention must use RoPE and no output gate");
   }
-  if (!teacher.attn_use_qk_norm) {
-    throw_error(
-        "the teacher has no QK-norm (q_norm, k_norm); only Qwen3-like teachers are supported");
-  }
   HALO_CHECK(static_cast<int64_t>(mixers.size()) == teacher.num_layers,
              "student_config: {} mixers for {} layers", mixers.size(), teacher.num_layers);
   ModelConfig c = teacher;
-  c.is_hypenet = true;
+  c.model_type = ModelType::kHypenet;
+  c.attention_output_bias = c.attention_bias;
   c.mixer_types = std::move(mixers);
   c.attn_use_rope = false;
   c.attn_use_output_gate = true;
@@ -172,6 +211,17 @@ ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mi
   return c;
 }
 
+at::Tensor initial_output_gate(at::IntArrayRef shape, int64_t layer, TransferInit init,
+                               uint64_t seed) {
+  if (init != TransferInit::kPaper) return at::zeros(shape);
+  return random_values(shape, Random(seed, "transfer.o_gate", layer), true, 0.02);
+}
+
+bool needs_qk_calibration(const ModelConfig& teacher, const ModelConfig& student) {
+  return !teacher.attn_use_qk_norm && student.lightning_use_qk_norm &&
+         static_cast<int64_t>(student.attention_layers().size()) < student.num_layers;
+}
+
 void transfer(const Model& teacher, const ModelConfig& config, ParameterStore& student,
               const TransferArgs& args) {
   at::NoGradGuard no_grad;
@@ -183,6 +233,11 @@ void transfer(const Model& teacher, const ModelConfig& config, ParameterStore& s
     } else {
       start_free_tensor(value, parse_mixer_name(spec.name), config, args);
     }
+  }
+  if (needs_qk_calibration(teacher.config, config)) {
+    HALO_CHECK(!args.qk_calibration.empty(),
+               "transfer: the teacher has no QK-norm; its q and k must be measured");
+    measure_qk_norms(teacher, config, student, args.qk_calibration);
   }
   if (args.init == TransferInit::kMatch || args.init == TransferInit::kLsq) {
     HALO_CHECK(!args.calibration.empty(), "transfer: this start needs calibration tokens");

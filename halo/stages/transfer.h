@@ -19,14 +19,25 @@ enum class TransferInit {
 TransferInit parse_transfer_init(const std::string& name);
 
 // The HypeNet configuration of a student of this teacher with these mixers. An Error where the
-// teacher has a feature the method does not cover yet.
+// teacher is no Transformer. Where the teacher has no QK-norm, neither have the student's attention
+// layers; its lightning layers always have.
 ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers);
 
 struct TransferArgs {
   TransferInit init = TransferInit::kMatch;
   uint64_t seed = 0;
   std::vector<Batch> calibration;  // kMatch: 4,096 tokens; kLsq: 65,536
+  // Where the teacher has no QK-norm: 65,536 tokens, over which q_norm and k_norm of the lightning
+  // layers become the RMS of each dimension of the teacher's q and k before RoPE.
+  std::vector<Batch> qk_calibration;
 };
+
+// The o_gate that an attention layer starts with: 0, but for kPaper.
+at::Tensor initial_output_gate(at::IntArrayRef shape, int64_t layer, TransferInit init,
+                               uint64_t seed);
+
+// Whether this transfer needs qk_calibration.
+bool needs_qk_calibration(const ModelConfig& teacher, const ModelConfig& student);
 
 // Fills student.store (all parameters of the student, or only its mixers) from the teacher.
 void transfer(const Model& teacher, const ModelConfig& config, ParameterStore& student,

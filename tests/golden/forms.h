@@ -13,6 +13,9 @@ namespace halo::golden {
 
 // A folder with config.json, model.safetensors and expected.safetensors.
 void check_model(const std::filesystem::path& folder, Findings& findings);
+// SmolLM2's folder, against the model in `directory`.
+void check_smollm2(const std::filesystem::path& folder, const std::filesystem::path& directory,
+                   Findings& findings);
 // These two take the teacher from the folder qwen3-tiny beside `folder`.
 void check_transfer(const std::filesystem::path& folder, Findings& findings);
 void check_stage_losses(const std::filesystem::path& folder, Findings& findings);

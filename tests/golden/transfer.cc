@@ -5,6 +5,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/json.h"
+#include "halo/formats/hypenet_layouts.h"
 #include "tests/golden/forms.h"
 
 namespace halo::golden {
@@ -42,35 +43,15 @@ void check_determined(const json::array& names, const SafetensorsFile& file, con
   }
 }
 
-// The hybrid as stage 1's file holds it: attention layers keep teacher_layer, the others
-// student_layer; the gates of the former are drawn later, so they come from stage 2's file.
+// The hybrid as stage 1's file holds it; its gates are drawn later, so they come from stage 2's.
 std::vector<TensorView> assemble(const ModelConfig& config, const SafetensorsFile& stage1,
                                  const SafetensorsFile& stage2) {
-  constexpr std::string_view kMixer = ".self_attn.";
-  std::vector<TensorView> tensors;
+  std::vector<TensorView> tensors =
+      student_tensors(stage1.tensors(), HypenetLayout::kStage1, config, stage1.path().string());
   for (const ParameterSpec& spec : decoder_parameters(config)) {
-    std::string name = "model." + spec.name;
-    const size_t mixer = name.find(kMixer);
-    if (mixer != std::string::npos) {
-      const size_t digits = std::string_view("model.model.layers.").size();
-      const int64_t layer = std::stoll(name.substr(digits, mixer - digits));
-      const bool lightning = config.mixer_types[layer] == MixerType::kLightning;
-      name.insert(mixer + kMixer.size(), lightning ? "student_layer." : "teacher_layer.");
-    }
-    const bool drawn_later = spec.name.ends_with("o_gate.weight");
-    tensors.push_back(drawn_later ? stage2.get("student_model." + spec.name) : stage1.get(name));
+    if (!spec.name.ends_with("o_gate.weight")) continue;
+    tensors.push_back(stage2.get("student_model." + spec.name));
     tensors.back().name = spec.name;
-  }
-  return tensors;
-}
-
-std::vector<TensorView> student_of(const SafetensorsFile& stage2) {
-  constexpr std::string_view kPrefix = "student_model.";
-  std::vector<TensorView> tensors;
-  for (TensorView tensor : stage2.tensors()) {
-    if (!tensor.name.starts_with(kPrefix)) continue;
-    tensor.name.erase(0, kPrefix.size());
-    tensors.push_back(std::move(tensor));
   }
   return tensors;
 }
@@ -95,7 +76,8 @@ void check_transfer(const fs::path& folder, Findings& findings) {
   const at::Tensor ids = expected.get("input_ids"), want = expected.get("stage2_student_logits");
   const std::pair<std::string, std::vector<TensorView>> hybrids[] = {
       {"logits from stage 1", assemble(config, stage1, stage2)},
-      {"logits from stage 2", student_of(stage2)}};
+      {"logits from stage 2",
+       student_tensors(stage2.tensors(), HypenetLayout::kStage2, config, stage2.path().string())}};
   for (const auto& [what, tensors] : hybrids) {
     ParameterStore store = frozen_store(config);
     store.load(tensors, folder.string());

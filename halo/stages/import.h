@@ -1,0 +1,30 @@
+// halo import: models in other forms become plain Hugging Face directories.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "halo/base/json.h"
+#include "halo/formats/safetensors.h"
+
+namespace halo {
+
+struct ImportArgs {
+  // A GGUF file, or a directory: a plain model or a checkpoint of the authors' stage 1 or 2.
+  std::filesystem::path source, out;
+  // config.json of a checkpoint; empty: the one in its folder, else in the folder above.
+  std::filesystem::path config;
+  std::optional<DType> dtype;  // of the weights; none: as they are (GGUF: fp32)
+  // The output gates that checkpoints of stage 1 lack: "identity" (o_gate 0, o_proj x 2) or
+  // "paper" (o_gate normal, std 0.02, of `seed`).
+  std::string init = "identity";
+  uint64_t seed = 0;
+};
+
+// Writes config.json, model.safetensors (tensors by name, as the reference writer orders them) and
+// tokenizer files; weights are checked against the configuration as strictly as in loading.
+// Returns what was found and done: {"layout", "config", "tensors", "dropped", "output_gates"}.
+json::object import_model(const ImportArgs& args);
+
+}  // namespace halo
