@@ -59,8 +59,11 @@ class WeightFiles {
   explicit WeightFiles(const std::filesystem::path& directory);
   std::vector<TensorView> tensors() const;  // sorted by name
   const TensorView* find(std::string_view name) const;
+  // The files themselves, the index included.
+  std::vector<std::filesystem::path> paths() const;
 
  private:
+  std::filesystem::path index_;  // empty: a single file
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
 };
 

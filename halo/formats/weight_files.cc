@@ -45,6 +45,7 @@ WeightFiles::WeightFiles(const std::filesystem::path& directory) {
     throw_error("{} holds no weights: neither {} nor {} is there", directory.string(), kSingleFile,
                 kIndexFile);
   const auto weight_map = read_weight_map(index);
+  index_ = index;
   std::set<std::string> shards;
   for (const auto& [name, shard] : weight_map) shards.insert(shard);
   for (const std::string& shard : shards)
@@ -80,6 +81,13 @@ const TensorView* WeightFiles::find(std::string_view name) const {
   for (const auto& file : files_)
     if (const TensorView* tensor = file->find(name)) return tensor;
   return nullptr;
+}
+
+std::vector<std::filesystem::path> WeightFiles::paths() const {
+  std::vector<std::filesystem::path> all;
+  for (const auto& file : files_) all.push_back(file->path());
+  if (!index_.empty()) all.push_back(index_);
+  return all;
 }
 
 }  // namespace halo

@@ -20,11 +20,6 @@ std::string shape_text(at::IntArrayRef shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-bool is_floating(DType dtype) {
-  return dtype == DType::kF64 || dtype == DType::kF32 || dtype == DType::kF16 ||
-         dtype == DType::kBF16;
-}
-
 }  // namespace
 
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,

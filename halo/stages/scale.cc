@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ATen/ATen.h"
+#include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/eval/needle.h"
 #include "halo/stages/stages.h"

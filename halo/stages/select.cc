@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "ATen/ATen.h"
+#include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/base/random.h"
 #include "halo/eval/needle.h"
