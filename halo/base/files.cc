@@ -112,11 +112,31 @@ std::string read_file(const std::filesystem::path& path, uint64_t max_bytes) {
   return text;
 }
 
+void copy_synced(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const MappedFile source(from);
+  AtomicFile copy(to);
+  copy.write(source.bytes());
+  copy.commit();
+}
+
 void sync_directory(const std::filesystem::path& path) {
   const std::filesystem::path directory = path.empty() ? "." : path;
   const ReadDescriptor file(directory);
   // EINVAL: a file system that cannot sync folders.
   if (fsync(file.get()) != 0 && errno != EINVAL) throw_system("sync", directory);
+}
+
+void commit_directory(const std::filesystem::path& path,
+                      const std::function<void(const std::filesystem::path&)>& fill) {
+  const std::filesystem::path temporary = path.string() + ".tmp";
+  std::filesystem::remove_all(temporary);
+  std::filesystem::create_directories(temporary);
+  fill(temporary);
+  sync_directory(temporary);
+  crash_point("directory.before_rename");
+  std::filesystem::remove_all(path);
+  std::filesystem::rename(temporary, path);
+  sync_directory(path.parent_path());
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {

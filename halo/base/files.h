@@ -32,7 +32,11 @@ class AtomicFile {
 
 void write_file(const std::filesystem::path& path, std::string_view text);  // through AtomicFile
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes = uint64_t{1} << 32);
+void copy_synced(const std::filesystem::path& from, const std::filesystem::path& to);  // the same way
 void sync_directory(const std::filesystem::path& path);
+// Fills PATH.tmp, syncs it and renames it to PATH: there is never half a folder.
+void commit_directory(const std::filesystem::path& path,
+                      const std::function<void(const std::filesystem::path&)>& fill);
 
 // A memory map of a whole file.
 class MappedFile {

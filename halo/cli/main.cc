@@ -44,6 +44,7 @@ int main(int argc, char** argv) {
   halo::add_generate(app);
   halo::add_tokenize(app);
   halo::add_import(app);
+  halo::add_export(app);
   halo::add_inspect(app);
   halo::add_plan(app);
   halo::add_report(app);

@@ -306,6 +306,17 @@ std::vector<int64_t> ModelConfig::attention_layers() const {
   return layers;
 }
 
+int64_t ModelConfig::kv_bytes_per_token() const {
+  constexpr int64_t kBytes = 2;
+  return static_cast<int64_t>(attention_layers().size()) * 2 * num_kv_heads * head_dim * kBytes;
+}
+
+int64_t ModelConfig::state_bytes() const {
+  constexpr int64_t kBytes = 4;
+  const int64_t layers = num_layers - static_cast<int64_t>(attention_layers().size());
+  return layers * lightning_heads * lightning_head_dim * lightning_head_dim * kBytes;
+}
+
 ModelConfig parse_model_config(const json::object& object, const std::string& file) {
   KeyReader keys(object, file);
   ModelConfig config;

@@ -65,6 +65,10 @@ struct ModelConfig {
   // 1/sqrt(d), 1/d or 1 of the lightning mixers.
   double lightning_scale_value() const;
   std::vector<int64_t> attention_layers() const;
+  // What a sequence keeps: keys and values of one token in all attention layers (bf16), and the
+  // states of all lightning layers (fp32), which no token adds to.
+  int64_t kv_bytes_per_token() const;
+  int64_t state_bytes() const;
   bool operator==(const ModelConfig&) const = default;
 };
 

@@ -89,8 +89,11 @@ class WeightFiles {
   std::vector<TensorView> tensors() const;  // sorted by name
   const TensorView* find(std::string_view name) const;
   void allow_private_writes();  // MappedFile's, of every file
+  // The files themselves, the index included.
+  std::vector<std::filesystem::path> paths() const;
 
  private:
+  std::filesystem::path index_;  // empty: a single file
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
 };
 

@@ -35,10 +35,7 @@ void copy_side_files(const std::filesystem::path& from, const std::filesystem::p
   for (const auto& entry : entries) {
     // Links into a download cache count as the files they point to.
     if (!entry.is_regular_file() || !is_carried(entry.path().filename().string())) continue;
-    const MappedFile source(entry.path());
-    AtomicFile copy(to / entry.path().filename());
-    copy.write(source.bytes());
-    copy.commit();
+    copy_synced(entry.path(), to / entry.path().filename());
   }
 }
 

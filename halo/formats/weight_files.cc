@@ -44,6 +44,7 @@ WeightFiles::WeightFiles(const std::filesystem::path& directory) {
     throw_error("{} holds no weights: neither {} nor {} is there", directory.string(), kSingleFile,
                 kIndexFile);
   const auto weight_map = parse_weight_index(read_file(index, kMaxIndexBytes), index.string());
+  index_ = index;
   std::set<std::string> shards;
   for (const auto& [name, shard] : weight_map) shards.insert(shard);
   for (const std::string& shard : shards)
@@ -83,6 +84,13 @@ const TensorView* WeightFiles::find(std::string_view name) const {
 
 void WeightFiles::allow_private_writes() {
   for (const auto& file : files_) file->allow_private_writes();
+}
+
+std::vector<std::filesystem::path> WeightFiles::paths() const {
+  std::vector<std::filesystem::path> all;
+  for (const auto& file : files_) all.push_back(file->path());
+  if (!index_.empty()) all.push_back(index_);
+  return all;
 }
 
 }  // namespace halo

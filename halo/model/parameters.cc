@@ -18,11 +18,6 @@ std::string shape_text(at::IntArrayRef shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-bool is_floating(DType dtype) {
-  return dtype == DType::kF64 || dtype == DType::kF32 || dtype == DType::kF16 ||
-         dtype == DType::kBF16;
-}
-
 int64_t aligned(int64_t offset) {
   return (offset + kAlignment - 1) / kAlignment * kAlignment;
 }

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "ATen/ATen.h"
+#include "halo/base/files.h"
 #include "halo/stages/losses.h"
 #include "halo/stages/stages.h"
 #include "halo/stages/transfer.h"

@@ -114,18 +114,6 @@ std::vector<double> even_depths(int64_t n) {
   return depths;
 }
 
-void commit_directory(const fs::path& path, const std::function<void(const fs::path&)>& fill) {
-  const fs::path temporary = path.string() + ".tmp";
-  fs::remove_all(temporary);
-  fs::create_directories(temporary);
-  fill(temporary);
-  sync_directory(temporary);
-  crash_point("directory.before_rename");
-  fs::remove_all(path);
-  fs::rename(temporary, path);
-  sync_directory(path.parent_path());
-}
-
 fs::path stage_model(const fs::path& stage_directory) {
   const std::string stage = stage_directory.filename().string();
   if (!stage_finished(stage_directory)) {

@@ -78,9 +78,6 @@ class StageContext {
 // The middles of n equal parts of a haystack.
 std::vector<double> even_depths(int64_t n);
 
-// Fills PATH.tmp, syncs it and renames it to PATH: there is never half a folder.
-void commit_directory(const fs::path& path, const std::function<void(const fs::path&)>& fill);
-
 // The model a finished stage left: its newest step-N folder. An Error where the stage is not
 // finished or the folder damaged, that says which command makes it.
 fs::path stage_model(const fs::path& stage_directory);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ATen/ATen.h"
+#include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/eval/needle.h"
 #include "halo/stages/scale_rule.h"

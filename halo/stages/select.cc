@@ -1,6 +1,7 @@
 // Layer selection on models (hypenet.md 2.3): what is kept, assembled from aligned mixers, and the
 // record of the choice.
 #include "ATen/ATen.h"
+#include "halo/base/files.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
 #include "halo/stages/stages.h"
