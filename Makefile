@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help build gpu test demo demo-quick lint format clean bootstrap
 
-SOURCES = $(shell find halo tests -name '*.h' -o -name '*.cc')
+SOURCES = $(shell find halo tests -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
 
 help:
 	@echo 'make build       build/halo, the program (installs what it needs first)'

@@ -1,5 +1,6 @@
 # halo_part(NAME [TORCH] [DEPS parts...] [LIBS targets...]): one static library a part, made of
-# halo/NAME/**.cc, and one test program NAME_test, made of halo/NAME/**_test.cc.
+# halo/NAME/**.cc and **.cu, and one test program NAME_test, made of halo/NAME/**_test.cc. X_stub.cc
+# stands in for the launchers of X.cu where there is no nvcc.
 set(HALO_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Wno-sign-compare)
 if(HALO_SANITIZE)
   add_compile_options(-fsanitize=${HALO_SANITIZE} -fno-omit-frame-pointer)
@@ -21,6 +22,12 @@ function(halo_part name)
   set(tests ${sources})
   list(FILTER tests INCLUDE REGEX "_test\\.cc$")
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
+  if(HALO_NVCC_PROGRAM)
+    file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/halo/${name}/*.cu)
+    halo_cuda_objects(cuda_objects ${cuda_sources})
+    list(FILTER sources EXCLUDE REGEX "_stub\\.cc$")
+    list(APPEND sources ${cuda_objects})
+  endif()
   if(NOT sources)
     set(sources ${CMAKE_BINARY_DIR}/pch_anchor.cc)
   endif()

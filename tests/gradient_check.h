@@ -1,6 +1,6 @@
 // One list of checks for every operation with a gradient: forward and all gradients against fp64
-// with the tolerance of op_check.h, every combination of frozen and trained, gradients that add up,
-// and the same bits on any number of threads.
+// with the tolerance of op_check.h, every combination of frozen and trained, and the same bits on
+// any number of threads; on a GPU, our kernels and LibTorch's.
 #pragma once
 
 #include <functional>
@@ -9,6 +9,7 @@
 
 #include "ATen/Parallel.h"
 #include "halo/kernels/weight.h"
+#include "tests/gpu.h"
 #include "tests/op_check.h"
 
 namespace halo::testing {
@@ -30,11 +31,20 @@ struct OperationResult {
   std::vector<at::Tensor> outputs, input_grads, weight_grads;
 };
 
-inline Weight trained_weight(const at::Tensor& values, at::ScalarType dtype) {
-  return {leaf(values, dtype), at::zeros(values.sizes(), at::kFloat)};
+inline Weight trained_weight(const at::Tensor& values, at::ScalarType dtype,
+                             at::Device device = at::kCPU) {
+  return {leaf(values.to(device), dtype),
+          at::zeros(values.sizes(), at::TensorOptions(at::kFloat).device(device))};
 }
-inline Weight frozen_weight(const at::Tensor& values, at::ScalarType dtype) {
-  return {values.to(dtype), {}};
+inline Weight frozen_weight(const at::Tensor& values, at::ScalarType dtype,
+                            at::Device device = at::kCPU) {
+  return {values.to(device, dtype), {}};
+}
+
+inline std::vector<at::Tensor> on_cpu(std::vector<at::Tensor> tensors) {
+  for (at::Tensor& x : tensors)
+    if (x.defined()) x = x.cpu();
+  return tensors;
 }
 
 // Gradients of sum(outputs * fixed random numbers); outputs without a gradient take no part.
@@ -42,7 +52,8 @@ inline void backward_from(const std::vector<at::Tensor>& outputs, at::ScalarType
   at::Tensor loss;
   for (size_t i = 0; i < outputs.size(); ++i) {
     if (!outputs[i].requires_grad()) continue;
-    const at::Tensor dy = random_tensor(outputs[i].sizes(), 900 + i, rounded_to);
+    const at::Tensor dy =
+        random_tensor(outputs[i].sizes(), 900 + i, rounded_to).to(outputs[i].device());
     const at::Tensor part = (outputs[i] * dy.to(outputs[i].scalar_type())).sum();
     loss = loss.defined() ? loss + part : part;
   }
@@ -61,14 +72,18 @@ inline OperationResult run_formula(const OperationCase& c, at::ScalarType dtype,
   return out;
 }
 
+// The operation on `device`; the results are on the CPU.
 inline OperationResult run_operation(const OperationCase& c, at::ScalarType dtype,
-                                     bool train_inputs = true, bool train_weights = true) {
+                                     bool train_inputs = true, bool train_weights = true,
+                                     at::Device device = at::kCPU) {
   const PoisonUninitialized poison;
   std::vector<at::Tensor> inputs;
   std::vector<Weight> weights;
-  for (const auto& x : c.inputs) inputs.push_back(leaf(x, dtype).requires_grad_(train_inputs));
+  for (const auto& x : c.inputs)
+    inputs.push_back(leaf(x.to(device), dtype).requires_grad_(train_inputs));
   for (const auto& w : c.weights)
-    weights.push_back(train_weights ? trained_weight(w, dtype) : frozen_weight(w, dtype));
+    weights.push_back(train_weights ? trained_weight(w, dtype, device)
+                                    : frozen_weight(w, dtype, device));
   OperationResult out{c.operation(inputs, weights), {}, {}};
   backward_from(out.outputs, dtype);
   for (const auto& x : inputs) out.input_grads.push_back(x.grad());
@@ -76,7 +91,7 @@ inline OperationResult run_operation(const OperationCase& c, at::ScalarType dtyp
     EXPECT_FALSE(w.value.grad().defined()) << "a weight's gradient went through autograd";
     out.weight_grads.push_back(w.grad);
   }
-  return out;
+  return {on_cpu(out.outputs), on_cpu(out.input_grads), on_cpu(out.weight_grads)};
 }
 
 inline void expect_same(const std::string& name, const std::vector<at::Tensor>& got,
@@ -92,12 +107,15 @@ inline void expect_same(const std::string& name, const std::vector<at::Tensor>& 
   }
 }
 
-inline void check_operation(const OperationCase& c, at::ScalarType dtype) {
-  SCOPED_TRACE(std::string("type ") + c10::toString(dtype));
+// Forward and all gradients against fp64, and frozen parts, which change nothing in the others.
+// Returns the results.
+inline OperationResult check_results(const OperationCase& c, at::ScalarType dtype,
+                                     at::Device device) {
   const OperationResult want = run_formula(c, at::kDouble, dtype);
   const OperationResult plain = run_formula(c, dtype, dtype);
-  const OperationResult got = run_operation(c, dtype);
-  ASSERT_EQ(got.outputs.size(), want.outputs.size());
+  const OperationResult got = run_operation(c, dtype, true, true, device);
+  EXPECT_EQ(got.outputs.size(), want.outputs.size());
+  if (got.outputs.size() != want.outputs.size()) return got;
   for (size_t i = 0; i < want.outputs.size(); ++i) {
     EXPECT_EQ(got.outputs[i].scalar_type(), dtype);
     expect_close("output " + std::to_string(i), got.outputs[i], want.outputs[i], plain.outputs[i]);
@@ -109,17 +127,22 @@ inline void check_operation(const OperationCase& c, at::ScalarType dtype) {
     expect_close("gradient of weight " + std::to_string(i), got.weight_grads[i],
                  want.weight_grads[i], plain.weight_grads[i]);
 
-  // Frozen parts change nothing in the others.
   const bool bits = c.same_bits_on_any_threads;
-  expect_same("frozen weights", run_operation(c, dtype, true, false).input_grads, got.input_grads,
-              bits);
+  expect_same("frozen weights", run_operation(c, dtype, true, false, device).input_grads,
+              got.input_grads, bits);
   if (!c.weights.empty())
-    expect_same("inputs without gradient", run_operation(c, dtype, false, true).weight_grads,
-                got.weight_grads, bits);
-  const OperationResult frozen = run_operation(c, dtype, false, false);
+    expect_same("inputs without gradient",
+                run_operation(c, dtype, false, true, device).weight_grads, got.weight_grads, bits);
+  const OperationResult frozen = run_operation(c, dtype, false, false, device);
   expect_same("all frozen", frozen.outputs, got.outputs, bits);
   for (const auto& y : frozen.outputs) EXPECT_FALSE(y.requires_grad());
+  return got;
+}
 
+inline void check_operation(const OperationCase& c, at::ScalarType dtype) {
+  SCOPED_TRACE(std::string("type ") + c10::toString(dtype));
+  const OperationResult got = check_results(c, dtype, at::kCPU);
+  const bool bits = c.same_bits_on_any_threads;
   const int threads = at::get_num_threads();
   at::set_num_threads(threads == 1 ? 3 : 1);
   const OperationResult again = run_operation(c, dtype);
@@ -128,6 +151,21 @@ inline void check_operation(const OperationCase& c, at::ScalarType dtype) {
   expect_same("other threads: output", again.outputs, got.outputs, bits);
   expect_same("other threads: gradient", again.input_grads, got.input_grads, bits);
   expect_same("other threads: weight gradient", again.weight_grads, got.weight_grads, bits);
+}
+
+// On a GPU, in both types: our kernels, twice with the same bits, then LibTorch's.
+inline void check_on_gpu(const OperationCase& c) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    for (const char* kernels : {"all", "none"}) {
+      SCOPED_TRACE(std::string("kernels ") + kernels + ", type " + c10::toString(dtype));
+      const CudaKernelsSetting setting(kernels);
+      const OperationResult got = check_results(c, dtype, at::kCUDA);
+      const OperationResult again = run_operation(c, dtype, true, true, at::kCUDA);
+      expect_same("again: output", again.outputs, got.outputs, true);
+      expect_same("again: gradient", again.input_grads, got.input_grads, true);
+      expect_same("again: weight gradient", again.weight_grads, got.weight_grads, true);
+    }
+  }
 }
 
 }  // namespace halo::testing

@@ -3,8 +3,10 @@
 #include "halo/kernels/swiglu/swiglu.h"
 
 #include "ATen/ATen.h"
+#include "halo/kernels/cuda/cuda_form.h"
 #include "halo/kernels/operation.h"
 #include "halo/kernels/swiglu/swiglu_forms.h"
+#include "halo/kernels/swiglu/swiglu_launch.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
@@ -13,14 +15,34 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// `out`: the result or, given dy, the gradient of gate_up.
+at::Tensor run_cuda(const at::Tensor& gate_up, const at::Tensor& dy, const at::Tensor& out) {
+  const DeviceStream stream(gate_up);
+  launch_swiglu({.element = element_of(gate_up),
+                 .rows = gate_up.size(0),
+                 .columns = gate_up.size(1) / 2,
+                 .gate_up = gate_up.const_data_ptr(),
+                 .dy = dy.defined() ? dy.const_data_ptr() : nullptr,
+                 .out = out.mutable_data_ptr()},
+                stream.handle());
+  return out;
+}
+
 at::Tensor forward_of(const at::Tensor& gate_up) {
   if (has_cpu_form(gate_up)) return swiglu_forward_cpu(gate_up);
+  if (has_cuda_form(CudaKernels::kSwiglu, gate_up)) {
+    return run_cuda(gate_up, {},
+                    at::empty({gate_up.size(0), gate_up.size(1) / 2}, gate_up.options()));
+  }
   const auto halves = gate_up.chunk(2, 1);
   return at::silu(halves[0]).mul_(halves[1]);
 }
 
 at::Tensor backward_of(const at::Tensor& dy, const at::Tensor& gate_up) {
   if (has_cpu_form(gate_up)) return swiglu_backward_cpu(dy, gate_up);
+  if (has_cuda_form(CudaKernels::kSwiglu, gate_up)) {
+    return run_cuda(gate_up, dy, at::empty_like(gate_up));
+  }
   const auto halves = gate_up.chunk(2, 1);
   at::Tensor out = at::empty_like(gate_up);
   auto gradients = out.chunk(2, 1);

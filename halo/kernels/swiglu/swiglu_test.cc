@@ -10,16 +10,20 @@ using testing::check_operation;
 using testing::OperationCase;
 using testing::random_tensor;
 
+OperationCase swiglu_case(int64_t n, int64_t f) {
+  return {{random_tensor({n, 2 * f}, 1) * 4},
+          {},
+          [](const auto& x, const auto&) {
+            const auto halves = x[0].chunk(2, 1);
+            return std::vector{halves[0] * at::sigmoid(halves[0]) * halves[1]};
+          },
+          [](const auto& x, const auto&) { return std::vector{swiglu(x[0])}; }};
+}
+
 TEST(Swiglu, ForwardAndGradients) {
   for (const auto& [n, f] : {std::pair<int64_t, int64_t>{1, 64}, {5, 37}, {100, 512}}) {
     SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(f));
-    const OperationCase c{{random_tensor({n, 2 * f}, 1) * 4},
-                          {},
-                          [](const auto& x, const auto&) {
-                            const auto halves = x[0].chunk(2, 1);
-                            return std::vector{halves[0] * at::sigmoid(halves[0]) * halves[1]};
-                          },
-                          [](const auto& x, const auto&) { return std::vector{swiglu(x[0])}; }};
+    const OperationCase c = swiglu_case(n, f);
     check_operation(c, at::kFloat);
     check_operation(c, at::kBFloat16);
   }
@@ -37,6 +41,14 @@ TEST(Swiglu, LargeAndNonFiniteGates) {
   EXPECT_EQ(y[4].item<float>(), 300);
   EXPECT_EQ(y[5].item<float>(), inf);
   EXPECT_TRUE(std::isnan(y[6].item<float>()));
+}
+
+TEST(SwigluCuda, ForwardAndGradients) {
+  HALO_NEEDS_GPU();
+  for (const auto& [n, f] : {std::pair<int64_t, int64_t>{1, 64}, {5, 37}, {300, 6144}}) {
+    SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(f));
+    testing::check_on_gpu(swiglu_case(n, f));
+  }
 }
 
 TEST(Swiglu, RefusesAnOddNumberOfColumns) {

@@ -1,0 +1,47 @@
+// What the tests of CUDA kernels share: LibTorch's CUDA library, loaded as the program loads it,
+// and the choice between our kernels and LibTorch's.
+#pragma once
+
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+
+#include "ATen/Context.h"
+#include "ATen/detail/CUDAHooksInterface.h"
+#include "halo/kernels/cuda/cuda_form.h"
+
+namespace halo::testing {
+
+inline bool has_gpu() {
+  static const bool found = [] {
+    if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) || !at::hasCUDA() ||
+        at::detail::getCUDAHooks().deviceCount() == 0)
+      return false;
+    at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+    return true;
+  }();
+  return found;
+}
+
+// While it lives, every operation on a GPU runs our kernels, proven or not ("all"), or none of
+// them.
+class CudaKernelsSetting {
+ public:
+  explicit CudaKernelsSetting(const char* which) { setenv("HALO_CUDA_KERNELS", which, 1); }
+  ~CudaKernelsSetting() { unsetenv("HALO_CUDA_KERNELS"); }
+  CudaKernelsSetting(const CudaKernelsSetting&) = delete;
+  CudaKernelsSetting& operator=(const CudaKernelsSetting&) = delete;
+};
+
+}  // namespace halo::testing
+
+// First in a test of kernels on a GPU. A test named ...Cuda may be skipped (tools/run-tests).
+#define HALO_NEEDS_GPU()                                                             \
+  if (!::halo::testing::has_gpu()) GTEST_SKIP() << "there is no GPU here";           \
+  {                                                                                  \
+    const ::halo::testing::CudaKernelsSetting all("all");                            \
+    if (!::halo::runs_cuda_kernels(::halo::CudaKernels::kSwiglu))                    \
+      GTEST_SKIP() << "this build has no CUDA kernels for a GPU: there was no nvcc"; \
+  }                                                                                  \
+  static_assert(true)
