@@ -44,6 +44,26 @@ void check(const LightningArgs& args, const Sequences& sequences, KernelForm for
              shape[3]);
 }
 
+LightningResult forward_of(const LightningArgs& args, const Sequences& sequences, KernelForm form) {
+  if (has_cuda_lightning(args)) {
+    return cuda_lightning(args, sequences, cuda_lightning_form(args.q));
+  }
+  const bool recurrent =
+      form == KernelForm::kReference || (args.q.is_cpu() && sequences.max_length <= kShortSequence);
+  if (recurrent) return recurrent_lightning(args, sequences);
+  return has_cpu_form(args.q) ? fused_lightning(args, sequences)
+                              : chunked_lightning(args, sequences);
+}
+
+LightningGradients backward_of(const LightningArgs& args, const Sequences& sequences,
+                               const at::Tensor& d_o, const at::Tensor& d_state) {
+  if (has_cuda_lightning(args)) {
+    return cuda_lightning_backward(args, sequences, d_o, d_state, cuda_lightning_form(args.q));
+  }
+  const auto form = has_cpu_form(args.q) ? fused_lightning_backward : chunked_lightning_backward;
+  return form(args, sequences, d_o, d_state);
+}
+
 struct LightningNode : torch::autograd::Function<LightningNode> {
   static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
                                const at::Tensor& v, const std::optional<at::Tensor>& state,
@@ -55,11 +75,8 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
     context->saved_data["offsets"] = sequences.offsets;
     context->saved_data["max_length"] = sequences.max_length;
     context->set_materialize_grads(false);
-    const bool recurrent =
-        form == KernelForm::kReference || (q.is_cpu() && sequences.max_length <= kShortSequence);
-    const LightningArgs inputs{q, k, v, args.slopes, args.scale, state.value_or(at::Tensor())};
-    const auto chunked = has_cpu_form(q) ? fused_lightning : chunked_lightning;
-    auto out = recurrent ? recurrent_lightning(inputs, sequences) : chunked(inputs, sequences);
+    const auto out = forward_of({q, k, v, args.slopes, args.scale, state.value_or(at::Tensor())},
+                                sequences, form);
     return {out.o, out.state};
   }
 
@@ -73,8 +90,7 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
                              saved[3]};
     const Sequences sequences{context->saved_data["offsets"].toIntVector(), saved[4],
                               context->saved_data["max_length"].toInt()};
-    const auto form = has_cpu_form(args.q) ? fused_lightning_backward : chunked_lightning_backward;
-    auto d = form(args, sequences, gradients[0], gradients[1]);
+    const auto d = backward_of(args, sequences, gradients[0], gradients[1]);
     return {d.q, d.k, d.v, args.state.defined() ? d.state : at::Tensor(), {}, {}, {}};
   }
 };

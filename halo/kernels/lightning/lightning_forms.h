@@ -2,6 +2,7 @@
 #pragma once
 
 #include "halo/kernels/lightning/lightning.h"
+#include "halo/kernels/lightning/lightning_launch.h"
 
 namespace halo {
 
@@ -24,5 +25,14 @@ LightningGradients chunked_lightning_backward(const LightningArgs& args, const S
 LightningResult fused_lightning(const LightningArgs& args, const Sequences& sequences);
 LightningGradients fused_lightning_backward(const LightningArgs& args, const Sequences& sequences,
                                             const at::Tensor& d_o, const at::Tensor& d_state);
+
+// Kernels of our own on a GPU: dk = dv of 64 or 128, in the forms of the inputs' type.
+bool has_cuda_lightning(const LightningArgs& args);
+LightningForm cuda_lightning_form(const at::Tensor& q);
+LightningResult cuda_lightning(const LightningArgs& args, const Sequences& sequences,
+                               LightningForm form);
+LightningGradients cuda_lightning_backward(const LightningArgs& args, const Sequences& sequences,
+                                           const at::Tensor& d_o, const at::Tensor& d_state,
+                                           LightningForm form);
 
 }  // namespace halo

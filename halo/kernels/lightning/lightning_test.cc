@@ -8,6 +8,7 @@
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
 #include "halo/kernels/lightning/lightning_forms.h"
+#include "tests/gpu.h"
 #include "tests/op_check.h"
 #include "torch/csrc/autograd/autograd.h"
 
@@ -28,10 +29,10 @@ struct Case {
   std::vector<double> slopes = {};  // empty: ALiBi
 };
 
-Sequences sequences_of(const std::vector<int64_t>& lengths) {
+Sequences sequences_of(const std::vector<int64_t>& lengths, at::Device device = at::kCPU) {
   std::vector<int64_t> offsets{0};
   for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
-  return make_sequences(offsets, at::kCPU);
+  return make_sequences(offsets, device);
 }
 
 LightningArgs make_args(const Case& c) {
@@ -97,11 +98,10 @@ Outcome run(const F& f, const LightningArgs& args, const Sequences& sequences, a
   Outcome out{f(leaves, sequences), {}};
   std::vector<at::Tensor> outputs{out.result.o};
   std::vector<at::Tensor> gradients{
-      random_tensor(out.result.o.sizes(), 5, args.q.scalar_type()).to(out.result.o.scalar_type())};
+      random_tensor(out.result.o.sizes(), 5, args.q.scalar_type()).to(out.result.o.options())};
   if (use_state_gradient) {
     outputs.push_back(out.result.state);
-    gradients.push_back(
-        random_tensor(out.result.state.sizes(), 6).to(out.result.state.scalar_type()));
+    gradients.push_back(random_tensor(out.result.state.sizes(), 6).to(out.result.state.options()));
   }
   out.gradients = torch::autograd::grad(outputs, inputs, gradients);
   return out;
@@ -323,6 +323,183 @@ TEST(Lightning, RefusesWrongShapes) {
   args = make_args({.lengths = {5}});
   args.state = args.state.to(at::kBFloat16);
   EXPECT_THROW(fast(args, sequences_of({5})), std::exception);
+}
+
+TEST(Lightning, SegmentsRememberEnoughAndFillTheDevice) {
+  constexpr int64_t kSlots = 132;
+  for (const int64_t tokens : {1, 63, 500, 2048, 16384, 131072, 1000000}) {
+    for (const int64_t max_length : {tokens, std::min<int64_t>(tokens, 512)}) {
+      SCOPED_TRACE(std::to_string(tokens) + " tokens, longest " + std::to_string(max_length));
+      LightningShape shape{.tokens = tokens, .max_length = max_length, .slopes = alibi_slopes(16)};
+      shape.slopes.push_back(0);
+      const auto plan = plan_segments(shape, kSlots, 24);
+      ASSERT_EQ(plan.size(), shape.slopes.size());
+      int64_t blocks = 0;
+      for (size_t h = 0; h < plan.size(); ++h) {
+        EXPECT_EQ(plan[h].segment % 64, 0);
+        EXPECT_EQ(plan[h].warmup % 64, 0);
+        ASSERT_GT(plan[h].segment, 0);
+        const double left = std::exp2(-24), decay = shape.slopes[h] * plan[h].warmup;
+        EXPECT_TRUE(std::exp(-decay) <= left * 1.001 || plan[h].warmup >= max_length - 1);
+        blocks += (tokens + plan[h].segment - 1) / plan[h].segment;
+      }
+      EXPECT_LE(blocks, kSlots);
+      if (tokens >= 131072) {
+        EXPECT_GE(blocks, kSlots * 8 / 10);
+      }
+    }
+  }
+}
+
+// The kernels' results and gradients in one form, without autograd; `run` draws the same gradients.
+Outcome run_form(const LightningArgs& args, const Sequences& sequences, LightningForm form) {
+  Outcome out{cuda_lightning(args, sequences, form), {}};
+  const auto d_o = random_tensor(out.result.o.sizes(), 5, args.q.scalar_type()).cuda();
+  const auto d_state = random_tensor(out.result.state.sizes(), 6).cuda();
+  const auto d = cuda_lightning_backward(args, sequences, d_o, d_state, form);
+  out.gradients = {d.q, d.k, d.v};
+  if (args.state.defined()) out.gradients.push_back(d.state);
+  return out;
+}
+
+LightningArgs on_gpu(LightningArgs args) {
+  for (auto part : {&LightningArgs::q, &LightningArgs::k, &LightningArgs::v, &LightningArgs::state})
+    if ((args.*part).defined()) args.*part = (args.*part).cuda();
+  return args;
+}
+
+void expect_same_bits(const Outcome& got, const Outcome& want) {
+  expect_equal("o", got.result.o, want.result.o);
+  expect_equal("state", got.result.state, want.result.state);
+  for (size_t i = 0; i < want.gradients.size(); ++i)
+    expect_equal("gradient " + std::to_string(i), got.gradients[i], want.gradients[i]);
+}
+
+void check_gpu_case(const Case& c, std::initializer_list<LightningForm> forms) {
+  const testing::PoisonUninitialized poison;
+  const testing::CudaKernelsSetting all("all");
+  const auto args = make_args(c);
+  const auto want = run(quadratic, args, sequences_of(c.lengths), at::kDouble);
+  const auto plain = run(quadratic, args, sequences_of(c.lengths), c.dtype);
+  const auto sequences = sequences_of(c.lengths, at::kCUDA);
+  const char* names[] = {"dq", "dk", "dv", "dstate"};
+  for (const auto form : forms) {
+    SCOPED_TRACE("form " + std::to_string(static_cast<int>(form)));
+    const auto got = run_form(on_gpu(args), sequences, form);
+    expect_close("o", got.result.o.cpu(), want.result.o, plain.result.o);
+    expect_close("state", got.result.state.cpu(), want.result.state, plain.result.state);
+    for (size_t i = 0; i < got.gradients.size(); ++i)
+      expect_close(names[i], got.gradients[i].cpu(), want.gradients[i], plain.gradients[i]);
+    expect_same_bits(run_form(on_gpu(args), sequences, form), got);
+    if (form == cuda_lightning_form(got.result.o))
+      expect_same_bits(run(fast, on_gpu(args), sequences, c.dtype), got);
+  }
+}
+
+// Both bf16 forms (sm_90a's only where it runs) and the fp32 one.
+void check_on_gpu(Case c) {
+  for (const int64_t d : {64, 128}) {
+    SCOPED_TRACE("head size " + std::to_string(d));
+    c.dk = c.dv = d;
+    c.dtype = at::kFloat;
+    check_gpu_case(c, {LightningForm::kRecurrent});
+    c.dtype = at::kBFloat16;
+    check_gpu_case(c, {LightningForm::kMma});
+    if (bf16_lightning_form() == LightningForm::kWgmma) check_gpu_case(c, {LightningForm::kWgmma});
+  }
+}
+
+TEST(LightningCuda, EveryLength) {
+  HALO_NEEDS_GPU();
+  for (const int64_t length : {1, 63, 64, 65, 500}) {
+    SCOPED_TRACE(length);
+    check_on_gpu({.lengths = {length}});
+  }
+}
+
+TEST(LightningCuda, PackedSequences) {
+  HALO_NEEDS_GPU();
+  check_on_gpu({.lengths = {0, 70, 0, 0, 1, 200, 64, 3, 129, 0}});
+  check_on_gpu({.lengths = {0, 70, 0, 0, 1, 200, 64, 3, 129, 0}, .with_state = false});
+}
+
+TEST(LightningCuda, SharedKeyAndValueHeadsAndExtremeDecays) {
+  HALO_NEEDS_GPU();
+  check_on_gpu({.lengths = {100, 30}, .heads = 6, .groups = 2});
+  check_on_gpu({.lengths = {300}, .heads = 3, .groups = 3, .slopes = {0, 30, 1e-9}});
+  check_on_gpu({.lengths = {70}, .heads = 70, .groups = 70});  // more heads than one launch takes
+}
+
+// What lies in the rows of other sequences, NaN too, stays there.
+TEST(LightningCuda, SequencesDoNotMix) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  const Case c{.lengths = {70, 90, 30}, .dk = 128, .dv = 128, .dtype = at::kBFloat16};
+  const auto sequences = sequences_of(c.lengths, at::kCUDA);
+  const auto args = on_gpu(make_args(c));
+  auto spoilt = args;
+  for (auto part : {&LightningArgs::q, &LightningArgs::k, &LightningArgs::v}) {
+    spoilt.*part = (args.*part).clone();
+    (spoilt.*part).slice(0, 70, 160).fill_(NAN);
+  }
+  for (const auto form : {LightningForm::kMma, cuda_lightning_form(args.q)}) {
+    const auto want = run_form(args, sequences, form), got = run_form(spoilt, sequences, form);
+    const auto others = [](const at::Tensor& x) {
+      return at::cat({x.slice(0, 0, 70), x.slice(0, 160)});
+    };
+    expect_equal("o", others(got.result.o), others(want.result.o));
+    for (int i = 0; i < 3; ++i)
+      expect_equal("gradient", others(got.gradients[i]), others(want.gradients[i]));
+  }
+}
+
+TEST(LightningCuda, RowsInsideAWiderTensor) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  const Case c{.lengths = {70, 20}, .dk = 64, .dv = 64, .dtype = at::kBFloat16};
+  const auto sequences = sequences_of(c.lengths, at::kCUDA);
+  const auto args = on_gpu(make_args(c));
+  const auto want = run_form(args, sequences, bf16_lightning_form());
+  auto strided = args;
+  const auto wide = at::cat({args.q, args.k}, 2);
+  strided.q = wide.slice(2, 0, 64);
+  strided.k = wide.slice(2, 64);
+  strided.v = args.v.transpose(1, 2).contiguous().transpose(1, 2);  // must be copied
+  expect_same_bits(run_form(strided, sequences, bf16_lightning_form()), want);
+}
+
+// Many segments a head, 131,072 tokens: against the recurrence on the CPU in fp32, its gradients
+// by the identities of CarriesStatesAcrossBlocks. One rounding of bf16 is the tolerance.
+TEST(LightningCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  const Case c{.lengths = {131072},
+               .heads = 1,
+               .groups = 1,
+               .dk = 128,
+               .dv = 128,
+               .with_state = false,
+               .dtype = at::kBFloat16,
+               .slopes = {0x1p-8}};
+  const auto args = make_args(c);
+  const auto got = run(fast, on_gpu(args), sequences_of(c.lengths, at::kCUDA), c.dtype,
+                       /*use_state_gradient=*/false);
+  const auto d_o = random_tensor(args.q.sizes(), 5, c.dtype);
+  const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v) {
+    const auto as_float = [](const at::Tensor& x) { return x.to(at::kFloat); };
+    return reference({as_float(q), as_float(k), as_float(v), c.slopes, args.scale},
+                     sequences_of(c.lengths));
+  };
+  const auto back = [](const at::Tensor& x) { return x.flip(0); };
+  const auto forward = attend(args.q, args.k, args.v);
+  const double rounding = testing::unit_roundoff(c.dtype);
+  expect_rms("o", got.result.o.cpu(), forward.o, rounding);
+  expect_rms("state", got.result.state.cpu(), forward.state, rounding);
+  expect_rms("dq", got.gradients[0].cpu(), attend(d_o, args.v, args.k).o, rounding);
+  expect_rms("dk", got.gradients[1].cpu(), back(attend(back(args.v), back(d_o), back(args.q)).o),
+             rounding);
+  expect_rms("dv", got.gradients[2].cpu(), back(attend(back(args.k), back(args.q), back(d_o)).o),
+             rounding);
 }
 
 TEST(Lightning, AlibiSlopes) {
