@@ -28,7 +28,9 @@ gpu:
 	@cmake --preset gpu
 	@cmake --build --preset gpu --target halo
 
+# The real model of a golden fixture is fetched where the fixtures are.
 test: bootstrap
+	@[ ! -d ../shared/golden/smollm2 ] || tools/fetch-smollm2
 	@cmake --preset cpu
 	@cmake --build --preset cpu
 	@tools/run-tests build

@@ -53,7 +53,7 @@ json::object generation_config(const json::object& config) {
 
 void export_model(const fs::path& model, const fs::path& out, const std::string& card) {
   const ModelConfig config = read_model_config(model);
-  if (!config.is_hypenet) {
+  if (!config.is_hypenet()) {
     throw_error("{} is no hybrid (model_type \"hypenet\"); transformers loads it as it is",
                 model.string());
   }

@@ -10,13 +10,15 @@
 namespace halo {
 namespace {
 
-// The model card describes the model it came with; a file of weights in another form would be
-// another model's too.
+// The model card and Python code (config.json's auto_map) describe the model they came with; a file
+// of weights in another form would be another model's too.
 bool is_carried(std::string_view name) {
   constexpr std::array kOwnNames = {"config.json", "README.md"};
-  constexpr std::array kWeightEndings = {
-      ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf",
-      ".tmp"};
+  constexpr std::array kWeightEndings = {".safetensors", ".safetensors.index.json",
+                                         ".bin",         ".bin.index.json",
+                                         ".pt",          ".pth",
+                                         ".gguf",        ".py",
+                                         ".tmp"};
   return std::none_of(kOwnNames.begin(), kOwnNames.end(),
                       [&](std::string_view own) { return name == own; }) &&
          std::none_of(kWeightEndings.begin(), kWeightEndings.end(),

@@ -37,7 +37,7 @@ ModelConfig teacher_config() {
 
 ModelConfig student_config() {
   ModelConfig c = teacher_config();
-  c.is_hypenet = true;
+  c.model_type = ModelType::kHypenet;
   c.mixer_types = {MixerType::kLightning, MixerType::kAttention, MixerType::kLightning};
   c.attn_use_rope = false;
   c.attn_use_output_gate = true;

@@ -56,7 +56,7 @@ ModelConfig config_of(uint64_t model) {
   const auto one_of = [&](int64_t n) { return draw(model, index++, n); };
   const auto flag = [&] { return one_of(2) == 1; };
   ModelConfig c;
-  c.is_hypenet = true;
+  c.model_type = ModelType::kHypenet;
   c.vocab_size = 96 + 16 * one_of(3);
   c.hidden_size = 32 + 8 * one_of(2);
   c.intermediate_size = 48;

@@ -171,7 +171,7 @@ TEST(Commands, PretrainMakesATeacherAndResumesToTheSameBits) {
   const Model model =
       load_model(folder / "whole" / "model", ParameterStore::Use::kFrozen, at::kFloat, at::kCPU);
   EXPECT_EQ(model.config.num_layers, 2);
-  EXPECT_FALSE(model.config.is_hypenet);
+  EXPECT_FALSE(model.config.is_hypenet());
 }
 
 TEST(Commands, EvalGivesTheFiguresOfTheSummary) {

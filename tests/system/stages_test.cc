@@ -147,7 +147,7 @@ TEST(Stages, EachLeavesAModelItsMetricsAndItsGate) {
     EXPECT_EQ(read_file(model(stage) / "tokenizer.json"), tokenizer) << stage;
     const Model loaded =
         load_model(model(stage), ParameterStore::Use::kFrozen, at::kFloat, at::kCPU);
-    EXPECT_TRUE(loaded.config.is_hypenet) << stage;
+    EXPECT_TRUE(loaded.config.is_hypenet()) << stage;
     const json::object gate = result(out).at("gate").as_object();
     EXPECT_EQ(gate.at("passed"), true) << stage;
     EXPECT_TRUE(gate.at("value").is_number() && gate.at("limit").is_number()) << stage;
