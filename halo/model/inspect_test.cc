@@ -115,8 +115,8 @@ TEST_F(InspectTest, ModelWithItsSizes) {
   save_model(student_, config_, store_, DType::kBF16);
   const json::object found = inspect_model(student_);
   EXPECT_EQ(found.at("mixers"), "-A-");
-  EXPECT_EQ(found.at("parameters"), store_.num_parameters());
-  EXPECT_EQ(found.at("weight_bytes"), 2 * store_.num_parameters());
+  EXPECT_EQ(found.at("parameters"), num_parameters(store_.specs()));
+  EXPECT_EQ(found.at("weight_bytes"), 2 * num_parameters(store_.specs()));
   EXPECT_EQ(found.at("kv_bytes_per_token_bf16"), 2 * 2 * 8 * 2);
   EXPECT_EQ(found.at("state_bytes_per_sequence"), 2 * 4 * 8 * 8 * 4);
   EXPECT_TRUE(found.at("misfits").as_array().empty());
