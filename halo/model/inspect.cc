@@ -22,16 +22,6 @@ std::string strip_of(const ModelConfig& config) {
   return strip;
 }
 
-int64_t count_parameters(const ModelConfig& config) {
-  int64_t parameters = 0;
-  for (const ParameterSpec& spec : decoder_parameters(config)) {
-    int64_t size = 1;
-    for (const int64_t dim : spec.shape) size *= dim;
-    parameters += size;
-  }
-  return parameters;
-}
-
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
@@ -150,7 +140,7 @@ json::object inspect_model(const fs::path& directory) {
   }
   const json::object as_json = model_config_to_json(config);
   return {{"model_type", as_json.at("model_type")},
-          {"parameters", count_parameters(config)},
+          {"parameters", num_parameters(decoder_parameters(config))},
           {"layers", config.num_layers},
           {"mixers", strip_of(config)},
           {"weight_bytes", bytes},
