@@ -91,12 +91,13 @@ TEST_F(InspectTest, StatisticsLeaveOutWhatIsNotFinite) {
   EXPECT_EQ(s.mean, 1);
   EXPECT_DOUBLE_EQ(s.rms, std::sqrt(3.5));
   const double infinity = std::numeric_limits<double>::infinity();
-  const at::Tensor broken = at::tensor({NAN, 5.0, infinity, -infinity}, at::kBFloat16);
+  const at::Tensor broken =
+      at::tensor({NAN, 5.0, infinity, -infinity}, at::kFloat).to(at::kBFloat16);
   s = tensor_statistics(to_view("x", broken));
   EXPECT_EQ(s.non_finite, 3);
   EXPECT_EQ(s.min, 5);
   EXPECT_EQ(s.max, 5);
-  s = tensor_statistics(to_view("x", at::tensor({NAN}, at::kHalf)));
+  s = tensor_statistics(to_view("x", at::tensor({NAN}, at::kFloat).to(at::kHalf)));
   EXPECT_EQ(s.non_finite, 1);
   EXPECT_EQ(s.rms, 0);
 }
@@ -244,13 +245,13 @@ TEST_F(InspectTest, AuditFindsGatesNanAndForeignTeachers) {
 
 TEST_F(InspectTest, AuditFindsBiasesLeftBehind) {
   ModelConfig biased = teacher_config();
-  biased.attention_bias = true;
+  biased.attention_bias = biased.attention_output_bias = true;
   ParameterStore store = random_store(biased, 1);
   store.value("model.layers.0.self_attn.o_proj.bias").zero_();
   save_model(teacher_, biased, store, DType::kF32);
   EXPECT_THAT(audit(), ElementsAre("biases"));
   EXPECT_EQ(findings_[0].tensors.size(), 11);
-  config_.attention_bias = true;
+  config_.attention_bias = config_.attention_output_bias = true;
   store_ = random_store(config_, 2);
   EXPECT_THAT(audit(), ElementsAre());
 }

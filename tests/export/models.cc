@@ -69,6 +69,7 @@ ModelConfig config_of(uint64_t model) {
   c.rms_norm_eps = flag() ? 1e-6 : 1e-5;
   c.tie_word_embeddings = flag();
   c.attention_bias = one_of(3) == 1;
+  c.attention_output_bias = c.attention_bias;
   c.max_position_embeddings = 4096;
   c.bos_token_id = 0;
   c.eos_token_ids = flag() ? std::vector<int64_t>{1} : std::vector<int64_t>{1, 2};
