@@ -140,8 +140,8 @@ xs | select('gt', 1) | list, xs | reject('odd') | list, [0, 1, '', 'a', none] | 
 nothing | default('x'), nil | default('x'), nil | default('x', true), e | default('x', boolean=true), e | d('x'), nothing | default, d.nope | default({}), n | default(1)
 d | items | list, nothing | items | list, d | dictsort, d | dictsort(true), d | dictsort(reverse=true), {'x': 2, 'y': 1} | dictsort(by='value'), {'x': 'b', 'y': 'A'} | dictsort(false, 'value', true), {'x': 'b', 'y': 'A'} | dictsort(true, 'value')
 {'b': 1, 'a': {'c': []}} | dictsort
-'3' | int, '3.7' | int, 'x' | int, 'x' | int(5), 3.9 | int, -3.9 | int, true | int, ' 42 ' | int, '1_000' | int, '0x1f' | int(base=16), '1f' | int(0, 16), none | int, [] | int(1), '' | int, '-5' | int, '+5' | int, '1e3' | int, 'inf' | int, 'nan' | int(2)
-'3.5' | float, 'x' | float, 3 | float, '1e3' | float, 'x' | float(1.5), none | float, '-.5' | float, '5.' | float, 'inf' | float, '1_0.5' | float, '1e999' | float, '1e-999' | float
+'3' | int, '3.7' | int, 'x' | int, 'x' | int(5), 3.9 | int, -3.9 | int, true | int, ' 42 ' | int, '1_000' | int, '0x1f' | int(base=16), '1f' | int(0, 16), none | int, [] | int(1), '' | int, '-5' | int, '+5' | int, '1e3' | int, 'nan' | int(2), '中' | int(3), '1中' | int
+'3.5' | float, 'x' | float, 3 | float, '1e3' | float, 'x' | float(1.5), none | float, '-.5' | float, '5.' | float, 'inf' | float, '1_0.5' | float, '1e999' | float, '1e-999' | float, 'é' | float
 n | string, nil | string, xs | string, f | string, true | string, s | safe | length, s | safe | upper, (s | safe) == s
 -5 | abs, 5 | abs, -2.5 | abs, 2.5 | round, 3.5 | round, 2.567 | round(2), 2.567 | round(1, 'floor'), 2.1 | round(method='ceil'), 7 | round, -2.5 | round, 0.125 | round(2), 1e300 | round(3), 2.675 | round(2)
 'a\\nb\\n\\nc' | indent, 'a\\nb' | indent(2), 'a\\nb' | indent(2, true), 'a\\n\\nb' | indent(2, blank=true), 'a\\nb' | indent('>> '), 'a\\n' | indent, '' | indent(first=true), 'a\\nb' | indent(width=1, first=true)
@@ -256,6 +256,7 @@ REFUSED = [
     ("{{ 9223372036854775807 + 1 }}", "64 bits"),
     ("{{ 99999999999999999999 }}", "64 bits"),
     ("{{ ('<b>' | safe) + '<i>' }}", "escape it"),
+    ("{{ '٣' | int }}", "other digits than 0 to 9"),
     ("{{ self }}", "'self' is not supported"),
     ("{{ lipsum }}", "'lipsum' is not supported"),
     ("{{ cycler('a').next() }}", "'cycler' is not supported"),

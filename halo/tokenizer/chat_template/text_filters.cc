@@ -201,6 +201,7 @@ std::optional<std::string> number_text(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     if (static_cast<unsigned char>(text[i]) >= 0x80) {
+      if (!is_decimal_digit(decode_utf8(text, i).code)) return std::nullopt;
       throw_error("a number of other digits than 0 to 9 is not supported");
     }
     const auto digit = [&](size_t at) { return at < text.size() && isxdigit(text[at]); };
