@@ -71,6 +71,11 @@ void export_model(const fs::path& model, const fs::path& out, const std::string&
     write_json(directory / "config.json", json_config);
     if (!fs::exists(directory / "generation_config.json"))
       write_json(directory / "generation_config.json", generation_config(json_config));
+    // Without it AutoTokenizer asks config.json, whose model type it does not know.
+    if (fs::exists(directory / "tokenizer.json") &&
+        !fs::exists(directory / "tokenizer_config.json"))
+      write_json(directory / "tokenizer_config.json",
+                 json::object{{"tokenizer_class", "PreTrainedTokenizerFast"}});
     write_file(directory / "configuration_hypenet.py", configuration_hypenet_py());
     write_file(directory / "modeling_hypenet.py", modeling_hypenet_py());
     write_file(directory / "README.md", card);

@@ -67,6 +67,17 @@ TEST_F(ExportTest, CarriesWeightsAndSideFilesByteForByte) {
   EXPECT_FALSE(fs::exists(out_.string() + ".tmp"));
 }
 
+// AutoTokenizer finds its class there; a model's own file says more and stays.
+TEST_F(ExportTest, NamesTheTokenizersClassWhereNothingDoes) {
+  export_model(model_, out_, "");
+  EXPECT_EQ(read_json(out_ / "tokenizer_config.json").at("tokenizer_class"),
+            "PreTrainedTokenizerFast");
+  write_file(model_ / "tokenizer_config.json", "{}\n");
+  fs::remove_all(out_);
+  export_model(model_, out_, "");
+  EXPECT_EQ(read_file(out_ / "tokenizer_config.json"), "{}\n");
+}
+
 TEST_F(ExportTest, CarriesThePythonFilesOfTheTree) {
   export_model(model_, out_, "");
   for (const char* name : {"configuration_hypenet.py", "modeling_hypenet.py"})
@@ -117,7 +128,7 @@ TEST_F(ExportTest, AnExportExportsToTheSameFiles) {
     ++files;
     EXPECT_EQ(read_file(again / entry.path().filename()), read_file(entry.path())) << entry.path();
   }
-  EXPECT_EQ(files, 7);
+  EXPECT_EQ(files, 8);
 }
 
 TEST_F(ExportTest, RefusesAPlainTransformerAndAFullFolder) {
