@@ -1,6 +1,7 @@
 // halo inspect: what a model directory holds, how two differ, what a conversion got wrong.
 #include "halo/model/inspect.h"
 
+#include <algorithm>
 #include <iostream>
 
 #include "halo/cli/commands.h"
@@ -93,9 +94,12 @@ void run_audit(const InspectArgs& args) {
   }
   if (findings.empty()) std::cout << "nothing found\n";
   for (const Finding& finding : findings) {
+    constexpr size_t kShown = 6;  // --json has them all
+    const size_t shown = std::min(finding.tensors.size(), kShown);
     std::cout << finding.check << ": " << finding.sentence;
-    if (!finding.tensors.empty())
-      std::cout << fmt::format(": {}", fmt::join(finding.tensors, ", "));
+    for (size_t i = 0; i < shown; ++i) std::cout << (i == 0 ? ": " : ", ") << finding.tensors[i];
+    if (shown < finding.tensors.size())
+      std::cout << fmt::format(" and {} more", finding.tensors.size() - shown);
     std::cout << "\n";
   }
 }

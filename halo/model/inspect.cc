@@ -57,13 +57,16 @@ json::value pair_or_one(std::string_view a, std::string_view b) {
 json::object diff_configs(const ModelConfig& config_a, const ModelConfig& config_b) {
   const json::object a = model_config_to_json(config_a), b = model_config_to_json(config_b);
   json::object out;
-  for (const auto& [key, value] : a) {
-    const json::value* other = b.if_contains(key);
-    if (other == nullptr || *other != value)
-      out[key] = json::array{value, other == nullptr ? json::value() : *other};
+  const auto value_in = [](const json::object& config, std::string_view key) {
+    const json::value* value = config.if_contains(key);
+    return value == nullptr ? json::value() : *value;  // null is Hugging Face's "not set"
+  };
+  for (const json::object* config : {&a, &b}) {
+    for (const auto& [key, value] : *config) {
+      const json::value first = value_in(a, key), second = value_in(b, key);
+      if (first != second) out[key] = json::array{first, second};
+    }
   }
-  for (const auto& [key, value] : b)
-    if (!a.contains(key)) out[key] = json::array{nullptr, value};
   return out;
 }
 

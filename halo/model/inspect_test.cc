@@ -170,7 +170,9 @@ TEST_F(InspectTest, DiffSaysWhereAndByHowMuch) {
   const double size = store_.value("model.norm.weight").norm().item<double>();
   EXPECT_NEAR(moved.at("relative").as_double(), 0.5 / size, 1e-6);
   EXPECT_EQ(found.at("equal"), int64_t(store_.specs().size()) - 2 - 3);
-  EXPECT_EQ(found.at("config").at("attn_logits_scaling"), (json::array{nullptr, "hype 500"}));
+  const json::object& settings = found.at("config").as_object();
+  EXPECT_EQ(settings.at("attn_logits_scaling"), (json::array{nullptr, "hype 500"}));
+  EXPECT_EQ(settings.size(), 2);  // and mixer_types
 }
 
 TEST_F(InspectTest, DiffOfTypesComparesNumbers) {
