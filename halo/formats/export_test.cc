@@ -2,12 +2,12 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/formats/model_config.h"
 #include "halo/formats/safetensors.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -17,15 +17,13 @@ using ::testing::HasSubstr;
 
 class ExportTest : public ::testing::Test {
  protected:
-  ExportTest() : root_(fs::temp_directory_path() / fmt::format("halo_export_{}", getpid())) {
-    fs::remove_all(root_);
+  ExportTest() {
     fs::create_directories(model_);
     write_json(model_ / "config.json", config_);
     write_file(model_ / "tokenizer.json", "{\"of\": \"the model\"}\n");
     write_file(model_ / "README.md", "of the model");
     write_weights("model.safetensors");
   }
-  ~ExportTest() override { fs::remove_all(root_); }
 
   void write_weights(const std::string& name) const {
     const std::vector<TensorView> tensors = {
@@ -34,12 +32,7 @@ class ExportTest : public ::testing::Test {
   }
 
   std::string error() const {
-    try {
-      export_model(model_, out_, "card");
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return test::error_of([&] { export_model(model_, out_, "card"); });
   }
 
   json::object exported_config() const { return read_json(out_ / "config.json").as_object(); }
@@ -56,7 +49,8 @@ class ExportTest : public ::testing::Test {
                              {"attn_logits_scaling", "hype 500"},
                              {"mixer_types", {"lightning_attn", "attn"}},
                              {"of_the_teacher", "kept"}};
-  const fs::path root_, model_ = root_ / "model", out_ = root_ / "out";
+  const test::Folder root_;
+  const fs::path model_ = root_ / "model", out_ = root_ / "out";
 };
 
 TEST_F(ExportTest, CarriesWeightsAndSideFilesByteForByte) {

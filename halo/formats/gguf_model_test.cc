@@ -7,6 +7,7 @@
 
 #include "halo/base/check.h"
 #include "halo/formats/gguf_test_support.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -98,14 +99,11 @@ std::vector<float> read_all(const GgufModel& model, const std::string& name) {
 }
 
 std::string error_of(const GgufWriter& writer) {
-  try {
+  return test::error_of([&] {
     const InMemory t(writer);
     const GgufModel model = t.model();
     t.tokenizer();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  });
 }
 
 TEST(GgufModel, ConfigurationOfLlama) {

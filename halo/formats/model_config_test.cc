@@ -36,12 +36,7 @@ ModelConfig with(const char* key, json::value value, const char* model_type = "h
 }
 
 std::string error_of(const json::object& object) {
-  try {
-    parse(object);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::error_of([&] { parse(object); });
 }
 
 std::string error_with(const char* key, json::value value, const char* model_type = "hypenet") {

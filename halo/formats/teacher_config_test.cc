@@ -4,6 +4,7 @@
 
 #include "halo/base/check.h"
 #include "halo/formats/model_config.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -27,12 +28,7 @@ json::object with(json::object object, const char* key, json::value value) {
 }
 
 std::string error_of(const json::object& object) {
-  try {
-    parse(object);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::error_of([&] { parse(object); });
 }
 
 TEST(TeacherConfig, TypeAndArchitectureAreWrittenAsRead) {

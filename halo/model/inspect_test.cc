@@ -2,7 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cmath>
 #include <limits>
@@ -10,6 +9,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/model/decoder.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -55,11 +55,7 @@ ParameterStore random_store(const ModelConfig& config, uint64_t seed) {
 
 class InspectTest : public ::testing::Test {
  protected:
-  InspectTest() : root_(fs::temp_directory_path() / fmt::format("halo_inspect_{}", getpid())) {
-    fs::remove_all(root_);
-    save_model(teacher_, teacher_config(), teacher_store_, DType::kF32);
-  }
-  ~InspectTest() override { fs::remove_all(root_); }
+  InspectTest() { save_model(teacher_, teacher_config(), teacher_store_, DType::kF32); }
 
   // The names of the checks that fired.
   std::vector<std::string> audit(DType dtype = DType::kF32) {
@@ -74,7 +70,8 @@ class InspectTest : public ::testing::Test {
     store_.value(name).copy_(teacher_store_.value(name));
   }
 
-  const fs::path root_, teacher_ = root_ / "teacher", student_ = root_ / "student";
+  const test::Folder root_;
+  const fs::path teacher_ = root_ / "teacher", student_ = root_ / "student";
   ParameterStore teacher_store_ = random_store(teacher_config(), 1);
   ModelConfig config_ = student_config();
   ParameterStore store_ = random_store(config_, 2);

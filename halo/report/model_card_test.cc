@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/formats/model_config.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -38,8 +38,7 @@ json::object needle(double accuracy) {
 
 class ModelCardTest : public ::testing::Test {
  protected:
-  ModelCardTest() : run_(fs::temp_directory_path() / fmt::format("halo_card_{}", getpid())) {
-    fs::create_directories(run_);
+  ModelCardTest() {
     write("summary.json",
           {{"training_length", 512},
            {"teacher", {{"loss", 1.9732}, {"stderr", 0.01}, {"needle", needle(0.25)}}},
@@ -59,13 +58,12 @@ class ModelCardTest : public ::testing::Test {
     write("env.json", {{"command", "halo convert a|b.toml"}, {"teacher", "demo/teacher"}});
     write_file(run_ / "config.resolved.toml", "teacher = \"demo/teacher\"\n");
   }
-  ~ModelCardTest() override { fs::remove_all(run_); }
 
   void write(const char* name, const json::object& object) const {
     write_json(run_ / name, object);
   }
 
-  const fs::path run_;
+  const test::Folder run_;
 };
 
 TEST_F(ModelCardTest, SaysWhatTheModelIs) {
@@ -83,7 +81,7 @@ TEST_F(ModelCardTest, SaysWhatTheModelIs) {
 }
 
 TEST_F(ModelCardTest, QuotesTheRun) {
-  const std::string card = model_card("m", hybrid(), run_);
+  const std::string card = model_card("m", hybrid(), run_.path());
   EXPECT_THAT(card, HasSubstr("| loss, nats a token | 2.102 ± 0.020 | 1.973 ± 0.010 |"));
   EXPECT_THAT(card, HasSubstr("| KL from the teacher, nats a token | 0.178 ± 0.003 | – |"));
   EXPECT_THAT(card, Not(HasSubstr("bits a byte")));  // not measured
@@ -99,7 +97,7 @@ TEST_F(ModelCardTest, RefusesTheFiguresOfAnotherModel) {
   ModelConfig other = hybrid();
   other.attn_logits_scaling.a = 300;
   try {
-    model_card("m", other, run_);
+    model_card("m", other, run_.path());
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("another 'attn_logits_scaling' than the model"));

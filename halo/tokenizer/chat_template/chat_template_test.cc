@@ -9,6 +9,7 @@
 
 #include "halo/base/files.h"
 #include "halo/base/json.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
@@ -28,17 +29,9 @@ std::string render(const std::string& text, const json::object& variables = {},
   return ChatTemplate(text, "t").render({}, options);
 }
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 std::string error_of(const std::string& text, const json::object& variables = {},
                      const TemplateLimits& limits = {}) {
-  return error_of([&] { render(text, variables, limits); });
+  return test::error_of([&] { render(text, variables, limits); });
 }
 
 const json::object& jinja_cases() {
@@ -63,7 +56,7 @@ TEST(ChatTemplate, TemplatesRenderAsInJinja) {
       EXPECT_THAT(error_of(text, variables), StartsWith("t:")) << text;
     } else {
       std::string got;
-      const std::string error = error_of([&] { got = render(text, variables); });
+      const std::string error = test::error_of([&] { got = render(text, variables); });
       EXPECT_EQ(error, "no error") << text;
       EXPECT_EQ(got, std::string(expected.as_string())) << text;
     }
@@ -99,7 +92,7 @@ TEST(ChatTemplate, ConversationsRenderAsInJinja) {
     }
     std::string got;
     const std::string error =
-        error_of([&] { got = templates.at(name).render(messages.as_array(), options); });
+        test::error_of([&] { got = templates.at(name).render(messages.as_array(), options); });
     const json::value& expected = entry.at("expected");
     const std::string what = json::serialize(json::object{entry.begin(), entry.find("expected")});
     if (expected.is_null()) {
@@ -256,18 +249,14 @@ TEST(ChatTemplate, LongTextsTakeLinearTime) {
 
 class ModelFolder {
  public:
-  ModelFolder() : path_(fs::path(::testing::TempDir()) / "halo_chat_model") {
-    fs::remove_all(path_);
-    fs::create_directories(path_ / "additional_chat_templates");
-  }
-  ~ModelFolder() { fs::remove_all(path_); }
+  ModelFolder() { fs::create_directories(folder_ / "additional_chat_templates"); }
   void write(const std::string& name, const std::string& text) const {
-    std::ofstream(path_ / name) << text;
+    std::ofstream(folder_ / name) << text;
   }
-  const fs::path& path() const { return path_; }
+  const fs::path& path() const { return folder_.path(); }
 
  private:
-  fs::path path_;
+  test::Folder folder_;
 };
 
 std::string render_model(const fs::path& path, const json::value& tools = nullptr,
@@ -307,12 +296,12 @@ TEST(ModelChat, TheFileWins) {
 
 TEST(ModelChat, ErrorsNameTheFile) {
   const ModelFolder model;
-  EXPECT_THAT(error_of([&] { ModelChat chat(model.path()); }), HasSubstr("no chat template"));
+  EXPECT_THAT(test::error_of([&] { ModelChat chat(model.path()); }), HasSubstr("no chat template"));
   model.write("tokenizer_config.json", R"({"chat_template": "{{ x"})");
-  EXPECT_THAT(error_of([&] { ModelChat chat(model.path()); }),
+  EXPECT_THAT(test::error_of([&] { ModelChat chat(model.path()); }),
               HasSubstr("tokenizer_config.json: chat_template:1:1: a tag without its end"));
   model.write("tokenizer_config.json", R"({"chat_template": 5})");
-  EXPECT_THAT(error_of([&] { ModelChat chat(model.path()); }), HasSubstr("a text or a list"));
+  EXPECT_THAT(test::error_of([&] { ModelChat chat(model.path()); }), HasSubstr("a text or a list"));
 }
 
 }  // namespace
