@@ -37,6 +37,18 @@ struct LaunchPlan {
 int32_t fill_plan(LaunchPlan& plan, const LightningShape& shape,
                   const std::vector<HeadSegments>& segments, int64_t first_head);
 
+// Host side: launch.operator()<head size, reverse>() with those of `shape`.
+template <class Launch>
+void with_shape(const LightningShape& shape, const Launch& launch) {
+  if (shape.head_size == 64) {
+    shape.reverse ? launch.template operator()<64, true>()
+                  : launch.template operator()<64, false>();
+  } else {
+    shape.reverse ? launch.template operator()<128, true>()
+                  : launch.template operator()<128, false>();
+  }
+}
+
 void launch_wgmma(std::span<const LightningPass> passes, const LightningShape& shape,
                   int processors, cudaStream_t stream);
 void launch_mma(std::span<const LightningPass> passes, const LightningShape& shape, int processors,

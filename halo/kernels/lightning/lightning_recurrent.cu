@@ -133,12 +133,9 @@ void launch(std::span<const LightningPass> passes, const LightningShape& shape, 
 
 void launch_recurrent(std::span<const LightningPass> passes, const LightningShape& shape,
                       int processors, cudaStream_t stream) {
-  if (shape.head_size == 64) {
-    return shape.reverse ? launch<64, true>(passes, shape, processors, stream)
-                         : launch<64, false>(passes, shape, processors, stream);
-  }
-  return shape.reverse ? launch<128, true>(passes, shape, processors, stream)
-                       : launch<128, false>(passes, shape, processors, stream);
+  with_shape(shape, [&]<int D, bool kReverse>() {
+    launch<D, kReverse>(passes, shape, processors, stream);
+  });
 }
 
 }  // namespace halo::lightning
