@@ -131,12 +131,29 @@ void commit_directory(const std::filesystem::path& path,
   const std::filesystem::path temporary = path.string() + ".tmp";
   std::filesystem::remove_all(temporary);
   std::filesystem::create_directories(temporary);
-  fill(temporary);
+  try {
+    fill(temporary);
+  } catch (...) {
+    std::error_code ignored;
+    std::filesystem::remove_all(temporary, ignored);
+    throw;
+  }
   sync_directory(temporary);
   crash_point("directory.before_rename");
   std::filesystem::remove_all(path);
   std::filesystem::rename(temporary, path);
   sync_directory(path.parent_path());
+}
+
+void commit_new_directory(const std::filesystem::path& path,
+                          const std::function<void(const std::filesystem::path&)>& fill) {
+  std::error_code error;
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_empty(path, error)) {
+    throw_error("{} is not empty; name another --out", path.string());
+  }
+  std::filesystem::path target = path.lexically_normal();
+  if (!target.has_filename()) target = target.parent_path();  // "out/"
+  commit_directory(target, fill);
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) : path_(path) {

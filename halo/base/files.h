@@ -32,11 +32,17 @@ class AtomicFile {
 
 void write_file(const std::filesystem::path& path, std::string_view text);  // through AtomicFile
 std::string read_file(const std::filesystem::path& path, uint64_t max_bytes = uint64_t{1} << 32);
-void copy_synced(const std::filesystem::path& from, const std::filesystem::path& to);  // the same way
+void copy_synced(const std::filesystem::path& from,
+                 const std::filesystem::path& to);  // the same way
 void sync_directory(const std::filesystem::path& path);
-// Fills PATH.tmp, syncs it and renames it to PATH: there is never half a folder.
+// Fills PATH.tmp, syncs it and renames it to PATH: there is never half a folder. Where `fill`
+// throws, PATH is as it was and PATH.tmp is gone.
 void commit_directory(const std::filesystem::path& path,
                       const std::function<void(const std::filesystem::path&)>& fill);
+// The same for a folder that a user names, with or without a slash behind it: an Error where it
+// holds something already.
+void commit_new_directory(const std::filesystem::path& path,
+                          const std::function<void(const std::filesystem::path&)>& fill);
 
 // A memory map of a whole file.
 class MappedFile {

@@ -90,6 +90,27 @@ TEST_F(Files, CommitOntoAFolderFailsCleanly) {
   EXPECT_FALSE(fs::exists(folder_ / "a.tmp"));
 }
 
+TEST_F(Files, AFolderIsWholeOrNotThere) {
+  const fs::path path = folder_ / "model", temporary = folder_ / "model.tmp";
+  const auto fill = [](const fs::path& directory) { write_file(directory / "a", "one"); };
+  const auto break_off = [&](const fs::path& directory) {
+    fill(directory);
+    throw_error("no space");
+  };
+  EXPECT_THAT(error_of([&] { commit_new_directory(path, break_off); }), HasSubstr("no space"));
+  EXPECT_FALSE(fs::exists(path));
+  EXPECT_FALSE(fs::exists(temporary));
+  fs::create_directories(path);  // empty: a user may have made it
+  commit_new_directory(path / "", fill);
+  EXPECT_EQ(read_file(path / "a"), "one");
+  EXPECT_FALSE(fs::exists(temporary));
+  EXPECT_THAT(error_of([&] { commit_new_directory(path, fill); }), HasSubstr("is not empty"));
+  // One that may be replaced stays as it was where the new one fails.
+  EXPECT_THAT(error_of([&] { commit_directory(path, break_off); }), HasSubstr("no space"));
+  EXPECT_EQ(read_file(path / "a"), "one");
+  EXPECT_FALSE(fs::exists(temporary));
+}
+
 TEST_F(Files, MapsWholeFiles) {
   write_file(folder_ / "a", "hello");
   MappedFile first(folder_ / "a");

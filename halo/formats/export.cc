@@ -57,15 +57,9 @@ void export_model(const fs::path& model, const fs::path& out, const std::string&
     throw_error("{} is no hybrid (model_type \"hypenet\"); transformers loads it as it is",
                 model.string());
   }
-  std::error_code error;
-  if (fs::exists(out, error) && !fs::is_empty(out, error)) {
-    throw_error("{} is not empty; name another --out", out.string());
-  }
   const WeightFiles weights(model);
   const json::object json_config = exported_config(config, weights.tensors());
-  fs::path target = out.lexically_normal();
-  if (!target.has_filename()) target = target.parent_path();  // "out/"
-  commit_directory(target, [&](const fs::path& directory) {
+  commit_new_directory(out, [&](const fs::path& directory) {
     copy_side_files(model, directory);
     for (const fs::path& file : weights.paths()) copy_synced(file, directory / file.filename());
     write_json(directory / "config.json", json_config);

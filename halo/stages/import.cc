@@ -96,7 +96,6 @@ void write_model(const fs::path& out, ModelConfig config, std::vector<OutTensor>
   std::ranges::sort(tensors, {}, [](const OutTensor& t) { return t.spec.name; });
   std::vector<TensorSpec> specs;
   for (const OutTensor& tensor : tensors) specs.push_back(tensor.spec);
-  fs::create_directories(out);
   SafetensorsWriter writer(out / "model.safetensors", specs);
   for (const OutTensor& tensor : tensors)
     tensor.produce([&](std::span<const std::byte> bytes) { writer.write(bytes); });
@@ -105,7 +104,7 @@ void write_model(const fs::path& out, ModelConfig config, std::vector<OutTensor>
   write_model_config(out, config, specs.front().dtype);
 }
 
-json::object import_gguf(const ImportArgs& args) {
+json::object import_gguf(const ImportArgs& args, const fs::path& out) {
   const GgufFile file(args.source);
   const std::string name = args.source.string();
   const GgufModel model(file.contents(), name);
@@ -113,10 +112,10 @@ json::object import_gguf(const ImportArgs& args) {
   std::vector<OutTensor> tensors;
   for (const GgufWeight& weight : model.weights()) tensors.push_back(dequantized(weight, dtype));
   const GgufTokenizer tokenizer = gguf_tokenizer(file.contents(), name);
-  write_model(args.out, model.config(), tensors, args.source.string());
-  write_file(args.out / "tokenizer.json", json::serialize(tokenizer.tokenizer));
-  write_json(args.out / "tokenizer_config.json", tokenizer.tokenizer_config);
-  write_json(args.out / "generation_config.json", tokenizer.generation_config);
+  write_model(out, model.config(), tensors, args.source.string());
+  write_file(out / "tokenizer.json", json::serialize(tokenizer.tokenizer));
+  write_json(out / "tokenizer_config.json", tokenizer.tokenizer_config);
+  write_json(out / "generation_config.json", tokenizer.generation_config);
   return {{"layout", "gguf"},
           {"config", args.source.string()},
           {"tensors", tensors.size()},
@@ -143,7 +142,7 @@ OutTensor new_gate(const ModelConfig& config, int64_t layer, DType dtype, Transf
           }};
 }
 
-json::object import_directory(const ImportArgs& args) {
+json::object import_directory(const ImportArgs& args, const fs::path& out) {
   const auto init = choice<TransferInit>(
       "--init", args.init,
       {{"identity", TransferInit::kIdentity}, {"paper", TransferInit::kPaper}});
@@ -173,8 +172,8 @@ json::object import_directory(const ImportArgs& args) {
     for (const int64_t layer : config.attention_layers())
       tensors.push_back(new_gate(config, layer, tensors.front().spec.dtype, init, args.seed));
 
-  write_model(args.out, config, tensors, args.source.string());
-  copy_side_files(args.source, args.out);
+  write_model(out, config, tensors, args.source.string());
+  copy_side_files(args.source, out);
   static constexpr const char* kLayoutNames[] = {"final", "stage 1", "stage 2"};
   return {{"layout", kLayoutNames[static_cast<int>(layout)]},
           {"config", config_path.string()},
@@ -189,7 +188,11 @@ json::object import_model(const ImportArgs& args) {
   at::NoGradGuard no_grad;
   if (fs::exists(args.out) && fs::exists(args.source) && fs::equivalent(args.out, args.source))
     throw_error("{}: --out must be another folder", args.out.string());
-  return fs::is_directory(args.source) ? import_directory(args) : import_gguf(args);
+  json::object done;
+  commit_new_directory(args.out, [&](const fs::path& out) {
+    done = fs::is_directory(args.source) ? import_directory(args, out) : import_gguf(args, out);
+  });
+  return done;
 }
 
 }  // namespace halo

@@ -24,6 +24,7 @@ struct ImportArgs {
 
 // Writes config.json, model.safetensors (tensors by name, as the reference writer orders them) and
 // tokenizer files; weights are checked against the configuration as strictly as in loading.
+// `out` is then whole or, after an error, as it was; one that holds something is an Error.
 // Returns what was found and done: {"layout", "config", "tensors", "dropped", "output_gates"}.
 json::object import_model(const ImportArgs& args);
 

@@ -34,7 +34,8 @@ void expect_import_error(const fs::path& source, Words more, const Words& parts)
   Words words = {"import", source.string(), "--out", out.string()};
   words.insert(words.end(), more.begin(), more.end());
   expect_error(run_halo(words), 1, parts);
-  EXPECT_FALSE(fs::exists(out / "config.json"));
+  EXPECT_FALSE(fs::exists(out));
+  EXPECT_FALSE(fs::exists(out.string() + ".tmp"));
 }
 
 at::Tensor tensor(const fs::path& folder, const std::string& name) {
@@ -141,6 +142,10 @@ TEST_F(ImportGolden, OtherTypes) {
   EXPECT_TRUE(at::equal(tensor(half.folder, "lm_head.weight"),
                         tensor(source, "lm_head.weight").to(at::kHalf).to(at::kFloat)));
   expect_import_error(source, {"--dtype", "int8"}, {"--dtype", "int8"});
+  const std::string before = read_file(half.folder / "config.json");
+  expect_error(run_halo(Words{"import", source.string(), "--out", half.folder.string()}), 1,
+               {half.folder.string(), "is not empty"});
+  EXPECT_EQ(read_file(half.folder / "config.json"), before);
 }
 
 TEST_F(ImportGolden, WhatIsUnknownIsRefused) {
