@@ -66,8 +66,8 @@ def main():
         "pytorch_peak_memory_bytes": min(b["peak_memory_bytes"] for _, b in pairs),
         "pytorch": pairs[0][1]["torch"], "pytorch_lightning": pairs[0][1]["lightning"],
         "largest_relative_loss_difference": difference,
-        "halo_share_of_sgemm": sorted(a["share_of_sgemm"] for a, _ in pairs)[len(pairs) // 2],
-        "sgemm_gflops": sorted(a["sgemm_gflops"] for a, _ in pairs)[len(pairs) // 2]}
+        "halo_share_of_matrix_rate": sorted(a["share_of_matrix_rate"] for a, _ in pairs)[len(pairs) // 2],
+        "matrix_gflops": sorted(a["matrix_gflops"] for a, _ in pairs)[len(pairs) // 2]}
     with open(args.out, "w") as file:
         json.dump(result, file, indent=2)
         file.write("\n")

@@ -12,18 +12,24 @@
 namespace halo {
 
 struct TrainBenchArgs {
-  std::string teacher;  // model directory
-  std::string student;  // hybrid directory; what stage 2 would train
+  std::string stage = "distill";  // align | distill | finetune
+  // What trains: a hybrid's config.json, with random weights and a teacher of its shapes; or model
+  // directories.
+  std::string config;
+  std::string teacher, student;
   int64_t sequence_length = 1024;
-  int64_t rows = 2;  // a step
+  int64_t rows = 2;           // a micro-batch
+  int64_t micro_batches = 1;  // a step
   int64_t warmup = 2, steps = 9;
   std::string ids;  // safetensors with input_ids [rows, sequence_length]; empty: random ids
   RunRecipe run;
 };
 
-// One stage-2 step (teacher forward, student forward and backward, KL, clipped AdamW), repeated on
-// one batch: {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, "flops",
-// "sgemm_gflops", "share_of_sgemm", "peak_memory_bytes"}.
+// Steps of a stage (forward, backward, clipped AdamW), repeated on one micro-batch:
+// {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, the untimed first
+// ones included, "flops" of a step, "matrix_gflops" (measure_matrix_gflops),
+// "share_of_matrix_rate", "peak_memory_bytes" (GPU: of tensors; CPU: resident), and on a GPU
+// "profile" (profile_step)}.
 json::object bench_train(const TrainBenchArgs& args);
 
 struct TokenizeBenchArgs {

@@ -2,19 +2,53 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
 
 #include "ATen/ATen.h"
+#include "c10/core/CachingDeviceAllocator.h"
 #include "halo/base/check.h"
+#include "halo/base/choice.h"
+#include "halo/base/json.h"
 #include "halo/base/random.h"
 #include "halo/bench/bench.h"
+#include "halo/bench/step_profile.h"
 #include "halo/formats/safetensors.h"
-#include "halo/kernels/adamw/adamw.h"
+#include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/stages/losses.h"
 #include "halo/stages/machine.h"
 #include "halo/stages/plan.h"
+#include "halo/train/optimizer.h"
 
 namespace halo {
 namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// Weights whose values do not matter: norms 1, matrices normal with standard deviation 0.02.
+void randomise(ParameterStore& store) {
+  at::NoGradGuard no_grad;
+  for (const ParameterSpec& spec : store.specs()) {
+    at::Tensor value = store.value(spec.name);
+    spec.shape.size() == 1 ? value.fill_(1) : value.normal_(0, 0.02);
+  }
+  store.refresh_compute();
+}
+
+Model random_model(const ModelConfig& config, ParameterStore::Use use, const Machine& machine) {
+  auto store = std::make_shared<ParameterStore>(decoder_parameters(config), use, machine.compute,
+                                                machine.device);
+  randomise(*store);
+  return {config, store, bind_decoder(config, *store)};
+}
+
+// The Transformer of a hybrid's shapes.
+ModelConfig teacher_shapes(ModelConfig hybrid) {
+  hybrid.mixer_types.assign(hybrid.mixer_types.size(), MixerType::kAttention);
+  hybrid.attn_use_rope = true;
+  hybrid.attn_use_output_gate = false;
+  hybrid.attn_logits_scaling = {};
+  return hybrid;
+}
 
 at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
   const int64_t count = args.rows * args.sequence_length;
@@ -30,63 +64,150 @@ at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
   return ids;
 }
 
-// What train/loop does after the gradients of a step, without its bookkeeping.
-void update(ParameterStore& store, int64_t step) {
-  AdamWStep args;
-  args.learning_rate = 1e-4;
-  args.step = step;
-  const at::Tensor norm = squared_norm(store.grad()).sqrt().to(at::kFloat);
-  args.grad_scale = (1 / (norm + 1e-6)).clamp_max(1);
-  args.apply = at::isfinite(norm).to(at::kFloat);
-  at::Tensor compute = store.compute().is_same(store.master()) ? at::Tensor() : store.compute();
-  adamw_step(store.master(), store.grad(), store.moment1(), store.moment2(), compute, {}, args);
-  store.zero_grad();
+enum class StageName { kAlign, kDistill, kFinetune };
+
+// A stage as it trains: what it holds in memory, its step on a micro-batch, its arithmetic.
+struct Stage {
+  int64_t vocab_size = 0;
+  std::shared_ptr<ParameterStore> trained, teacher;  // no teacher in stage 3
+  ForwardBackward step;
+  double flops_a_token = 0;
+};
+
+Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
+  const auto name = choice<StageName>("--stage", args.stage,
+                                      {{"align", StageName::kAlign},
+                                       {"distill", StageName::kDistill},
+                                       {"finetune", StageName::kFinetune}});
+  HALO_CHECK(args.config.empty() != args.student.empty(),
+             "bench train: give either --config or --student");
+  const ModelConfig hybrid =
+      args.config.empty() ? read_model_config(args.student)
+                          : parse_model_config(read_json(args.config).as_object(), args.config);
+  Stage stage;
+  stage.vocab_size = hybrid.vocab_size;
+  Model teacher;
+  if (name != StageName::kFinetune) {
+    HALO_CHECK(args.config.empty() != args.teacher.empty(),
+               "bench train: stage {} of --student needs --teacher", args.stage);
+    teacher = args.config.empty()
+                  ? load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute,
+                               machine.device)
+                  : random_model(teacher_shapes(hybrid), ParameterStore::Use::kFrozen, machine);
+    stage.teacher = teacher.store;
+  }
+  if (name == StageName::kAlign) {
+    ModelConfig lightning = hybrid;
+    lightning.mixer_types.assign(hybrid.mixer_types.size(), MixerType::kLightning);
+    stage.trained = std::make_shared<ParameterStore>(all_mixer_parameters(lightning),
+                                                     ParameterStore::Use::kTrained, machine.compute,
+                                                     machine.device);
+    randomise(*stage.trained);
+    stage.step = align_step(bind_mixers(lightning, *stage.trained), teacher.weights, machine);
+    stage.flops_a_token = align_flops(teacher.config, lightning, args.sequence_length);
+    return stage;
+  }
+  const Model student =
+      args.config.empty()
+          ? load_model(args.student, ParameterStore::Use::kTrained, machine.compute, machine.device)
+          : random_model(hybrid, ParameterStore::Use::kTrained, machine);
+  stage.trained = student.store;
+  if (name == StageName::kDistill) {
+    stage.step = kl_step(student.weights, teacher.weights, machine);
+    stage.flops_a_token = distill_flops(teacher.config, hybrid, args.sequence_length);
+  } else {
+    stage.step = cross_entropy_step(student.weights, machine);
+    stage.flops_a_token = finetune_flops(hybrid, args.sequence_length);
+  }
+  return stage;
+}
+
+TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size) {
+  TrainBatch batch;
+  batch.rows = args.rows;
+  batch.tokens = batch_ids(args, vocab_size);
+  batch.targets = batch.tokens.roll(-1);
+  batch.weights = at::ones({batch.tokens.numel()});
+  for (int64_t row = 0; row <= args.rows; ++row) {
+    batch.offsets.push_back(row * args.sequence_length);
+    if (row > 0) batch.targets[row * args.sequence_length - 1] = kIgnoreTarget;
+  }
+  return batch;
+}
+
+int64_t peak_memory_bytes(const Machine& machine) {
+  if (machine.device.is_cuda()) {
+    const auto stats = c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(machine.device.index());
+    return stats.allocated_bytes[0].peak;
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * 1024;
 }
 
 }  // namespace
 
 json::object bench_train(const TrainBenchArgs& args) {
   const Machine machine = open_machine(args.run);
-  const Model teacher =
-      load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute, machine.device);
-  Model student =
-      load_model(args.student, ParameterStore::Use::kTrained, machine.compute, machine.device);
-  TrainBatch batch;
-  batch.tokens = batch_ids(args, teacher.config.vocab_size);
-  for (int64_t row = 0; row <= args.rows; ++row) {
-    batch.offsets.push_back(row * args.sequence_length);
+  const double matrix_rate = measure_matrix_gflops(machine);
+  const Stage stage = open_stage(args, machine);
+  const TrainBatch batch = make_rows(args, stage.vocab_size);
+  const TrainRecipe recipe;  // for the optimiser's settings
+  Optimizer optimizer(*stage.trained, recipe);
+  int64_t updates = 0;
+  const auto run_step = [&](int64_t micro_batches) {
+    stage.trained->zero_grad();
+    at::Tensor loss;
+    for (int64_t i = 0; i < micro_batches; ++i) {
+      const at::Tensor part = stage.step(batch, micro_batches * batch.tokens.numel())[0];
+      loss = loss.defined() ? loss + part : part;
+    }
+    optimizer.step(++updates, 1e-4, loss);
+    return loss;
+  };
+  json::array losses;
+  for (int64_t i = 0; i < args.warmup; ++i) {
+    losses.push_back(run_step(std::min<int64_t>(args.micro_batches, 2)).item<double>());
   }
-  batch.rows = args.rows;
-  const ForwardBackward step = kl_step(student.weights, teacher.weights, machine);
-  const int64_t tokens = batch.tokens.numel();
+
   std::vector<double> seconds;
-  json::array times, losses;
-  for (int64_t i = 0; i < args.warmup + args.steps; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    const at::Tensor loss = step(batch, tokens);
-    update(*student.store, i + 1);
-    losses.push_back(loss[0].item<double>());  // waits for the device
-    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-    if (i < args.warmup) continue;
-    seconds.push_back(time.count());
-    times.push_back(time.count());
+  Clock::time_point last = Clock::now();
+  const auto read = [&](const at::Tensor& loss) {
+    losses.push_back(loss.item<double>());  // waits for the device
+    const Clock::time_point now = Clock::now();
+    seconds.push_back(std::chrono::duration<double>(now - last).count());
+    last = now;
+  };
+  // As in the training loop the host is a step ahead of a device.
+  at::Tensor ahead;
+  for (int64_t i = 0; i < args.steps; ++i) {
+    const at::Tensor loss = run_step(args.micro_batches);
+    if (ahead.defined()) read(ahead);
+    ahead = machine.device.is_cpu() ? at::Tensor() : loss;
+    if (machine.device.is_cpu()) read(loss);
   }
+  if (ahead.defined()) read(ahead);
+
+  const json::array times(seconds.begin(), seconds.end());
   std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size()) / 2,
                    seconds.end());
   const double median = seconds[seconds.size() / 2];
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  const double flops =
-      double(tokens) * distill_flops(teacher.config, student.config, args.sequence_length);
-  const double sgemm = measure_sgemm_gflops(machine);
-  return {{"device", machine.device_name},
-          {"tokens_per_second", double(tokens) / median},
-          {"seconds", times},
-          {"loss", losses},
-          {"flops", flops},
-          {"sgemm_gflops", sgemm},
-          {"share_of_sgemm", flops / median / (sgemm * 1e9)},
-          {"peak_memory_bytes", usage.ru_maxrss * 1024}};
+  const int64_t tokens = args.micro_batches * batch.tokens.numel();
+  const double flops = double(tokens) * stage.flops_a_token;
+  json::object result{{"device", machine.device_name},
+                      {"stage", args.stage},
+                      {"tokens_a_step", tokens},
+                      {"tokens_per_second", double(tokens) / median},
+                      {"seconds", times},
+                      {"loss", losses},
+                      {"flops", flops},
+                      {"matrix_gflops", matrix_rate},
+                      {"share_of_matrix_rate", flops / median / (matrix_rate * 1e9)},
+                      {"peak_memory_bytes", peak_memory_bytes(machine)}};
+  if (machine.device.is_cuda()) {
+    result["profile"] = profile_step([&] { run_step(args.micro_batches); });
+  }
+  return result;
 }
 
 }  // namespace halo

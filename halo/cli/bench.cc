@@ -37,17 +37,22 @@ void add_bench(CLI::App& app) {
   load->callback([load_args] { std::cout << format_json(bench_load(*load_args)) << "\n"; });
 
   auto args = std::make_shared<TrainBenchArgs>();
-  CLI::App* train = bench->add_subcommand("train", "Steps of stage 2 on one batch");
-  train->add_option("--teacher", args->teacher, "model directory")->required();
-  train->add_option("--student", args->student, "hybrid directory")->required();
+  CLI::App* train = bench->add_subcommand("train", "Steps of a stage on one batch");
+  train->add_option("--stage", args->stage, "align | distill | finetune");
+  train->add_option("--config", args->config, "config.json of a hybrid: random weights");
+  train->add_option("--teacher", args->teacher, "model directory");
+  train->add_option("--student", args->student, "hybrid directory");
   train->add_option("--sequence-length", args->sequence_length, "tokens a row");
-  train->add_option("--rows", args->rows, "rows a step");
+  train->add_option("--rows", args->rows, "rows a micro-batch");
+  train->add_option("--micro-batches", args->micro_batches, "micro-batches a step");
   train->add_option("--steps", args->steps, "timed steps");
   train->add_option("--ids", args->ids, "safetensors with input_ids; else random ids");
   train->add_option("--device", args->run.device, "cpu | cuda");
   train->add_option("--compute", args->run.compute, "float32 | bfloat16");
   train->add_option("--threads", args->run.threads, "CPU threads; 0: all");
-  train->footer("Example: halo bench train --teacher demo/teacher --student runs/demo/model");
+  train->footer(
+      "Example: halo bench train --stage distill --config configs/model/hypenet-2b.json "
+      "--sequence-length 512 --rows 12 --micro-batches 8 --device cuda --compute bfloat16");
   train->callback([args] { std::cout << format_json(bench_train(*args)) << "\n"; });
 
   auto run = std::make_shared<RunRecipe>();

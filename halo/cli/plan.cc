@@ -32,7 +32,7 @@ void add_plan(CLI::App& app) {
     }
     if (args->recipe.empty()) throw UsageError("halo plan: RECIPE.toml is missing");
     const Recipe recipe = read_recipe(args->recipe, args->set);
-    const json::object result = plan(recipe, measure_sgemm_gflops(open_machine(recipe.run)));
+    const json::object result = plan(recipe, measure_matrix_gflops(open_machine(recipe.run)));
     std::cout << (args->json ? format_json(result) + "\n" : format_plan(result));
   });
 }
@@ -47,7 +47,7 @@ void add_doctor(CLI::App& app) {
     json::object out{{"version", HALO_VERSION},
                      {"device", cpu.device_name},
                      {"threads", at::get_num_threads()},
-                     {"sgemm_gflops", measure_sgemm_gflops(cpu)}};
+                     {"matrix_gflops", measure_matrix_gflops(cpu)}};
     RunRecipe cuda;
     cuda.device = "cuda";
     try {

@@ -8,6 +8,11 @@
 
 namespace halo {
 
+at::Tensor to_device(const at::Tensor& x, at::Device device) {
+  if (!device.is_cuda() || !x.is_cpu()) return x.to(device);
+  return x.pin_memory().to(device, /*non_blocking=*/true);
+}
+
 Sequences make_sequences(std::vector<int64_t> offsets, at::Device device) {
   HALO_CHECK(!offsets.empty() && offsets.front() == 0, "sequences: offsets must start with 0");
   HALO_CHECK(offsets.back() <= std::numeric_limits<int32_t>::max(),
@@ -22,7 +27,7 @@ Sequences make_sequences(std::vector<int64_t> offsets, at::Device device) {
     if (i > 0) out.max_length = std::max(out.max_length, offsets[i] - offsets[i - 1]);
   }
   out.offsets = std::move(offsets);
-  out.offsets_i32 = host.to(device);
+  out.offsets_i32 = to_device(host, device);
   return out;
 }
 

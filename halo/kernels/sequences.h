@@ -19,6 +19,9 @@ struct Sequences {
   int64_t length(int64_t s) const { return offsets[s + 1] - offsets[s]; }
 };
 
+// A host tensor's copy on `device`, in the order of the work given to it; the host does not wait.
+at::Tensor to_device(const at::Tensor& x, at::Device device);
+
 Sequences make_sequences(std::vector<int64_t> offsets, at::Device device);
 
 // Which form of an operation runs. kReference is plain and slow: a row's result does not depend on

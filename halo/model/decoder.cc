@@ -64,8 +64,8 @@ Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets,
                  positions.sizes() == tokens.sizes(),
              "make_batch: {} tokens, {} positions, offsets end at {}", tokens.numel(),
              positions.numel(), batch.sequences.num_tokens());
-  batch.tokens = tokens.to(device);
-  batch.positions = positions.to(device);
+  batch.tokens = to_device(tokens, device);
+  batch.positions = to_device(positions, device);
   batch.cache = std::make_shared<PositionCache>(batch.positions);
   return batch;
 }

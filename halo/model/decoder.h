@@ -72,9 +72,12 @@ struct DecoderWeights {
 std::vector<ParameterSpec> decoder_parameters(const ModelConfig& config);
 // Those of layer `layer`'s mixer alone ("<prefix>self_attn..." with prefix "model.layers.{i}.").
 std::vector<ParameterSpec> mixer_parameters(const ModelConfig& config, int64_t layer);
+// Of every layer's, in their order: what stage 1 trains.
+std::vector<ParameterSpec> all_mixer_parameters(const ModelConfig& config);
 // Handles into the store (names as decoder_parameters gives them).
 DecoderWeights bind_decoder(const ModelConfig& config, const ParameterStore& store);
 Mixer bind_mixer(const ModelConfig& config, int64_t layer, const ParameterStore& store);
+std::vector<Mixer> bind_mixers(const ModelConfig& config, const ParameterStore& store);
 // The same values with handles that ask for no gradient.
 DecoderWeights without_gradients(DecoderWeights weights);
 // The same model with another logit scale in every attention layer (an inference-time setting).

@@ -112,6 +112,14 @@ std::vector<ParameterSpec> mixer_parameters(const ModelConfig& c, int64_t layer)
   return specs;
 }
 
+std::vector<ParameterSpec> all_mixer_parameters(const ModelConfig& c) {
+  std::vector<ParameterSpec> specs;
+  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
+    for (auto& spec : mixer_parameters(c, layer)) specs.push_back(std::move(spec));
+  }
+  return specs;
+}
+
 std::vector<ParameterSpec> decoder_parameters(const ModelConfig& c) {
   std::vector<ParameterSpec> specs = {
       {"model.embed_tokens.weight", {c.vocab_size, c.hidden_size}, false}};
@@ -134,6 +142,14 @@ Mixer bind_mixer(const ModelConfig& config, int64_t layer, const ParameterStore&
   const std::string p = layer_prefix(layer) + "self_attn.";
   if (config.mixer_types[layer] == MixerType::kAttention) return bind_attention(config, p, store);
   return bind_lightning(config, p, store);
+}
+
+std::vector<Mixer> bind_mixers(const ModelConfig& config, const ParameterStore& store) {
+  std::vector<Mixer> mixers;
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    mixers.push_back(bind_mixer(config, layer, store));
+  }
+  return mixers;
 }
 
 DecoderWeights bind_decoder(const ModelConfig& config, const ParameterStore& store) {

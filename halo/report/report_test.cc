@@ -110,7 +110,7 @@ class ReportTest : public ::testing::Test {
                                        {"student", student},
                                        {"tokens_per_stage", {{"align", 4096}, {"distill", 8192}}},
                                        {"seconds", 683.2},
-                                       {"sgemm_gflops", 141.3}});
+                                       {"matrix_gflops", 141.3}});
   }
 
   void write_training(const std::string& stage, bool layers) const {

@@ -66,9 +66,9 @@ void add_stages(Page& page, const RunFiles& run) {
   std::string rate =
       "The time of all stages is that of the whole conversion, search and scoring "
       "included, without the final evaluation.";
-  if (summary.has("sgemm_gflops")) {
+  if (summary.has("matrix_gflops")) {
     rate += fmt::format(" This machine's single-precision matrix rate in the same run: {} GFLOP/s.",
-                        format_figure(std::round(summary.number("sgemm_gflops"))));
+                        format_figure(std::round(summary.number("matrix_gflops"))));
   }
   page.add_section("stages", "Stages and gates", "", body + note(rate));
 }

@@ -16,22 +16,6 @@ double median(std::vector<double> values) {
   return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
-std::vector<ParameterSpec> all_mixer_parameters(const ModelConfig& config) {
-  std::vector<ParameterSpec> specs;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    for (auto& spec : mixer_parameters(config, layer)) specs.push_back(std::move(spec));
-  }
-  return specs;
-}
-
-std::vector<Mixer> bind_mixers(const ModelConfig& config, const ParameterStore& store) {
-  std::vector<Mixer> mixers;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    mixers.push_back(bind_mixer(config, layer, store));
-  }
-  return mixers;
-}
-
 std::vector<MixerType> all_layers(const ModelConfig& config, MixerType type) {
   return std::vector<MixerType>(static_cast<size_t>(config.num_layers), type);
 }

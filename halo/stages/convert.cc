@@ -121,7 +121,7 @@ void summarise(const StageContext& context, const fs::path& run) {
   }
   summary["tokens_per_stage"] = tokens;
   summary["seconds"] = seconds_before(run);
-  summary["sgemm_gflops"] = measure_sgemm_gflops(context.machine());
+  summary["matrix_gflops"] = measure_matrix_gflops(context.machine());
   write_json(run / "summary.json", summary);
 }
 

@@ -25,8 +25,8 @@ ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine&
   return [=](const TrainBatch& data, int64_t step_count) {
     const at::Tensor hidden = decode(weights, to_batch(data, machine));
     const at::Tensor loss =
-        linear_cross_entropy(hidden, weights.head, data.targets.to(machine.device),
-                             data.weights.to(machine.device)) /
+        linear_cross_entropy(hidden, weights.head, to_device(data.targets, machine.device),
+                             to_device(data.weights, machine.device)) /
         static_cast<double>(step_count);
     loss.backward();
     return loss.detach().reshape({1});

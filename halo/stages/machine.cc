@@ -28,6 +28,11 @@ void load_cuda() {
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   // The default mode is reproducible: no TF32 in fp32 products, cuBLAS with a fixed workspace.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+  at::Context& context = at::globalContext();
+  context.setAllowBF16ReductionCuBLAS(false);  // sums of bf16 products stay fp32
+  // Fixed orders of sums where LibTorch's kernels have a choice.
+  context.setDeterministicAlgorithms(true, /*warn_only=*/true);
+  context.setDeterministicFillUninitializedMemory(false);
 }
 
 std::string cpu_name() {
@@ -61,10 +66,11 @@ Machine open_machine(const RunRecipe& recipe) {
   return m;
 }
 
-double measure_sgemm_gflops(const Machine& machine) {
+double measure_matrix_gflops(const Machine& machine) {
   at::NoGradGuard no_grad;
   const int64_t n = machine.device.is_cuda() ? 8192 : 1024;
-  const at::Tensor a = at::ones({n, n}, at::TensorOptions().device(machine.device));
+  const at::ScalarType type = machine.device.is_cuda() ? machine.compute : at::kFloat;
+  const at::Tensor a = at::randn({n, n}, at::TensorOptions().device(machine.device)).to(type);
   at::Tensor c = a.mm(a);
   double best = 0;
   for (int repeat = 0; repeat < 7; ++repeat) {

@@ -19,7 +19,8 @@ struct Machine {
 // is not there.
 Machine open_machine(const RunRecipe& recipe);
 
-// fp32 matrix product rate of this machine now, GFLOP/s: the best of a few 1024^3 products.
-double measure_sgemm_gflops(const Machine& machine);
+// Rate of matrix products on this machine now, GFLOP/s, the best of a few square products: of
+// normal numbers in machine.compute, on a CPU of fp32.
+double measure_matrix_gflops(const Machine& machine);
 
 }  // namespace halo

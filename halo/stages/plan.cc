@@ -10,11 +10,9 @@
 namespace halo {
 namespace {
 
-// Multiply-adds of a token's forward pass, x 2: all matrices, the head, and what grows with length.
-double forward_flops(const ModelConfig& c, int64_t length, bool with_head) {
-  double flops = 2.0 * double(num_parameters(decoder_parameters(c)));
-  flops -= 2.0 * double(c.vocab_size * c.hidden_size) * (c.tie_word_embeddings ? 1 : 2);
-  if (with_head) flops += 2.0 * double(c.vocab_size * c.hidden_size);
+// Of a token's forward pass in the mixers, between their projections.
+double mixing_flops(const ModelConfig& c, int64_t length) {
+  double flops = 0;
   for (MixerType type : c.mixer_types) {
     if (type == MixerType::kAttention) {
       flops += 2.0 * double(c.num_heads * c.head_dim) * double(length);  // QK^T and PV, half masked
@@ -26,12 +24,12 @@ double forward_flops(const ModelConfig& c, int64_t length, bool with_head) {
   return flops;
 }
 
-double mixer_flops(const ModelConfig& c) {
-  double flops = 0;
-  for (int64_t layer = 0; layer < c.num_layers; ++layer) {
-    flops += 2.0 * double(num_parameters(mixer_parameters(c, layer)));
-  }
-  return flops;
+// Of a token's forward pass, 2 a multiply-add: all matrices, the head, the mixers.
+double forward_flops(const ModelConfig& c, int64_t length, bool with_head) {
+  double flops = 2.0 * double(num_parameters(decoder_parameters(c)));
+  flops -= 2.0 * double(c.vocab_size * c.hidden_size) * (c.tie_word_embeddings ? 1 : 2);
+  if (with_head) flops += 2.0 * double(c.vocab_size * c.hidden_size);
+  return flops + mixing_flops(c, length);
 }
 
 struct Sizes {
@@ -79,16 +77,9 @@ json::object plan(const Recipe& recipe, double gflops) {
       student_config(teacher, std::vector<MixerType>(layers, MixerType::kAttention));
   const int64_t bytes = recipe.run.compute == "bfloat16" ? 2 : 4;
   const int64_t teacher_size = num_parameters(decoder_parameters(teacher));
-  const auto teacher_flops = [&](const TrainRecipe& r, bool head) {
-    return forward_flops(teacher, r.sequence_length, head);
-  };
   const auto mixer_sizes = [&](const TrainRecipe& r, const ModelConfig& c) {
-    int64_t trained = 0;
-    for (int64_t layer = 0; layer < c.num_layers; ++layer) {
-      trained += num_parameters(mixer_parameters(c, layer));
-    }
-    // The first backward stops at the mixer's input: 2 of 3 parts.
-    return Sizes{teacher_flops(r, false) + 2 * mixer_flops(c), trained, 2 * teacher_size,
+    return Sizes{align_flops(teacher, c, r.sequence_length),
+                 num_parameters(all_mixer_parameters(c)), 2 * teacher_size,
                  activations(c) / c.num_layers};
   };
   json::array stages;
@@ -99,16 +90,16 @@ json::object plan(const Recipe& recipe, double gflops) {
                                 mixer_sizes(recipe.align_attention, attention), bytes, gflops));
   }
   const int64_t student_size = num_parameters(decoder_parameters(hybrid));
-  const auto whole = [&](const TrainRecipe& r, double teacher_part) {
-    return Sizes{3 * forward_flops(hybrid, r.sequence_length, true) + teacher_part, student_size,
-                 teacher_size, activations(hybrid)};
+  const auto whole = [&](double flops_a_token) {
+    return Sizes{flops_a_token, student_size, teacher_size, activations(hybrid)};
   };
   stages.push_back(stage_plan("distill", recipe.distill,
-                              whole(recipe.distill, teacher_flops(recipe.distill, true)), bytes,
-                              gflops));
+                              whole(distill_flops(teacher, hybrid, recipe.distill.sequence_length)),
+                              bytes, gflops));
   if (recipe.finetune.tokens > 0) {
-    stages.push_back(
-        stage_plan("finetune", recipe.finetune, whole(recipe.finetune, 0), bytes, gflops));
+    stages.push_back(stage_plan("finetune", recipe.finetune,
+                                whole(finetune_flops(hybrid, recipe.finetune.sequence_length)),
+                                bytes, gflops));
   }
   double seconds = 0;
   int64_t memory = 0, disk = 0;
@@ -126,6 +117,19 @@ json::object plan(const Recipe& recipe, double gflops) {
           {"seconds_at_least", seconds},
           {"memory_bytes", memory},
           {"disk_bytes", disk}};
+}
+
+double align_flops(const ModelConfig& teacher, const ModelConfig& student, int64_t length) {
+  // Backward stops at the mixers' input, so the gradient of their first product's is not needed.
+  double mixers = 2.0 * double(num_parameters(all_mixer_parameters(student)));
+  const double outputs = 2.0 * double(student.num_layers * student.hidden_size) *
+                         double(student.lightning_heads * student.lightning_head_dim);
+  return forward_flops(teacher, length, false) + 2 * mixers + outputs +
+         3 * mixing_flops(student, length);
+}
+
+double finetune_flops(const ModelConfig& student, int64_t length) {
+  return 3 * forward_flops(student, length, true);
 }
 
 double distill_flops(const ModelConfig& teacher, const ModelConfig& student, int64_t length) {

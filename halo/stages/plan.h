@@ -12,7 +12,10 @@ namespace halo {
 // and of disk. Reads the teacher's config.json; opens no shard.
 json::object plan(const Recipe& recipe, double matrix_gflops);
 
-// FLOPs of one token of a stage-2 step: teacher forward, student forward and backward.
+// FLOPs of one token of a step of stage 1 (`student` has the mixers that are trained in every
+// layer), 2 and 3: the teacher's forward pass and the student's forward and backward.
+double align_flops(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
+double finetune_flops(const ModelConfig& student, int64_t length);
 double distill_flops(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
 
 // A plan as a table for people.

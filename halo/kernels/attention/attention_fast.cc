@@ -26,24 +26,47 @@ at::Tensor sum_heads(const at::Tensor& x, const at::Tensor& like) {
       .to(like.scalar_type());
 }
 
+// bf16: FlashAttention-2, which reads shared heads where they are. fp32: the memory-efficient
+// kernel, for Flash has no fp32 form.
+bool uses_flash(const at::Tensor& q) {
+  return q.scalar_type() == at::kBFloat16;
+}
+
 AttentionForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               double scale, const Sequences& sequences) {
+  const at::Tensor& offsets = sequences.offsets_i32;
+  const int64_t longest = sequences.max_length;
+  if (uses_flash(q)) {
+    auto [o, statistics, seed, unused, mask] =
+        at::_flash_attention_forward(q, k, v, offsets, offsets, longest, longest, /*dropout_p=*/0,
+                                     /*is_causal=*/true, /*return_debug_mask=*/false, scale);
+    return {o, {statistics, seed, unused}};
+  }
   auto [o, statistics, seed, offset, max_q, max_k] = at::_efficient_attention_forward(
-      q.unsqueeze(0), expand_heads(k, q.size(1)), expand_heads(v, q.size(1)), /*bias=*/{},
-      sequences.offsets_i32, sequences.offsets_i32, sequences.max_length, sequences.max_length,
-      /*dropout_p=*/0, kCausalFromTopLeft, /*compute_log_sumexp=*/true, scale);
+      q.unsqueeze(0), expand_heads(k, q.size(1)), expand_heads(v, q.size(1)), /*bias=*/{}, offsets,
+      offsets, longest, longest, /*dropout_p=*/0, kCausalFromTopLeft, /*compute_log_sumexp=*/true,
+      scale);
   return {o.squeeze(0), {statistics, seed, offset}};
 }
 
 AttentionGradients backward_cuda(const at::Tensor& d_o, const at::Tensor& q, const at::Tensor& k,
                                  const at::Tensor& v, const AttentionForward& forward, double scale,
                                  const Sequences& sequences) {
+  const at::Tensor& offsets = sequences.offsets_i32;
+  const int64_t longest = sequences.max_length;
+  if (uses_flash(q)) {
+    // In a fixed order of sums: open_machine asks LibTorch for deterministic kernels.
+    auto [d_q, d_k, d_v] = at::_flash_attention_backward(
+        d_o, q, k, v, forward.o, forward.statistics[0], offsets, offsets, longest, longest,
+        /*dropout_p=*/0, /*is_causal=*/true, forward.statistics[1], forward.statistics[2], scale);
+    return {d_q, d_k, d_v};
+  }
   // One split of the keys: with more, dq would be summed in no fixed order.
   auto [d_q, d_k, d_v, d_bias] = at::_efficient_attention_backward(
       d_o.unsqueeze(0), q.unsqueeze(0), expand_heads(k, q.size(1)), expand_heads(v, q.size(1)),
-      /*bias=*/{}, forward.o.unsqueeze(0), sequences.offsets_i32, sequences.offsets_i32,
-      sequences.max_length, sequences.max_length, forward.statistics[0], /*dropout_p=*/0,
-      forward.statistics[1], forward.statistics[2], kCausalFromTopLeft,
+      /*bias=*/{}, forward.o.unsqueeze(0), offsets, offsets, longest, longest,
+      forward.statistics[0], /*dropout_p=*/0, forward.statistics[1], forward.statistics[2],
+      kCausalFromTopLeft,
       /*bias_requires_grad=*/false, scale,
       /*num_splits_key=*/1);
   return {d_q.squeeze(0), d_k.squeeze(0), d_v.squeeze(0)};

@@ -7,6 +7,7 @@
 
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
+#include "tests/gpu.h"
 #include "tests/op_check.h"
 #include "torch/csrc/autograd/autograd.h"
 
@@ -97,6 +98,42 @@ TEST(Attention, EqualsTheFormulaAtEveryLength) {
     SCOPED_TRACE(length);
     check_causal({length}, 4, 2);
   }
+}
+
+// Against the formula on the CPU; twice, for the same bits.
+void check_causal_on_gpu(const std::vector<int64_t>& lengths, int64_t heads, int64_t groups,
+                         at::ScalarType dtype, int64_t dim) {
+  const at::Device gpu(at::kCUDA, 0);
+  const auto sequences = sequences_of(lengths);
+  const auto there = make_sequences(sequences.offsets, gpu);
+  const auto x = make_inputs(sequences.num_tokens(), heads, groups, dtype, dim);
+  const auto plain_formula = [&](const Inputs& y) { return formula(y, sequences); };
+  const auto want = run(plain_formula, x, at::kDouble), plain = run(plain_formula, x, dtype);
+  const auto attend = [&](const Inputs& y) {
+    return causal_attention(y.q.to(gpu), y.k.to(gpu), y.v.to(gpu), kScale, there, KernelForm::kFast)
+        .cpu();
+  };
+  const auto got = run(attend, x, dtype), again = run(attend, x, dtype);
+  expect_close("o", got.o, want.o, plain.o);
+  expect_equal("o, twice", again.o, got.o);
+  const char* names[] = {"dq", "dk", "dv"};
+  for (int i = 0; i < 3; ++i) {
+    expect_close(names[i], got.gradients[i], want.gradients[i], plain.gradients[i]);
+    expect_equal(names[i], again.gradients[i], got.gradients[i]);
+  }
+}
+
+TEST(AttentionCuda, EqualsTheFormula) {
+  if (!testing::has_gpu()) GTEST_SKIP() << "there is no GPU here";
+  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);  // as open_machine does
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t dim : {64, 128}) {
+      SCOPED_TRACE(std::string(at::toString(dtype)) + ", head size " + std::to_string(dim));
+      check_causal_on_gpu({700}, 4, 2, dtype, dim);
+      check_causal_on_gpu({33, 0, 130, 520, 64}, 4, 4, dtype, dim);
+    }
+  }
+  at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/true);
 }
 
 // The gradients of q and k are exactly 0 here, so no relative bound holds for them.
