@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "c10/core/impl/DeviceGuardImplInterface.h"
 #include "halo/base/check.h"
 #include "torch/csrc/autograd/profiler_kineto.h"
 
@@ -61,6 +62,8 @@ json::object profile_step(const std::function<void()>& step) {
   profiler::prepareProfiler(config, activities);
   profiler::enableProfiler(config, activities);
   step();
+  c10::impl::getDeviceGuardImpl(at::kCUDA)->synchronizeDevice(
+      0);  // else its last kernels are missed
   const auto result = profiler::disableProfiler();
 
   struct Sum {

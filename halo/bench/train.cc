@@ -1,7 +1,6 @@
 #include <sys/resource.h>
 
 #include <algorithm>
-#include <chrono>
 #include <memory>
 
 #include "ATen/ATen.h"
@@ -17,12 +16,11 @@
 #include "halo/stages/losses.h"
 #include "halo/stages/machine.h"
 #include "halo/stages/plan.h"
+#include "halo/train/moment.h"
 #include "halo/train/optimizer.h"
 
 namespace halo {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 // Weights whose values do not matter: norms 1, matrices normal with standard deviation 0.02.
 void randomise(ParameterStore& store) {
@@ -170,23 +168,18 @@ json::object bench_train(const TrainBenchArgs& args) {
     losses.push_back(run_step(std::min<int64_t>(args.micro_batches, 2)).item<double>());
   }
 
-  std::vector<double> seconds;
-  Clock::time_point last = Clock::now();
-  const auto read = [&](const at::Tensor& loss) {
-    losses.push_back(loss.item<double>());  // waits for the device
-    const Clock::time_point now = Clock::now();
-    seconds.push_back(std::chrono::duration<double>(now - last).count());
-    last = now;
-  };
-  // As in the training loop the host is a step ahead of a device.
-  at::Tensor ahead;
+  std::vector<at::Tensor> step_losses;
+  std::vector<Moment> moments{Moment(machine.device)};
   for (int64_t i = 0; i < args.steps; ++i) {
-    const at::Tensor loss = run_step(args.micro_batches);
-    if (ahead.defined()) read(ahead);
-    ahead = machine.device.is_cpu() ? at::Tensor() : loss;
-    if (machine.device.is_cpu()) read(loss);
+    step_losses.push_back(run_step(args.micro_batches));
+    moments.emplace_back(machine.device);
   }
-  if (ahead.defined()) read(ahead);
+  moments.back().wait();
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < args.steps; ++i) {
+    losses.push_back(step_losses[i].item<double>());
+    seconds.push_back(moments[i + 1].seconds_since(moments[i]));
+  }
 
   const json::array times(seconds.begin(), seconds.end());
   std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size()) / 2,

@@ -1,8 +1,6 @@
 // The training loop.
 #include "halo/train/loop.h"
 
-#include <c10/core/Event.h>
-#include <c10/core/impl/VirtualGuardImpl.h>
 #include <spdlog/spdlog.h>
 
 #include <chrono>
@@ -17,38 +15,14 @@
 #include "halo/train/checkpoint.h"
 #include "halo/train/health.h"
 #include "halo/train/json_lines.h"
+#include "halo/train/moment.h"
 #include "halo/train/optimizer.h"
 #include "halo/train/resume.h"
 
 namespace halo {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 constexpr int64_t kMaxSkippedInARow = 10;
-
-// When a device has done all it was given so far. The host can be a step ahead, so its own clock
-// says nothing about how long a device's step took.
-class Moment {
- public:
-  explicit Moment(at::Device device) {
-    if (device.is_cpu()) return;
-    event_ = std::make_shared<c10::Event>(device.type(), c10::EventFlag::BACKEND_DEFAULT);
-    event_->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
-  }
-  void wait() const {
-    if (event_) event_->synchronize();
-  }
-  // Both must have passed.
-  double seconds_since(const Moment& earlier) const {
-    return event_ ? earlier.event_->elapsedTime(*event_) * 1e-3
-                  : std::chrono::duration<double>(time_ - earlier.time_).count();
-  }
-
- private:
-  std::shared_ptr<c10::Event> event_;
-  Clock::time_point time_ = Clock::now();
-};
 
 // A device tensor on its way to the host; nothing waits for it before values().
 class HostCopy {

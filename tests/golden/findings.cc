@@ -15,7 +15,7 @@ at::Tensor difference(const std::string& what, const at::Tensor& got, const at::
     throw_error("{} has shape [{}], expected [{}]", what, fmt::join(got.sizes(), ", "),
                 fmt::join(want.sizes(), ", "));
   }
-  return (got.detach().to(at::kDouble) - want.to(at::kDouble)).abs();
+  return (got.detach().to(at::kCPU, at::kDouble) - want.to(at::kDouble)).abs();
 }
 
 double largest(const at::Tensor& x) {

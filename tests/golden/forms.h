@@ -35,8 +35,13 @@ std::vector<std::string> chat_template_names(const std::filesystem::path& folder
 void check_chat_template(const std::filesystem::path& folder, const std::string& name,
                          Findings& findings);
 
-// Operations run in both forms; an error names the one it was found in.
-inline constexpr KernelForm kForms[] = {KernelForm::kFast, KernelForm::kReference};
+// Where models and stage losses run. Operations run in every form that is there; an error names the
+// one it was found in.
+struct Place {
+  at::Device device = at::kCPU;
+  std::vector<KernelForm> forms = {KernelForm::kFast, KernelForm::kReference};
+};
+Place& place();
 std::string in_form(const std::string& what, KernelForm form);
 
 // Where the rows of [B, T] tokens lie when they are laid end to end: 0, T, .., B T.

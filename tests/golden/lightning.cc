@@ -87,7 +87,7 @@ void check_lightning(const std::filesystem::path& folder, Findings& findings) {
                    to_doubles(json_get<json::array>(object, "slopes", file)),
                    json_get<double>(object, "scale", file)};
       if (expected.names(c.result("")).empty()) continue;
-      for (const KernelForm form : kForms) check_case(c, form, findings);
+      for (const KernelForm form : place().forms) check_case(c, form, findings);
     }
   }
   check_slopes((folder / "slopes.json").string(), findings);

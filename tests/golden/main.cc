@@ -1,5 +1,6 @@
 // golden ROOT: recomputes every folder of a tree of golden fixtures and prints a line for each, its
 // worst error and that error's bound. Exit 0 if all are within bounds, 1 if not, 2 for wrong usage.
+// golden --device cuda ROOT: models and stage losses alone, in fp32 on a GPU.
 // golden ROOT MODEL: the folder smollm2 alone, with MODEL, a directory that `halo import` made.
 #include <fmt/format.h>
 
@@ -8,6 +9,7 @@
 #include <functional>
 
 #include "halo/base/check.h"
+#include "halo/stages/machine.h"
 #include "tests/golden/forms.h"
 
 namespace halo::golden {
@@ -70,6 +72,7 @@ void add_folder(const fs::path& folder, std::vector<Unit>& units) {
   if (std::ranges::any_of(kModelFolders, [&](auto begin) { return name.starts_with(begin); })) {
     return add_models(folder, name, units);
   }
+  if (place().device.is_cuda() && name != "stage-losses") return;  // the rest has no GPU form
   if (name == "smollm2") {
     units.push_back({name, [](Findings& findings) {
                        findings.not_built("not in this tree: tests/golden/smollm2_test.sh");
@@ -122,8 +125,18 @@ bool check_tree(const fs::path& root, const fs::path& smollm2) {
 }  // namespace halo::golden
 
 int main(int argc, char** argv) {
+  const bool on_gpu = argc == 4 && std::string(argv[1]) == "--device";
+  if (on_gpu) {
+    halo::RunRecipe run;
+    run.device = argv[2];
+    halo::golden::place() = {halo::open_machine(run).device, {halo::KernelForm::kFast}};
+    argc -= 2;
+    argv += 2;
+  }
   if (argc != 2 && argc != 3) {
-    fmt::print(stderr, "usage: golden ROOT [MODEL], a tree laid out as golden/README.md says\n");
+    fmt::print(
+        stderr,
+        "usage: golden [--device cuda] ROOT [MODEL], a tree laid out as golden/README.md says\n");
     return 2;
   }
   try {

@@ -10,9 +10,9 @@ namespace halo::golden {
 namespace {
 
 Batch batch_of(const at::Tensor& ids, const at::Tensor& positions, KernelForm form) {
-  Batch batch = positions.defined()
-                    ? make_batch(ids.flatten(), row_offsets(ids), positions.flatten(), at::kCPU)
-                    : make_batch(ids.flatten(), row_offsets(ids), at::kCPU);
+  Batch batch = positions.defined() ? make_batch(ids.flatten(), row_offsets(ids),
+                                                 positions.flatten(), place().device)
+                                    : make_batch(ids.flatten(), row_offsets(ids), place().device);
   batch.form = form;
   return batch;
 }
@@ -60,6 +60,11 @@ void check_greedy(const Model& model, const Expected& expected, KernelForm form,
 
 }  // namespace
 
+Place& place() {
+  static Place here;
+  return here;
+}
+
 std::string in_form(const std::string& what, KernelForm form) {
   return fmt::format("{}, {}", what, form == KernelForm::kFast ? "fast" : "reference");
 }
@@ -80,15 +85,15 @@ at::Tensor model_logits(const DecoderWeights& weights, const at::Tensor& ids,
 
 Model load_teacher(const std::filesystem::path& folder) {
   return load_model(folder.parent_path() / "qwen3-tiny", ParameterStore::Use::kFrozen, at::kFloat,
-                    at::kCPU);
+                    place().device);
 }
 
 void check_model(const std::filesystem::path& folder, Findings& findings) {
   at::NoGradGuard no_grad;
-  const Model model = load_model(folder, ParameterStore::Use::kFrozen, at::kFloat, at::kCPU);
+  const Model model = load_model(folder, ParameterStore::Use::kFrozen, at::kFloat, place().device);
   const Expected expected(folder / "expected.safetensors");
   const at::Tensor ids = expected.get("input_ids");
-  for (const KernelForm form : kForms) {
+  for (const KernelForm form : place().forms) {
     findings.tensor(in_form("logits", form), model_logits(model.weights, ids, {}, form),
                     expected.get("logits"));
     // Angles are exact here, so those of fp32 products (`logits_offset`) are not the ones to meet.

@@ -32,28 +32,20 @@ std::string parameter_name(int stage, const std::string& name) {
 Student mixers_of_stage_1(const fs::path& folder, const Model& teacher, const Machine& machine) {
   ModelConfig config = read_model_config(folder / "student");
   config.mixer_types.assign(static_cast<size_t>(config.num_layers), MixerType::kLightning);
-  std::vector<ParameterSpec> specs;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    for (auto& spec : mixer_parameters(config, layer)) specs.push_back(std::move(spec));
-  }
-  auto store =
-      std::make_shared<ParameterStore>(specs, ParameterStore::Use::kTrained, at::kFloat, at::kCPU);
+  auto store = std::make_shared<ParameterStore>(
+      all_mixer_parameters(config), ParameterStore::Use::kTrained, at::kFloat, machine.device);
   const SafetensorsFile file(folder / "stage1-student" / "model.safetensors");
   std::vector<TensorView> tensors = file.tensors();
   for (TensorView& tensor : tensors) tensor.name = parameter_name(1, tensor.name);
   store->load(tensors, file.path().string());
-  std::vector<Mixer> mixers;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    mixers.push_back(bind_mixer(config, layer, *store));
-  }
-  return {store, align_step(mixers, teacher.weights, machine), count_tokens};
+  return {store, align_step(bind_mixers(config, *store), teacher.weights, machine), count_tokens};
 }
 
 Student student_of(int stage, const fs::path& folder, const Model& teacher, KernelForm form) {
-  const Machine machine{.form = form};
+  const Machine machine{.device = place().device, .form = form};
   if (stage == 1) return mixers_of_stage_1(folder, teacher, machine);
   const Model model =
-      load_model(folder / "student", ParameterStore::Use::kTrained, at::kFloat, at::kCPU);
+      load_model(folder / "student", ParameterStore::Use::kTrained, at::kFloat, place().device);
   if (stage == 2) {
     return {model.store, kl_step(model.weights, teacher.weights, machine), count_tokens};
   }
@@ -126,7 +118,7 @@ void check_steps(int stage, const Student& student, const Expected& expected, Ke
 void check_stage_losses(const fs::path& folder, Findings& findings) {
   const Model teacher = load_teacher(folder);
   const Expected expected(folder / "expected.safetensors");
-  for (const KernelForm form : kForms) {
+  for (const KernelForm form : place().forms) {
     for (int stage = 1; stage <= 3; ++stage) {
       const Student student = student_of(stage, folder, teacher, form);
       check_gradients(stage, student, expected, form, findings);

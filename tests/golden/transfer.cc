@@ -81,7 +81,7 @@ void check_transfer(const fs::path& folder, Findings& findings) {
   for (const auto& [what, tensors] : hybrids) {
     ParameterStore store = frozen_store(config);
     store.load(tensors, folder.string());
-    for (const KernelForm form : kForms) {
+    for (const KernelForm form : place().forms) {
       findings.tensor(in_form(what, form), model_logits(bind_decoder(config, store), ids, {}, form),
                       want);
     }

@@ -2,6 +2,7 @@
 // LibTorch's fused kernel for the packed batch.
 
 #include "ATen/ATen.h"
+#include "ATen/Context.h"
 #include "halo/kernels/attention/attention_forms.h"
 
 namespace halo {
@@ -32,6 +33,28 @@ bool uses_flash(const at::Tensor& q) {
   return q.scalar_type() == at::kBFloat16;
 }
 
+// While it lives, LibTorch takes its deterministic kernels. Flash does so only where others would
+// be an error, which is why the setting is not left on for the whole program.
+class FixedOrderOfSums {
+ public:
+  FixedOrderOfSums() {
+    context_.setDeterministicAlgorithms(true, /*warn_only=*/false);
+    context_.setDeterministicFillUninitializedMemory(false);
+  }
+  ~FixedOrderOfSums() {
+    context_.setDeterministicAlgorithms(was_, was_warning_);
+    context_.setDeterministicFillUninitializedMemory(was_filling_);
+  }
+  FixedOrderOfSums(const FixedOrderOfSums&) = delete;
+  FixedOrderOfSums& operator=(const FixedOrderOfSums&) = delete;
+
+ private:
+  at::Context& context_ = at::globalContext();
+  bool was_ = context_.deterministicAlgorithms();
+  bool was_warning_ = context_.deterministicAlgorithmsWarnOnly();
+  bool was_filling_ = context_.deterministicFillUninitializedMemory();
+};
+
 AttentionForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               double scale, const Sequences& sequences) {
   const at::Tensor& offsets = sequences.offsets_i32;
@@ -55,7 +78,7 @@ AttentionGradients backward_cuda(const at::Tensor& d_o, const at::Tensor& q, con
   const at::Tensor& offsets = sequences.offsets_i32;
   const int64_t longest = sequences.max_length;
   if (uses_flash(q)) {
-    // In a fixed order of sums: open_machine asks LibTorch for deterministic kernels.
+    const FixedOrderOfSums fixed_order;
     auto [d_q, d_k, d_v] = at::_flash_attention_backward(
         d_o, q, k, v, forward.o, forward.statistics[0], offsets, offsets, longest, longest,
         /*dropout_p=*/0, /*is_causal=*/true, forward.statistics[1], forward.statistics[2], scale);
