@@ -28,8 +28,8 @@ struct TrainBenchArgs {
 // Steps of a stage (forward, backward, clipped AdamW), repeated on one micro-batch:
 // {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, the untimed first
 // ones included, "flops" of a step, "matrix_gflops" (measure_matrix_gflops),
-// "share_of_matrix_rate", "peak_memory_bytes" (GPU: of tensors; CPU: resident), and on a GPU
-// "profile" (profile_step)}.
+// "share_of_matrix_rate", "peak_memory_bytes" (GPU: of tensors; CPU: resident),
+// "planned_memory_bytes" (peak_memory of stages/plan.h), and on a GPU "profile" (profile_step)}.
 json::object bench_train(const TrainBenchArgs& args);
 
 struct TokenizeBenchArgs {

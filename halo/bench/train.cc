@@ -69,7 +69,7 @@ struct Stage {
   int64_t vocab_size = 0;
   std::shared_ptr<ParameterStore> trained, teacher;  // no teacher in stage 3
   ForwardBackward step;
-  double flops_a_token = 0;
+  StageCost cost;
 };
 
 Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
@@ -102,7 +102,7 @@ Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
                                                      machine.device);
     randomise(*stage.trained);
     stage.step = align_step(bind_mixers(lightning, *stage.trained), teacher.weights, machine);
-    stage.flops_a_token = align_flops(teacher.config, lightning, args.sequence_length);
+    stage.cost = align_cost(teacher.config, lightning, args.sequence_length);
     return stage;
   }
   const Model student =
@@ -112,10 +112,10 @@ Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
   stage.trained = student.store;
   if (name == StageName::kDistill) {
     stage.step = kl_step(student.weights, teacher.weights, machine);
-    stage.flops_a_token = distill_flops(teacher.config, hybrid, args.sequence_length);
+    stage.cost = distill_cost(teacher.config, hybrid, args.sequence_length);
   } else {
     stage.step = cross_entropy_step(student.weights, machine);
-    stage.flops_a_token = finetune_flops(hybrid, args.sequence_length);
+    stage.cost = finetune_cost(hybrid, args.sequence_length);
   }
   return stage;
 }
@@ -186,17 +186,21 @@ json::object bench_train(const TrainBenchArgs& args) {
                    seconds.end());
   const double median = seconds[seconds.size() / 2];
   const int64_t tokens = args.micro_batches * batch.tokens.numel();
-  const double flops = double(tokens) * stage.flops_a_token;
-  json::object result{{"device", machine.device_name},
-                      {"stage", args.stage},
-                      {"tokens_a_step", tokens},
-                      {"tokens_per_second", double(tokens) / median},
-                      {"seconds", times},
-                      {"loss", losses},
-                      {"flops", flops},
-                      {"matrix_gflops", matrix_rate},
-                      {"share_of_matrix_rate", flops / median / (matrix_rate * 1e9)},
-                      {"peak_memory_bytes", peak_memory_bytes(machine)}};
+  const double flops = double(tokens) * stage.cost.flops_a_token;
+  json::object result{
+      {"device", machine.device_name},
+      {"stage", args.stage},
+      {"tokens_a_step", tokens},
+      {"tokens_per_second", double(tokens) / median},
+      {"seconds", times},
+      {"loss", losses},
+      {"flops", flops},
+      {"matrix_gflops", matrix_rate},
+      {"share_of_matrix_rate", flops / median / (matrix_rate * 1e9)},
+      {"peak_memory_bytes", peak_memory_bytes(machine)},
+      {"planned_memory_bytes", peak_memory(stage.cost, batch.tokens.numel(),
+                                           static_cast<int64_t>(c10::elementSize(machine.compute)),
+                                           machine.device.is_cpu())}};
   if (machine.device.is_cuda()) {
     result["profile"] = profile_step([&] { run_step(args.micro_batches); });
   }

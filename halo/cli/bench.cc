@@ -49,6 +49,7 @@ void add_bench(CLI::App& app) {
   train->add_option("--ids", args->ids, "safetensors with input_ids; else random ids");
   train->add_option("--device", args->run.device, "cpu | cuda");
   train->add_option("--compute", args->run.compute, "float32 | bfloat16");
+  train->add_option("--deterministic", args->run.deterministic, "as run.deterministic of a recipe");
   train->add_option("--threads", args->run.threads, "CPU threads; 0: all");
   train->footer(
       "Example: halo bench train --stage distill --config configs/model/hypenet-2b.json "

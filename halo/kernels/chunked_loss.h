@@ -1,6 +1,6 @@
 // What the losses on top of a head share: logits of a chunk of rows at a time, a loss that turns a
 // chunk's logits into their own gradient in place, and the autograd node around the loop.
-// Internal to halo/kernels.
+// Internal to halo/kernels, but for rows_per_chunk, which the plan of a conversion counts with.
 #pragma once
 
 #include <ATen/core/Tensor.h>

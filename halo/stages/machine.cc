@@ -54,6 +54,8 @@ Machine open_machine(const RunRecipe& recipe) {
       throw_error("run.kernels = 'reference' runs on the CPU only; set run.device = 'cpu'");
     }
     load_cuda();
+    at::globalContext().setDeterministicAlgorithms(recipe.deterministic, /*warn_only=*/true);
+    at::globalContext().setDeterministicFillUninitializedMemory(false);
     m.device = at::Device(at::kCUDA, 0);
     m.device_name = "cuda:0";
   } else {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "halo/base/check.h"
+#include "halo/kernels/chunked_loss.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
 #include "halo/stages/transfer.h"
@@ -32,34 +33,44 @@ double forward_flops(const ModelConfig& c, int64_t length, bool with_head) {
   return flops + mixing_flops(c, length);
 }
 
-struct Sizes {
-  double flops_a_token;        // forward and backward
-  int64_t trained_parameters;  // masters, gradients, two moments: 16 bytes each
-  int64_t frozen_parameters;
-  int64_t activations_a_token;  // elements kept for backward
-};
-
-int64_t activations(const ModelConfig& c) {
-  const int64_t width = c.lightning_heads * c.lightning_head_dim;
-  return c.num_layers * (4 * c.hidden_size + 10 * width + 3 * c.intermediate_size);
+// Elements a mixer keeps for backward, behind its input: the stacked projections, q, k, v, the
+// gate, the mixed values and the gated ones.
+int64_t mixer_elements(const ModelConfig& c, MixerType type, bool gate) {
+  const bool attention = type == MixerType::kAttention;
+  const int64_t d = attention ? c.head_dim : c.lightning_head_dim;
+  const int64_t heads = (attention ? c.num_heads : c.lightning_heads) * d;
+  const int64_t shared = (attention ? c.num_kv_heads : c.lightning_kv_heads) * d;
+  return 2 * (heads + 2 * shared) + heads + (gate ? 3 * heads : 0);
 }
 
-json::object stage_plan(const std::string& name, const TrainRecipe& train, const Sizes& sizes,
-                        int64_t compute_bytes, double gflops) {
+bool has_gate(const ModelConfig& c, MixerType type) {
+  return type == MixerType::kAttention ? c.attn_use_output_gate : c.lightning_use_output_gate;
+}
+
+// Elements a token for a whole student: in each layer the residual stream and the normed one,
+// twice, the mixer, gate and up and their product; at the end the hidden states of both models, the
+// student's gradient and its last residual stream.
+int64_t decoder_elements(const ModelConfig& c) {
+  int64_t elements = 4 * c.hidden_size;
+  for (MixerType type : c.mixer_types) {
+    elements +=
+        4 * c.hidden_size + mixer_elements(c, type, has_gate(c, type)) + 3 * c.intermediate_size;
+  }
+  return elements;
+}
+
+json::object stage_plan(const std::string& name, const TrainRecipe& train, const StageCost& cost,
+                        const RunRecipe& run, double gflops) {
+  const int64_t compute_bytes = run.compute == "bfloat16" ? 2 : 4;
   const double tokens = double(train.steps() * train.tokens_per_step);
-  const double seconds = tokens * sizes.flops_a_token / (gflops * 1e9);
-  const int64_t copy = compute_bytes == 4 ? 0 : compute_bytes;
-  const int64_t memory =
-      sizes.trained_parameters * (16 + copy) + sizes.frozen_parameters * compute_bytes +
-      train.micro_batch_rows * train.sequence_length * sizes.activations_a_token * compute_bytes;
-  const int64_t disk = train.keep * sizes.trained_parameters * (12 + compute_bytes);
   return {{"stage", name},
           {"tokens", train.steps() * train.tokens_per_step},
           {"steps", train.steps()},
-          {"flops", tokens * sizes.flops_a_token},
-          {"seconds_at_least", seconds},
-          {"memory_bytes", memory},
-          {"disk_bytes", disk}};
+          {"flops", tokens * cost.flops_a_token},
+          {"seconds_at_least", tokens * cost.flops_a_token / (gflops * 1e9)},
+          {"memory_bytes", peak_memory(cost, train.micro_batch_rows * train.sequence_length,
+                                       compute_bytes, run.device == "cpu")},
+          {"disk_bytes", train.keep * cost.trained_parameters * (12 + compute_bytes)}};
 }
 
 }  // namespace
@@ -75,32 +86,20 @@ json::object plan(const Recipe& recipe, double gflops) {
       student_config(teacher, std::vector<MixerType>(layers, MixerType::kLightning));
   const ModelConfig attention =
       student_config(teacher, std::vector<MixerType>(layers, MixerType::kAttention));
-  const int64_t bytes = recipe.run.compute == "bfloat16" ? 2 : 4;
-  const int64_t teacher_size = num_parameters(decoder_parameters(teacher));
-  const auto mixer_sizes = [&](const TrainRecipe& r, const ModelConfig& c) {
-    return Sizes{align_flops(teacher, c, r.sequence_length),
-                 num_parameters(all_mixer_parameters(c)), 2 * teacher_size,
-                 activations(c) / c.num_layers};
+  const auto mixers_cost = [&](const TrainRecipe& train, const ModelConfig& student) {
+    StageCost cost = align_cost(teacher, student, train.sequence_length);
+    // The rest of the student waits for its checkpoints.
+    cost.frozen_parameters += num_parameters(decoder_parameters(student));
+    return cost;
   };
   json::array stages;
-  stages.push_back(
-      stage_plan("align", recipe.align, mixer_sizes(recipe.align, lightning), bytes, gflops));
-  if (recipe.align_attention.tokens > 0) {
-    stages.push_back(stage_plan("align-attention", recipe.align_attention,
-                                mixer_sizes(recipe.align_attention, attention), bytes, gflops));
-  }
-  const int64_t student_size = num_parameters(decoder_parameters(hybrid));
-  const auto whole = [&](double flops_a_token) {
-    return Sizes{flops_a_token, student_size, teacher_size, activations(hybrid)};
+  const auto add = [&](const char* name, const TrainRecipe& train, const StageCost& cost) {
+    if (train.tokens > 0) stages.push_back(stage_plan(name, train, cost, recipe.run, gflops));
   };
-  stages.push_back(stage_plan("distill", recipe.distill,
-                              whole(distill_flops(teacher, hybrid, recipe.distill.sequence_length)),
-                              bytes, gflops));
-  if (recipe.finetune.tokens > 0) {
-    stages.push_back(stage_plan("finetune", recipe.finetune,
-                                whole(finetune_flops(hybrid, recipe.finetune.sequence_length)),
-                                bytes, gflops));
-  }
+  add("align", recipe.align, mixers_cost(recipe.align, lightning));
+  add("align-attention", recipe.align_attention, mixers_cost(recipe.align_attention, attention));
+  add("distill", recipe.distill, distill_cost(teacher, hybrid, recipe.distill.sequence_length));
+  add("finetune", recipe.finetune, finetune_cost(hybrid, recipe.finetune.sequence_length));
   double seconds = 0;
   int64_t memory = 0, disk = 0;
   for (const json::value& value : stages) {
@@ -109,8 +108,8 @@ json::object plan(const Recipe& recipe, double gflops) {
     memory = std::max(memory, stage.at("memory_bytes").to_number<int64_t>());
     disk += stage.at("disk_bytes").to_number<int64_t>();
   }
-  return {{"teacher_parameters", teacher_size},
-          {"student_parameters", student_size},
+  return {{"teacher_parameters", num_parameters(decoder_parameters(teacher))},
+          {"student_parameters", num_parameters(decoder_parameters(hybrid))},
           {"attention_layers_kept", keep},
           {"matrix_gflops", gflops},
           {"stages", stages},
@@ -119,21 +118,56 @@ json::object plan(const Recipe& recipe, double gflops) {
           {"disk_bytes", disk}};
 }
 
-double align_flops(const ModelConfig& teacher, const ModelConfig& student, int64_t length) {
+StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length) {
+  const MixerType type = student.mixer_types[0];
+  const int64_t width = type == MixerType::kAttention
+                            ? student.num_heads * student.head_dim
+                            : student.lightning_heads * student.lightning_head_dim;
+  StageCost cost;
+  cost.trained_parameters = num_parameters(all_mixer_parameters(student));
+  cost.frozen_parameters = num_parameters(decoder_parameters(teacher));
   // Backward stops at the mixers' input, so the gradient of their first product's is not needed.
-  double mixers = 2.0 * double(num_parameters(all_mixer_parameters(student)));
-  const double outputs = 2.0 * double(student.num_layers * student.hidden_size) *
-                         double(student.lightning_heads * student.lightning_head_dim);
-  return forward_flops(teacher, length, false) + 2 * mixers + outputs +
-         3 * mixing_flops(student, length);
+  cost.flops_a_token = forward_flops(teacher, length, false) +
+                       4.0 * double(cost.trained_parameters) +
+                       2.0 * double(student.num_layers * student.hidden_size * width) +
+                       3 * mixing_flops(student, length);
+  // One layer at a time: its input, target, output's gradient and the residual stream; what its
+  // mixer keeps, and the gradients of that but for the last two.
+  const bool gate = has_gate(student, type);
+  cost.elements_a_token =
+      4 * student.hidden_size + 2 * (mixer_elements(student, type, gate) - (gate ? 2 : 1) * width);
+  return cost;
 }
 
-double finetune_flops(const ModelConfig& student, int64_t length) {
-  return 3 * forward_flops(student, length, true);
+StageCost finetune_cost(const ModelConfig& student, int64_t length) {
+  StageCost cost;
+  cost.flops_a_token = 3 * forward_flops(student, length, true);
+  cost.trained_parameters = num_parameters(decoder_parameters(student));
+  cost.elements_a_token = decoder_elements(student);
+  cost.vocabulary = student.vocab_size;
+  cost.hidden_size = student.hidden_size;
+  cost.logits = 1;
+  return cost;
 }
 
-double distill_flops(const ModelConfig& teacher, const ModelConfig& student, int64_t length) {
-  return forward_flops(teacher, length, true) + 3 * forward_flops(student, length, true);
+StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length) {
+  StageCost cost = finetune_cost(student, length);
+  cost.flops_a_token += forward_flops(teacher, length, true);
+  cost.frozen_parameters = num_parameters(decoder_parameters(teacher));
+  cost.logits = 2;
+  return cost;
+}
+
+int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu) {
+  const int64_t copy = compute_bytes == 4 ? 0 : compute_bytes;  // fp32 computes with the masters
+  int64_t bytes = cost.trained_parameters * (16 + copy) + cost.frozen_parameters * compute_bytes +
+                  tokens * cost.elements_a_token * compute_bytes;
+  if (cost.logits > 0) {
+    const int64_t rows = std::min(tokens, rows_per_chunk(cost.vocabulary, cpu));
+    bytes += cost.logits * rows * cost.vocabulary * (cpu ? 4 : compute_bytes) +
+             cost.vocabulary * cost.hidden_size * 4;  // the head's gradient, before it is scaled
+  }
+  return bytes;
 }
 
 std::string format_plan(const json::object& plan) {

@@ -12,11 +12,24 @@ namespace halo {
 // and of disk. Reads the teacher's config.json; opens no shard.
 json::object plan(const Recipe& recipe, double matrix_gflops);
 
-// FLOPs of one token of a step of stage 1 (`student` has the mixers that are trained in every
-// layer), 2 and 3: the teacher's forward pass and the student's forward and backward.
-double align_flops(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
-double finetune_flops(const ModelConfig& student, int64_t length);
-double distill_flops(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
+// What a micro-batch of a stage costs: the teacher's forward pass, the student's forward and
+// backward.
+struct StageCost {
+  double flops_a_token = 0;
+  int64_t trained_parameters = 0, frozen_parameters = 0;
+  int64_t elements_a_token = 0;                         // of the compute type, alive at once
+  int64_t vocabulary = 0, hidden_size = 0, logits = 0;  // of the loss; 0: it has no head
+};
+// Of stage 1 (`student` has the mixers that are trained in every layer), 2 and 3, on rows of
+// `length` tokens.
+StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
+StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
+StageCost finetune_cost(const ModelConfig& student, int64_t length);
+
+// Bytes of tensors at the peak of a micro-batch of `tokens`: masters, gradients, moments and
+// compute copies, the frozen weights, what backward needs, the loss' buffers. Without activation
+// checkpointing, with the kernels of a GPU (others keep a little more).
+int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu);
 
 // A plan as a table for people.
 std::string format_plan(const json::object& plan);

@@ -16,6 +16,7 @@ struct RunRecipe {
   std::string compute = "float32";
   std::string kernels = "fast";
   int64_t threads = 0;
+  bool deterministic = true;
 
   template <class V>
   void fields(V& v) {
@@ -24,6 +25,8 @@ struct RunRecipe {
     v("compute", compute, "float32 | bfloat16 (masters are float32 always)");
     v("kernels", kernels, "fast | reference (plain, bit-equal for any batch and split; CPU)");
     v("threads", threads, "CPU threads; 0: all");
+    v("deterministic", deterministic,
+      "the same bits in every run; false lets bf16 attention on a GPU sum in any order, faster");
   }
 };
 

@@ -33,26 +33,21 @@ bool uses_flash(const at::Tensor& q) {
   return q.scalar_type() == at::kBFloat16;
 }
 
-// While it lives, LibTorch takes its deterministic kernels. Flash does so only where others would
-// be an error, which is why the setting is not left on for the whole program.
+// Where LibTorch was asked for deterministic kernels, even with warnings only: while this lives,
+// where others would be an error, for only then Flash has a fixed order of sums.
 class FixedOrderOfSums {
  public:
-  FixedOrderOfSums() {
-    context_.setDeterministicAlgorithms(true, /*warn_only=*/false);
-    context_.setDeterministicFillUninitializedMemory(false);
-  }
-  ~FixedOrderOfSums() {
-    context_.setDeterministicAlgorithms(was_, was_warning_);
-    context_.setDeterministicFillUninitializedMemory(was_filling_);
-  }
+  FixedOrderOfSums() { set(false); }
+  ~FixedOrderOfSums() { set(warning_); }
   FixedOrderOfSums(const FixedOrderOfSums&) = delete;
   FixedOrderOfSums& operator=(const FixedOrderOfSums&) = delete;
 
  private:
+  void set(bool warn_only) {
+    if (context_.deterministicAlgorithms()) context_.setDeterministicAlgorithms(true, warn_only);
+  }
   at::Context& context_ = at::globalContext();
-  bool was_ = context_.deterministicAlgorithms();
-  bool was_warning_ = context_.deterministicAlgorithmsWarnOnly();
-  bool was_filling_ = context_.deterministicFillUninitializedMemory();
+  const bool warning_ = context_.deterministicAlgorithmsWarnOnly();
 };
 
 AttentionForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
