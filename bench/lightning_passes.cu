@@ -2,9 +2,11 @@
 // 131,072 tokens in all, forward and backward, each behind a check against the fp32 form. JSON on
 // stdout.
 //   L=halo/kernels/lightning
+//   g++ -std=c++20 -O2 -I. -I/usr/local/cuda/include -c $L/lightning_{segments,map}.cc
+//     halo/base/check.cc
 //   nvcc -std=c++20 -O3 -I. -gencode=arch=compute_90a,code=sm_90a -o lightning_passes
 //     bench/lightning_passes.cu $L/lightning.cu $L/lightning_{wgmma,mma,recurrent}.cu
-//     $L/lightning_{segments,map}.cc halo/base/check.cc -lfmt
+//     lightning_{segments,map}.o check.o -lfmt
 //   ./lightning_passes [wgmma|mma] [HEADS HEAD_SIZE]
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>

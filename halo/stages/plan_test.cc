@@ -1,0 +1,43 @@
+#include "halo/stages/plan.h"
+
+#include <gtest/gtest.h>
+
+#include "halo/base/json.h"
+
+namespace halo {
+namespace {
+
+// Against the peaks that bench/results/train-h200.json has for HypeNet-2B and its teacher, in bf16.
+TEST(Plan, PeakMemoryIsWithinFivePercentOfTheMeasured) {
+  const std::string path = std::string(HALO_SOURCE_DIR) + "/configs/model/hypenet-2b.json";
+  const ModelConfig student = parse_model_config(read_json(path).as_object(), path);
+  ModelConfig teacher = student, lightning = student;
+  teacher.mixer_types.assign(student.mixer_types.size(), MixerType::kAttention);
+  teacher.attn_use_output_gate = false;
+  lightning.mixer_types.assign(student.mixer_types.size(), MixerType::kLightning);
+  const auto expect = [](const StageCost& cost, int64_t tokens, double measured) {
+    const double planned = double(peak_memory(cost, tokens, /*compute_bytes=*/2, /*cpu=*/false));
+    EXPECT_NEAR(planned, measured, 0.05 * measured);
+  };
+  const double gib = double(1 << 30);
+  expect(align_cost(teacher, lightning, 512), 32 * 512, 14.28 * gib);
+  expect(distill_cost(teacher, student, 512), 12 * 512, 52.08 * gib);
+  expect(distill_cost(teacher, student, 512), 8 * 512, 47.13 * gib);
+  expect(finetune_cost(student, 16'384), 16'384, 73.34 * gib);
+}
+
+// 5.6, 15.2 and 13.3 GFLOP a token, counted by hand from the shapes.
+TEST(Plan, FlopsOfAToken) {
+  const std::string path = std::string(HALO_SOURCE_DIR) + "/configs/model/hypenet-2b.json";
+  const ModelConfig student = parse_model_config(read_json(path).as_object(), path);
+  ModelConfig teacher = student, lightning = student;
+  teacher.mixer_types.assign(student.mixer_types.size(), MixerType::kAttention);
+  teacher.attn_use_output_gate = false;
+  lightning.mixer_types.assign(student.mixer_types.size(), MixerType::kLightning);
+  EXPECT_NEAR(align_cost(teacher, lightning, 512).flops_a_token, 5.6e9, 0.02 * 5.6e9);
+  EXPECT_NEAR(distill_cost(teacher, student, 512).flops_a_token, 15.2e9, 0.02 * 15.2e9);
+  EXPECT_NEAR(finetune_cost(student, 16'384).flops_a_token, 13.3e9, 0.03 * 13.3e9);
+}
+
+}  // namespace
+}  // namespace halo
