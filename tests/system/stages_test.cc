@@ -87,9 +87,9 @@ TEST(Stages, SelectKeepsTheLayersThatAreGiven) {
   const fs::path out = World::get().folder("given");
   const auto run = [&](const std::string& layers) {
     return run_halo(Words{"select", "--recipe", World::get().recipe().string(), "--student",
-                          model("align").string(), "--attention",
-                          model("align-attention").string(), "--out", out.string(), "--set",
-                          "select.layers=" + layers, "--set", "gates.select_kl_ratio=2"});
+                          model("align").string(), "--attention", model("align-attention").string(),
+                          "--out", out.string(), "--set", "select.layers=" + layers, "--set",
+                          "gates.select_kl_ratio=2"});
   };
   expect_error(run("[1,0]"), 1, {"select.layers", "ascending"});
   expect_error(run("[0,99]"), 1, {"select.layers names layer 99"});

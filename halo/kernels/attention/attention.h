@@ -13,9 +13,9 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
 
 // The keys and values of all sequences, as blocks found through a table.
 struct PagedKeyValue {
-  at::Tensor keys, values;  // [num_blocks, block_size, G, d]
-  at::Tensor block_table;   // [S, max_blocks] int64 on the host: block of token t is
-                            // block_table[s][t / block_size]
+  at::Tensor keys, values;       // [num_blocks, block_size, G, d]
+  at::Tensor block_table;        // [S, max_blocks] int64 on the host: block of token t is
+                                 // block_table[s][t / block_size]
   std::vector<int64_t> lengths;  // [S] tokens stored, this call's own included
 };
 
