@@ -16,6 +16,7 @@
 #include "halo/stages/losses.h"
 #include "halo/stages/machine.h"
 #include "halo/stages/plan.h"
+#include "halo/stages/transfer.h"
 #include "halo/train/moment.h"
 #include "halo/train/optimizer.h"
 
@@ -39,15 +40,6 @@ Model random_model(const ModelConfig& config, ParameterStore::Use use, const Mac
   return {config, store, bind_decoder(config, *store)};
 }
 
-// The Transformer of a hybrid's shapes.
-ModelConfig teacher_shapes(ModelConfig hybrid) {
-  hybrid.mixer_types.assign(hybrid.mixer_types.size(), MixerType::kAttention);
-  hybrid.attn_use_rope = true;
-  hybrid.attn_use_output_gate = false;
-  hybrid.attn_logits_scaling = {};
-  return hybrid;
-}
-
 at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
   const int64_t count = args.rows * args.sequence_length;
   if (!args.ids.empty()) {
@@ -67,7 +59,7 @@ enum class StageName { kAlign, kDistill, kFinetune };
 // A stage as it trains: what it holds in memory, its step on a micro-batch, its arithmetic.
 struct Stage {
   int64_t vocab_size = 0;
-  std::shared_ptr<ParameterStore> trained, teacher;  // no teacher in stage 3
+  std::shared_ptr<ParameterStore> trained, teacher;  // kept for `step`; no teacher in stage 3
   ForwardBackward step;
   StageCost cost;
 };
@@ -77,8 +69,9 @@ Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
                                       {{"align", StageName::kAlign},
                                        {"distill", StageName::kDistill},
                                        {"finetune", StageName::kFinetune}});
-  HALO_CHECK(args.config.empty() != args.student.empty(),
-             "bench train: give either --config or --student");
+  if (args.config.empty() == args.student.empty()) {
+    throw_error("bench train: give either --config or --student");
+  }
   const ModelConfig hybrid =
       args.config.empty() ? read_model_config(args.student)
                           : parse_model_config(read_json(args.config).as_object(), args.config);
@@ -86,17 +79,18 @@ Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
   stage.vocab_size = hybrid.vocab_size;
   Model teacher;
   if (name != StageName::kFinetune) {
-    HALO_CHECK(args.config.empty() != args.teacher.empty(),
-               "bench train: stage {} of --student needs --teacher", args.stage);
+    if (args.config.empty() == args.teacher.empty()) {
+      throw_error("bench train: stage {} takes --teacher beside --student, and not beside --config",
+                  args.stage);
+    }
     teacher = args.config.empty()
                   ? load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute,
                                machine.device)
-                  : random_model(teacher_shapes(hybrid), ParameterStore::Use::kFrozen, machine);
+                  : random_model(teacher_config_of(hybrid), ParameterStore::Use::kFrozen, machine);
     stage.teacher = teacher.store;
   }
   if (name == StageName::kAlign) {
-    ModelConfig lightning = hybrid;
-    lightning.mixer_types.assign(hybrid.mixer_types.size(), MixerType::kLightning);
+    const ModelConfig lightning = all_lightning(hybrid);
     stage.trained = std::make_shared<ParameterStore>(all_mixer_parameters(lightning),
                                                      ParameterStore::Use::kTrained, machine.compute,
                                                      machine.device);

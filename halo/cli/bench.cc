@@ -36,16 +36,19 @@ void add_bench(CLI::App& app) {
   load->footer("Example: halo bench load runs/demo/model (bench/load.py: beside `cat`)");
   load->callback([load_args] { std::cout << format_json(bench_load(*load_args)) << "\n"; });
 
+  const CLI::Range at_least_one(int64_t{1}, int64_t{1} << 40);
   auto args = std::make_shared<TrainBenchArgs>();
   CLI::App* train = bench->add_subcommand("train", "Steps of a stage on one batch");
   train->add_option("--stage", args->stage, "align | distill | finetune");
   train->add_option("--config", args->config, "config.json of a hybrid: random weights");
   train->add_option("--teacher", args->teacher, "model directory");
   train->add_option("--student", args->student, "hybrid directory");
-  train->add_option("--sequence-length", args->sequence_length, "tokens a row");
-  train->add_option("--rows", args->rows, "rows a micro-batch");
-  train->add_option("--micro-batches", args->micro_batches, "micro-batches a step");
-  train->add_option("--steps", args->steps, "timed steps");
+  train->add_option("--sequence-length", args->sequence_length, "tokens a row")
+      ->check(at_least_one);
+  train->add_option("--rows", args->rows, "rows a micro-batch")->check(at_least_one);
+  train->add_option("--micro-batches", args->micro_batches, "micro-batches a step")
+      ->check(at_least_one);
+  train->add_option("--steps", args->steps, "timed steps")->check(at_least_one);
   train->add_option("--ids", args->ids, "safetensors with input_ids; else random ids");
   train->add_option("--device", args->run.device, "cpu | cuda");
   train->add_option("--compute", args->run.compute, "float32 | bfloat16");

@@ -211,6 +211,19 @@ ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mi
   return c;
 }
 
+ModelConfig teacher_config_of(ModelConfig hybrid) {
+  hybrid.mixer_types.assign(hybrid.mixer_types.size(), MixerType::kAttention);
+  hybrid.attn_use_rope = true;
+  hybrid.attn_use_output_gate = false;
+  hybrid.attn_logits_scaling = {};
+  return hybrid;
+}
+
+ModelConfig all_lightning(ModelConfig hybrid) {
+  hybrid.mixer_types.assign(hybrid.mixer_types.size(), MixerType::kLightning);
+  return hybrid;
+}
+
 at::Tensor initial_output_gate(at::IntArrayRef shape, int64_t layer, TransferInit init,
                                uint64_t seed) {
   if (init != TransferInit::kPaper) return at::zeros(shape);

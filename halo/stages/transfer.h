@@ -23,6 +23,11 @@ TransferInit parse_transfer_init(const std::string& name);
 // layers; its lightning layers always have.
 ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers);
 
+// The Transformer of a hybrid's shapes: one that `hybrid` could be the student of.
+ModelConfig teacher_config_of(ModelConfig hybrid);
+// `hybrid` with lightning mixers in every layer: what stage 1 trains.
+ModelConfig all_lightning(ModelConfig hybrid);
+
 struct TransferArgs {
   TransferInit init = TransferInit::kMatch;
   uint64_t seed = 0;

@@ -125,22 +125,21 @@ bool check_tree(const fs::path& root, const fs::path& smollm2) {
 }  // namespace halo::golden
 
 int main(int argc, char** argv) {
-  const bool on_gpu = argc == 4 && std::string(argv[1]) == "--device";
-  if (on_gpu) {
-    halo::RunRecipe run;
-    run.device = argv[2];
-    halo::golden::place() = {halo::open_machine(run).device, {halo::KernelForm::kFast}};
-    argc -= 2;
-    argv += 2;
-  }
-  if (argc != 2 && argc != 3) {
-    fmt::print(
-        stderr,
-        "usage: golden [--device cuda] ROOT [MODEL], a tree laid out as golden/README.md says\n");
-    return 2;
-  }
+  std::vector<std::string> words(argv + 1, argv + argc);
   try {
-    return halo::golden::check_tree(argv[1], argc == 3 ? argv[2] : "") ? 0 : 1;
+    if (words.size() >= 2 && words[0] == "--device") {
+      halo::RunRecipe run;
+      run.device = words[1];
+      const at::Device device = halo::open_machine(run).device;
+      if (device.is_cuda()) halo::golden::place() = {device, {halo::KernelForm::kFast}};
+      words.erase(words.begin(), words.begin() + 2);
+    }
+    if (words.empty() || words.size() > 2) {
+      fmt::print(stderr,
+                 "usage: golden [--device cuda] ROOT [MODEL], a tree as golden/README.md says\n");
+      return 2;
+    }
+    return halo::golden::check_tree(words[0], words.size() == 2 ? words[1] : "") ? 0 : 1;
   } catch (const std::exception& error) {
     fmt::print(stderr, "golden: {}\n", error.what());
     return 1;

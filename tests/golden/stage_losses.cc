@@ -5,6 +5,7 @@
 #include "halo/kernels/adamw/adamw.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/stages/losses.h"
+#include "halo/stages/transfer.h"
 #include "halo/train/optimizer.h"
 #include "tests/golden/forms.h"
 
@@ -30,8 +31,7 @@ std::string parameter_name(int stage, const std::string& name) {
 }
 
 Student mixers_of_stage_1(const fs::path& folder, const Model& teacher, const Machine& machine) {
-  ModelConfig config = read_model_config(folder / "student");
-  config.mixer_types.assign(static_cast<size_t>(config.num_layers), MixerType::kLightning);
+  const ModelConfig config = all_lightning(read_model_config(folder / "student"));
   auto store = std::make_shared<ParameterStore>(
       all_mixer_parameters(config), ParameterStore::Use::kTrained, at::kFloat, machine.device);
   const SafetensorsFile file(folder / "stage1-student" / "model.safetensors");

@@ -23,11 +23,6 @@ ParameterStore transferred(const Model& teacher, const ModelConfig& config) {
   return store;
 }
 
-ModelConfig all_lightning(ModelConfig config) {
-  config.mixer_types.assign(static_cast<size_t>(config.num_layers), MixerType::kLightning);
-  return config;
-}
-
 // The tensors that tensors.json names, bit for bit.
 void check_determined(const json::array& names, const SafetensorsFile& file, const Model& teacher,
                       const ParameterStore& student, Findings& findings) {

@@ -11,6 +11,7 @@
 #include "halo/engine/test_model.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/stages/losses.h"
+#include "halo/stages/transfer.h"
 #include "halo/train/optimizer.h"
 #include "tests/gpu.h"
 
@@ -29,14 +30,6 @@ ModelConfig student_of(int64_t head_dim) {
   c.num_kv_heads = 1;
   c.head_dim = c.lightning_head_dim = head_dim;
   c.attn_logits_scaling = {};  // off in training
-  return c;
-}
-
-ModelConfig teacher_of(const ModelConfig& student) {
-  ModelConfig c = student;
-  c.mixer_types.assign(c.mixer_types.size(), MixerType::kAttention);
-  c.attn_use_rope = true;
-  c.attn_use_output_gate = false;
   return c;
 }
 
@@ -75,12 +68,11 @@ struct Curve {
 };
 
 Curve train(int stage, int64_t head_dim, const Machine& machine) {
-  const ModelConfig student = student_of(head_dim), teacher = teacher_of(student);
+  const ModelConfig student = student_of(head_dim), teacher = teacher_config_of(student);
   const auto frozen =
       random_store(decoder_parameters(teacher), ParameterStore::Use::kFrozen, machine.device, 1);
   const DecoderWeights teacher_weights = bind_decoder(teacher, *frozen);
-  ModelConfig lightning = student;
-  lightning.mixer_types.assign(student.mixer_types.size(), MixerType::kLightning);
+  const ModelConfig lightning = all_lightning(student);
   const auto specs = stage == 1 ? all_mixer_parameters(lightning) : decoder_parameters(student);
   const auto store = random_store(specs, ParameterStore::Use::kTrained, machine.device, 2);
   const ForwardBackward step =
@@ -90,16 +82,12 @@ Curve train(int stage, int64_t head_dim, const Machine& machine) {
   const TrainRecipe recipe;
   Optimizer optimizer(*store, recipe);
   Curve curve;
-  const auto run = [&](int64_t i) {
+  for (int64_t i = 1; i <= 10; ++i) {
     const TrainBatch batch = random_batch(static_cast<uint64_t>(i));
     store->zero_grad();
     const at::Tensor loss = step(batch, stage == 3 ? count_targets(batch) : count_tokens(batch))[0];
-    return std::pair{loss, optimizer.step(i, 1e-3, loss).norm};
-  };
-  for (int64_t i = 1; i <= 10; ++i) {
-    const auto [loss, norm] = run(i);
+    curve.norms.push_back(optimizer.step(i, 1e-3, loss).norm.item<double>());
     curve.losses.push_back(loss.item<double>());
-    curve.norms.push_back(norm.item<double>());
   }
   return curve;
 }
@@ -140,7 +128,7 @@ TEST(StepProfileCuda, NamesTheKernelsOfAStep) {
     for (const json::value& kernel : profile.at("longest").as_array()) {
       names += "  " + std::string(kernel.as_object().at("name").as_string()) + "\n";
     }
-    EXPECT_NE(names.find("lightning"), std::string::npos);
+    EXPECT_NE(names.find("halo::lightning"), std::string::npos);
     std::cout << "stage " << stage << ", the longest kernels first:\n" << names;
   }
 }

@@ -125,8 +125,8 @@ void check_causal_on_gpu(const std::vector<int64_t>& lengths, int64_t heads, int
 
 TEST(AttentionCuda, EqualsTheFormula) {
   if (!testing::has_gpu()) GTEST_SKIP() << "there is no GPU here";
-  at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/true);  // as open_machine does
-  at::globalContext().setDeterministicFillUninitializedMemory(false);
+  const testing::PoisonUninitialized
+      poison;  // asks for deterministic kernels, as open_machine does
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     for (const int64_t dim : {64, 128}) {
       SCOPED_TRACE(std::string(at::toString(dtype)) + ", head size " + std::to_string(dim));
@@ -134,7 +134,6 @@ TEST(AttentionCuda, EqualsTheFormula) {
       check_causal_on_gpu({33, 0, 130, 520, 64}, 4, 4, dtype, dim);
     }
   }
-  at::globalContext().setDeterministicAlgorithms(false, /*warn_only=*/true);
 }
 
 // The gradients of q and k are exactly 0 here, so no relative bound holds for them.
