@@ -13,6 +13,9 @@
 
 namespace halo::testing {
 
+// The most rows that kernels are compared at, in tests named LongSequence.
+inline constexpr int64_t kManyRows = 131'072;
+
 inline bool has_gpu() {
   static const bool found = [] {
     if (!dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) || !at::hasCUDA() ||

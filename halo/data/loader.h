@@ -40,7 +40,7 @@ struct DataRecipe {
       "whole: finetune asks for documents that fill its rows; concat: it takes any");
     v("document_end", document_end, "token that ends a document (empty: the text end token)");
     v("answer_weight", answer_weight,
-      "weight of the mean loss of needles' answers, beside the mean over all tokens");
+      "stages 2 and 3: weight of the mean loss of needles' answers, beside that of all tokens");
   }
 };
 

@@ -89,13 +89,6 @@ __global__ void __launch_bounds__(kThreads) kl_rows(const KlRowsLaunch args) {
   T* student = static_cast<T*>(args.student) + row * columns;
   const T* teacher = static_cast<const T*>(args.teacher) + row * columns;
   const int64_t first = int64_t{threadIdx.x} * N, step = int64_t{kThreads} * N;
-  if (args.counted && !args.counted[row]) {
-    const float zero[N] = {};
-    if (args.gradient)
-      for (int64_t c = first; c < columns; c += step) store(zero, student + c);
-    if (threadIdx.x == 0) args.losses[row] = 0;
-    return;
-  }
   Softmax of_student, of_teacher;
   float weighted = 0;  // sum of exp(t - the teacher's maximum) (t - s)
   for (int64_t c = first; c < columns; c += step) {
@@ -120,13 +113,15 @@ __global__ void __launch_bounds__(kThreads) kl_rows(const KlRowsLaunch args) {
   float sums[3] = {of_student.sum * share<T>(of_student.most, most[0]),
                    of_teacher.sum * teacher_share, weighted * teacher_share};
   cuda::fold_block<cuda::Sum>(sums, scratch_sums);
+  const float weight = args.weights ? args.weights[row] : 1.0f;
   if (threadIdx.x == 0) {
-    args.losses[row] = (sums[2] / sums[1] - (most[1] - most[0])) + (logf(sums[0]) - logf(sums[1]));
+    const float kl = (sums[2] / sums[1] - (most[1] - most[0])) + (logf(sums[0]) - logf(sums[1]));
+    args.losses[row] = weight * kl;
   }
   if (!args.gradient) return;
   // Written so that equal rows give exactly 0 whether or not the product is fused into the
   // difference.
-  const float factor = 1.0f / sums[0], ratio = sums[0] / sums[1];
+  const float factor = weight / sums[0], ratio = sums[0] / sums[1];
   for (int64_t c = first; c < columns; c += step) {
     float s[N], t[N];
     load(student + c, s);

@@ -23,7 +23,7 @@ struct KlRowsLaunch {
   bool gradient = false;
   void* student = nullptr;        // [rows, columns]
   const void* teacher = nullptr;  // [rows, columns]
-  const bool* counted = nullptr;  // [rows]; null: all rows
+  const float* weights = nullptr;  // [rows]; null: all 1
   float* losses = nullptr;        // [rows]
 };
 void launch_kl_rows(const KlRowsLaunch& args, void* stream);

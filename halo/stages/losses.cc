@@ -43,9 +43,9 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
       teacher_hidden = decode(teacher, batch);
     }
     const at::Tensor hidden = decode(student, batch);
-    const at::Tensor loss =
-        linear_kl(hidden, student.head, teacher_hidden, teacher.head.value, {}) /
-        static_cast<double>(step_count);
+    const at::Tensor loss = linear_kl(hidden, student.head, teacher_hidden, teacher.head.value,
+                                      to_device(data.weights, machine.device)) /
+                            static_cast<double>(step_count);
     loss.backward();
     return loss.detach().reshape({1});
   };

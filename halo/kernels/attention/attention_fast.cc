@@ -1,9 +1,14 @@
 // Causal attention of fresh sequences: on the CPU the fused loops, in fp32; on CUDA one call of
 // LibTorch's fused kernel for the packed batch.
 
+#include <limits>
+#include <vector>
+
 #include "ATen/ATen.h"
 #include "ATen/Context.h"
+#include "halo/base/check.h"
 #include "halo/kernels/attention/attention_forms.h"
+#include "halo/kernels/cuda/cuda_form.h"
 
 namespace halo {
 namespace {
@@ -50,6 +55,38 @@ class FixedOrderOfSums {
   const bool warning_ = context_.deterministicAlgorithmsWarnOnly();
 };
 
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// In its deterministic form Flash gives a head of a sequence ceil(processors / (heads x sequences))
+// blocks, and a processor holds one block: 16 heads on 132 processors are 144 blocks, of which the
+// last 12 run alone and take as long as all others. So heads are shared out over calls whose blocks
+// fill the processors: 12 and 4 of those 16, both 132 blocks. Returns the heads of each call, in
+// multiples of `group`.
+std::vector<int64_t> heads_per_call(int64_t heads, int64_t group, int64_t sequences,
+                                    int64_t processors) {
+  constexpr double kCall = 1e-3;  // of the time a block takes for all of a head
+  const auto time = [&](int64_t share) {
+    const int64_t blocks = ceil_div(processors, share * sequences);
+    return double(ceil_div(blocks * share * sequences, processors)) / double(blocks) + kCall;
+  };
+  // best[h]: the least time of the first h heads, with `last[h]` of them in the last call.
+  std::vector<double> best(heads + 1, std::numeric_limits<double>::infinity());
+  std::vector<int64_t> last(heads + 1);
+  best[0] = 0;
+  for (int64_t h = group; h <= heads; h += group) {
+    for (int64_t share = group; share <= h; share += group) {
+      if (best[h - share] + time(share) >= best[h]) continue;
+      best[h] = best[h - share] + time(share);
+      last[h] = share;
+    }
+  }
+  std::vector<int64_t> calls;
+  for (int64_t h = heads; h > 0; h -= last[h]) calls.push_back(last[h]);
+  return calls;
+}
+
 AttentionForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               double scale, const Sequences& sequences) {
   const at::Tensor& offsets = sequences.offsets_i32;
@@ -67,18 +104,46 @@ AttentionForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at
   return {o.squeeze(0), {statistics, seed, offset}};
 }
 
+AttentionGradients flash_backward(const at::Tensor& d_o, const at::Tensor& q, const at::Tensor& k,
+                                  const at::Tensor& v, const AttentionForward& forward,
+                                  double scale, const Sequences& sequences) {
+  const FixedOrderOfSums fixed_order;
+  const at::Tensor& offsets = sequences.offsets_i32;
+  const int64_t longest = sequences.max_length;
+  const int64_t heads = q.size(1), group = heads / k.size(1);
+  const at::Tensor& log_sums = forward.statistics[0];
+  HALO_CHECK(log_sums.dim() == 2 && log_sums.size(0) == heads,
+             "FlashAttention's statistics are not [heads, tokens]");
+  const std::vector<int64_t> calls =
+      at::globalContext().deterministicAlgorithms()
+          ? heads_per_call(heads, group, sequences.count(), num_processors(q))
+          : std::vector{heads};
+  std::vector<at::Tensor> d_q, d_k, d_v;
+  int64_t first = 0;
+  for (const int64_t share : calls) {
+    const auto queries = [&](const at::Tensor& x) { return x.narrow(1, first, share); };
+    const auto keys = [&](const at::Tensor& x) {
+      return x.narrow(1, first / group, share / group);
+    };
+    auto [of_q, of_k, of_v] = at::_flash_attention_backward(
+        queries(d_o), queries(q), keys(k), keys(v), queries(forward.o),
+        log_sums.narrow(0, first, share), offsets, offsets, longest, longest, /*dropout_p=*/0,
+        /*is_causal=*/true, forward.statistics[1], forward.statistics[2], scale);
+    d_q.push_back(of_q);
+    d_k.push_back(of_k);
+    d_v.push_back(of_v);
+    first += share;
+  }
+  if (calls.size() == 1) return {d_q[0], d_k[0], d_v[0]};
+  return {at::cat(d_q, 1), at::cat(d_k, 1), at::cat(d_v, 1)};
+}
+
 AttentionGradients backward_cuda(const at::Tensor& d_o, const at::Tensor& q, const at::Tensor& k,
                                  const at::Tensor& v, const AttentionForward& forward, double scale,
                                  const Sequences& sequences) {
+  if (uses_flash(q)) return flash_backward(d_o, q, k, v, forward, scale, sequences);
   const at::Tensor& offsets = sequences.offsets_i32;
   const int64_t longest = sequences.max_length;
-  if (uses_flash(q)) {
-    const FixedOrderOfSums fixed_order;
-    auto [d_q, d_k, d_v] = at::_flash_attention_backward(
-        d_o, q, k, v, forward.o, forward.statistics[0], offsets, offsets, longest, longest,
-        /*dropout_p=*/0, /*is_causal=*/true, forward.statistics[1], forward.statistics[2], scale);
-    return {d_q, d_k, d_v};
-  }
   // One split of the keys: with more, dq would be summed in no fixed order.
   auto [d_q, d_k, d_v, d_bias] = at::_efficient_attention_backward(
       d_o.unsqueeze(0), q.unsqueeze(0), expand_heads(k, q.size(1)), expand_heads(v, q.size(1)),

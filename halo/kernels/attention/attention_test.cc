@@ -132,6 +132,48 @@ TEST(AttentionCuda, EqualsTheFormula) {
       SCOPED_TRACE(std::string(at::toString(dtype)) + ", head size " + std::to_string(dim));
       check_causal_on_gpu({700}, 4, 2, dtype, dim);
       check_causal_on_gpu({33, 0, 130, 520, 64}, 4, 4, dtype, dim);
+      check_causal_on_gpu({700}, 16, 8, dtype, dim);  // more than one call in Flash's backward
+      check_causal_on_gpu({290, 410}, 16, 8, dtype, dim);
+    }
+  }
+}
+
+// 131,072 tokens, of which a few look back and take gradients: the formula for them alone.
+TEST(AttentionCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  const testing::PoisonUninitialized poison;
+  const int64_t tokens = testing::kManyRows, heads = 2, dim = 64;
+  const at::Device gpu(at::kCUDA, 0);
+  const auto rows = at::cat({at::arange(0, tokens, 4099, at::kLong), at::tensor({tokens - 1})});
+  const auto hidden = at::arange(tokens, at::kLong).unsqueeze(0) > rows.unsqueeze(1);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    SCOPED_TRACE(at::toString(dtype));
+    const auto x = make_inputs(tokens, heads, 1, dtype, dim);
+    const auto gradient = random_tensor({rows.size(0), heads, dim}, 5, dtype);
+    const auto of_rows = [&](at::ScalarType type) {
+      const Inputs leaves{leaf(x.q, type), leaf(x.k, type), leaf(x.v, type)};
+      const auto logits =
+          at::matmul(leaves.q.index_select(0, rows).transpose(0, 1), leaves.k.squeeze(1).t()) *
+          kScale;
+      const auto weights =
+          logits.masked_fill(hidden, -std::numeric_limits<double>::infinity()).softmax(-1);
+      Outcome out{at::matmul(weights, leaves.v.squeeze(1)).transpose(0, 1), {}};
+      out.gradients =
+          torch::autograd::grad({out.o}, {leaves.q, leaves.k, leaves.v}, {gradient.to(type)});
+      return out;
+    };
+    const Outcome want = of_rows(at::kDouble), plain = of_rows(dtype);
+    const auto sequences = make_sequences({0, tokens}, gpu);
+    const Inputs leaves{leaf(x.q, dtype), leaf(x.k, dtype), leaf(x.v, dtype)};
+    const auto o = causal_attention(leaves.q.to(gpu), leaves.k.to(gpu), leaves.v.to(gpu), kScale,
+                                    sequences, KernelForm::kFast)
+                       .cpu()
+                       .index_select(0, rows);
+    const auto gradients = torch::autograd::grad({o}, {leaves.q, leaves.k, leaves.v}, {gradient});
+    expect_close("o", o, want.o, plain.o);
+    const char* names[] = {"dq", "dk", "dv"};
+    for (int i = 0; i < 3; ++i) {
+      expect_close(names[i], gradients[i], want.gradients[i], plain.gradients[i]);
     }
   }
 }

@@ -49,6 +49,15 @@ Element element_of(const at::Tensor& x) {
   return x.scalar_type() == at::kFloat ? Element::kFloat : Element::kBFloat16;
 }
 
+int64_t num_processors(const at::Tensor& x) {
+  int count = 0;
+  const cudaError_t status =
+      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, x.device().index());
+  HALO_CHECK(status == cudaSuccess, "cannot ask the GPU for its processors: {}",
+             cudaGetErrorString(status));
+  return count;
+}
+
 DeviceStream::DeviceStream(const at::Tensor& x) : guard_(x.device()) {
   const auto* device = c10::impl::getDeviceGuardImpl(x.device().type());
   handle_ = device->getStreamNativeHandle(device->getStream(x.device()));

@@ -32,6 +32,9 @@ bool has_cuda_form(CudaKernels kernels, const at::Tensor& x);
 
 Element element_of(const at::Tensor& x);
 
+// Streaming multiprocessors of a CUDA tensor's device.
+int64_t num_processors(const at::Tensor& x);
+
 // The current stream of x's device, which is the current device while this lives.
 class DeviceStream {
  public:

@@ -23,6 +23,17 @@ TEST(Embedding, ForwardAndGradients) {
   }
 }
 
+void check_ids_on_gpu(const at::Tensor& ids, int64_t vocabulary, int64_t columns) {
+  SCOPED_TRACE(::testing::Message() << ids.numel() << " ids, " << columns << " columns");
+  OperationCase c;
+  c.weights = {random_tensor({vocabulary, columns}, 1)};
+  c.formula = [=](const auto&, const auto& w) { return std::vector{w[0].index_select(0, ids)}; };
+  c.operation = [=](const auto&, const auto& w) {
+    return std::vector{embedding(ids.to(w[0].value.device()), w[0])};
+  };
+  testing::check_on_gpu(c);
+}
+
 // Ids that fill several chunks of the sorted places, that end at their borders, and that occur
 // once.
 TEST(EmbeddingCuda, ForwardAndGradients) {
@@ -32,19 +43,15 @@ TEST(EmbeddingCuda, ForwardAndGradients) {
   const at::Tensor borders = at::arange(320, at::kLong).div(32, "floor").remainder(11);
   const at::Tensor frequent = at::arange(3000, at::kLong).remainder(100).sub(90).clamp_min(0);
   for (const at::Tensor& ids : {at::tensor({3}, at::kLong), few, one, borders, frequent}) {
-    for (const int64_t columns : {150, 2048}) {
-      SCOPED_TRACE(::testing::Message() << ids.numel() << " ids, " << columns << " columns");
-      OperationCase c;
-      c.weights = {random_tensor({11, columns}, 1)};
-      c.formula = [=](const auto&, const auto& w) {
-        return std::vector{w[0].index_select(0, ids)};
-      };
-      c.operation = [=](const auto&, const auto& w) {
-        return std::vector{embedding(ids.to(w[0].value.device()), w[0])};
-      };
-      testing::check_on_gpu(c);
-    }
+    for (const int64_t columns : {150, 2048}) check_ids_on_gpu(ids, 11, columns);
   }
+}
+
+TEST(EmbeddingCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  // Few ids often, many rarely, as text has them.
+  const at::Tensor place = at::arange(testing::kManyRows, at::kLong);
+  check_ids_on_gpu(place.square().remainder(997).square().remainder(997), 997, 64);
 }
 
 TEST(Embedding, SumsInTokenOrder) {

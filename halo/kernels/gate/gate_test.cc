@@ -47,6 +47,12 @@ TEST(NormGateCuda, ForwardAndGradients) {
   }
 }
 
+TEST(NormGateCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  testing::check_on_gpu(norm_and_gate(testing::kManyRows, 64));
+  testing::check_on_gpu(gate_alone(testing::kManyRows, 64));
+}
+
 TEST(NormGate, ForwardAndGradients) {
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 256}, {6, 50}, {150, 64}}) {
     SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d));

@@ -158,8 +158,13 @@ __global__ void __launch_bounds__(Sizes<D>::kThreads, Sizes<D>::kBlocksAnSm)
     }
     __syncthreads();
     const uint32_t q = base + stage * S::kStage;
-    worker.chunk(walk, q, q + S::kTile, q + 2 * S::kTile,
-                 base + S::kScores + threadIdx.x / 128 * kBlockBytes);
+    const uint32_t k = q + S::kTile, v = k + S::kTile;
+    if (walk.warmup) {
+      worker.absorb(walk, k, v);
+    } else {
+      worker.begin(q, k);
+      worker.attend(walk, q, k, v, base + S::kScores + threadIdx.x / 128 * kBlockBytes, [] {});
+    }
     __syncthreads();
   }
 }

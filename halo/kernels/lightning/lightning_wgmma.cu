@@ -250,21 +250,47 @@ __device__ void work(const LaunchPlan& plan, const PassParameters& pass, const I
   Worker<Wgmma<D>, D, kReverse> worker(plan, decays, item.head, pass.initial,
                                        pass.initial_transposed, pass.final, pass.o);
   const uint32_t scores = base + S::kScores + threadIdx.x / 128 * 2 * kBlockBytes;
-  ChunkWalk<kReverse> walk(plan, item);
-  for (int step = 0; walk.next(); ++step) {
-    const int stage = step % S::kStages;
-    const uint32_t q = base + stage * S::kStage, k = q + S::kTile, v = k + S::kTile;
-    wait_barrier(full + 8 * stage, step / S::kStages % 2);
+  const auto tiles = [&](int step) { return base + step % S::kStages * S::kStage; };
+  const auto wait_for = [&](const ChunkWalk<kReverse>& walk, int step) {
+    wait_barrier(full + 8 * (step % S::kStages), step / S::kStages % 2);
     if (walk.count < kChunk) {
-      clear_rows<D>(k, walk.count);
-      clear_rows<D>(v, walk.count);
+      clear_rows<D>(tiles(step) + S::kTile, walk.count);
+      clear_rows<D>(tiles(step) + 2 * S::kTile, walk.count);
       fence_async_proxy();
       sync_threads(1 + S::kGroups, S::kWorkers);
     }
-    // Two buffers: a slower warp may still read the scores of the chunk before.
-    worker.chunk(walk, q, k, v, scores + step % 2 * kBlockBytes);
+  };
+  const auto give_back = [&](int step) {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive(empty + 8 * stage);
+    if (threadIdx.x % 32 == 0) arrive(empty + 8 * (step % S::kStages));
+  };
+
+  ChunkWalk<kReverse> walk(plan, item);
+  walk.next();
+  int step = 0;
+  for (; walk.warmup; walk.next(), ++step) {
+    wait_for(walk, step);
+    worker.absorb(walk, tiles(step) + S::kTile, tiles(step) + 2 * S::kTile);
+    give_back(step);
+  }
+  wait_for(walk, step);
+  worker.begin(tiles(step), tiles(step) + S::kTile);
+  worker.wait_begun();
+  for (bool more = true; more; ++step) {
+    ChunkWalk<kReverse> next = walk;
+    more = next.next();
+    const auto ahead = [&] {
+      if (more) wait_for(next, step + 1);
+      // Behind the last chunk its own scores again, which nothing reads: without a branch around
+      // them the compiler lets the products overlap.
+      const uint32_t q = tiles(more ? step + 1 : step);
+      worker.begin(q, q + S::kTile);
+    };
+    const uint32_t q = tiles(step);
+    // Two buffers: a slower warp may still read the scores of the chunk before.
+    worker.attend(walk, q, q + S::kTile, q + 2 * S::kTile, scores + step % 2 * kBlockBytes, ahead);
+    give_back(step);
+    walk = next;
   }
 }
 

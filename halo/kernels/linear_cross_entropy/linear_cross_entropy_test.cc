@@ -192,6 +192,14 @@ TEST(LinearCrossEntropyCuda, MatchesDense) {
   }
 }
 
+TEST(LinearCrossEntropyCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    expect_problem(make_problem(testing::kManyRows, 24, 33, /*weighted=*/true, dtype), at::kCUDA);
+  }
+}
+
 TEST(LinearCrossEntropyCuda, RowKernelAcrossLargeLogits) {
   HALO_NEEDS_GPU();
   const testing::CudaKernelsSetting all("all");

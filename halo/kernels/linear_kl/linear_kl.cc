@@ -26,39 +26,39 @@ void check_teacher(const at::Tensor& hidden, const at::Tensor& head,
 }
 
 ChunkLoss kl(const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
-             const at::Tensor& counted) {
+             const at::Tensor& weights) {
   // Detached, for the teacher takes no gradient. Its logits have the type of the student's, which
   // the first chunk shows. Shared, for a std::function must be copyable.
   const at::Tensor hidden = teacher_hidden.detach(), head = teacher_head.detach();
   auto teacher = std::make_shared<std::optional<ChunkLogits>>();
-  return [hidden, head, teacher, counted](const LossChunk& chunk) {
+  return [hidden, head, teacher, weights](const LossChunk& chunk) {
     const int64_t rows = chunk.logits.size(0);
     if (!*teacher) teacher->emplace(hidden, head, chunk.logits.scalar_type());
     auto teacher_logits = (*teacher)->rows(chunk.first, rows);
-    const auto chunk_counted =
-        counted.defined() ? counted.narrow(0, chunk.first, rows) : at::Tensor();
+    const auto chunk_weights =
+        weights.defined() ? weights.narrow(0, chunk.first, rows) : at::Tensor();
     auto form = chunk.logits.is_cpu() ? kl_rows_cpu : kl_rows_aten;
     if (has_cuda_form(CudaKernels::kLossRows, chunk.logits)) form = kl_rows_cuda;
-    form(chunk, teacher_logits, chunk_counted);
+    form(chunk, teacher_logits, chunk_weights);
   };
 }
 
 }  // namespace
 
-void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& counted) {
+void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights) {
   at::Tensor logits = chunk.logits;
   const auto log_teacher = at::log_softmax(teacher, 1);
   const auto log_student = at::log_softmax(logits, 1);
   const auto p_teacher = at::exp_out(teacher, log_teacher);
   at::Tensor losses = (p_teacher * (log_teacher - log_student)).sum(1);
-  if (counted.defined()) losses.masked_fill_(counted.logical_not(), 0);
+  if (weights.defined()) losses.mul_(weights);
   chunk.losses.copy_(losses);
   if (!chunk.gradient) return;
   at::exp_out(logits, log_student).sub_(p_teacher);
-  if (counted.defined()) logits.masked_fill_(counted.logical_not().unsqueeze(1), 0);
+  if (weights.defined()) logits.mul_(weights.unsqueeze(1));
 }
 
-void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& counted) {
+void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights) {
   const DeviceStream stream(chunk.logits);
   launch_kl_rows({.element = element_of(chunk.logits),
                   .rows = chunk.logits.size(0),
@@ -66,18 +66,18 @@ void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor&
                   .gradient = chunk.gradient,
                   .student = chunk.logits.mutable_data_ptr(),
                   .teacher = teacher.const_data_ptr(),
-                  .counted = counted.defined() ? counted.const_data_ptr<bool>() : nullptr,
+                  .weights = weights.defined() ? weights.const_data_ptr<float>() : nullptr,
                   .losses = chunk.losses.mutable_data_ptr<float>()},
                  stream.handle());
 }
 
 at::Tensor linear_kl(const at::Tensor& hidden, const Weight& head, const at::Tensor& teacher_hidden,
-                     const at::Tensor& teacher_head, const at::Tensor& counted) {
+                     const at::Tensor& teacher_head, const at::Tensor& weights) {
   check_teacher(hidden, head.value, teacher_hidden, teacher_head);
-  HALO_CHECK(!counted.defined() || (counted.dim() == 1 && counted.size(0) == hidden.size(0) &&
-                                    counted.scalar_type() == at::kBool && counted.is_contiguous()),
-             "linear_kl: counted must be {} contiguous bool values", hidden.size(0));
-  return chunked_loss(hidden, head, kl(teacher_hidden, teacher_head, counted));
+  HALO_CHECK(!weights.defined() || (weights.dim() == 1 && weights.size(0) == hidden.size(0) &&
+                                    weights.scalar_type() == at::kFloat && weights.is_contiguous()),
+             "linear_kl: weights must be {} contiguous fp32 values", hidden.size(0));
+  return chunked_loss(hidden, head, kl(teacher_hidden, teacher_head, weights));
 }
 
 at::Tensor token_kl(const at::Tensor& hidden, const at::Tensor& head,

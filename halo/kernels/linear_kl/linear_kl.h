@@ -6,11 +6,11 @@
 
 namespace halo {
 
-// Sum over tokens n of sum_v p_teacher (ln p_teacher - ln p_student), fp32 scalar. hidden [N, D],
-// head.value [V, D]; teacher_hidden [N, D'], teacher_head [V, D']; counted [N] bool (undefined: all
-// tokens). Gradients reach the student's hidden and head.grad (fp32) only.
+// Sum over tokens n of weight_n sum_v p_teacher (ln p_teacher - ln p_student), fp32 scalar. hidden
+// [N, D], head.value [V, D]; teacher_hidden [N, D'], teacher_head [V, D']; weights [N] fp32
+// (undefined: all 1). Gradients reach the student's hidden and head.grad (fp32) only.
 at::Tensor linear_kl(const at::Tensor& hidden, const Weight& head, const at::Tensor& teacher_hidden,
-                     const at::Tensor& teacher_head, const at::Tensor& counted);
+                     const at::Tensor& teacher_head, const at::Tensor& weights);
 
 // The KL of every token, [N] fp32. No gradients.
 at::Tensor token_kl(const at::Tensor& hidden, const at::Tensor& head,

@@ -1,6 +1,5 @@
 // KL of a row in three passes while both rows of logits lie in the cache: maxima; both exps with
 // their sums and the KL's; difference of the probabilities. See README.md.
-#include <algorithm>
 #include <cmath>
 
 #include "ATen/ATen.h"
@@ -50,11 +49,11 @@ KlSums kl_sums(float* student, float* teacher, int64_t columns, bool keep) {
   return sums;
 }
 
-// student = student / sum_s - teacher / sum_t, written so that equal rows give exactly 0 whether or
-// not the compiler fuses a product into the difference.
+// student = weight (student / sum_s - teacher / sum_t), written so that equal rows give exactly 0
+// whether or not the compiler fuses a product into the difference.
 void subtract_probabilities(float* student, const float* teacher, int64_t columns,
-                            const KlSums& sums) {
-  const float factor = static_cast<float>(1 / sums.student);
+                            const KlSums& sums, float weight) {
+  const float factor = static_cast<float>(weight / sums.student);
   const float ratio = static_cast<float>(sums.student / sums.teacher);
   for_blocks(columns, [&](auto d, int64_t begin, int64_t end) HWY_ATTR {
     const auto factors = hn::Set(d, factor), ratios = hn::Set(d, ratio);
@@ -66,11 +65,11 @@ void subtract_probabilities(float* student, const float* teacher, int64_t column
   });
 }
 
-float kl_row(float* student, float* teacher, int64_t columns, bool gradient) {
+float kl_row(float* student, float* teacher, int64_t columns, float weight, bool gradient) {
   const KlSums sums = kl_sums(student, teacher, columns, gradient);
-  if (gradient) subtract_probabilities(student, teacher, columns, sums);
-  return static_cast<float>(sums.weighted / sums.teacher - sums.shift +
-                            (std::log(sums.student) - std::log(sums.teacher)));
+  if (gradient) subtract_probabilities(student, teacher, columns, sums, weight);
+  return static_cast<float>(weight * (sums.weighted / sums.teacher - sums.shift +
+                                      (std::log(sums.student) - std::log(sums.teacher))));
 }
 
 }  // namespace HWY_NAMESPACE
@@ -82,23 +81,18 @@ namespace halo {
 
 HWY_EXPORT(kl_row);
 
-void kl_rows_cpu(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& counted) {
+void kl_rows_cpu(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights) {
   const int64_t rows = chunk.logits.size(0), columns = chunk.logits.size(1);
   float* student_logits = chunk.logits.mutable_data_ptr<float>();
   float* teacher_logits = teacher.mutable_data_ptr<float>();
   float* losses = chunk.losses.mutable_data_ptr<float>();
-  const bool* count = counted.defined() ? counted.const_data_ptr<bool>() : nullptr;
+  const float* weight = weights.defined() ? weights.const_data_ptr<float>() : nullptr;
   at::parallel_for(
       0, rows, 1 + at::internal::GRAIN_SIZE / (columns + 1), [&](int64_t b, int64_t e) {
         const auto row_loss = HWY_DYNAMIC_DISPATCH(kl_row);
         for (int64_t n = b; n < e; ++n) {
-          float* row = student_logits + n * columns;
-          if (!count || count[n]) {
-            losses[n] = row_loss(row, teacher_logits + n * columns, columns, chunk.gradient);
-          } else {
-            losses[n] = 0;
-            if (chunk.gradient) std::fill_n(row, columns, 0.0f);
-          }
+          losses[n] = row_loss(student_logits + n * columns, teacher_logits + n * columns, columns,
+                               weight ? weight[n] : 1.0f, chunk.gradient);
         }
       });
 }

@@ -16,7 +16,7 @@ using testing::random_tensor;
 struct Problem {
   at::Tensor hidden, head;                  // the student's, leaves in the tested type
   at::Tensor teacher_hidden, teacher_head;  // [N, D'], [V, D']
-  at::Tensor counted;                       // may be undefined
+  at::Tensor weights;                       // may be undefined
   double incoming = 1;                      // gradient that arrives at the loss
 };
 
@@ -25,14 +25,19 @@ struct Outcome {
   at::Tensor loss, d_hidden, d_head;
 };
 
-Problem make_problem(int64_t rows, int64_t vocabulary, bool masked,
+// 0, 0.75, 1.5, 2.25, 3 and again.
+at::Tensor some_weights(int64_t rows) {
+  return at::arange(rows, at::kFloat).remainder(5) * 0.75;
+}
+
+Problem make_problem(int64_t rows, int64_t vocabulary, bool weighted,
                      at::ScalarType dtype = at::kFloat) {
   Problem p;
   p.hidden = leaf(random_tensor({rows, 19}, 1), dtype);
   p.head = leaf(random_tensor({vocabulary, 19}, 2), dtype);
   p.teacher_hidden = random_tensor({rows, 27}, 3, dtype);
   p.teacher_head = random_tensor({vocabulary, 27}, 4, dtype);
-  if (masked) p.counted = at::arange(rows, at::kLong).remainder(5).ne(2);
+  if (weighted) p.weights = some_weights(rows);
   return p;
 }
 
@@ -43,7 +48,7 @@ Outcome dense(const Problem& p, at::ScalarType dtype) {
       at::log_softmax(at::mm(p.teacher_hidden.to(dtype), p.teacher_head.to(dtype).t()), 1);
   auto kl = (teacher.exp() * (teacher - student)).sum(1);
   const auto all = kl.detach();
-  if (p.counted.defined()) kl = kl * p.counted.to(dtype);
+  if (p.weights.defined()) kl = kl * p.weights.to(dtype);
   const auto loss = kl.sum();
   (loss * p.incoming).backward();
   return {all, loss.detach(), hidden.grad(), head.grad()};
@@ -54,8 +59,8 @@ Outcome ours(const Problem& p, at::Device device = at::kCPU) {
               at::zeros(p.head.sizes(), at::TensorOptions(at::kFloat).device(device))};
   const auto hidden = leaf(p.hidden.to(device), p.hidden.scalar_type());
   const auto teacher_hidden = p.teacher_hidden.to(device), teacher_head = p.teacher_head.to(device);
-  const auto counted = p.counted.defined() ? p.counted.to(device) : at::Tensor();
-  const auto loss = linear_kl(hidden, head, teacher_hidden, teacher_head, counted);
+  const auto weights = p.weights.defined() ? p.weights.to(device) : at::Tensor();
+  const auto loss = linear_kl(hidden, head, teacher_hidden, teacher_head, weights);
   (loss * p.incoming).backward();
   EXPECT_FALSE(head.value.grad().defined());
   return {token_kl(hidden, head.value, teacher_hidden, teacher_head).cpu(), loss.detach().cpu(),
@@ -79,25 +84,25 @@ TEST(LinearKl, MatchesDenseAcrossChunkBorders) {
   const int64_t chunk = rows_per_chunk(33, /*cpu=*/true);
   for (int64_t rows : {int64_t{1}, int64_t{7}, chunk - 1, chunk, chunk + 1, 2 * chunk + 3}) {
     SCOPED_TRACE(rows);
-    expect_problem(make_problem(rows, 33, /*masked=*/true));
+    expect_problem(make_problem(rows, 33, /*weighted=*/true));
   }
 }
 
 TEST(LinearKl, MatchesDenseWithIncomingGradient) {
   for (int64_t vocabulary : {2, 131, 9001}) {
     SCOPED_TRACE(vocabulary);
-    Problem p = make_problem(45, vocabulary, /*masked=*/false);
+    Problem p = make_problem(45, vocabulary, /*weighted=*/false);
     p.incoming = -2.75;
     expect_problem(p);
   }
 }
 
 TEST(LinearKl, MatchesDenseInBf16) {
-  expect_problem(make_problem(70, 101, /*masked=*/true, at::kBFloat16));
+  expect_problem(make_problem(70, 101, /*weighted=*/true, at::kBFloat16));
 }
 
 TEST(LinearKl, ExtremeLogitsStayFinite) {
-  Problem p = make_problem(15, 37, /*masked=*/false);
+  Problem p = make_problem(15, 37, /*weighted=*/false);
   p.hidden = leaf(p.hidden.detach() * 1000, at::kFloat);
   p.teacher_hidden = p.teacher_hidden * 3000;
   p.head = leaf(p.head.detach() * 10, at::kFloat);
@@ -105,7 +110,7 @@ TEST(LinearKl, ExtremeLogitsStayFinite) {
 }
 
 TEST(LinearKl, OfEqualModelsIsZero) {
-  Problem p = make_problem(40, 301, /*masked=*/false);
+  Problem p = make_problem(40, 301, /*weighted=*/false);
   p.teacher_hidden = p.hidden.detach();
   p.teacher_head = p.head.detach();
   const Outcome got = ours(p);
@@ -115,12 +120,12 @@ TEST(LinearKl, OfEqualModelsIsZero) {
 }
 
 TEST(LinearKl, MicroBatchesAddUp) {
-  const Problem p = make_problem(60, 41, /*masked=*/true);
+  const Problem p = make_problem(60, 41, /*weighted=*/true);
   Weight head{p.head, at::zeros(p.head.sizes(), at::kFloat)};
   for (int64_t first : {0, 25}) {
     const int64_t rows = first == 0 ? 25 : 35;
     linear_kl(p.hidden.narrow(0, first, rows), head, p.teacher_hidden.narrow(0, first, rows),
-              p.teacher_head, p.counted.narrow(0, first, rows))
+              p.teacher_head, p.weights.narrow(0, first, rows))
         .backward();
   }
   const Outcome want = dense(p, at::kDouble), plain = dense(p, at::kFloat);
@@ -129,7 +134,7 @@ TEST(LinearKl, MicroBatchesAddUp) {
 }
 
 TEST(LinearKl, HeadAloneAndHiddenAlone) {
-  const Problem p = make_problem(20, 41, /*masked=*/false);
+  const Problem p = make_problem(20, 41, /*weighted=*/false);
   const Outcome want = dense(p, at::kDouble), plain = dense(p, at::kFloat);
   Weight trained{p.head, at::zeros(p.head.sizes(), at::kFloat)};
   linear_kl(p.hidden.detach(), trained, p.teacher_hidden, p.teacher_head, {}).backward();
@@ -144,7 +149,7 @@ TEST(LinearKl, HeadAloneAndHiddenAlone) {
 }
 
 TEST(LinearKl, TeacherTakesNoGradient) {
-  Problem p = make_problem(6, 11, /*masked=*/false);
+  Problem p = make_problem(6, 11, /*weighted=*/false);
   p.teacher_hidden.requires_grad_(true);
   p.teacher_head.requires_grad_(true);
   ours(p);
@@ -154,15 +159,15 @@ TEST(LinearKl, TeacherTakesNoGradient) {
 
 TEST(LinearKl, DeviceFormMatchesToo) {
   const auto student = random_tensor({23, 57}, 5) * 3, teacher = random_tensor({23, 57}, 6) * 3;
-  const auto counted = at::arange(23, at::kLong).remainder(5).ne(2);
+  const auto weights = some_weights(23);
   LossChunk device{0, student.clone(), at::empty({23}), true};
   LossChunk cpu{0, student.clone(), at::empty({23}), true};
   LossChunk exact{0, student.to(at::kDouble), at::empty({23}, at::kDouble), true};
   auto device_teacher = teacher.clone(), cpu_teacher = teacher.clone();
   auto exact_teacher = teacher.to(at::kDouble);
-  kl_rows_aten(device, device_teacher, counted);
-  kl_rows_aten(exact, exact_teacher, counted);
-  kl_rows_cpu(cpu, cpu_teacher, counted);
+  kl_rows_aten(device, device_teacher, weights);
+  kl_rows_aten(exact, exact_teacher, weights);
+  kl_rows_cpu(cpu, cpu_teacher, weights);
   expect_close("losses", cpu.losses, exact.losses, device.losses);
   expect_close("gradient", cpu.logits, exact.logits, device.logits);
   expect_close("losses", device.losses, exact.losses, cpu.losses);
@@ -181,7 +186,7 @@ TEST(LinearKlCuda, MatchesDense) {
         SCOPED_TRACE(::testing::Message() << kernels << " " << c10::toString(dtype) << " " << rows
                                           << " x " << vocabulary);
         const testing::PoisonUninitialized poison;
-        Problem p = make_problem(rows, vocabulary, /*masked=*/rows != 40, dtype);
+        Problem p = make_problem(rows, vocabulary, /*weighted=*/rows != 40, dtype);
         p.incoming = -2.75;
         expect_problem(p, at::kCUDA);
       }
@@ -189,11 +194,19 @@ TEST(LinearKlCuda, MatchesDense) {
   }
 }
 
+TEST(LinearKlCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  const testing::CudaKernelsSetting all("all");
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    expect_problem(make_problem(testing::kManyRows, 33, /*weighted=*/true, dtype), at::kCUDA);
+  }
+}
+
 TEST(LinearKlCuda, OfEqualModelsIsZero) {
   HALO_NEEDS_GPU();
   const testing::CudaKernelsSetting all("all");
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    Problem p = make_problem(40, 9001, /*masked=*/false, dtype);
+    Problem p = make_problem(40, 9001, /*weighted=*/false, dtype);
     p.teacher_hidden = p.hidden.detach();
     p.teacher_head = p.head.detach();
     const Outcome got = ours(p, at::kCUDA);
@@ -204,7 +217,7 @@ TEST(LinearKlCuda, OfEqualModelsIsZero) {
 }
 
 TEST(LinearKl, RefusesAnotherVocabulary) {
-  const Problem p = make_problem(5, 11, /*masked=*/false);
+  const Problem p = make_problem(5, 11, /*weighted=*/false);
   EXPECT_THROW(token_kl(p.hidden, p.head, p.teacher_hidden, random_tensor({12, 27}, 9)), Error);
 }
 

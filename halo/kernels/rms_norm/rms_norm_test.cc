@@ -69,6 +69,12 @@ TEST(RmsNormCuda, ForwardAndGradients) {
   }
 }
 
+TEST(RmsNormCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  testing::check_on_gpu(norm_case(testing::kManyRows, 64));
+  testing::check_on_gpu(residual_case(testing::kManyRows, 64));
+}
+
 TEST(RmsNormCuda, RoundsBeforeTheWeight) {
   HALO_NEEDS_GPU();
   const testing::CudaKernelsSetting all("all");

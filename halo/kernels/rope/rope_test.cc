@@ -139,6 +139,11 @@ TEST(SplitHeadsCuda, ForwardAndGradients) {
   testing::check_on_gpu(split_case({{2, 1, 50, false, kEps}, true, true, true}, 5));
 }
 
+TEST(SplitHeadsCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  testing::check_on_gpu(split_case({{2, 1, 64, true, kEps}, true, true, true}, testing::kManyRows));
+}
+
 TEST(SplitHeads, OutputsAreContiguousAndMayBeUnused) {
   const HeadSplit split{2, 1, 8, true, kEps};
   const at::Tensor stacked = testing::leaf(random_tensor({3, 48}, 1), at::kFloat);

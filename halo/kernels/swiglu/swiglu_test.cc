@@ -51,6 +51,11 @@ TEST(SwigluCuda, ForwardAndGradients) {
   }
 }
 
+TEST(SwigluCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  testing::check_on_gpu(swiglu_case(testing::kManyRows, 64));
+}
+
 TEST(Swiglu, RefusesAnOddNumberOfColumns) {
   EXPECT_THROW(swiglu(at::ones({2, 3})), Error);
 }

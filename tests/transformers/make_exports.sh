@@ -1,5 +1,5 @@
 #!/bin/bash
-# make.sh HALO EXPORT_MODELS OUT: what the export tests compare. Every OUT/NN, and OUT/demo, a hybrid
+# make_exports.sh HALO EXPORT_MODELS OUT: what the export tests compare. Every OUT/NN, and OUT/demo, a hybrid
 # made from demo/teacher, holds model, its export, ids.safetensors, and in expected.safetensors our
 # logits and greedy tokens, which must be the same bytes from both: halo reads what it exports.
 set -euo pipefail

@@ -1,6 +1,6 @@
 """Loads every export under ROOT with transformers and compares it with what `halo logits` wrote.
 
-    TRANSFORMERS=4 tests/export/environment tests/export/check.py ROOT HALO
+    TRANSFORMERS=4 tests/transformers/environment tests/transformers/exports.py ROOT HALO
 
 Tolerances are shares of the RMS of the logits, fp32. Exit 1 where one is missed.
 """
