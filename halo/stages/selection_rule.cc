@@ -94,9 +94,10 @@ size_t choose_set(const std::vector<SetFigures>& sets) {
       sets.begin(), sets.end(),
       [](const SetFigures& a, const SetFigures& b) { return a.needle < b.needle; });
   const double error = std::isfinite(best->needle_error) ? best->needle_error : 0;
+  const double least = best->needle - std::max(error, kSameNeedle);
   size_t chosen = static_cast<size_t>(best - sets.begin());
   for (size_t i = 0; i < sets.size(); ++i) {
-    if (sets[i].needle >= best->needle - error && sets[i].kl < sets[chosen].kl) chosen = i;
+    if (sets[i].needle >= least && sets[i].kl < sets[chosen].kl) chosen = i;
   }
   return chosen;
 }

@@ -35,8 +35,11 @@ struct SetFigures {
   double needle_error = 0;  // its standard error
   double kl = 0;            // from the teacher, nats a token
 };
-// Index of the chosen set: among those whose needle figure is within one standard error (of the
-// best set's) of the best, the one with the smallest KL.
+// Where every answer is found the standard error vanishes: figures this close (nats a digit) count
+// as the same.
+inline constexpr double kSameNeedle = 0.01;
+// Index of the chosen set: among those whose needle figure is within one standard error of the best
+// set's, or within kSameNeedle, the one with the smallest KL.
 size_t choose_set(const std::vector<SetFigures>& sets);
 
 // Searches sets of k of n layers: forward greedy (the layer whose addition choose_set prefers),

@@ -81,8 +81,10 @@ TEST(SelectionRule, JointTakesTheSmallestKlOfThoseThatFindAsMuch) {
   EXPECT_EQ(choose_set({{-1.0, 0.1, 0.5}, {-1.05, 9, 0.3}, {-1.2, 9, 0.1}}), 1u);
   EXPECT_EQ(choose_set({{-1.0, 0.0, 0.5}, {-1.05, 9, 0.3}}), 0u);
   EXPECT_EQ(choose_set({{-3.0, 9, 0.1}, {-1.0, 0.1, 0.5}}), 1u);
-  // From one haystack there is no error: the best alone.
+  // From one haystack there is no error.
   EXPECT_EQ(choose_set({{-1.0, std::nan(""), 0.5}, {-1.05, 0, 0.3}}), 0u);
+  // Both find every answer, however small the error.
+  EXPECT_EQ(choose_set({{-2e-5, 1e-6, 0.3}, {-4e-5, 1e-5, 0.2}, {-0.02, 0.1, 0.1}}), 1u);
 }
 
 // A world where layer 5 retrieves and layers 2 and 3 copy, but only together: greedy takes 5 and

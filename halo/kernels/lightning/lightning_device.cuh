@@ -247,11 +247,13 @@ class Worker {
     Engine::settle(s_);
   }
 
-  // `scores`: 8 KB of these four warps' own that no product still reads. ahead() may begin() the
-  // next chunk, whose products then run while this one's outputs are stored.
-  template <class Ahead>
+  // `scores`: 8 KB of these four warps' own that no product still reads. output.publish() shows
+  // what the warps wrote to shared memory to their products; output.stage() may take a chunk's
+  // outputs. ahead() may begin() the next chunk, whose products then run while this one's outputs
+  // are stored.
+  template <class Output, class Ahead>
   __device__ void attend(const ChunkWalk<kReverse>& walk, uint32_t q, uint32_t k, uint32_t v,
-                         uint32_t scores, const Ahead& ahead) {
+                         uint32_t scores, Output& output, const Ahead& ahead) {
     if (walk.opens) load_state(walk.sequence);
     float o[32];
     uint32_t state[D / 16][4];
@@ -266,7 +268,7 @@ class Worker {
     uint32_t values[4][4];
     load_values(values, v);
     store_scores(s_, scores);
-    Engine::publish_shared(columns_ / 64);
+    output.publish();
     Engine::template wait<0>();
     Engine::settle(o);
     decay_entering(o, walk);
@@ -281,7 +283,7 @@ class Worker {
     ahead();
     Engine::template wait<2>();
     Engine::settle(o);
-    store_output(o, walk);
+    if (!output.stage(o, plan_.scale, walk)) store_output(o, walk);
     Engine::template wait<0>();
     Engine::settle(x_);
     Engine::settle(s_);

@@ -49,9 +49,6 @@ struct MmaSync {
   __device__ static void wait() {}
   template <int kCount>
   __device__ static void settle(float (&)[kCount]) {}
-  __device__ static void publish_shared(int group) {
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
-  }
 
   // d [16, 8 kTiles] += A [16, 16] B, B's 16 summed columns from 16 i on of a tile whose rows are
   // the free index.
@@ -105,6 +102,16 @@ struct MmaSync {
   }
 };
 
+struct Output {
+  __device__ static void publish() {
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128) : "memory");
+  }
+  template <class Walk>
+  __device__ static bool stage(const float (&)[32], float, const Walk&) {
+    return false;
+  }
+};
+
 // Rows first .. first+count-1 of a head into a tile, zeros below.
 template <int D>
 __device__ void copy_tile(uint32_t to, const LightningRows& rows, int head, int first, int count) {
@@ -144,6 +151,7 @@ __global__ void __launch_bounds__(Sizes<D>::kThreads, Sizes<D>::kBlocksAnSm)
   decays.fill(plan.heads[item.head].slope, threadIdx.x, S::kThreads);
   Worker<MmaSync<D>, D, kReverse> worker(plan, decays, item.head, pass.initial,
                                          pass.initial_transposed, pass.final, pass.o);
+  Output output;
   ChunkWalk<kReverse> ahead(plan, item);
   bool more = ahead.next();
   bring(ahead, 0);
@@ -163,7 +171,8 @@ __global__ void __launch_bounds__(Sizes<D>::kThreads, Sizes<D>::kBlocksAnSm)
       worker.absorb(walk, k, v);
     } else {
       worker.begin(q, k);
-      worker.attend(walk, q, k, v, base + S::kScores + threadIdx.x / 128 * kBlockBytes, [] {});
+      worker.attend(walk, q, k, v, base + S::kScores + threadIdx.x / 128 * kBlockBytes, output,
+                    [] {});
     }
     __syncthreads();
   }

@@ -10,9 +10,9 @@ namespace {
 constexpr int kMaxPasses = 2;
 
 struct PassParameters {
-  CUtensorMap q, k, v;  // [N, H, D], boxes of 64 tokens x 64 columns
+  CUtensorMap q, k, v, o;  // [N, H, D], boxes of 64 tokens x 64 columns
   int q_share, k_share, v_share;
-  __nv_bfloat16* o;
+  __nv_bfloat16* rows;  // of o
   const float* initial;
   float* final;
   bool initial_transposed;
@@ -33,7 +33,8 @@ struct Sizes {
   static constexpr int kTile = D / 64 * kBlockBytes;
   static constexpr int kStage = 3 * kTile;
   static constexpr int kScores = kStages * kStage;
-  static constexpr int kDecays = kScores + kGroups * 2 * kBlockBytes;
+  static constexpr int kOutputs = kScores + kGroups * 2 * kBlockBytes;
+  static constexpr int kDecays = kOutputs + kGroups * 2 * kBlockBytes;
   static constexpr int kBarriers = kDecays + sizeof(Decays);
   static constexpr int kBytes = kBarriers + 2 * kStages * 8;
   static constexpr int kAllocated = kBytes + 1024;  // room to align
@@ -82,6 +83,27 @@ __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int column,
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
       "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
       "l"(&map), "r"(column), "r"(head), "r"(token), "r"(barrier)
+      : "memory");
+}
+
+__device__ inline void store_box(const CUtensorMap& map, int column, int head, int token,
+                                 uint32_t from) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3}], [%4];\n"
+      "cp.async.bulk.commit_group;" ::"l"(&map),
+      "r"(column), "r"(head), "r"(token), "r"(from)
+      : "memory");
+}
+
+// Until the copy engine has read all that this thread stored.
+__device__ inline void wait_stores_read() {
+  asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+__device__ inline void store_matrices_transposed(uint32_t address, const uint32_t (&r)[4]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(address),
+      "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
       : "memory");
 }
 
@@ -175,10 +197,6 @@ struct Wgmma {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
   }
-  __device__ static void publish_shared(int group) {
-    fence_async_proxy();
-    sync_threads(1 + group, 128);
-  }
 
   // 16 columns further in a K-major tile, in a descriptor's units.
   __device__ static constexpr int step(int i) {
@@ -205,6 +223,58 @@ struct Wgmma {
 #pragma unroll
     for (int i = 0; i < 4; ++i) multiply<1>(x, v[i], b + i * (16 * 128 >> 4), 1);
   }
+};
+
+// Outputs of a warp group's 64 columns. Those of a whole chunk go to shared memory, where the
+// group's next publish() sends them on by a bulk copy: a store to global memory would be waited for
+// by that fence. Two buffers by turns.
+class Output {
+ public:
+  __device__ Output(const CUtensorMap& map, int head, int group, uint32_t buffers)
+      : map_(map), head_(head), group_(group), buffers_(buffers) {}
+
+  // What the group wrote to shared memory is seen by its products and the copy engine.
+  __device__ void publish() {
+    fence_async_proxy();
+    if (sends()) wait_stores_read();  // of the buffer that is staged next
+    sync_threads(1 + group_, 128);
+    if (sends() && staged_ >= 0) store_box(map_, group_ * 64, head_, staged_, buffers_ + buffer_);
+    buffer_ ^= kBlockBytes;
+    staged_ = -1;
+  }
+
+  // o^T as the accumulators have it; false where the chunk's rows are not 64.
+  template <class Walk>
+  __device__ bool stage(const float (&o)[32], float scale, const Walk& walk) {
+    if (walk.count < kChunk) return false;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % 4;
+    const int token = lane / 16 * 8 + lane % 8, piece = 2 * warp + lane / 8 % 2;
+#pragma unroll
+    for (int n = 0; n < 8; n += 2) {
+      uint32_t r[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        r[i] = pack(o[4 * n + 2 * i] * scale, o[4 * n + 2 * i + 1] * scale);
+      store_matrices_transposed(buffers_ + buffer_ + piece_offset(8 * n + token, piece), r);
+    }
+    staged_ = walk.first;
+    return true;
+  }
+
+  __device__ void finish() {
+    publish();
+    if (sends()) wait_stores_read();
+  }
+
+ private:
+  __device__ static bool sends() {
+    return threadIdx.x % 128 == 0;
+  }
+
+  const CUtensorMap& map_;
+  int head_, group_;
+  uint32_t buffers_, buffer_ = 0;
+  int staged_ = -1;  // first token of what is staged
 };
 
 template <int D>
@@ -248,8 +318,11 @@ __device__ void work(const LaunchPlan& plan, const PassParameters& pass, const I
                      const Decays& decays, uint32_t base, uint32_t full, uint32_t empty) {
   using S = Sizes<D>;
   Worker<Wgmma<D>, D, kReverse> worker(plan, decays, item.head, pass.initial,
-                                       pass.initial_transposed, pass.final, pass.o);
-  const uint32_t scores = base + S::kScores + threadIdx.x / 128 * 2 * kBlockBytes;
+                                       pass.initial_transposed, pass.final, pass.rows);
+  const int group = threadIdx.x / 128;
+  Output output(pass.o, plan.first_head + item.head, group,
+                base + S::kOutputs + group * 2 * kBlockBytes);
+  const uint32_t scores = base + S::kScores + group * 2 * kBlockBytes;
   const auto tiles = [&](int step) { return base + step % S::kStages * S::kStage; };
   const auto wait_for = [&](const ChunkWalk<kReverse>& walk, int step) {
     wait_barrier(full + 8 * (step % S::kStages), step / S::kStages % 2);
@@ -288,10 +361,12 @@ __device__ void work(const LaunchPlan& plan, const PassParameters& pass, const I
     };
     const uint32_t q = tiles(step);
     // Two buffers: a slower warp may still read the scores of the chunk before.
-    worker.attend(walk, q, q + S::kTile, q + 2 * S::kTile, scores + step % 2 * kBlockBytes, ahead);
+    worker.attend(walk, q, q + S::kTile, q + 2 * S::kTile, scores + step % 2 * kBlockBytes, output,
+                  ahead);
     give_back(step);
     walk = next;
   }
+  output.finish();
 }
 
 #endif
@@ -347,7 +422,9 @@ void launch(std::span<const LightningPass> passes, const LightningShape& shape, 
     to.q_share = pass.q.share;
     to.k_share = pass.k.share;
     to.v_share = pass.v.share;
-    to.o = static_cast<__nv_bfloat16*>(pass.o);
+    const LightningRows rows{pass.o, heads * D, D, 1};
+    to.o = make_row_map(rows, shape.tokens, heads, D, kChunk);
+    to.rows = static_cast<__nv_bfloat16*>(pass.o);
     to.initial = pass.initial;
     to.initial_transposed = pass.initial_transposed;
     to.final = pass.final;
