@@ -39,7 +39,7 @@ fuzz:
 	@tools/bootstrap --fuzz
 	@cmake --preset fuzz
 	@cmake --build --preset fuzz
-	@ctest --test-dir build-fuzz -L fuzz --output-on-failure
+	@ctest --test-dir build-fuzz -L fuzz -j "$$(nproc)" --output-on-failure
 
 # --resume also starts a run and leaves one alone that is done.
 demo demo-quick: build
