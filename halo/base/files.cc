@@ -187,24 +187,12 @@ void MappedFile::allow_private_writes() {
     throw_system("make a private map of", path_);
 }
 
-namespace {
-
-// Advice about the whole pages inside a range; where it is not taken, only speed or memory is lost.
-void advise(std::span<const std::byte> range, int advice) {
-  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(range.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(range.data() + range.size()) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
-}
-
-}  // namespace
-
 void release_pages(std::span<const std::byte> bytes) {
-  advise(bytes, MADV_DONTNEED);
-}
-
-void prefer_large_pages(std::span<std::byte> memory) {
-  advise(memory, MADV_HUGEPAGE);
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
+  // Where the advice is not taken only memory is lost.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 std::string hash_hex(std::span<const std::byte> bytes) {

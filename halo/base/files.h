@@ -69,10 +69,6 @@ class MappedFile {
 // from the file again. Only for bytes of a MappedFile that were not written to.
 void release_pages(std::span<const std::byte> bytes);
 
-// Asks for large pages under memory that was not touched yet: the first touch of many small pages
-// costs more than a copy into them.
-void prefer_large_pages(std::span<std::byte> memory);
-
 // XXH3 128-bit of bytes, as 32 hex digits. Not cryptographic: it finds damage, not malice.
 std::string hash_hex(std::span<const std::byte> bytes);
 std::string hash_file(const std::filesystem::path& path);

@@ -112,7 +112,6 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType 
     if (!mapped.defined()) end = offset;
   }
   compute_ = at::empty({end}, at::TensorOptions().dtype(compute));
-  prefer_large_pages({static_cast<std::byte*>(compute_.data_ptr()), compute_.nbytes()});
   for (const auto& [begin, stop] : gaps) compute_.slice(0, begin, stop).zero_();
   for (size_t i = 0; i < specs_.size(); ++i) {
     if (mapped_[i].defined()) continue;
