@@ -21,10 +21,10 @@ struct KlRowsLaunch {
   Element element = Element::kFloat;
   int64_t rows = 0, columns = 0;
   bool gradient = false;
-  void* student = nullptr;        // [rows, columns]
-  const void* teacher = nullptr;  // [rows, columns]
+  void* student = nullptr;         // [rows, columns]
+  const void* teacher = nullptr;   // [rows, columns]
   const float* weights = nullptr;  // [rows]; null: all 1
-  float* losses = nullptr;        // [rows]
+  float* losses = nullptr;         // [rows]
 };
 void launch_kl_rows(const KlRowsLaunch& args, void* stream);
 
