@@ -139,6 +139,17 @@ at::Tensor ChunkLogits::rows(int64_t first, int64_t count) {
   return out;
 }
 
+void check_row_weights(const char* loss, const at::Tensor& weights, int64_t rows) {
+  HALO_CHECK(!weights.defined() || (weights.dim() == 1 && weights.size(0) == rows &&
+                                    weights.scalar_type() == at::kFloat && weights.is_contiguous()),
+             "{}: weights must be {} contiguous fp32 values", loss, rows);
+}
+
+at::Tensor chunk_weights(const at::Tensor& weights, const LossChunk& chunk) {
+  if (!weights.defined()) return {};
+  return weights.narrow(0, chunk.first, chunk.logits.size(0));
+}
+
 at::Tensor chunked_loss(const at::Tensor& hidden, const Weight& head, const ChunkLoss& loss) {
   check_head(hidden, head.value);
   HALO_CHECK(!head.trained() ||

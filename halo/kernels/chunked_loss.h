@@ -42,6 +42,12 @@ struct LossChunk {
 };
 using ChunkLoss = std::function<void(const LossChunk& chunk)>;
 
+// The rows' weights in `loss`: [rows] fp32, contiguous, or undefined: all 1. An Error otherwise.
+void check_row_weights(const char* loss, const at::Tensor& weights, int64_t rows);
+
+// Those of the chunk's rows; undefined where `weights` is.
+at::Tensor chunk_weights(const at::Tensor& weights, const LossChunk& chunk);
+
 // Sum of the row losses, fp32 scalar, with gradients for hidden and head.grad where they are
 // wanted.
 at::Tensor chunked_loss(const at::Tensor& hidden, const Weight& head, const ChunkLoss& loss);

@@ -1,5 +1,5 @@
-// Causal attention of fresh sequences: on the CPU the fused loops, in fp32; on CUDA one call of
-// LibTorch's fused kernel for the packed batch.
+// Causal attention of fresh sequences: on the CPU the fused loops, in fp32; on CUDA
+// LibTorch's fused kernels for the packed batch.
 
 #include <limits>
 #include <vector>

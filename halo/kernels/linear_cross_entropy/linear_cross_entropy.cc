@@ -33,13 +33,10 @@ void check_targets(const at::Tensor& hidden, const at::Tensor& head, const at::T
 
 ChunkLoss cross_entropy(const at::Tensor& targets, const at::Tensor& weights) {
   return [targets, weights](const LossChunk& chunk) {
-    const int64_t rows = chunk.logits.size(0);
-    const auto chunk_targets = targets.narrow(0, chunk.first, rows);
-    const auto chunk_weights =
-        weights.defined() ? weights.narrow(0, chunk.first, rows) : at::Tensor();
+    const auto chunk_targets = targets.narrow(0, chunk.first, chunk.logits.size(0));
     auto form = chunk.logits.is_cpu() ? cross_entropy_rows_cpu : cross_entropy_rows_aten;
     if (has_cuda_form(CudaKernels::kLossRows, chunk.logits)) form = cross_entropy_rows_cuda;
-    form(chunk, chunk_targets, chunk_weights);
+    form(chunk, chunk_targets, chunk_weights(weights, chunk));
   };
 }
 
@@ -108,9 +105,7 @@ void cross_entropy_rows_cuda(const LossChunk& chunk, const at::Tensor& targets,
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& head,
                                 const at::Tensor& targets, const at::Tensor& weights) {
   check_targets(hidden, head.value, targets);
-  HALO_CHECK(!weights.defined() || (weights.sizes() == targets.sizes() &&
-                                    weights.scalar_type() == at::kFloat && weights.is_contiguous()),
-             "linear_cross_entropy: weights must be {} contiguous fp32 values", targets.size(0));
+  check_row_weights("linear_cross_entropy", weights, targets.size(0));
   return chunked_loss(hidden, head, cross_entropy(targets, weights));
 }
 

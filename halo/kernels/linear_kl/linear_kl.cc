@@ -35,11 +35,9 @@ ChunkLoss kl(const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
     const int64_t rows = chunk.logits.size(0);
     if (!*teacher) teacher->emplace(hidden, head, chunk.logits.scalar_type());
     auto teacher_logits = (*teacher)->rows(chunk.first, rows);
-    const auto chunk_weights =
-        weights.defined() ? weights.narrow(0, chunk.first, rows) : at::Tensor();
     auto form = chunk.logits.is_cpu() ? kl_rows_cpu : kl_rows_aten;
     if (has_cuda_form(CudaKernels::kLossRows, chunk.logits)) form = kl_rows_cuda;
-    form(chunk, teacher_logits, chunk_weights);
+    form(chunk, teacher_logits, chunk_weights(weights, chunk));
   };
 }
 
@@ -74,9 +72,7 @@ void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor&
 at::Tensor linear_kl(const at::Tensor& hidden, const Weight& head, const at::Tensor& teacher_hidden,
                      const at::Tensor& teacher_head, const at::Tensor& weights) {
   check_teacher(hidden, head.value, teacher_hidden, teacher_head);
-  HALO_CHECK(!weights.defined() || (weights.dim() == 1 && weights.size(0) == hidden.size(0) &&
-                                    weights.scalar_type() == at::kFloat && weights.is_contiguous()),
-             "linear_kl: weights must be {} contiguous fp32 values", hidden.size(0));
+  check_row_weights("linear_kl", weights, hidden.size(0));
   return chunked_loss(hidden, head, kl(teacher_hidden, teacher_head, weights));
 }
 
