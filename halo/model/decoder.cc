@@ -8,9 +8,11 @@
 #include "halo/kernels/gate/gate.h"
 #include "halo/kernels/lightning/lightning.h"
 #include "halo/kernels/linear/linear.h"
+#include "halo/kernels/operation.h"
 #include "halo/kernels/rms_norm/rms_norm.h"
 #include "halo/kernels/rope/rope.h"
 #include "halo/kernels/swiglu/swiglu.h"
+#include "halo/model/recompute.h"
 
 namespace halo {
 
@@ -141,19 +143,41 @@ std::pair<at::Tensor, at::Tensor> norm_of(const Stream& stream, const Weight& we
   return add_rms_norm(stream.hidden, stream.delta, weight, eps);
 }
 
+Stream run_layer(const LayerWeights& layer, double eps, Stream stream, const Batch& batch,
+                 int64_t index, const Visit* visit) {
+  at::Tensor normed;
+  std::tie(stream.hidden, normed) = norm_of(stream, layer.input_norm, eps);
+  stream.delta = run_mixer(layer.mixer, eps, normed, batch, index);
+  if (visit) (*visit)(index, normed, stream.delta);
+  std::tie(stream.hidden, normed) = norm_of(stream, layer.post_norm, eps);
+  stream.delta =
+      linear(swiglu(linear(normed, layer.gate_up, {}, batch.form)), layer.down, {}, batch.form);
+  return stream;
+}
+
+// Holds what the layer needs: handles.
+Stream recompute_layer(const LayerWeights& layer, double eps, const Stream& stream,
+                       const Batch& batch, int64_t index) {
+  const auto run = [=](const std::vector<at::Tensor>& inputs) {
+    const Stream in{inputs[0], inputs.size() > 1 ? inputs[1] : at::Tensor()};
+    const Stream out = run_layer(layer, eps, in, batch, index, nullptr);
+    return std::vector{out.hidden, out.delta};
+  };
+  std::vector<at::Tensor> inputs{stream.hidden};
+  if (stream.delta.defined()) inputs.push_back(stream.delta);
+  const std::vector<at::Tensor> out = recompute(run, inputs);
+  return {out[0], out[1]};
+}
+
 Stream run_layers(const DecoderWeights& weights, int64_t first, int64_t last, Stream stream,
                   const Batch& batch, const Visit* visit) {
   HALO_CHECK(0 <= first && first <= last && last <= static_cast<int64_t>(weights.layers.size()),
              "decode: layers {} to {} of {}", first, last, weights.layers.size());
   for (int64_t i = first; i < last; ++i) {
     const LayerWeights& layer = weights.layers[i];
-    at::Tensor normed;
-    std::tie(stream.hidden, normed) = norm_of(stream, layer.input_norm, weights.eps);
-    stream.delta = run_mixer(layer.mixer, weights.eps, normed, batch, i);
-    if (visit) (*visit)(i, normed, stream.delta);
-    std::tie(stream.hidden, normed) = norm_of(stream, layer.post_norm, weights.eps);
-    stream.delta =
-        linear(swiglu(linear(normed, layer.gate_up, {}, batch.form)), layer.down, {}, batch.form);
+    stream = batch.recompute_layers && records({stream.hidden, stream.delta})
+                 ? recompute_layer(layer, weights.eps, stream, batch, i)
+                 : run_layer(layer, weights.eps, std::move(stream), batch, i, visit);
   }
   return stream;
 }

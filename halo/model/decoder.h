@@ -113,6 +113,8 @@ struct Batch {
   at::Tensor positions;  // [N] int64
   Sequences sequences;
   KernelForm form = KernelForm::kFast;
+  // For backward each layer keeps its input alone and runs again (activation checkpointing).
+  bool recompute_layers = false;
   // Training and scoring without a past leave the rest empty.
   std::vector<LayerState>* state = nullptr;  // one a layer
   at::Tensor block_table;                    // [S, max_blocks] int64, host

@@ -29,7 +29,9 @@ LayerChoice choose_joint(const Candidates& candidates, int64_t num_layers, int64
     return SetFigures{scores[i].needle_logprob(draw),
                       needle_logprob(scores[i].needles).standard_error, scores[i].kl(draw)};
   };
-  Progress progress("select", static_cast<int64_t>(count_sets(num_layers, keep)));
+  const bool tries_all = count_sets(num_layers, keep) <= double(recipe.max_sets);
+  Progress progress("select", tries_all ? static_cast<int64_t>(count_sets(num_layers, keep))
+                                        : most_searched_sets(num_layers, keep));
   const auto score = [&](const Layers& set) {
     sets.push_back(set);
     scores.push_back(candidates.score_set(set));
@@ -38,7 +40,7 @@ LayerChoice choose_joint(const Candidates& candidates, int64_t num_layers, int64
     return figures(sets.size() - 1, nullptr);
   };
   LayerChoice choice;
-  if (count_sets(num_layers, keep) <= double(recipe.max_sets)) {
+  if (tries_all) {
     std::vector<SetFigures> all;
     for (const Layers& set : all_sets(num_layers, keep)) all.push_back(score(set));
     choice.layers = sets[choose_set(all)];

@@ -68,8 +68,8 @@ void check_ahead(const StageContext& context) {
   num_layers_to_keep(r.select, context.teacher().config.num_layers);
   const TokenShard& text = context.held_out();
   check_needle_lengths(text, {candidate_needle_length(r)}, NeedlePool::kSearch);
-  check_needle_lengths(text, r.scale.lengths, NeedlePool::kSearch);
-  check_needle_lengths(text, r.eval.lengths, NeedlePool::kReport);
+  check_needle_lengths(text, context.scale_lengths(), NeedlePool::kSearch);
+  check_needle_lengths(text, context.eval_lengths(), NeedlePool::kReport);
   context.loader(r.align, "align");
   if (r.finetune.tokens > 0) finetune_view(context);
 }

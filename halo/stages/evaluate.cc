@@ -18,7 +18,7 @@ class Evaluation {
         long_text_(batches(long_row(), recipe_.position_documents * long_row(), TextRows::kStream)),
         teacher_(teacher_states(context.teacher().weights, text_)) {
     NeedleArgs args;
-    args.lengths = recipe_.lengths;
+    args.lengths = context.eval_lengths();
     args.haystacks = recipe_.haystacks;
     args.depths = even_depths(recipe_.questions);
     args.pool = NeedlePool::kReport;
@@ -49,7 +49,7 @@ class Evaluation {
 
  private:
   int64_t long_row() const {
-    return *std::max_element(recipe_.lengths.begin(), recipe_.lengths.end());
+    return std::ranges::max(context_.eval_lengths());
   }
 
   TextBatches batches(int64_t row_length, int64_t max_tokens, TextRows rows) const {

@@ -36,7 +36,7 @@ void require(bool good, const std::filesystem::path& recipe, const std::string& 
 }
 
 bool all_positive(const std::vector<int64_t>& values) {
-  return !values.empty() && std::ranges::all_of(values, [](int64_t v) { return v > 0; });
+  return std::ranges::all_of(values, [](int64_t v) { return v > 0; });
 }
 
 void check_layers(const SelectRecipe& select, const std::string& file) {
@@ -102,8 +102,8 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
         std::pair{"select.needle_length", r.select.needle_length}}) {
     require(value >= 0, path, fmt::format("{} = {} must not be negative", key, value));
   }
-  require(all_positive(r.scale.lengths), path, "scale.lengths must name a length, all positive");
-  require(all_positive(r.eval.lengths), path, "eval.lengths must name a length, all positive");
+  require(all_positive(r.scale.lengths), path, "scale.lengths must be positive");
+  require(all_positive(r.eval.lengths), path, "eval.lengths must be positive");
   require(!r.scale.candidates.empty(), path, "scale.candidates must not be empty");
   for (double a : r.scale.candidates) {
     require(a >= 2 && a == std::floor(a), path,

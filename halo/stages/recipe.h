@@ -72,7 +72,7 @@ struct SelectRecipe {
 
 struct ScaleRecipe {
   std::vector<double> candidates = {100, 300, 500, 1000, 3000};
-  std::vector<int64_t> lengths = {4096, 8192};
+  std::vector<int64_t> lengths;
   int64_t haystacks = 6;
   int64_t questions = 5;
   int64_t documents = 4;
@@ -80,7 +80,8 @@ struct ScaleRecipe {
   template <class V>
   void fields(V& v) {
     v("candidates", candidates, "values of a in ln(t + a) / ln(a) that are tried");
-    v("lengths", lengths, "needle lengths beyond the training length");
+    v("lengths", lengths,
+      "needle lengths, the longest beyond the training length; empty: 4 and 8 times that");
     v("haystacks", haystacks, "haystacks a length");
     v("questions", questions, "questions a haystack");
     v("documents", documents, "long held-out documents whose loss decides among equals");
@@ -89,7 +90,7 @@ struct ScaleRecipe {
 
 struct EvalRecipe {
   std::string held_out;
-  std::vector<int64_t> lengths = {1024, 4096, 8192, 16384};
+  std::vector<int64_t> lengths;
   int64_t held_out_tokens = 65'536;
   int64_t haystacks = 8;
   int64_t questions = 5;
@@ -100,7 +101,8 @@ struct EvalRecipe {
     v("held_out", held_out,
       "token shard of text no stage trains on; its first half is searched with, its second "
       "reported");
-    v("lengths", lengths, "needle lengths of the report");
+    v("lengths", lengths,
+      "needle lengths of the report; empty: 1, 2, 4 and 8 times the training length");
     v("held_out_tokens", held_out_tokens, "tokens of the loss and KL figures");
     v("haystacks", haystacks, "haystacks a length");
     v("questions", questions, "questions a haystack");
@@ -110,7 +112,7 @@ struct EvalRecipe {
 
 struct GateRecipe {
   double align_explained_variance = 0.3;
-  double select_kl_ratio = 0.9;
+  double select_ratio = 0.9;
   double distill_kl = 0.27;
   double finetune_loss_decrease = 0;
   double scale_needle = 0.9;
@@ -119,8 +121,9 @@ struct GateRecipe {
   void fields(V& v) {
     v("align_explained_variance", align_explained_variance,
       "least median over layers of 1 - MSE / variance, held out");
-    v("select_kl_ratio", select_kl_ratio,
-      "most KL of the chosen set, as a share of the KL with nothing kept");
+    v("select_ratio", select_ratio,
+      "most loss of the chosen set on needles' digits, or KL, as a share of that with nothing "
+      "kept; the smaller share counts");
     v("distill_kl", distill_kl, "most KL from the teacher, nats a token, held out");
     v("finetune_loss_decrease", finetune_loss_decrease,
       "held-out loss must fall by more than this, nats a token");

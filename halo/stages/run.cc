@@ -35,6 +35,26 @@ int64_t StageContext::training_length() const {
   return length;
 }
 
+std::vector<int64_t> StageContext::scale_lengths() const {
+  const int64_t trained = training_length();
+  if (recipe_.scale.lengths.empty()) return {4 * trained, 8 * trained};
+  const int64_t longest = std::ranges::max(recipe_.scale.lengths);
+  if (longest <= trained) {
+    throw_error(
+        "scale.lengths: the longest is {}, but the logit scale is searched beyond the training "
+        "length, which is {} tokens (max_position_embeddings of the teacher, or "
+        "sequence_length of a stage); give longer ones, or none for {} and {}",
+        longest, trained, 4 * trained, 8 * trained);
+  }
+  return recipe_.scale.lengths;
+}
+
+std::vector<int64_t> StageContext::eval_lengths() const {
+  if (!recipe_.eval.lengths.empty()) return recipe_.eval.lengths;
+  const int64_t trained = training_length();
+  return {trained, 2 * trained, 4 * trained, 8 * trained};
+}
+
 const TokenShard& StageContext::held_out() const {
   if (!held_out_) {
     if (recipe_.eval.held_out.empty()) {

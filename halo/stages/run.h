@@ -39,6 +39,10 @@ class StageContext {
 
   // The longest sequence that teacher or student ever trains on.
   int64_t training_length() const;
+  // Needle lengths of the search of the logit scale, whose longest is beyond the training length (an
+  // Error else), and of the report.
+  std::vector<int64_t> scale_lengths() const;
+  std::vector<int64_t> eval_lengths() const;
 
   // Held-out text; an Error where the recipe names none or another tokenizer made it.
   const TokenShard& held_out() const;

@@ -65,11 +65,12 @@ void run_scale(const StageContext& context, const fs::path& student, const fs::p
   const ScaleRecipe& recipe = context.recipe().scale;
   Model model = context.load(student, ParameterStore::Use::kFrozen);
   std::vector<Candidate> candidates = make_candidates(recipe);
-  const int64_t longest = *std::max_element(recipe.lengths.begin(), recipe.lengths.end());
+  const std::vector<int64_t> lengths = context.scale_lengths();
+  const int64_t longest = std::ranges::max(lengths);
   const int64_t training_length = context.training_length();
 
   NeedleArgs needle_args;
-  needle_args.lengths = recipe.lengths;
+  needle_args.lengths = lengths;
   needle_args.haystacks = recipe.haystacks;
   needle_args.depths = even_depths(recipe.questions);
   needle_args.pool = NeedlePool::kSearch;

@@ -73,7 +73,9 @@ void run_select(const StageContext& context, const fs::path& aligned_directory,
   const CandidateScores nothing_kept = candidates.score_set({});
   write_hybrid(context, aligned, attention, choice.layers, out);
 
-  const double ratio = mean_kl(chosen.text).mean / mean_kl(nothing_kept.text).mean;
+  const double ratio =
+      std::min(mean_kl(chosen.text).mean / mean_kl(nothing_kept.text).mean,
+               needle_logprob(chosen.needles).mean / needle_logprob(nothing_kept.needles).mean);
   const json::object figures{{"rule", recipe.layers.empty() ? recipe.rule : "given layers"},
                              {"layers", to_array(choice.layers)},
                              {"scores", to_array(choice.scores)},
@@ -85,8 +87,9 @@ void run_select(const StageContext& context, const fs::path& aligned_directory,
   selection["candidates"] = choice.candidates;
   write_json(out / "selection.json", selection);
   finish_stage(out, "select",
-               {"KL of the chosen set as a share of the KL with nothing kept", ratio,
-                context.recipe().gates.select_kl_ratio, Gate::Kind::kAtMost},
+               {"loss of the chosen set as a share of that with nothing kept, on needles' digits or "
+                "as KL, the smaller share",
+                ratio, context.recipe().gates.select_ratio, Gate::Kind::kAtMost},
                figures);
 }
 

@@ -141,6 +141,12 @@ std::vector<int64_t> search_sets(
   return chosen;
 }
 
+int64_t most_searched_sets(int64_t n, int64_t k) {
+  int64_t count = 0;
+  for (int64_t kept = 0; kept < k; ++kept) count += n - kept;
+  return count + k * (n - k);
+}
+
 namespace {
 
 std::vector<std::string> split(const std::string& line) {

@@ -47,6 +47,8 @@ size_t choose_set(const std::vector<SetFigures>& sets);
 // most.
 std::vector<int64_t> search_sets(
     int64_t n, int64_t k, const std::function<SetFigures(const std::vector<int64_t>&)>& score);
+// The most sets that it asks for.
+int64_t most_searched_sets(int64_t n, int64_t k);
 
 // A table of task scores, a row a layer in any order: the column `layer`, then tasks. A row
 // `original` is ignored. Recall is the mean of the columns `recall`, commonsense of `commonsense`;

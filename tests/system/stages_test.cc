@@ -89,7 +89,7 @@ TEST(Stages, SelectKeepsTheLayersThatAreGiven) {
     return run_halo(Words{"select", "--recipe", World::get().recipe().string(), "--student",
                           model("align").string(), "--attention", model("align-attention").string(),
                           "--out", out.string(), "--set", "select.layers=" + layers, "--set",
-                          "gates.select_kl_ratio=2"});
+                          "gates.select_ratio=2"});
   };
   expect_error(run("[1,0]"), 1, {"select.layers", "ascending"});
   expect_error(run("[0,99]"), 1, {"select.layers names layer 99"});
@@ -292,16 +292,18 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
-// The gate's figure is the chosen set's KL over that of the weights the stage began with, where
+// The gate's figure is the chosen set's loss over that of the weights the stage began with, where
 // nothing is kept: those have ratio 1, which a gate below 1 refuses.
 TEST(Stages, SelectGateIsRelativeToNothingKept) {
   const fs::path out = World::get().reference() / "select";
   const json::object figures = result(out);
-  const double kept = figures.at("chosen").at("kl").to_number<double>(),
-               nothing = figures.at("nothing_kept").at("kl").to_number<double>();
-  EXPECT_DOUBLE_EQ(gate_value(out), kept / nothing);
-  EXPECT_LT(kept, nothing);
-  EXPECT_LT(GateRecipe().select_kl_ratio, 1);
+  const auto share = [&](const char* figure) {
+    return figures.at("chosen").at(figure).to_number<double>() /
+           figures.at("nothing_kept").at(figure).to_number<double>();
+  };
+  EXPECT_DOUBLE_EQ(gate_value(out), std::min(share("kl"), share("needle_logprob")));
+  EXPECT_LT(gate_value(out), 1);
+  EXPECT_LT(GateRecipe().select_ratio, 1);
 }
 
 // In a run folder: a gate that fails stops the pipeline there; with the gate moved it goes on.
@@ -310,7 +312,7 @@ TEST(Stages, AFailedGateStopsTheRunUntilItIsMoved) {
   fs::copy(World::get().reference(), run, fs::copy_options::recursive);
   for (const char* stage : {"select", "scale"}) fs::remove_all(run / stage);
   Process strict = convert(run, true);
-  strict.arguments.insert(strict.arguments.end(), {"--set", "gates.select_kl_ratio=1e-9"});
+  strict.arguments.insert(strict.arguments.end(), {"--set", "gates.select_ratio=1e-9"});
   expect_error(run_halo(strict), 4, {"select", "gate is not passed", "must be at most 1e-09"});
   EXPECT_TRUE(fs::exists(run / "select" / "failed.json"));
   strict.arguments.back() = "gates.scale_needle=1.5";

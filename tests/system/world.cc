@@ -130,7 +130,7 @@ questions = 2
 position_documents = 1
 [gates]
 align_explained_variance = -10
-select_kl_ratio = 10
+select_ratio = 10
 distill_kl = 10
 finetune_loss_decrease = -10
 scale_needle = 0

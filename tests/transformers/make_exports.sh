@@ -16,7 +16,7 @@ settings=(align.tokens=4096 align.warmup_steps=1 align_attention.tokens=0 distil
   "scale.candidates=[300]" "scale.lengths=[2048]" scale.haystacks=1 scale.questions=1
   scale.documents=1 "eval.lengths=[1024]" eval.held_out_tokens=2048 eval.haystacks=1
   eval.questions=1 eval.position_documents=1 gates.align_explained_variance=-1e9
-  gates.select_kl_ratio=1e9 gates.distill_kl=1e9 gates.scale_needle=0)
+  gates.select_ratio=1e9 gates.distill_kl=1e9 gates.scale_needle=0)
 "$halo" convert demo/demo.toml --run "$out/run" --set "${settings[@]}" > "$out/convert.log" 2>&1 || {
   cat "$out/convert.log"
   exit 1

@@ -219,11 +219,24 @@ class Worker {
     for (int i = 0; i < D / 2; ++i) x_[i] = 0;
   }
 
-  // Tiles hold a chunk's rows; rows from walk.count on are zero in k and v.
-
-  // A chunk of the warm-up.
-  __device__ void absorb(const ChunkWalk<kReverse>& walk, uint32_t k, uint32_t v) {
+  // The tiles hold the chunk's rows; rows from walk.count on are zero in k and v. q is not read in
+  // a warm-up. `scores`: 8 KB of these four warps' own that no product still reads.
+  // output.publish() shows what they wrote to shared memory to their products; output.stage() may
+  // take the chunk's outputs.
+  template <class Output>
+  __device__ void chunk(const ChunkWalk<kReverse>& walk, uint32_t q, uint32_t k, uint32_t v,
+                        uint32_t scores, Output& output) {
     if (walk.opens) load_state(walk.sequence);
+    if (walk.warmup) {
+      absorb(walk, k, v);
+    } else {
+      attend(walk, q, k, v, scores, output);
+    }
+    if (walk.closes && final_ != nullptr) store_state(walk.sequence);
+  }
+
+ private:
+  __device__ void absorb(const ChunkWalk<kReverse>& walk, uint32_t k, uint32_t v) {
     uint32_t values[4][4];
     load_values(values, v);
     decay_values(values, walk.count);
@@ -235,27 +248,10 @@ class Worker {
     Engine::settle(x_);
   }
 
-  // Starts a chunk of the segment, which attend() then finishes.
-  __device__ void begin(uint32_t q, uint32_t k) {
-    Engine::fence();
-    Engine::scores(s_, q, k);
-    Engine::commit();
-  }
-
-  __device__ void wait_begun() {
-    Engine::template wait<0>();
-    Engine::settle(s_);
-  }
-
-  // `scores`: 8 KB of these four warps' own that no product still reads. output.publish() shows
-  // what the warps wrote to shared memory to their products; output.stage() may take a chunk's
-  // outputs. ahead() may begin() the next chunk, whose products then run while this one's outputs
-  // are stored.
-  template <class Output, class Ahead>
+  template <class Output>
   __device__ void attend(const ChunkWalk<kReverse>& walk, uint32_t q, uint32_t k, uint32_t v,
-                         uint32_t scores, Output& output, const Ahead& ahead) {
-    if (walk.opens) load_state(walk.sequence);
-    float o[32];
+                         uint32_t scores, Output& output) {
+    float s[32], o[32];
     uint32_t state[D / 16][4];
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
@@ -263,11 +259,15 @@ class Worker {
       for (int j = 0; j < 4; ++j) state[i][j] = pack(x_[8 * i + 2 * j], x_[8 * i + 2 * j + 1]);
     }
     Engine::fence();
+    Engine::scores(s, q, k);
+    Engine::commit();
     Engine::from_state(o, state, q);
     Engine::commit();
     uint32_t values[4][4];
     load_values(values, v);
-    store_scores(s_, scores);
+    Engine::template wait<1>();
+    Engine::settle(s);
+    store_scores(s, scores);
     output.publish();
     Engine::template wait<0>();
     Engine::settle(o);
@@ -280,17 +280,13 @@ class Worker {
     Engine::fence();
     Engine::update_state(x_, values, k);
     Engine::commit();
-    ahead();
-    Engine::template wait<2>();
+    Engine::template wait<1>();
     Engine::settle(o);
     if (!output.stage(o, plan_.scale, walk)) store_output(o, walk);
     Engine::template wait<0>();
     Engine::settle(x_);
-    Engine::settle(s_);
-    if (walk.closes && final_ != nullptr) store_state(walk.sequence);
   }
 
- private:
   // In a fragment: rows row() and row() + 8 of the warp group's 64, columns 8n + column() + {0, 1}.
   __device__ int row() const {
     return 16 * warp_ + lane_ / 4;
@@ -418,7 +414,6 @@ class Worker {
   __nv_bfloat16* o_;
   int lane_, warp_, columns_;
   float x_[D / 2];  // X^T, rows = columns of v, in fragment order
-  float s_[32];     // scores of the chunk that was begun
 };
 
 }  // namespace halo::lightning

@@ -102,6 +102,7 @@ struct MmaSync {
   }
 };
 
+// Outputs leave from registers.
 struct Output {
   __device__ static void publish() {
     asm volatile("bar.sync %0, 128;" ::"r"(1 + threadIdx.x / 128) : "memory");
@@ -166,14 +167,8 @@ __global__ void __launch_bounds__(Sizes<D>::kThreads, Sizes<D>::kBlocksAnSm)
     }
     __syncthreads();
     const uint32_t q = base + stage * S::kStage;
-    const uint32_t k = q + S::kTile, v = k + S::kTile;
-    if (walk.warmup) {
-      worker.absorb(walk, k, v);
-    } else {
-      worker.begin(q, k);
-      worker.attend(walk, q, k, v, base + S::kScores + threadIdx.x / 128 * kBlockBytes, output,
-                    [] {});
-    }
+    worker.chunk(walk, q, q + S::kTile, q + 2 * S::kTile,
+                 base + S::kScores + threadIdx.x / 128 * kBlockBytes, output);
     __syncthreads();
   }
 }

@@ -226,8 +226,8 @@ struct Wgmma {
 };
 
 // Outputs of a warp group's 64 columns. Those of a whole chunk go to shared memory, where the
-// group's next publish() sends them on by a bulk copy: a store to global memory would be waited for
-// by that fence. Two buffers by turns.
+// group's next publish() sends them on by a bulk copy; its fence would wait for stores to global
+// memory. Two buffers by turns.
 class Output {
  public:
   __device__ Output(const CUtensorMap& map, int head, int group, uint32_t buffers)
@@ -243,7 +243,7 @@ class Output {
     staged_ = -1;
   }
 
-  // o^T as the accumulators have it; false where the chunk's rows are not 64.
+  // o^T as the accumulators have it; false where the chunk has fewer rows than a box.
   template <class Walk>
   __device__ bool stage(const float (&o)[32], float scale, const Walk& walk) {
     if (walk.count < kChunk) return false;
@@ -320,51 +320,24 @@ __device__ void work(const LaunchPlan& plan, const PassParameters& pass, const I
   Worker<Wgmma<D>, D, kReverse> worker(plan, decays, item.head, pass.initial,
                                        pass.initial_transposed, pass.final, pass.rows);
   const int group = threadIdx.x / 128;
+  const uint32_t scores = base + S::kScores + group * 2 * kBlockBytes;
   Output output(pass.o, plan.first_head + item.head, group,
                 base + S::kOutputs + group * 2 * kBlockBytes);
-  const uint32_t scores = base + S::kScores + group * 2 * kBlockBytes;
-  const auto tiles = [&](int step) { return base + step % S::kStages * S::kStage; };
-  const auto wait_for = [&](const ChunkWalk<kReverse>& walk, int step) {
-    wait_barrier(full + 8 * (step % S::kStages), step / S::kStages % 2);
+  ChunkWalk<kReverse> walk(plan, item);
+  for (int step = 0; walk.next(); ++step) {
+    const int stage = step % S::kStages;
+    const uint32_t q = base + stage * S::kStage, k = q + S::kTile, v = k + S::kTile;
+    wait_barrier(full + 8 * stage, step / S::kStages % 2);
     if (walk.count < kChunk) {
-      clear_rows<D>(tiles(step) + S::kTile, walk.count);
-      clear_rows<D>(tiles(step) + 2 * S::kTile, walk.count);
+      clear_rows<D>(k, walk.count);
+      clear_rows<D>(v, walk.count);
       fence_async_proxy();
       sync_threads(1 + S::kGroups, S::kWorkers);
     }
-  };
-  const auto give_back = [&](int step) {
-    __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive(empty + 8 * (step % S::kStages));
-  };
-
-  ChunkWalk<kReverse> walk(plan, item);
-  walk.next();
-  int step = 0;
-  for (; walk.warmup; walk.next(), ++step) {
-    wait_for(walk, step);
-    worker.absorb(walk, tiles(step) + S::kTile, tiles(step) + 2 * S::kTile);
-    give_back(step);
-  }
-  wait_for(walk, step);
-  worker.begin(tiles(step), tiles(step) + S::kTile);
-  worker.wait_begun();
-  for (bool more = true; more; ++step) {
-    ChunkWalk<kReverse> next = walk;
-    more = next.next();
-    const auto ahead = [&] {
-      if (more) wait_for(next, step + 1);
-      // Behind the last chunk its own scores again, which nothing reads: without a branch around
-      // them the compiler lets the products overlap.
-      const uint32_t q = tiles(more ? step + 1 : step);
-      worker.begin(q, q + S::kTile);
-    };
-    const uint32_t q = tiles(step);
     // Two buffers: a slower warp may still read the scores of the chunk before.
-    worker.attend(walk, q, q + S::kTile, q + 2 * S::kTile, scores + step % 2 * kBlockBytes, output,
-                  ahead);
-    give_back(step);
-    walk = next;
+    worker.chunk(walk, q, k, v, scores + step % 2 * kBlockBytes, output);
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) arrive(empty + 8 * stage);
   }
   output.finish();
 }
@@ -422,8 +395,7 @@ void launch(std::span<const LightningPass> passes, const LightningShape& shape, 
     to.q_share = pass.q.share;
     to.k_share = pass.k.share;
     to.v_share = pass.v.share;
-    const LightningRows rows{pass.o, heads * D, D, 1};
-    to.o = make_row_map(rows, shape.tokens, heads, D, kChunk);
+    to.o = make_row_map({pass.o, heads * D, D, 1}, shape.tokens, heads, D, kChunk);
     to.rows = static_cast<__nv_bfloat16*>(pass.o);
     to.initial = pass.initial;
     to.initial_transposed = pass.initial_transposed;

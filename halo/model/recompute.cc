@@ -1,0 +1,47 @@
+#include "halo/model/recompute.h"
+
+#include "torch/csrc/autograd/autograd.h"
+#include "torch/csrc/autograd/custom_function.h"
+
+namespace halo {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct Held : torch::CustomClassHolder {
+  explicit Held(Recomputed run) : run(std::move(run)) {}
+  Recomputed run;
+};
+
+struct RecomputeNode : torch::autograd::Function<RecomputeNode> {
+  static variable_list forward(AutogradContext* ctx, at::ArrayRef<at::Tensor> inputs,
+                               const Recomputed& run) {
+    ctx->save_for_backward(inputs.vec());
+    ctx->saved_data["run"] = c10::IValue::make_capsule(c10::make_intrusive<Held>(run));
+    return run(inputs.vec());
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    variable_list inputs = ctx->get_saved_variables();
+    for (at::Tensor& input : inputs) input = input.detach().requires_grad_(true);
+    const auto held = ctx->saved_data["run"].toCapsule();
+    {
+      at::AutoGradMode with_gradients(true);
+      const auto outputs = static_cast<const Held&>(*held).run(inputs);
+      torch::autograd::backward(outputs, grads);
+    }
+    variable_list result;
+    for (const at::Tensor& input : inputs) result.push_back(input.grad());
+    result.emplace_back();  // of `run`
+    return result;
+  }
+};
+
+}  // namespace
+
+std::vector<at::Tensor> recompute(const Recomputed& run, const std::vector<at::Tensor>& inputs) {
+  return RecomputeNode::apply(at::ArrayRef<at::Tensor>(inputs), run);
+}
+
+}  // namespace halo

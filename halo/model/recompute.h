@@ -1,0 +1,19 @@
+// Activation checkpointing: a part of the forward pass that keeps its inputs alone and runs again
+// in the backward pass (Chen et al. 2016, arXiv 1604.06174, with one segment a layer).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <functional>
+#include <vector>
+
+namespace halo {
+
+// A function of tensors that gives the same bits each time; its outputs are new tensors.
+using Recomputed = std::function<std::vector<at::Tensor>(const std::vector<at::Tensor>& inputs)>;
+
+// run(inputs), of whose intermediate results none is kept for backward. Gradients reach the inputs
+// and, when `run` runs again, the weights that it uses. At least one input requires a gradient.
+std::vector<at::Tensor> recompute(const Recomputed& run, const std::vector<at::Tensor>& inputs);
+
+}  // namespace halo
