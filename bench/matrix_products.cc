@@ -107,10 +107,10 @@ std::vector<double> time_proposals(cublasLtHandle_t handle, const Product& p, co
     check(cublasLtMatrixLayoutCreate(&result, type, rows, columns, rows));
     return result;
   };
-  const auto a = p.op_a == CUBLAS_OP_N ? layout(CUDA_R_16BF, p.m, p.sum)
-                                       : layout(CUDA_R_16BF, p.sum, p.m);
-  const auto b = p.op_b == CUBLAS_OP_N ? layout(CUDA_R_16BF, p.sum, p.n)
-                                       : layout(CUDA_R_16BF, p.n, p.sum);
+  const auto a =
+      p.op_a == CUBLAS_OP_N ? layout(CUDA_R_16BF, p.m, p.sum) : layout(CUDA_R_16BF, p.sum, p.m);
+  const auto b =
+      p.op_b == CUBLAS_OP_N ? layout(CUDA_R_16BF, p.sum, p.n) : layout(CUDA_R_16BF, p.n, p.sum);
   const auto c = layout(p.adds_to_fp32 ? CUDA_R_32F : CUDA_R_16BF, p.m, p.n);
   cublasLtMatmulPreference_t preference;
   check(cublasLtMatmulPreferenceCreate(&preference));
@@ -166,7 +166,8 @@ int main(int count, char** arguments) try {
   check(cublasLtCreate(&lt));
   cudaDeviceProp card{};
   check(cudaGetDeviceProperties(&card, 0));
-  std::printf("{\"card\": \"%s\", \"cublas\": %zu, \"results\": [", card.name, cublasLtGetVersion());
+  std::printf("{\"card\": \"%s\", \"cublas\": %zu, \"results\": [", card.name,
+              cublasLtGetVersion());
   const char* comma = "\n";
   for (const int64_t rows : row_counts) {
     for (const Weight& weight : weights) {
@@ -180,12 +181,13 @@ int main(int count, char** arguments) try {
         const std::vector<double> times = time_proposals(lt, p, buffers, repeats);
         const auto best = std::min_element(times.begin(), times.end());
         const double again = time_cublas(cublas, p, buffers, repeats);
-        std::printf("%s {\"weight\": \"%s\", \"product\": \"%s\", \"rows\": %lld, \"tflop\": %.3f, "
-                    "\"cublas_ms\": %.4f, \"cublas_again_ms\": %.4f, \"proposals\": %zu, "
-                    "\"first_ms\": %.4f, \"best_ms\": %.4f, \"best\": %td}",
-                    comma, weight.name, p.name, static_cast<long long>(used), tflop, own, again,
-                    times.size(), times.empty() ? 0 : times[0], times.empty() ? 0 : *best,
-                    best - times.begin());
+        std::printf(
+            "%s {\"weight\": \"%s\", \"product\": \"%s\", \"rows\": %lld, \"tflop\": %.3f, "
+            "\"cublas_ms\": %.4f, \"cublas_again_ms\": %.4f, \"proposals\": %zu, "
+            "\"first_ms\": %.4f, \"best_ms\": %.4f, \"best\": %td}",
+            comma, weight.name, p.name, static_cast<long long>(used), tflop, own, again,
+            times.size(), times.empty() ? 0 : times[0], times.empty() ? 0 : *best,
+            best - times.begin());
         std::fflush(stdout);
         comma = ",\n";
       }

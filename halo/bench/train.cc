@@ -106,10 +106,11 @@ Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
   stage.trained = student.store;
   if (name == StageName::kDistill) {
     stage.step = kl_step(student.weights, teacher.weights, machine);
-    stage.cost = distill_cost(teacher.config, hybrid, args.sequence_length);
+    stage.cost = distill_cost(teacher.config, hybrid, args.sequence_length,
+                              machine.activation_checkpointing);
   } else {
     stage.step = cross_entropy_step(student.weights, machine);
-    stage.cost = finetune_cost(hybrid, args.sequence_length);
+    stage.cost = finetune_cost(hybrid, args.sequence_length, machine.activation_checkpointing);
   }
   return stage;
 }

@@ -88,6 +88,11 @@ __global__ void __launch_bounds__(kThreads) kl_rows(const KlRowsLaunch args) {
   const int64_t row = blockIdx.x, columns = args.columns;
   T* student = static_cast<T*>(args.student) + row * columns;
   const T* teacher = static_cast<const T*>(args.teacher) + row * columns;
+  const int64_t target = args.targets ? args.targets[row] : -1;
+  const float mixed = target == -1 ? 0.0f : args.cross_entropy_share;
+  // Before the barrier, after which the logits are overwritten.
+  const float at_target =
+      target == -1 ? 0.0f : (target >= 0 && target < columns ? cuda::widen(student[target]) : NAN);
   const int64_t first = int64_t{threadIdx.x} * N, step = int64_t{kThreads} * N;
   Softmax of_student, of_teacher;
   float weighted = 0;  // sum of exp(t - the teacher's maximum) (t - s)
@@ -116,12 +121,13 @@ __global__ void __launch_bounds__(kThreads) kl_rows(const KlRowsLaunch args) {
   const float weight = args.weights ? args.weights[row] : 1.0f;
   if (threadIdx.x == 0) {
     const float kl = (sums[2] / sums[1] - (most[1] - most[0])) + (logf(sums[0]) - logf(sums[1]));
-    args.losses[row] = weight * kl;
+    const float cross_entropy = logf(sums[0]) - (at_target - most[0]);
+    args.losses[row] = weight * (target == -1 ? kl : kl + mixed * (cross_entropy - kl));
   }
   if (!args.gradient) return;
   // Written so that equal rows give exactly 0 whether or not the product is fused into the
   // difference.
-  const float factor = weight / sums[0], ratio = sums[0] / sums[1];
+  const float factor = weight / sums[0], ratio = sums[0] / sums[1] * (1 - mixed);
   for (int64_t c = first; c < columns; c += step) {
     float s[N], t[N];
     load(student + c, s);
@@ -129,6 +135,7 @@ __global__ void __launch_bounds__(kThreads) kl_rows(const KlRowsLaunch args) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       s[i] = (exponential<T>(s[i] - most[0]) - exponential<T>(t[i] - most[1]) * ratio) * factor;
+      if (c + i == target) s[i] -= weight * mixed;
     }
     store(s, student + c);
   }

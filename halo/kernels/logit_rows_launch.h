@@ -21,10 +21,12 @@ struct KlRowsLaunch {
   Element element = Element::kFloat;
   int64_t rows = 0, columns = 0;
   bool gradient = false;
-  void* student = nullptr;         // [rows, columns]
-  const void* teacher = nullptr;   // [rows, columns]
-  const float* weights = nullptr;  // [rows]; null: all 1
-  float* losses = nullptr;         // [rows]
+  void* student = nullptr;           // [rows, columns]
+  const void* teacher = nullptr;     // [rows, columns]
+  const float* weights = nullptr;    // [rows]; null: all 1
+  const int64_t* targets = nullptr;  // [rows], as above; null: no cross-entropy is mixed in
+  float cross_entropy_share = 0;
+  float* losses = nullptr;  // [rows]
 };
 void launch_kl_rows(const KlRowsLaunch& args, void* stream);
 

@@ -66,12 +66,12 @@ void write_environment(const StageContext& context, const ConvertArgs& args) {
 void check_ahead(const StageContext& context) {
   const Recipe& r = context.recipe();
   num_layers_to_keep(r.select, context.teacher().config.num_layers);
+  context.loader(r.align, "align");
+  if (r.finetune.tokens > 0) finetune_view(context);
   const TokenShard& text = context.held_out();
   check_needle_lengths(text, {candidate_needle_length(r)}, NeedlePool::kSearch);
   check_needle_lengths(text, context.scale_lengths(), NeedlePool::kSearch);
   check_needle_lengths(text, context.eval_lengths(), NeedlePool::kReport);
-  context.loader(r.align, "align");
-  if (r.finetune.tokens > 0) finetune_view(context);
 }
 
 struct Step {

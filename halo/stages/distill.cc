@@ -31,11 +31,12 @@ json::object training_figures(const TrainRecipe& train, const TrainResult& resul
 }  // namespace
 
 void run_distill(const StageContext& context, const fs::path& student, const fs::path& out) {
-  const TrainRecipe& train = context.recipe().distill;
+  const DistillRecipe& train = context.recipe().distill;
   Model model = context.load(student, ParameterStore::Use::kTrained);
   const Loader loader = context.loader(train, "distill");
   TrainJob job = context.job("distill", train, out, loader, *model.store, model.config);
-  job.forward_backward = kl_step(model.weights, context.teacher().weights, context.machine());
+  job.forward_backward = kl_step(model.weights, context.teacher().weights, context.machine(),
+                                 train.cross_entropy_share);
   const TrainResult result = halo::train(job);
   const TextScores scores = held_out_scores(context, model.weights, train.sequence_length);
   json::object figures = training_figures(train, result);

@@ -48,9 +48,7 @@ class Evaluation {
   }
 
  private:
-  int64_t long_row() const {
-    return std::ranges::max(context_.eval_lengths());
-  }
+  int64_t long_row() const { return std::ranges::max(context_.eval_lengths()); }
 
   TextBatches batches(int64_t row_length, int64_t max_tokens, TextRows rows) const {
     HeldOutArgs args;

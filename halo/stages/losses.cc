@@ -10,6 +10,7 @@ namespace halo {
 Batch to_batch(const TrainBatch& batch, const Machine& machine) {
   Batch out = make_batch(batch.tokens, batch.offsets, machine.device);
   out.form = machine.form;
+  out.recompute_layers = machine.activation_checkpointing;
   return out;
 }
 
@@ -34,9 +35,13 @@ ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine&
 }
 
 ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,
-                        const Machine& machine) {
+                        const Machine& machine, double cross_entropy_share) {
   return [=](const TrainBatch& data, int64_t step_count) {
     const Batch batch = to_batch(data, machine);
+    CrossEntropyMix mix;
+    if (cross_entropy_share > 0) {
+      mix = {to_device(data.targets, machine.device), cross_entropy_share};
+    }
     at::Tensor teacher_hidden;
     {
       at::NoGradGuard no_grad;
@@ -44,7 +49,7 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
     }
     const at::Tensor hidden = decode(student, batch);
     const at::Tensor loss = linear_kl(hidden, student.head, teacher_hidden, teacher.head.value,
-                                      to_device(data.weights, machine.device)) /
+                                      to_device(data.weights, machine.device), mix) /
                             static_cast<double>(step_count);
     loss.backward();
     return loss.detach().reshape({1});

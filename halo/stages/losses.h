@@ -21,9 +21,10 @@ using ForwardBackward = std::function<at::Tensor(const TrainBatch& batch, int64_
 // Next-token cross-entropy of `weights` (stage 3, pretraining).
 ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine);
 
-// KL of the student from the teacher (stage 2).
+// KL of the student from the teacher, with cross-entropy mixed in where it has a share (stage 2;
+// CrossEntropyMix).
 ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,
-                        const Machine& machine);
+                        const Machine& machine, double cross_entropy_share = 0);
 
 // Mean over layers of the MSE between the student's mixer outputs and the teacher's on the
 // teacher's mixer inputs (stage 1, 1b). Returns [1 + layers]: the loss, then each layer's MSE.

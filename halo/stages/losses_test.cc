@@ -4,34 +4,85 @@
 
 #include "ATen/ATen.h"
 #include "halo/engine/test_model.h"
+#include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
 #include "tests/op_check.h"
 
 namespace halo {
 namespace {
 
+// A student to train, a teacher, two sequences in 40 tokens.
+struct Setting {
+  ModelConfig config = test::hybrid_config();
+  std::shared_ptr<const DecoderWeights> teacher = test::random_model(config);
+  ParameterStore store{decoder_parameters(config), ParameterStore::Use::kTrained, at::kFloat,
+                       at::kCPU};
+  DecoderWeights student;
+  TrainBatch data;
+
+  Setting() {
+    for (const ParameterSpec& spec : store.specs()) {
+      store.value(spec.name).copy_(testing::random_tensor(spec.shape, 7) * 0.2);
+    }
+    student = bind_decoder(config, store);
+    data.offsets = {0, 13, 40};
+    data.tokens = at::tensor(test::random_tokens(40, 1), at::kLong);
+    data.targets = at::tensor(test::random_tokens(40, 2), at::kLong);
+    data.targets[12] = kIgnoreTarget;
+    data.weights = at::arange(40, at::kFloat).remainder(3);
+  }
+};
+
 // data.answer_weight reaches stage 2: each token's KL counts with its weight.
 TEST(KlStep, WeighsEachToken) {
-  const ModelConfig config = test::hybrid_config();
-  const auto teacher = test::random_model(config);
-  ParameterStore store(decoder_parameters(config), ParameterStore::Use::kTrained, at::kFloat,
-                       at::kCPU);
-  for (const ParameterSpec& spec : store.specs()) {
-    store.value(spec.name).copy_(testing::random_tensor(spec.shape, 7) * 0.2);
-  }
-  const DecoderWeights student = bind_decoder(config, store);
+  Setting s;
   const Machine machine;
-  TrainBatch data;
-  data.offsets = {0, 40};
-  data.tokens = at::tensor(test::random_tokens(40, 1), at::kLong);
-  data.weights = at::arange(40, at::kFloat).remainder(3);
-  const Batch batch = to_batch(data, machine);
-  const at::Tensor kl = token_kl(decode(student, batch), student.head.value,
-                                 decode(*teacher, batch), teacher->head.value);
-  const double want = (kl * data.weights).sum().item<double>() / 40;
-  const double got = kl_step(student, *teacher, machine)(data, 40).item<double>();
+  const Batch batch = to_batch(s.data, machine);
+  const at::Tensor kl = token_kl(decode(s.student, batch), s.student.head.value,
+                                 decode(*s.teacher, batch), s.teacher->head.value);
+  const double want = (kl * s.data.weights).sum().item<double>() / 40;
+  const double got = kl_step(s.student, *s.teacher, machine)(s.data, 40).item<double>();
   EXPECT_NEAR(got, want, 1e-5 * want);
   EXPECT_GT(std::abs(want - kl.mean().item<double>()), 1e-3 * want);  // weights make a difference
+}
+
+TEST(KlStep, MixesCrossEntropyIn) {
+  Setting s;
+  const Machine machine;
+  const auto loss = [&](double share) {
+    return kl_step(s.student, *s.teacher, machine, share)(s.data, 40).item<double>();
+  };
+  const at::Tensor hidden = decode(s.student, to_batch(s.data, machine));
+  const at::Tensor losses = token_losses(hidden, s.student.head.value, s.data.targets, KernelForm::kFast);
+  const double kl = loss(0), ignored = s.data.weights[12].item<double>();
+  ASSERT_EQ(ignored, 0);  // so the token without a target keeps its KL in neither
+  const double cross_entropy = (losses * s.data.weights).sum().item<double>() / 40;
+  EXPECT_NEAR(loss(1), cross_entropy, 1e-5 * cross_entropy);
+  EXPECT_NEAR(loss(0.3), 0.7 * kl + 0.3 * cross_entropy, 1e-5 * kl);
+}
+
+TEST(ActivationCheckpointing, GivesTheSameBits) {
+  for (const bool distill : {true, false}) {
+    SCOPED_TRACE(distill);
+    Setting s;
+    const auto gradients = [&](bool checkpointing) {
+      Machine machine;
+      machine.activation_checkpointing = checkpointing;
+      s.store.zero_grad();
+      const ForwardBackward step = distill ? kl_step(s.student, *s.teacher, machine, 0.3)
+                                           : cross_entropy_step(s.student, machine);
+      std::vector<at::Tensor> out{step(s.data, 40)};
+      for (const ParameterSpec& spec : s.store.specs()) {
+        out.push_back(s.store.view(s.store.grad(), spec.name).clone());
+      }
+      return out;
+    };
+    const auto kept = gradients(false), again = gradients(true);
+    for (size_t i = 0; i < kept.size(); ++i) {
+      EXPECT_TRUE(at::equal(kept[i], again[i])) << (i ? s.store.specs()[i - 1].name : "loss");
+      EXPECT_GT(kept[i].abs().max().item<float>(), 0);
+    }
+  }
 }
 
 }  // namespace

@@ -47,6 +47,7 @@ Machine open_machine(const RunRecipe& recipe) {
                                      {{"float32", at::kFloat}, {"bfloat16", at::kBFloat16}});
   m.form = choice<KernelForm>("run.kernels", recipe.kernels,
                               {{"fast", KernelForm::kFast}, {"reference", KernelForm::kReference}});
+  m.activation_checkpointing = recipe.activation_checkpointing;
   const bool cuda = choice<bool>("run.device", recipe.device, {{"cpu", false}, {"cuda", true}});
   if (recipe.threads > 0) at::set_num_threads(static_cast<int>(recipe.threads));
   if (cuda) {

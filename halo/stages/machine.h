@@ -12,6 +12,7 @@ struct Machine {
   at::Device device = at::kCPU;
   at::ScalarType compute = at::kFloat;
   KernelForm form = KernelForm::kFast;
+  bool activation_checkpointing = false;
   std::string device_name;  // "AMD EPYC ..., 2 threads", "NVIDIA H100 ..."
 };
 

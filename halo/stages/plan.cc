@@ -49,14 +49,17 @@ bool has_gate(const ModelConfig& c, MixerType type) {
 
 // Elements a token for a whole student: in each layer the residual stream and the normed one,
 // twice, the mixer, gate and up and their product; at the end the hidden states of both models, the
-// student's gradient and its last residual stream.
-int64_t decoder_elements(const ModelConfig& c) {
-  int64_t elements = 4 * c.hidden_size;
+// student's gradient and its last residual stream. Where layers are recomputed, each keeps its two
+// inputs, and one layer at a time the rest, with the gradients of its MLP.
+int64_t decoder_elements(const ModelConfig& c, bool recompute) {
+  int64_t elements = 4 * c.hidden_size, largest = 0;
   for (MixerType type : c.mixer_types) {
-    elements +=
+    const int64_t layer =
         4 * c.hidden_size + mixer_elements(c, type, has_gate(c, type)) + 3 * c.intermediate_size;
+    elements += recompute ? 2 * c.hidden_size : layer;
+    largest = std::max(largest, layer);
   }
-  return elements;
+  return recompute ? elements + largest + 3 * c.intermediate_size : elements;
 }
 
 json::object stage_plan(const std::string& name, const TrainRecipe& train, const StageCost& cost,
@@ -98,8 +101,11 @@ json::object plan(const Recipe& recipe, double gflops) {
   };
   add("align", recipe.align, mixers_cost(recipe.align, lightning));
   add("align-attention", recipe.align_attention, mixers_cost(recipe.align_attention, attention));
-  add("distill", recipe.distill, distill_cost(teacher, hybrid, recipe.distill.sequence_length));
-  add("finetune", recipe.finetune, finetune_cost(hybrid, recipe.finetune.sequence_length));
+  const bool recompute = recipe.run.activation_checkpointing;
+  add("distill", recipe.distill,
+      distill_cost(teacher, hybrid, recipe.distill.sequence_length, recompute));
+  add("finetune", recipe.finetune,
+      finetune_cost(hybrid, recipe.finetune.sequence_length, recompute));
   double seconds = 0;
   int64_t memory = 0, disk = 0;
   for (const json::value& value : stages) {
@@ -139,19 +145,21 @@ StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int
   return cost;
 }
 
-StageCost finetune_cost(const ModelConfig& student, int64_t length) {
+StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompute) {
   StageCost cost;
   cost.flops_a_token = 3 * forward_flops(student, length, true);
+  if (recompute) cost.flops_a_token += forward_flops(student, length, false);
   cost.trained_parameters = num_parameters(decoder_parameters(student));
-  cost.elements_a_token = decoder_elements(student);
+  cost.elements_a_token = decoder_elements(student, recompute);
   cost.vocabulary = student.vocab_size;
   cost.hidden_size = student.hidden_size;
   cost.logits = 1;
   return cost;
 }
 
-StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length) {
-  StageCost cost = finetune_cost(student, length);
+StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,
+                       bool recompute) {
+  StageCost cost = finetune_cost(student, length, recompute);
   cost.flops_a_token += forward_flops(teacher, length, true);
   cost.frozen_parameters = num_parameters(decoder_parameters(teacher));
   cost.logits = 2;

@@ -21,14 +21,15 @@ struct StageCost {
   int64_t vocabulary = 0, hidden_size = 0, logits = 0;  // of the loss; 0: it has no head
 };
 // Of stage 1 (`student` has the mixers that are trained in every layer), 2 and 3, on rows of
-// `length` tokens.
+// `length` tokens, without activation checkpointing or (`recompute`) with it.
 StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
-StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
-StageCost finetune_cost(const ModelConfig& student, int64_t length);
+StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,
+                       bool recompute = false);
+StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompute = false);
 
 // Bytes of tensors at the peak of a micro-batch of `tokens`: masters, gradients, moments and
-// compute copies, the frozen weights, what backward needs, the loss' buffers. Without activation
-// checkpointing, with the kernels of a GPU (others keep a little more).
+// compute copies, the frozen weights, what backward needs, the loss' buffers, with the kernels of a
+// GPU (others keep a little more).
 int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu);
 
 // A plan as a table for people.

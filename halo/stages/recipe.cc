@@ -59,7 +59,7 @@ void check_layers(const SelectRecipe& select, const std::string& file) {
 Recipe::Recipe()
     : align(stage(327'680'000, 512, 16'384, 1e-3, 1e-5)),
       align_attention(stage(0, 512, 16'384, 1e-3, 1e-5)),
-      distill(stage(983'040'000, 512, 49'152, 1e-4, 1e-5)),
+      distill{stage(983'040'000, 512, 49'152, 1e-4, 1e-5)},
       finetune(stage(1'048'576'000, 16'384, 2'097'152, 1e-5, 1e-5)) {
   finetune.schedule = "constant";
   finetune.micro_batch_rows = 1;
@@ -96,6 +96,9 @@ Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::str
         std::pair{"eval.position_documents", r.eval.position_documents}}) {
     require(value >= 1, path, fmt::format("{} = {} must be at least 1", key, value));
   }
+  const double share = r.distill.cross_entropy_share;
+  require(0 <= share && share <= 1, path,
+          fmt::format("distill.cross_entropy_share = {} must be from 0 to 1", share));
   for (const auto& [key, value] :
        {std::pair{"transfer.calibration_tokens", r.transfer.calibration_tokens},
         std::pair{"select.keep", r.select.keep},

@@ -17,6 +17,7 @@ struct RunRecipe {
   std::string kernels = "fast";
   int64_t threads = 0;
   bool deterministic = true;
+  bool activation_checkpointing = false;
 
   template <class V>
   void fields(V& v) {
@@ -27,6 +28,9 @@ struct RunRecipe {
     v("threads", threads, "CPU threads; 0: all");
     v("deterministic", deterministic,
       "the same bits in every run; false lets bf16 attention on a GPU sum in any order, faster");
+    v("activation_checkpointing", activation_checkpointing,
+      "where a whole model trains, layers run again in backward: the same bits, less memory, "
+      "slower");
   }
 };
 
@@ -67,6 +71,17 @@ struct SelectRecipe {
     v("held_out_rows", held_out_rows, "rows of held-out text each candidate is scored on");
     v("max_sets", max_sets, "joint tries all sets up to this many, else it searches greedily");
     v("bootstrap", bootstrap, "resamples behind the reported uncertainty");
+  }
+};
+
+struct DistillRecipe : TrainRecipe {
+  double cross_entropy_share = 0;
+
+  template <class V>
+  void fields(V& v) {
+    TrainRecipe::fields(v);
+    v("cross_entropy_share", cross_entropy_share,
+      "share of next-token cross-entropy in the loss, 0 to 1; the rest is KL");
   }
 };
 
@@ -139,7 +154,7 @@ struct Recipe {
   TrainRecipe align;
   TrainRecipe align_attention;
   SelectRecipe select;
-  TrainRecipe distill;
+  DistillRecipe distill;
   TrainRecipe finetune;
   ScaleRecipe scale;
   EvalRecipe eval;

@@ -28,8 +28,9 @@ StageContext::StageContext(Recipe recipe, const std::string& teacher)
 
 int64_t StageContext::training_length() const {
   int64_t length = teacher_.config.max_position_embeddings;
+  const TrainRecipe& distill = recipe_.distill;
   for (const TrainRecipe* train :
-       {&recipe_.align, &recipe_.align_attention, &recipe_.distill, &recipe_.finetune}) {
+       {&recipe_.align, &recipe_.align_attention, &distill, &recipe_.finetune}) {
     if (train->tokens > 0) length = std::max(length, train->sequence_length);
   }
   return length;

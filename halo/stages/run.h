@@ -39,8 +39,8 @@ class StageContext {
 
   // The longest sequence that teacher or student ever trains on.
   int64_t training_length() const;
-  // Needle lengths of the search of the logit scale, whose longest is beyond the training length (an
-  // Error else), and of the report.
+  // Needle lengths of the search of the logit scale, whose longest is beyond the training length
+  // (an Error else), and of the report.
   std::vector<int64_t> scale_lengths() const;
   std::vector<int64_t> eval_lengths() const;
 

@@ -86,11 +86,12 @@ void run_select(const StageContext& context, const fs::path& aligned_directory,
   json::object selection = figures;
   selection["candidates"] = choice.candidates;
   write_json(out / "selection.json", selection);
-  finish_stage(out, "select",
-               {"loss of the chosen set as a share of that with nothing kept, on needles' digits or "
-                "as KL, the smaller share",
-                ratio, context.recipe().gates.select_ratio, Gate::Kind::kAtMost},
-               figures);
+  finish_stage(
+      out, "select",
+      {"loss of the chosen set as a share of that with nothing kept, on needles' digits or "
+       "as KL, the smaller share",
+       ratio, context.recipe().gates.select_ratio, Gate::Kind::kAtMost},
+      figures);
 }
 
 }  // namespace halo

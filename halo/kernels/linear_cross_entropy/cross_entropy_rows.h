@@ -7,6 +7,10 @@
 
 namespace halo {
 
+// targets [N] int64, contiguous, in [0, V) or kIgnoreTarget (on the CPU). An Error otherwise.
+void check_targets(const char* loss, const at::Tensor& hidden, const at::Tensor& head,
+                   const at::Tensor& targets);
+
 // chunk.losses = -weight ln softmax(logits)[target], 0 where ignored; where chunk.gradient,
 // logits = weight (softmax(logits) - onehot(target)), 0 where ignored.
 // targets [n] int64, weights [n] fp32 or undefined: those of the chunk's rows.

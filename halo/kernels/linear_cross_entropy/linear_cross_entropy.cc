@@ -17,20 +17,6 @@
 namespace halo {
 namespace {
 
-void check_targets(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets) {
-  HALO_CHECK(targets.dim() == 1 && targets.size(0) == hidden.size(0) &&
-                 targets.scalar_type() == at::kLong && targets.is_contiguous(),
-             "linear_cross_entropy: targets must be {} contiguous int64 values", hidden.size(0));
-  // On a GPU the gather of the LibTorch form stops on these, and our kernel gives such rows NaN.
-  if (!targets.is_cpu()) return;
-  const int64_t* values = targets.const_data_ptr<int64_t>();
-  for (int64_t n = 0; n < targets.numel(); ++n) {
-    HALO_CHECK(values[n] == kIgnoreTarget || (values[n] >= 0 && values[n] < head.size(0)),
-               "linear_cross_entropy: target {} of token {} is outside the vocabulary of {}",
-               values[n], n, head.size(0));
-  }
-}
-
 ChunkLoss cross_entropy(const at::Tensor& targets, const at::Tensor& weights) {
   return [targets, weights](const LossChunk& chunk) {
     const auto chunk_targets = targets.narrow(0, chunk.first, chunk.logits.size(0));
@@ -73,6 +59,21 @@ at::Tensor reference_token_losses(const at::Tensor& hidden, const at::Tensor& he
 
 }  // namespace
 
+void check_targets(const char* loss, const at::Tensor& hidden, const at::Tensor& head,
+                   const at::Tensor& targets) {
+  HALO_CHECK(targets.dim() == 1 && targets.size(0) == hidden.size(0) &&
+                 targets.scalar_type() == at::kLong && targets.is_contiguous(),
+             "{}: targets must be {} contiguous int64 values", loss, hidden.size(0));
+  // On a GPU the gather of the LibTorch form stops on these, and our kernel gives such rows NaN.
+  if (!targets.is_cpu()) return;
+  const int64_t* values = targets.const_data_ptr<int64_t>();
+  for (int64_t n = 0; n < targets.numel(); ++n) {
+    HALO_CHECK(values[n] == kIgnoreTarget || (values[n] >= 0 && values[n] < head.size(0)),
+               "{}: target {} of token {} is outside the vocabulary of {}", loss, values[n], n,
+               head.size(0));
+  }
+}
+
 void cross_entropy_rows_aten(const LossChunk& chunk, const at::Tensor& targets,
                              const at::Tensor& weights) {
   at::Tensor logits = chunk.logits;
@@ -104,14 +105,14 @@ void cross_entropy_rows_cuda(const LossChunk& chunk, const at::Tensor& targets,
 
 at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& head,
                                 const at::Tensor& targets, const at::Tensor& weights) {
-  check_targets(hidden, head.value, targets);
+  check_targets("linear_cross_entropy", hidden, head.value, targets);
   check_row_weights("linear_cross_entropy", weights, targets.size(0));
   return chunked_loss(hidden, head, cross_entropy(targets, weights));
 }
 
 at::Tensor token_losses(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
                         KernelForm form) {
-  check_targets(hidden, head, targets);
+  check_targets("linear_cross_entropy", hidden, head, targets);
   if (form == KernelForm::kFast) {
     return chunked_row_losses(hidden, head, cross_entropy(targets, {}));
   }

@@ -4,15 +4,21 @@
 #include <ATen/core/Tensor.h>
 
 #include "halo/kernels/chunked_loss.h"
+#include "halo/kernels/linear_kl/linear_kl.h"
 
 namespace halo {
 
-// chunk.losses = weight sum_v p_teacher (ln p_teacher - ln p_student); where chunk.gradient,
-// logits = weight (p_student - p_teacher). teacher [n, V], of the logits' type, is scratch space
-// afterwards; weights [n] fp32 or undefined: those of the chunk's rows.
-void kl_rows_cpu(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights);
-void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights);
+// chunk.losses = weight ((1 - m) sum_v p_teacher (ln p_teacher - ln p_student) - m ln
+// p_student[y]), y the row's target and m the mix's share, 0 without a target; where
+// chunk.gradient, logits = weight (p_student - (1 - m) p_teacher - m [v = y]). teacher [n, V], of
+// the logits' type, is scratch space afterwards; weights [n] fp32 or undefined, and the mix's
+// targets: those of the chunk's rows.
+void kl_rows_cpu(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
+                 const CrossEntropyMix& mix = {});
+void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
+                  const CrossEntropyMix& mix = {});
 // One kernel of our own; both logits fp32 or both bf16.
-void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights);
+void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
+                  const CrossEntropyMix& mix = {});
 
 }  // namespace halo

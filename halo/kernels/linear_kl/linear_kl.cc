@@ -9,6 +9,8 @@
 #include "halo/base/check.h"
 #include "halo/kernels/chunked_loss.h"
 #include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/linear_cross_entropy/cross_entropy_rows.h"
+#include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/kl_rows.h"
 #include "halo/kernels/logit_rows_launch.h"
 
@@ -25,38 +27,52 @@ void check_teacher(const at::Tensor& hidden, const at::Tensor& head,
              teacher_head.size(0));
 }
 
+CrossEntropyMix chunk_mix(const CrossEntropyMix& mix, const LossChunk& chunk) {
+  if (mix.share == 0) return {};
+  return {mix.targets.narrow(0, chunk.first, chunk.logits.size(0)), mix.share};
+}
+
 ChunkLoss kl(const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
-             const at::Tensor& weights) {
+             const at::Tensor& weights, const CrossEntropyMix& mix) {
   // Detached, for the teacher takes no gradient. Its logits have the type of the student's, which
   // the first chunk shows. Shared, for a std::function must be copyable.
   const at::Tensor hidden = teacher_hidden.detach(), head = teacher_head.detach();
   auto teacher = std::make_shared<std::optional<ChunkLogits>>();
-  return [hidden, head, teacher, weights](const LossChunk& chunk) {
+  return [hidden, head, teacher, weights, mix](const LossChunk& chunk) {
     const int64_t rows = chunk.logits.size(0);
     if (!*teacher) teacher->emplace(hidden, head, chunk.logits.scalar_type());
     auto teacher_logits = (*teacher)->rows(chunk.first, rows);
     auto form = chunk.logits.is_cpu() ? kl_rows_cpu : kl_rows_aten;
     if (has_cuda_form(CudaKernels::kLossRows, chunk.logits)) form = kl_rows_cuda;
-    form(chunk, teacher_logits, chunk_weights(weights, chunk));
+    form(chunk, teacher_logits, chunk_weights(weights, chunk), chunk_mix(mix, chunk));
   };
 }
 
 }  // namespace
 
-void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights) {
+void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
+                  const CrossEntropyMix& mix) {
   at::Tensor logits = chunk.logits;
   const auto log_teacher = at::log_softmax(teacher, 1);
   const auto log_student = at::log_softmax(logits, 1);
-  const auto p_teacher = at::exp_out(teacher, log_teacher);
-  at::Tensor losses = (p_teacher * (log_teacher - log_student)).sum(1);
-  if (weights.defined()) losses.mul_(weights);
-  chunk.losses.copy_(losses);
+  at::Tensor p_teacher = at::exp_out(teacher, log_teacher);
+  at::Tensor losses = (p_teacher * (log_teacher - log_student)).sum(1, /*keepdim=*/true);
+  at::Tensor index, share;
+  if (mix.share != 0) {
+    index = mix.targets.clamp_min(0).unsqueeze(1);
+    share = mix.targets.ne(kIgnoreTarget).to(logits.scalar_type()).mul_(mix.share).unsqueeze_(1);
+    losses.sub_(share * (losses + log_student.gather(1, index)));
+    p_teacher.mul_(1 - share).scatter_add_(1, index, share);
+  }
+  if (weights.defined()) losses.mul_(weights.unsqueeze(1));
+  chunk.losses.copy_(losses.squeeze(1));
   if (!chunk.gradient) return;
   at::exp_out(logits, log_student).sub_(p_teacher);
   if (weights.defined()) logits.mul_(weights.unsqueeze(1));
 }
 
-void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights) {
+void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
+                  const CrossEntropyMix& mix) {
   const DeviceStream stream(chunk.logits);
   launch_kl_rows({.element = element_of(chunk.logits),
                   .rows = chunk.logits.size(0),
@@ -65,21 +81,27 @@ void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor&
                   .student = chunk.logits.mutable_data_ptr(),
                   .teacher = teacher.const_data_ptr(),
                   .weights = weights.defined() ? weights.const_data_ptr<float>() : nullptr,
+                  .targets = mix.share != 0 ? mix.targets.const_data_ptr<int64_t>() : nullptr,
+                  .cross_entropy_share = static_cast<float>(mix.share),
                   .losses = chunk.losses.mutable_data_ptr<float>()},
                  stream.handle());
 }
 
 at::Tensor linear_kl(const at::Tensor& hidden, const Weight& head, const at::Tensor& teacher_hidden,
-                     const at::Tensor& teacher_head, const at::Tensor& weights) {
+                     const at::Tensor& teacher_head, const at::Tensor& weights,
+                     const CrossEntropyMix& mix) {
   check_teacher(hidden, head.value, teacher_hidden, teacher_head);
   check_row_weights("linear_kl", weights, hidden.size(0));
-  return chunked_loss(hidden, head, kl(teacher_hidden, teacher_head, weights));
+  HALO_CHECK(0 <= mix.share && mix.share <= 1,
+             "linear_kl: cross-entropy has a share of {}, expected 0 to 1", mix.share);
+  if (mix.share != 0) check_targets("linear_kl", hidden, head.value, mix.targets);
+  return chunked_loss(hidden, head, kl(teacher_hidden, teacher_head, weights, mix));
 }
 
 at::Tensor token_kl(const at::Tensor& hidden, const at::Tensor& head,
                     const at::Tensor& teacher_hidden, const at::Tensor& teacher_head) {
   check_teacher(hidden, head, teacher_hidden, teacher_head);
-  return chunked_row_losses(hidden, head, kl(teacher_hidden, teacher_head, {}));
+  return chunked_row_losses(hidden, head, kl(teacher_hidden, teacher_head, {}, {}));
 }
 
 }  // namespace halo

@@ -2,6 +2,7 @@
 
 #include "halo/base/check.h"
 #include "halo/kernels/chunked_loss.h"
+#include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/kl_rows.h"
 #include "tests/gpu.h"
 #include "tests/op_check.h"
@@ -17,7 +18,8 @@ struct Problem {
   at::Tensor hidden, head;                  // the student's, leaves in the tested type
   at::Tensor teacher_hidden, teacher_head;  // [N, D'], [V, D']
   at::Tensor weights;                       // may be undefined
-  double incoming = 1;                      // gradient that arrives at the loss
+  CrossEntropyMix mix;
+  double incoming = 1;  // gradient that arrives at the loss
 };
 
 struct Outcome {
@@ -41,6 +43,13 @@ Problem make_problem(int64_t rows, int64_t vocabulary, bool weighted,
   return p;
 }
 
+// 3, 4, ... modulo the vocabulary, every seventh token without.
+CrossEntropyMix some_mix(int64_t rows, int64_t vocabulary, double share) {
+  at::Tensor targets = (at::arange(rows, at::kLong) + 3).remainder(vocabulary);
+  for (int64_t n = 0; n < rows; n += 7) targets[n] = kIgnoreTarget;
+  return {targets, share};
+}
+
 Outcome dense(const Problem& p, at::ScalarType dtype) {
   const auto hidden = leaf(p.hidden, dtype), head = leaf(p.head, dtype);
   const auto student = at::log_softmax(at::mm(hidden, head.t()), 1);
@@ -48,6 +57,11 @@ Outcome dense(const Problem& p, at::ScalarType dtype) {
       at::log_softmax(at::mm(p.teacher_hidden.to(dtype), p.teacher_head.to(dtype).t()), 1);
   auto kl = (teacher.exp() * (teacher - student)).sum(1);
   const auto all = kl.detach();
+  if (p.mix.share != 0) {
+    const auto share = p.mix.targets.ne(kIgnoreTarget).to(dtype) * p.mix.share;
+    const auto at_target = student.gather(1, p.mix.targets.clamp_min(0).unsqueeze(1)).squeeze(1);
+    kl = (1 - share) * kl - share * at_target;
+  }
   if (p.weights.defined()) kl = kl * p.weights.to(dtype);
   const auto loss = kl.sum();
   (loss * p.incoming).backward();
@@ -60,7 +74,9 @@ Outcome ours(const Problem& p, at::Device device = at::kCPU) {
   const auto hidden = leaf(p.hidden.to(device), p.hidden.scalar_type());
   const auto teacher_hidden = p.teacher_hidden.to(device), teacher_head = p.teacher_head.to(device);
   const auto weights = p.weights.defined() ? p.weights.to(device) : at::Tensor();
-  const auto loss = linear_kl(hidden, head, teacher_hidden, teacher_head, weights);
+  CrossEntropyMix mix = p.mix;
+  if (mix.share != 0) mix.targets = mix.targets.to(device);
+  const auto loss = linear_kl(hidden, head, teacher_hidden, teacher_head, weights, mix);
   (loss * p.incoming).backward();
   EXPECT_FALSE(head.value.grad().defined());
   return {token_kl(hidden, head.value, teacher_hidden, teacher_head).cpu(), loss.detach().cpu(),
@@ -99,6 +115,24 @@ TEST(LinearKl, MatchesDenseWithIncomingGradient) {
 
 TEST(LinearKl, MatchesDenseInBf16) {
   expect_problem(make_problem(70, 101, /*weighted=*/true, at::kBFloat16));
+}
+
+TEST(LinearKl, MatchesDenseWithCrossEntropyMixedIn) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    for (double share : {0.25, 1.0}) {
+      SCOPED_TRACE(::testing::Message() << c10::toString(dtype) << " " << share);
+      Problem p = make_problem(70, 101, /*weighted=*/true, dtype);
+      p.mix = some_mix(70, 101, share);
+      p.incoming = -2.75;
+      expect_problem(p);
+    }
+  }
+  Problem p = make_problem(5, 11, /*weighted=*/false);
+  p.mix = some_mix(5, 11, 1.5);
+  EXPECT_THROW(ours(p), Error);
+  p.mix = some_mix(5, 12, 0.5);
+  p.mix.targets[4] = 11;
+  EXPECT_THROW(ours(p), Error);
 }
 
 TEST(LinearKl, ExtremeLogitsStayFinite) {
@@ -165,9 +199,10 @@ TEST(LinearKl, DeviceFormMatchesToo) {
   LossChunk exact{0, student.to(at::kDouble), at::empty({23}, at::kDouble), true};
   auto device_teacher = teacher.clone(), cpu_teacher = teacher.clone();
   auto exact_teacher = teacher.to(at::kDouble);
-  kl_rows_aten(device, device_teacher, weights);
-  kl_rows_aten(exact, exact_teacher, weights);
-  kl_rows_cpu(cpu, cpu_teacher, weights);
+  const CrossEntropyMix mix = some_mix(23, 57, 0.25);
+  kl_rows_aten(device, device_teacher, weights, mix);
+  kl_rows_aten(exact, exact_teacher, weights, mix);
+  kl_rows_cpu(cpu, cpu_teacher, weights, mix);
   expect_close("losses", cpu.losses, exact.losses, device.losses);
   expect_close("gradient", cpu.logits, exact.logits, device.logits);
   expect_close("losses", device.losses, exact.losses, cpu.losses);
@@ -188,6 +223,8 @@ TEST(LinearKlCuda, MatchesDense) {
         const testing::PoisonUninitialized poison;
         Problem p = make_problem(rows, vocabulary, /*weighted=*/rows != 40, dtype);
         p.incoming = -2.75;
+        expect_problem(p, at::kCUDA);
+        p.mix = some_mix(rows, vocabulary, 0.25);
         expect_problem(p, at::kCUDA);
       }
     }
