@@ -53,7 +53,8 @@ TEST(KlStep, MixesCrossEntropyIn) {
     return kl_step(s.student, *s.teacher, machine, share)(s.data, 40).item<double>();
   };
   const at::Tensor hidden = decode(s.student, to_batch(s.data, machine));
-  const at::Tensor losses = token_losses(hidden, s.student.head.value, s.data.targets, KernelForm::kFast);
+  const at::Tensor losses =
+      token_losses(hidden, s.student.head.value, s.data.targets, KernelForm::kFast);
   const double kl = loss(0), ignored = s.data.weights[12].item<double>();
   ASSERT_EQ(ignored, 0);  // so the token without a target keeps its KL in neither
   const double cross_entropy = (losses * s.data.weights).sum().item<double>() / 40;

@@ -456,6 +456,7 @@ TEST(LightningCuda, SequencesDoNotMix) {
 TEST(LightningCuda, RowsInsideAWiderTensor) {
   HALO_NEEDS_GPU();
   const testing::CudaKernelsSetting all("all");
+  const testing::PoisonUninitialized poison;
   const Case c{.lengths = {70, 20}, .dk = 64, .dv = 64, .dtype = at::kBFloat16};
   const auto sequences = sequences_of(c.lengths, at::kCUDA);
   const auto args = on_gpu(make_args(c));
