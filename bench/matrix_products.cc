@@ -20,6 +20,7 @@ namespace {
 
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // LibTorch's on Hopper
 constexpr int kProposals = 64;
+constexpr int64_t kMostRows = 65536;
 
 void check(cudaError_t status) {
   if (status != cudaSuccess) throw std::runtime_error(cudaGetErrorString(status));
@@ -139,6 +140,9 @@ int main(int count, char** arguments) try {
   std::vector<int64_t> row_counts;
   for (int i = 1; i < count; ++i) row_counts.push_back(std::strtoll(arguments[i], nullptr, 10));
   if (row_counts.empty()) row_counts = {6144, 16384};
+  for (const int64_t rows : row_counts) {
+    if (rows < 1 || rows > kMostRows) throw std::runtime_error("ROWS must be from 1 to 65536");
+  }
   struct Weight {
     const char* name;
     int64_t in, out;
@@ -151,7 +155,7 @@ int main(int count, char** arguments) try {
                                     {"down", 6144, 2048, INT64_MAX},
                                     {"head", 2048, 151936, 2048}};
   Buffers buffers;
-  const int64_t operand = std::max<int64_t>(151936 * 2048, 65536 * int64_t{12288});
+  const int64_t operand = std::max<int64_t>(151936 * 2048, kMostRows * 12288);
   check(cudaMalloc(&buffers.a, operand * 2));
   check(cudaMalloc(&buffers.b, operand * 2));
   check(cudaMalloc(&buffers.c, operand * 4));

@@ -28,7 +28,7 @@ class Study:
         line = [self.args.halo, command, *words, "--recipe", self.args.recipe]
         # A gate judges a product; here a bad set's figures are wanted too.
         settings = [f"run.seed={seed}", "gates.align_explained_variance=-1e9",
-                    "gates.select_kl_ratio=1e9", "gates.distill_kl=1e9", *self.args.set]
+                    "gates.select_ratio=1e9", "gates.distill_kl=1e9", *self.args.set]
         for setting in settings:
             line += ["--set", setting]
         done = subprocess.run(line, env=self.environment, capture_output=True, text=True)

@@ -143,6 +143,7 @@ int64_t peak_memory_bytes(const Machine& machine) {
 json::object bench_train(const TrainBenchArgs& args) {
   const Machine machine = open_machine(args.run);
   const double matrix_rate = measure_matrix_gflops(machine);
+  at::manual_seed(static_cast<uint64_t>(args.run.seed));
   const Stage stage = open_stage(args, machine);
   const TrainBatch batch = make_rows(args, stage.vocab_size);
   const TrainRecipe recipe;  // for the optimiser's settings

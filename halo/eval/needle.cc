@@ -19,21 +19,21 @@ TokenRange pool_range(const TokenShard& text, NeedlePool pool) {
 
 }  // namespace
 
-void check_needle_lengths(const TokenShard& text, const std::vector<int64_t>& lengths,
-                          NeedlePool pool) {
+void check_needle_lengths(const std::string& what, const TokenShard& text,
+                          const std::vector<int64_t>& lengths, NeedlePool pool) {
   const TokenRange range = pool_range(text, pool);
   for (int64_t length : lengths) {
     if (length <= range.end - range.begin) continue;
     throw_error(
-        "{}: needles at length {} need as many tokens of held-out text in one part, but "
-        "it has {}; give more text or shorter lengths",
-        text.path().string(), length, range.end - range.begin);
+        "{}: needles at length {} need as many tokens of held-out text in one part, but {} has {}; "
+        "give more text or shorter lengths",
+        what, length, text.path().string(), range.end - range.begin);
   }
 }
 
 std::vector<NeedleTask> make_needles(const NeedleWriter& writer, const TokenShard& text,
                                      const NeedleArgs& args) {
-  check_needle_lengths(text, args.lengths, args.pool);
+  check_needle_lengths("needles", text, args.lengths, args.pool);
   const TokenRange range = pool_range(text, args.pool);
   std::vector<NeedleTask> tasks;
   for (int64_t length : args.lengths) {

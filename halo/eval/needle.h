@@ -25,9 +25,10 @@ struct NeedleTask {
   NeedleHaystack haystack;
 };
 
-// An Error where the part of `text` that is `pool`'s has no room for a haystack of each length.
-void check_needle_lengths(const TokenShard& text, const std::vector<int64_t>& lengths,
-                          NeedlePool pool);
+// An Error that names `lengths` as `what` where the part of `text` that is `pool`'s has no room for
+// a haystack of each length.
+void check_needle_lengths(const std::string& what, const TokenShard& text,
+                          const std::vector<int64_t>& lengths, NeedlePool pool);
 
 // Haystacks are windows of `text` at random places of its part: kSearch's for pool kSearch,
 // kReport's for kReport, either for kTraining.

@@ -14,9 +14,11 @@
 namespace halo {
 namespace {
 
-// What decides the result: threads and gates may change between a run and its resume.
+// What decides the result: threads, gates and activation checkpointing may change between a run and
+// its resume.
 std::string identity(Recipe recipe) {
   recipe.run.threads = 0;
+  recipe.run.activation_checkpointing = false;
   recipe.gates = {};
   return fields_to_toml(recipe);
 }
@@ -69,9 +71,15 @@ void check_ahead(const StageContext& context) {
   context.loader(r.align, "align");
   if (r.finetune.tokens > 0) finetune_view(context);
   const TokenShard& text = context.held_out();
-  check_needle_lengths(text, {candidate_needle_length(r)}, NeedlePool::kSearch);
-  check_needle_lengths(text, context.scale_lengths(), NeedlePool::kSearch);
-  check_needle_lengths(text, context.eval_lengths(), NeedlePool::kReport);
+  check_needle_lengths("select.needle_length", text, {candidate_needle_length(r)},
+                       NeedlePool::kSearch);
+  check_needle_lengths(r.scale.lengths.empty() ? "scale.lengths (4 and 8 times the training length)"
+                                               : "scale.lengths",
+                       text, context.scale_lengths(), NeedlePool::kSearch);
+  check_needle_lengths(r.eval.lengths.empty()
+                           ? "eval.lengths (1, 2, 4 and 8 times the training length)"
+                           : "eval.lengths",
+                       text, context.eval_lengths(), NeedlePool::kReport);
 }
 
 struct Step {

@@ -35,6 +35,7 @@ void run_distill(const StageContext& context, const fs::path& student, const fs:
   Model model = context.load(student, ParameterStore::Use::kTrained);
   const Loader loader = context.loader(train, "distill");
   TrainJob job = context.job("distill", train, out, loader, *model.store, model.config);
+  job.objective = {{"cross_entropy_share", train.cross_entropy_share}};
   job.forward_backward = kl_step(model.weights, context.teacher().weights, context.machine(),
                                  train.cross_entropy_share);
   const TrainResult result = halo::train(job);

@@ -138,7 +138,7 @@ struct GateRecipe {
       "least median over layers of 1 - MSE / variance, held out");
     v("select_ratio", select_ratio,
       "most loss of the chosen set on needles' digits, or KL, as a share of that with nothing "
-      "kept; the smaller share counts");
+      "kept; the smaller share counts, but KL's where it is above 1.5");
     v("distill_kl", distill_kl, "most KL from the teacher, nats a token, held out");
     v("finetune_loss_decrease", finetune_loss_decrease,
       "held-out loss must fall by more than this, nats a token");

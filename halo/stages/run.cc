@@ -6,6 +6,7 @@
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/stages/losses.h"
+#include "halo/stages/scale_rule.h"
 #include "halo/train/checkpoint.h"
 
 namespace halo {
@@ -37,17 +38,7 @@ int64_t StageContext::training_length() const {
 }
 
 std::vector<int64_t> StageContext::scale_lengths() const {
-  const int64_t trained = training_length();
-  if (recipe_.scale.lengths.empty()) return {4 * trained, 8 * trained};
-  const int64_t longest = std::ranges::max(recipe_.scale.lengths);
-  if (longest <= trained) {
-    throw_error(
-        "scale.lengths: the longest is {}, but the logit scale is searched beyond the training "
-        "length, which is {} tokens (max_position_embeddings of the teacher, or "
-        "sequence_length of a stage); give longer ones, or none for {} and {}",
-        longest, trained, 4 * trained, 8 * trained);
-  }
-  return recipe_.scale.lengths;
+  return lengths_beyond(recipe_.scale.lengths, training_length());
 }
 
 std::vector<int64_t> StageContext::eval_lengths() const {

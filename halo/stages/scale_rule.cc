@@ -7,6 +7,19 @@
 
 namespace halo {
 
+std::vector<int64_t> lengths_beyond(const std::vector<int64_t>& given, int64_t training_length) {
+  if (given.empty()) return {4 * training_length, 8 * training_length};
+  const int64_t longest = std::ranges::max(given);
+  if (longest <= training_length) {
+    throw_error(
+        "scale.lengths: the longest is {}, but the logit scale is searched beyond the training "
+        "length, which is {} tokens (max_position_embeddings of the teacher, or "
+        "sequence_length of a stage); give longer ones, or none for {} and {}",
+        longest, training_length, 4 * training_length, 8 * training_length);
+  }
+  return given;
+}
+
 size_t choose_scale(const std::vector<ScaleFigures>& candidates) {
   HALO_CHECK(!candidates.empty(), "choose_scale: no candidates");
   const auto best = std::ranges::max_element(candidates, {}, &ScaleFigures::accuracy);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 namespace halo {
@@ -13,6 +14,10 @@ struct ScaleFigures {
   double accuracy_error = 0;  // its standard error; NaN counts as 0
   double loss = 0;            // nats a token at positions past the training length
 };
+
+// The needle lengths that the search uses: `given`, whose longest must be beyond the training
+// length (an Error that names scale.lengths else), or 4 and 8 times that where none are.
+std::vector<int64_t> lengths_beyond(const std::vector<int64_t>& given, int64_t training_length);
 
 // Index of the chosen candidate: among those whose accuracy is within one standard error (of the
 // best one's) of the best, the lowest loss; of equal ones the largest a, nearest to no scaling.

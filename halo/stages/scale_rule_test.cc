@@ -4,6 +4,8 @@
 
 #include <cmath>
 
+#include "halo/base/check.h"
+
 namespace halo {
 namespace {
 
@@ -19,6 +21,12 @@ TEST(ScaleRule, AccuracyFirstThenLossThenTheLargerA) {
   EXPECT_EQ(choose_scale({{100, 1, 0, 2}, {3000, 1, 0, 2}, {500, 1, 0, 2}}), 1u);
   // One haystack gives no error: the best alone.
   EXPECT_EQ(choose_scale({{100, 0.8, 0.1, 1}, {500, 0.9, std::nan(""), 2}}), 1u);
+}
+
+TEST(ScaleRule, SearchesBeyondTheTrainingLength) {
+  EXPECT_EQ(lengths_beyond({}, 40960), (std::vector<int64_t>{163'840, 327'680}));
+  EXPECT_EQ(lengths_beyond({512, 2048}, 1024), (std::vector<int64_t>{512, 2048}));
+  EXPECT_THROW(lengths_beyond({512, 1024}, 1024), Error);
 }
 
 }  // namespace

@@ -102,6 +102,22 @@ size_t choose_set(const std::vector<SetFigures>& sets) {
   return chosen;
 }
 
+namespace {
+
+double share(double chosen, double nothing) {
+  if (!std::isfinite(chosen) || !std::isfinite(nothing)) return std::nan("");
+  return chosen == nothing ? 1 : chosen / nothing;  // both may be 0
+}
+
+}  // namespace
+
+double kept_loss_share(const SetFigures& chosen, const SetFigures& nothing_kept) {
+  const double kl = share(chosen.kl, nothing_kept.kl);
+  const double needle = share(-chosen.needle, -nothing_kept.needle);
+  if (std::isnan(kl) || std::isnan(needle)) return std::nan("");
+  return kl > kMostKlShare ? kl : std::min(kl, needle);
+}
+
 std::vector<int64_t> search_sets(
     int64_t n, int64_t k, const std::function<SetFigures(const std::vector<int64_t>&)>& score) {
   std::map<std::vector<int64_t>, SetFigures> known;

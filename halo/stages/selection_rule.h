@@ -42,6 +42,13 @@ inline constexpr double kSameNeedle = 0.01;
 // set's, or within kSameNeedle, the one with the smallest KL.
 size_t choose_set(const std::vector<SetFigures>& sets);
 
+// What stage select is gated by: the loss of the chosen set as a share of that of no kept layers,
+// of the needles' digits or of KL, the smaller share; but KL's where that is above kMostKlShare.
+// NaN, which no gate lets through, where a loss is not finite.
+double kept_loss_share(const SetFigures& chosen, const SetFigures& nothing_kept);
+// A set that costs so much more KL is no start for stage 2, whatever it finds.
+inline constexpr double kMostKlShare = 1.5;
+
 // Searches sets of k of n layers: forward greedy (the layer whose addition choose_set prefers),
 // then one pass of exchanges of each kept layer for each other one. `score` is asked once a set at
 // most.

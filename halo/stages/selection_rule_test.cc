@@ -87,6 +87,20 @@ TEST(SelectionRule, JointTakesTheSmallestKlOfThoseThatFindAsMuch) {
   EXPECT_EQ(choose_set({{-2e-5, 1e-6, 0.3}, {-4e-5, 1e-5, 0.2}, {-0.02, 0.1, 0.1}}), 1u);
 }
 
+TEST(SelectionRule, KeptLossShareIsTheSmallerOfNeedlesAndKl) {
+  const SetFigures nothing{-3.0, 0.1, 0.5};
+  EXPECT_DOUBLE_EQ(kept_loss_share(nothing, nothing), 1);
+  EXPECT_DOUBLE_EQ(kept_loss_share({-0.3, 0.1, 0.6}, nothing), 0.1);   // finds, at more KL
+  EXPECT_DOUBLE_EQ(kept_loss_share({-3.3, 0.1, 0.25}, nothing), 0.5);  // less KL, finds no more
+  EXPECT_DOUBLE_EQ(kept_loss_share({-0.3, 0.1, 1.0}, nothing), 2);     // at too much KL
+  EXPECT_DOUBLE_EQ(kept_loss_share({0, 0, 0.25}, {0, 0, 0.5}), 0.5);   // both find every answer
+  for (const SetFigures& bad :
+       {SetFigures{std::nan(""), 0.1, 0.1}, SetFigures{-0.1, 0.1, std::nan("")}}) {
+    EXPECT_TRUE(std::isnan(kept_loss_share(bad, nothing)));
+    EXPECT_TRUE(std::isnan(kept_loss_share(nothing, bad)));
+  }
+}
+
 // A world where layer 5 retrieves and layers 2 and 3 copy, but only together: greedy takes 5 and
 // the better of the two alone; the exchanges leave the best pair with it.
 TEST(SelectionRule, SearchFindsWhatExchangesReachAndAsksOnceASet) {

@@ -25,6 +25,7 @@ struct TrainJob {
   std::string title;                // of the progress line: "align (stage 2 of 6)"
   std::filesystem::path directory;  // gets step-N/, metrics.jsonl and events.jsonl
   TrainRecipe recipe;
+  json::object objective;  // settings of the loss, beside `recipe` in a checkpoint's record
   uint64_t seed = 0;
   KernelForm form = KernelForm::kFast;  // for the manifest
   std::string data_id;              // what the data is (hashes); a resume with another is refused

@@ -24,6 +24,7 @@ TrainState describe(const TrainJob& job, int64_t step) {
   state.seed = job.seed;
   state.data_id = job.data_id;
   state.recipe = fields_to_json(job.recipe);
+  for (const auto& [name, value] : job.objective) state.recipe[name] = value;
   state.threads = at::get_num_threads();
   state.device = c10::DeviceTypeName(job.store->master().device().type(), /*lower_case=*/true);
   state.kernels = job.form == KernelForm::kFast ? "fast" : "reference";

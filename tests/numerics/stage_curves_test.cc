@@ -111,6 +111,10 @@ TEST(StageCurvesCuda, TenStepsEqualTheReference) {
       }
       EXPECT_EQ(again.losses, got.losses) << "the same bits twice";
       EXPECT_EQ(again.norms, got.norms) << "the same bits twice";
+      gpu.activation_checkpointing = true;
+      const Curve recomputed = train(stage, head_dim, gpu);
+      EXPECT_EQ(recomputed.losses, got.losses) << "the same bits with activation checkpointing";
+      EXPECT_EQ(recomputed.norms, got.norms) << "the same bits with activation checkpointing";
       std::cout << "stage " << stage << ", head size " << head_dim << ": loss "
                 << want.losses.front() << " to " << want.losses.back() << ", worst difference "
                 << worst << "\n";

@@ -301,9 +301,26 @@ TEST(Stages, SelectGateIsRelativeToNothingKept) {
     return figures.at("chosen").at(figure).to_number<double>() /
            figures.at("nothing_kept").at(figure).to_number<double>();
   };
+  ASSERT_LT(share("kl"), 1.5);
   EXPECT_DOUBLE_EQ(gate_value(out), std::min(share("kl"), share("needle_logprob")));
   EXPECT_LT(gate_value(out), 1);
   EXPECT_LT(GateRecipe().select_ratio, 1);
+}
+
+// What one turns on after running out of memory: the run goes on, to the same bits.
+TEST(Stages, ActivationCheckpointingMayBeTurnedOnInARun) {
+  const fs::path run = World::get().path("recomputed");
+  fs::copy(World::get().reference(), run, fs::copy_options::recursive);
+  for (const char* stage : {"distill", "finetune", "scale"}) fs::remove_all(run / stage);
+  Process process = convert(run, true);
+  process.arguments.insert(process.arguments.end(), {"--set", "run.activation_checkpointing=true"});
+  const Outcome done = run_halo(process);
+  ASSERT_EQ(done.code, 0) << done.err;
+  for (const char* stage : {"distill", "finetune"}) {
+    EXPECT_EQ(read_file(stage_model(run / stage) / "model.safetensors"),
+              read_file(stage_model(World::get().reference() / stage) / "model.safetensors"))
+        << stage;
+  }
 }
 
 // In a run folder: a gate that fails stops the pipeline there; with the gate moved it goes on.
