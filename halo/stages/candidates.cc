@@ -47,6 +47,10 @@ double CandidateScores::kl(const Resample* draw) const {
   return weighted_text(text, text.kl, draw);
 }
 
+SetFigures CandidateScores::figures(const Resample* draw) const {
+  return {needle_logprob(draw), halo::needle_logprob(needles).standard_error, kl(draw)};
+}
+
 int64_t candidate_needle_length(const Recipe& recipe) {
   return recipe.select.needle_length > 0 ? recipe.select.needle_length
                                          : recipe.align.sequence_length;

@@ -6,6 +6,7 @@
 
 #include "halo/eval/needle.h"
 #include "halo/stages/run.h"
+#include "halo/stages/selection_rule.h"
 
 namespace halo {
 
@@ -22,8 +23,9 @@ struct CandidateScores {
 
   // Means over all items, or over those that `draw` drew.
   double needle_logprob(const Resample* draw) const;
-  double loss(const Resample* draw) const;  // nats a token
-  double kl(const Resample* draw) const;    // from the teacher, nats a token
+  double loss(const Resample* draw) const;         // nats a token
+  double kl(const Resample* draw) const;           // from the teacher, nats a token
+  SetFigures figures(const Resample* draw) const;  // the standard error is that of all items
 };
 
 // Tokens of the haystacks that candidates are scored on.

@@ -25,10 +25,6 @@ LayerChoice choose_joint(const Candidates& candidates, int64_t num_layers, int64
                          const SelectRecipe& recipe) {
   std::vector<Layers> sets;
   std::vector<CandidateScores> scores;
-  const auto figures = [&](size_t i, const Resample* draw) {
-    return SetFigures{scores[i].needle_logprob(draw),
-                      needle_logprob(scores[i].needles).standard_error, scores[i].kl(draw)};
-  };
   const bool tries_all = count_sets(num_layers, keep) <= double(recipe.max_sets);
   Progress progress("select", tries_all ? static_cast<int64_t>(count_sets(num_layers, keep))
                                         : most_searched_sets(num_layers, keep));
@@ -37,7 +33,7 @@ LayerChoice choose_joint(const Candidates& candidates, int64_t num_layers, int64
     scores.push_back(candidates.score_set(set));
     progress.update(static_cast<int64_t>(sets.size()),
                     fmt::format("layers {}", fmt::join(set, " ")));
-    return figures(sets.size() - 1, nullptr);
+    return scores.back().figures(nullptr);
   };
   LayerChoice choice;
   if (tries_all) {
@@ -57,7 +53,7 @@ LayerChoice choose_joint(const Candidates& candidates, int64_t num_layers, int64
   choice.frequency =
       keep_frequency(candidates, num_layers, recipe.bootstrap, [&](const Resample& draw) {
         std::vector<SetFigures> drawn;
-        for (size_t i : whole) drawn.push_back(figures(i, &draw));
+        for (size_t i : whole) drawn.push_back(scores[i].figures(&draw));
         return sets[whole[choose_set(drawn)]];
       });
   return choice;

@@ -73,11 +73,7 @@ void run_select(const StageContext& context, const fs::path& aligned_directory,
   const CandidateScores nothing_kept = candidates.score_set({});
   write_hybrid(context, aligned, attention, choice.layers, out);
 
-  const auto figures_of = [](const CandidateScores& c) {
-    return SetFigures{c.needle_logprob(nullptr), needle_logprob(c.needles).standard_error,
-                      c.kl(nullptr)};
-  };
-  const double ratio = kept_loss_share(figures_of(chosen), figures_of(nothing_kept));
+  const double ratio = kept_loss_share(chosen.figures(nullptr), nothing_kept.figures(nullptr));
   const json::object figures{{"rule", recipe.layers.empty() ? recipe.rule : "given layers"},
                              {"layers", to_array(choice.layers)},
                              {"scores", to_array(choice.scores)},

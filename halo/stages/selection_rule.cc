@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <sstream>
@@ -106,7 +107,8 @@ namespace {
 
 double share(double chosen, double nothing) {
   if (!std::isfinite(chosen) || !std::isfinite(nothing)) return std::nan("");
-  return chosen == nothing ? 1 : chosen / nothing;  // both may be 0
+  if (chosen == nothing) return 1;
+  return nothing == 0 ? std::numeric_limits<double>::infinity() : chosen / nothing;
 }
 
 }  // namespace

@@ -90,10 +90,11 @@ TEST(SelectionRule, JointTakesTheSmallestKlOfThoseThatFindAsMuch) {
 TEST(SelectionRule, KeptLossShareIsTheSmallerOfNeedlesAndKl) {
   const SetFigures nothing{-3.0, 0.1, 0.5};
   EXPECT_DOUBLE_EQ(kept_loss_share(nothing, nothing), 1);
-  EXPECT_DOUBLE_EQ(kept_loss_share({-0.3, 0.1, 0.6}, nothing), 0.1);   // finds, at more KL
-  EXPECT_DOUBLE_EQ(kept_loss_share({-3.3, 0.1, 0.25}, nothing), 0.5);  // less KL, finds no more
-  EXPECT_DOUBLE_EQ(kept_loss_share({-0.3, 0.1, 1.0}, nothing), 2);     // at too much KL
-  EXPECT_DOUBLE_EQ(kept_loss_share({0, 0, 0.25}, {0, 0, 0.5}), 0.5);   // both find every answer
+  EXPECT_DOUBLE_EQ(kept_loss_share({-0.3, 0.1, 0.6}, nothing), 0.1);    // finds, at more KL
+  EXPECT_DOUBLE_EQ(kept_loss_share({-3.3, 0.1, 0.25}, nothing), 0.5);   // less KL, finds no more
+  EXPECT_DOUBLE_EQ(kept_loss_share({-0.3, 0.1, 1.0}, nothing), 2);      // at too much KL
+  EXPECT_DOUBLE_EQ(kept_loss_share({0, 0, 0.25}, {0, 0, 0.5}), 0.5);    // both find every answer
+  EXPECT_DOUBLE_EQ(kept_loss_share({-1, 0, 0.49}, {0, 0, 0.5}), 0.98);  // found more without
   for (const SetFigures& bad :
        {SetFigures{std::nan(""), 0.1, 0.1}, SetFigures{-0.1, 0.1, std::nan("")}}) {
     EXPECT_TRUE(std::isnan(kept_loss_share(bad, nothing)));
