@@ -55,6 +55,7 @@ void add_bench(CLI::App& app) {
   train->add_option("--deterministic", args->run.deterministic, "as run.deterministic of a recipe");
   train->add_flag("--activation-checkpointing", args->run.activation_checkpointing,
                   "as run.activation_checkpointing of a recipe");
+  train->add_option("--cuda-graphs", args->run.cuda_graphs, "as run.cuda_graphs of a recipe");
   train->add_option("--threads", args->run.threads, "CPU threads; 0: all");
   train->footer(
       "Example: halo bench train --stage distill --config configs/model/hypenet-2b.json "

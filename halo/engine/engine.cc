@@ -179,7 +179,7 @@ at::Tensor Engine::run(const std::vector<Piece>& pieces, Rows rows) {
   if (rows == Rows::kAll) return hidden;
   std::vector<int64_t> ends;
   for (size_t i = 0; i < pieces.size(); ++i) {
-    if (pieces[i].last) ends.push_back(batch.sequences.offsets[i + 1] - 1);
+    if (pieces[i].last) ends.push_back(batch.sequences.offsets()[i + 1] - 1);
   }
   if (static_cast<int64_t>(ends.size()) == hidden.size(0)) return hidden;
   return hidden.index_select(0, at::tensor(ends, at::kLong).to(device_));

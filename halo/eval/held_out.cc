@@ -50,8 +50,8 @@ void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden,
       if (position == scores.edges[bucket + 1]) ++bucket;
       const size_t at = row_begin + bucket;
       scores.tokens[at] += 1;
-      scores.loss[at] += loss[rows.offsets[r] + position];
-      if (kl) scores.kl[at] += kl[rows.offsets[r] + position];
+      scores.loss[at] += loss[rows.offsets()[r] + position];
+      if (kl) scores.kl[at] += kl[rows.offsets()[r] + position];
     }
   }
 }

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 #include <c10/core/GradMode.h>
 
 #include <initializer_list>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "halo/base/check.h"
 #include "halo/kernels/weight.h"
@@ -16,6 +18,21 @@ namespace halo {
 // How a tensor that may be missing goes into Function::apply, which refuses an undefined Tensor.
 inline std::optional<at::Tensor> if_defined(const at::Tensor& tensor) {
   return tensor.defined() ? std::optional<at::Tensor>(tensor) : std::nullopt;
+}
+
+// What a node keeps for backward that is neither a tensor nor a number.
+template <class T>
+struct Kept : torch::CustomClassHolder {
+  explicit Kept(T value) : value(std::move(value)) {}
+  T value;
+};
+template <class T>
+c10::IValue keep(T value) {
+  return c10::IValue::make_capsule(c10::make_intrusive<Kept<T>>(std::move(value)));
+}
+template <class T>
+T kept(const c10::IValue& of) {
+  return static_cast<const Kept<T>&>(*of.toCapsule()).value;
 }
 
 // Whether a call must be recorded for backward.

@@ -20,12 +20,19 @@ class PositionCache {
  public:
   explicit PositionCache(at::Tensor positions) : positions_(std::move(positions)) {}
 
+  // Of the positions as they are now.
+  std::shared_ptr<PositionCache> renewed() const {
+    auto out = std::make_shared<PositionCache>(positions_);
+    out->frequencies_ = frequencies_;
+    return out;
+  }
+
   std::optional<RopeTables> rope(const std::vector<double>& inv_freq, double magnitude) {
     if (inv_freq.empty()) return std::nullopt;
     for (const auto& entry : tables_) {
       if (entry.inv_freq == inv_freq && entry.magnitude == magnitude) return entry.tables;
     }
-    RopeTables tables = rope_tables(positions_, inv_freq);
+    RopeTables tables = rope_tables(positions_, on_device(inv_freq));
     if (magnitude != 1) {
       tables.cos = tables.cos * magnitude;
       tables.sin = tables.sin * magnitude;
@@ -53,31 +60,58 @@ class PositionCache {
     double magnitude;
     RopeTables tables;
   };
+  using Frequencies = std::vector<std::pair<std::vector<double>, at::Tensor>>;
+
+  at::Tensor on_device(const std::vector<double>& inv_freq) {
+    for (const auto& [known, tensor] : *frequencies_) {
+      if (known == inv_freq) return tensor;
+    }
+    frequencies_->emplace_back(inv_freq,
+                               to_device(at::tensor(inv_freq, at::kDouble), positions_.device()));
+    return frequencies_->back().second;
+  }
+
   at::Tensor positions_;
+  std::shared_ptr<Frequencies> frequencies_ = std::make_shared<Frequencies>();
   std::vector<Entry> tables_;
   std::vector<std::pair<LogitScale, at::Tensor>> scales_;
 };
 
 Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets,
                  const at::Tensor& positions, at::Device device) {
-  Batch batch;
-  batch.sequences = make_sequences(std::move(offsets), device);
-  HALO_CHECK(tokens.dim() == 1 && tokens.size(0) == batch.sequences.num_tokens() &&
+  return make_batch(to_device(tokens, device), to_device(positions, device),
+                    Sequences(std::move(offsets), device));
+}
+
+Batch make_batch(const at::Tensor& tokens, const at::Tensor& positions, Sequences sequences) {
+  HALO_CHECK(tokens.dim() == 1 && tokens.size(0) == sequences.num_tokens() &&
                  positions.sizes() == tokens.sizes(),
              "make_batch: {} tokens, {} positions, offsets end at {}", tokens.numel(),
-             positions.numel(), batch.sequences.num_tokens());
-  batch.tokens = to_device(tokens, device);
-  batch.positions = to_device(positions, device);
+             positions.numel(), sequences.num_tokens());
+  Batch batch;
+  batch.tokens = tokens;
+  batch.positions = positions;
+  batch.sequences = std::move(sequences);
   batch.cache = std::make_shared<PositionCache>(batch.positions);
   return batch;
 }
 
-Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets, at::Device device) {
+Batch refilled(Batch batch) {
+  batch.cache = batch.cache->renewed();
+  return batch;
+}
+
+at::Tensor positions_of(const std::vector<int64_t>& offsets) {
   at::Tensor positions = at::empty({offsets.back()}, at::kLong);
   int64_t* data = positions.data_ptr<int64_t>();
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
     for (int64_t n = offsets[s]; n < offsets[s + 1]; ++n) data[n] = n - offsets[s];
   }
+  return positions;
+}
+
+Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets, at::Device device) {
+  const at::Tensor positions = positions_of(offsets);
   return make_batch(tokens, std::move(offsets), positions, device);
 }
 

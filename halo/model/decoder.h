@@ -128,6 +128,13 @@ Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets, at::Dev
 // The same with given positions [N] int64 (a continued prompt).
 Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets,
                  const at::Tensor& positions, at::Device device);
+// The same of tensors on the device of `sequences`.
+Batch make_batch(const at::Tensor& tokens, const at::Tensor& positions, Sequences sequences);
+// `batch` after its tensors got other values in place: what was computed from positions is
+// forgotten, what the device was once sent (the frequencies) it keeps.
+Batch refilled(Batch batch);
+// [N] int64 on the host, from 0 in every sequence.
+at::Tensor positions_of(const std::vector<int64_t>& offsets);
 
 // ---- The forward pass.
 

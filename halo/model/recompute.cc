@@ -1,5 +1,6 @@
 #include "halo/model/recompute.h"
 
+#include "halo/kernels/operation.h"
 #include "torch/csrc/autograd/autograd.h"
 #include "torch/csrc/autograd/custom_function.h"
 
@@ -9,26 +10,21 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-struct Held : torch::CustomClassHolder {
-  explicit Held(Recomputed run) : run(std::move(run)) {}
-  Recomputed run;
-};
-
 struct RecomputeNode : torch::autograd::Function<RecomputeNode> {
   static variable_list forward(AutogradContext* ctx, at::ArrayRef<at::Tensor> inputs,
                                const Recomputed& run) {
     ctx->save_for_backward(inputs.vec());
-    ctx->saved_data["run"] = c10::IValue::make_capsule(c10::make_intrusive<Held>(run));
+    ctx->saved_data["run"] = keep(run);
     return run(inputs.vec());
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
     variable_list inputs = ctx->get_saved_variables();
     for (at::Tensor& input : inputs) input = input.detach().requires_grad_(true);
-    const auto held = ctx->saved_data["run"].toCapsule();
+    const auto run = kept<Recomputed>(ctx->saved_data["run"]);
     {
       at::AutoGradMode with_gradients(true);
-      const auto outputs = static_cast<const Held&>(*held).run(inputs);
+      const auto outputs = run(inputs);
       torch::autograd::backward(outputs, grads);
     }
     variable_list result;

@@ -14,11 +14,12 @@
 namespace halo {
 namespace {
 
-// What decides the result: threads, gates and activation checkpointing may change between a run and
-// its resume.
+// What decides the result: threads, gates, activation checkpointing and CUDA graphs may change
+// between a run and its resume.
 std::string identity(Recipe recipe) {
   recipe.run.threads = 0;
   recipe.run.activation_checkpointing = false;
+  recipe.run.cuda_graphs = true;
   recipe.gates = {};
   return fields_to_toml(recipe);
 }

@@ -7,13 +7,6 @@
 
 namespace halo {
 
-Batch to_batch(const TrainBatch& batch, const Machine& machine) {
-  Batch out = make_batch(batch.tokens, batch.offsets, machine.device);
-  out.form = machine.form;
-  out.recompute_layers = machine.activation_checkpointing;
-  return out;
-}
-
 int64_t count_tokens(const TrainBatch& batch) {
   return batch.tokens.numel();
 }
@@ -23,57 +16,64 @@ int64_t count_targets(const TrainBatch& batch) {
 }
 
 ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine) {
-  return [=](const TrainBatch& data, int64_t step_count) {
-    const at::Tensor hidden = decode(weights, to_batch(data, machine));
-    const at::Tensor loss =
-        linear_cross_entropy(hidden, weights.head, to_device(data.targets, machine.device),
-                             to_device(data.weights, machine.device)) /
-        static_cast<double>(step_count);
+  const Loss loss = [weights](const LossInputs& in) {
+    const at::Tensor hidden = decode(weights, in.batch);
+    const at::Tensor loss = linear_cross_entropy(hidden, weights.head, in.targets, in.weights) /
+                            in.step_count.to(at::kFloat);
     loss.backward();
     return loss.detach().reshape({1});
   };
+  return run_loss(loss, weights.layers, machine);
 }
 
 ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,
                         const Machine& machine, double cross_entropy_share) {
-  return [=](const TrainBatch& data, int64_t step_count) {
-    const Batch batch = to_batch(data, machine);
+  const Loss loss = [student, teacher, cross_entropy_share](const LossInputs& in) {
     CrossEntropyMix mix;
-    if (cross_entropy_share > 0) {
-      mix = {to_device(data.targets, machine.device), cross_entropy_share};
-    }
+    if (cross_entropy_share > 0) mix = {in.targets, cross_entropy_share};
     at::Tensor teacher_hidden;
     {
       at::NoGradGuard no_grad;
-      teacher_hidden = decode(teacher, batch);
+      teacher_hidden = decode(teacher, in.batch);
     }
-    const at::Tensor hidden = decode(student, batch);
-    const at::Tensor loss = linear_kl(hidden, student.head, teacher_hidden, teacher.head.value,
-                                      to_device(data.weights, machine.device), mix) /
-                            static_cast<double>(step_count);
+    const at::Tensor hidden = decode(student, in.batch);
+    const at::Tensor loss =
+        linear_kl(hidden, student.head, teacher_hidden, teacher.head.value, in.weights, mix) /
+        in.step_count.to(at::kFloat);
     loss.backward();
     return loss.detach().reshape({1});
   };
+  std::vector<LayerWeights> layers = student.layers;
+  layers.insert(layers.end(), teacher.layers.begin(), teacher.layers.end());
+  return run_loss(loss, layers, machine);
 }
 
 ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
                            const Machine& machine) {
-  return [=](const TrainBatch& data, int64_t step_count) {
-    const Batch batch = to_batch(data, machine);
+  const Loss loss = [student, teacher](const LossInputs& in) {
     const auto layers = static_cast<int64_t>(student.size());
-    at::Tensor figures = at::zeros({1 + layers}, at::TensorOptions().device(machine.device));
+    at::Tensor figures = at::zeros({1 + layers}, in.step_count.options().dtype(at::kFloat));
+    const at::Tensor elements =
+        in.step_count * static_cast<double>(teacher.embedding.value.size(1));
+    // Of one dimension: a tensor of none would be rounded to the type of what it multiplies.
+    const at::Tensor scale =
+        (2 / (elements * static_cast<double>(layers))).to(at::kFloat).reshape({1});
     decode_visiting(
-        teacher, batch, [&](int64_t layer, const at::Tensor& input, const at::Tensor& target) {
-          const double elements = double(step_count) * double(target.size(1));
+        teacher, in.batch, [&](int64_t layer, const at::Tensor& input, const at::Tensor& target) {
           at::AutoGradMode with_gradients(true);
-          const at::Tensor output = run_mixer(student[layer], teacher.eps, input, batch, layer);
+          const at::Tensor output = run_mixer(student[layer], teacher.eps, input, in.batch, layer);
           const at::Tensor difference = output.detach() - target;
-          torch::autograd::backward({output}, {difference * (2 / (elements * double(layers)))});
-          figures[1 + layer] = difference.to(at::kFloat).square().sum() / elements;
+          at::Tensor gradient = at::empty_like(difference);
+          at::mul_out(gradient, difference, scale);
+          torch::autograd::backward({output}, {gradient});
+          figures[1 + layer] = difference.to(at::kFloat).square().sum() / elements.to(at::kFloat);
         });
     figures[0] = figures.slice(0, 1).mean();
     return figures;
   };
+  std::vector<LayerWeights> layers = teacher.layers;
+  for (const Mixer& mixer : student) layers.push_back({.mixer = mixer});
+  return run_loss(loss, layers, machine);
 }
 
 }  // namespace halo

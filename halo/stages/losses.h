@@ -2,21 +2,13 @@
 // returns the figures of one micro-batch.
 #pragma once
 
-#include <functional>
-
-#include "halo/data/loader.h"
-#include "halo/model/decoder.h"
-#include "halo/stages/machine.h"
+#include "halo/stages/micro_batch.h"
 
 namespace halo {
-
-Batch to_batch(const TrainBatch& batch, const Machine& machine);
 
 // What a micro-batch's loss counts. MSE and KL: every token; cross-entropy: those with a target.
 int64_t count_tokens(const TrainBatch& batch);
 int64_t count_targets(const TrainBatch& batch);
-
-using ForwardBackward = std::function<at::Tensor(const TrainBatch& batch, int64_t step_count)>;
 
 // Next-token cross-entropy of `weights` (stage 3, pretraining).
 ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine);

@@ -13,6 +13,13 @@
 namespace halo {
 namespace {
 
+// Autograd runs backward on a thread of its own, which has no CUDA context before its first kernel;
+// where that is one of cuBLAS, LibTorch warns of it.
+void warm_up_autograd() {
+  const at::AutoGradMode with_gradients(true);
+  at::zeros({1}, at::TensorOptions().device(at::kCUDA)).requires_grad_(true).mul(2).backward();
+}
+
 // LibTorch's CUDA backend registers itself when its library is loaded; until then at:: knows the
 // CPU alone. So one program serves machines with and without a GPU.
 void load_cuda() {
@@ -26,6 +33,7 @@ void load_cuda() {
     throw_error("run.device = 'cuda': no CUDA device is visible here; use run.device = 'cpu'");
   }
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
+  warm_up_autograd();
   // The default mode is reproducible: no TF32 in fp32 products, cuBLAS with a fixed workspace.
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
   at::globalContext().setAllowBF16ReductionCuBLAS(false);  // sums of bf16 products stay fp32
@@ -48,6 +56,7 @@ Machine open_machine(const RunRecipe& recipe) {
   m.form = choice<KernelForm>("run.kernels", recipe.kernels,
                               {{"fast", KernelForm::kFast}, {"reference", KernelForm::kReference}});
   m.activation_checkpointing = recipe.activation_checkpointing;
+  m.cuda_graphs = recipe.cuda_graphs;
   const bool cuda = choice<bool>("run.device", recipe.device, {{"cpu", false}, {"cuda", true}});
   if (recipe.threads > 0) at::set_num_threads(static_cast<int>(recipe.threads));
   if (cuda) {

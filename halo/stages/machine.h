@@ -13,6 +13,7 @@ struct Machine {
   at::ScalarType compute = at::kFloat;
   KernelForm form = KernelForm::kFast;
   bool activation_checkpointing = false;
+  bool cuda_graphs = true;
   std::string device_name;  // "AMD EPYC ..., 2 threads", "NVIDIA H100 ..."
 };
 

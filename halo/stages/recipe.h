@@ -18,6 +18,7 @@ struct RunRecipe {
   int64_t threads = 0;
   bool deterministic = true;
   bool activation_checkpointing = false;
+  bool cuda_graphs = true;
 
   template <class V>
   void fields(V& v) {
@@ -31,6 +32,9 @@ struct RunRecipe {
     v("activation_checkpointing", activation_checkpointing,
       "where a whole model trains, layers run again in backward: the same bits, less memory, "
       "slower");
+    v("cuda_graphs", cuda_graphs,
+      "on a GPU small models' micro-batches are recorded and launched as a whole: the same bits, "
+      "faster");
   }
 };
 

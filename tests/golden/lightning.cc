@@ -36,10 +36,9 @@ Sequences sequences_of(const Case& c) {
   if (c.expected.contains(c.name + ".cu_seqlens")) {
     const at::Tensor bounds = c.expected.get(c.name + ".cu_seqlens");
     const int64_t* data = bounds.const_data_ptr<int64_t>();
-    return make_sequences({data, data + bounds.numel()}, at::kCPU);
+    return Sequences({data, data + bounds.numel()}, at::kCPU);
   }
-  return make_sequences(row_offsets(c.expected.get(c.name + ".q").select(3, 0).select(2, 0)),
-                        at::kCPU);
+  return Sequences(row_offsets(c.expected.get(c.name + ".q").select(3, 0).select(2, 0)), at::kCPU);
 }
 
 void check_case(const Case& c, KernelForm form, Findings& findings) {

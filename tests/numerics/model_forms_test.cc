@@ -90,6 +90,23 @@ TEST_P(ModelForms, PackedEqualsSeparate) {
   expect_same(decode(*weights_, batch), at::cat(separate), "packed");
 }
 
+// What a recorded step does from batch to batch: other tokens and positions in the same tensors,
+// and empty sequences at the end.
+TEST_P(ModelForms, RefilledBatchEqualsANewOne) {
+  at::NoGradGuard no_grad;
+  const std::vector<int64_t> offsets{0, 40, 130}, padded{0, 40, 130, 130, 130};
+  const auto tokens = [](uint64_t seed) { return at::tensor(random_tokens(130, seed), at::kLong); };
+  Batch batch = make_batch(tokens(1), padded, at::kCPU);
+  batch.form = GetParam().form;
+  decode(*weights_, batch);
+  const at::Tensor later = positions_of(offsets) + 1000;
+  Batch fresh = make_batch(tokens(2), offsets, later, at::kCPU);
+  fresh.form = GetParam().form;
+  batch.tokens.copy_(tokens(2));
+  batch.positions.copy_(later);
+  expect_same(decode(*weights_, refilled(batch)), decode(*weights_, fresh), "refilled");
+}
+
 INSTANTIATE_TEST_SUITE_P(
     All, ModelForms,
     testing::Values(Case{"teacher_reference", test::transformer_config(), KernelForm::kReference},

@@ -307,13 +307,16 @@ TEST(Stages, SelectGateIsRelativeToNothingKept) {
   EXPECT_LT(GateRecipe().select_ratio, 1);
 }
 
-// What one turns on after running out of memory: the run goes on, to the same bits.
-TEST(Stages, ActivationCheckpointingMayBeTurnedOnInARun) {
+// What one turns on after running out of memory, or off after a driver's error: the run goes on, to
+// the same bits.
+TEST(Stages, HowAStepRunsMayChangeInARun) {
   const fs::path run = World::get().path("recomputed");
   fs::copy(World::get().reference(), run, fs::copy_options::recursive);
   for (const char* stage : {"distill", "finetune", "scale"}) fs::remove_all(run / stage);
   Process process = convert(run, true);
-  process.arguments.insert(process.arguments.end(), {"--set", "run.activation_checkpointing=true"});
+  process.arguments.insert(
+      process.arguments.end(),
+      {"--set", "run.activation_checkpointing=true", "--set", "run.cuda_graphs=false"});
   const Outcome done = run_halo(process);
   ASSERT_EQ(done.code, 0) << done.err;
   for (const char* stage : {"distill", "finetune"}) {

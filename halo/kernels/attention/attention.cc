@@ -4,6 +4,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/kernels/attention/attention_forms.h"
+#include "halo/kernels/operation.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
@@ -32,7 +33,7 @@ at::Tensor reference_forward(const at::Tensor& q, const at::Tensor& k, const at:
                              double scale, const Sequences& sequences) {
   auto out = at::empty_like(q, at::MemoryFormat::Contiguous);
   for (int64_t s = 0; s < sequences.count(); ++s) {
-    const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
+    const int64_t begin = sequences.offsets()[s], end = sequences.offsets()[s + 1];
     out.slice(0, begin, end)
         .copy_(reference_attention(q.slice(0, begin, end), k.slice(0, begin, end),
                                    v.slice(0, begin, end), scale));
@@ -50,12 +51,11 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
     } else {
       out = causal_attention_forward(q, k, v, scale, sequences);
     }
-    variable_list saved{q, k, v, out.o, sequences.offsets_i32};
+    variable_list saved{q, k, v, out.o};
     saved.insert(saved.end(), out.statistics.begin(), out.statistics.end());
     context->save_for_backward(saved);
     context->saved_data["scale"] = scale;
-    context->saved_data["offsets"] = sequences.offsets;
-    context->saved_data["max_length"] = sequences.max_length;
+    context->saved_data["sequences"] = keep(sequences);
     return out.o;
   }
 
@@ -63,9 +63,8 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
     const auto saved = context->get_saved_variables();
     const auto &q = saved[0], &k = saved[1], &v = saved[2];
     const double scale = context->saved_data["scale"].toDouble();
-    const Sequences sequences{context->saved_data["offsets"].toIntVector(), saved[4],
-                              context->saved_data["max_length"].toInt()};
-    AttentionForward forward{saved[3], {saved.begin() + 5, saved.end()}};
+    const auto sequences = kept<Sequences>(context->saved_data["sequences"]);
+    AttentionForward forward{saved[3], {saved.begin() + 4, saved.end()}};
     // The reference keeps no statistics; the fast form makes them.
     if (forward.statistics.empty()) forward = causal_attention_forward(q, k, v, scale, sequences);
     auto d = causal_attention_backward(gradients[0], q, k, v, forward, scale, sequences);

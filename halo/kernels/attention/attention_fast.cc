@@ -39,7 +39,8 @@ bool uses_flash(const at::Tensor& q) {
 }
 
 // Where LibTorch was asked for deterministic kernels, even with warnings only: while this lives,
-// where others would be an error, for only then Flash has a fixed order of sums.
+// where others would be an error, for only then Flash has a fixed order of sums, and the
+// memory-efficient kernel does not warn that it has none.
 class FixedOrderOfSums {
  public:
   FixedOrderOfSums() { set(false); }
@@ -89,8 +90,8 @@ std::vector<int64_t> heads_per_call(int64_t heads, int64_t group, int64_t sequen
 
 AttentionForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               double scale, const Sequences& sequences) {
-  const at::Tensor& offsets = sequences.offsets_i32;
-  const int64_t longest = sequences.max_length;
+  const at::Tensor& offsets = sequences.offsets_i32();
+  const int64_t longest = sequences.max_length();
   if (uses_flash(q)) {
     auto [o, statistics, seed, unused, mask] =
         at::_flash_attention_forward(q, k, v, offsets, offsets, longest, longest, /*dropout_p=*/0,
@@ -107,9 +108,8 @@ AttentionForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at
 AttentionGradients flash_backward(const at::Tensor& d_o, const at::Tensor& q, const at::Tensor& k,
                                   const at::Tensor& v, const AttentionForward& forward,
                                   double scale, const Sequences& sequences) {
-  const FixedOrderOfSums fixed_order;
-  const at::Tensor& offsets = sequences.offsets_i32;
-  const int64_t longest = sequences.max_length;
+  const at::Tensor& offsets = sequences.offsets_i32();
+  const int64_t longest = sequences.max_length();
   const int64_t heads = q.size(1), group = heads / k.size(1);
   const at::Tensor& log_sums = forward.statistics[0];
   HALO_CHECK(log_sums.dim() == 2 && log_sums.size(0) == heads,
@@ -141,9 +141,10 @@ AttentionGradients flash_backward(const at::Tensor& d_o, const at::Tensor& q, co
 AttentionGradients backward_cuda(const at::Tensor& d_o, const at::Tensor& q, const at::Tensor& k,
                                  const at::Tensor& v, const AttentionForward& forward, double scale,
                                  const Sequences& sequences) {
+  const FixedOrderOfSums fixed_order;
   if (uses_flash(q)) return flash_backward(d_o, q, k, v, forward, scale, sequences);
-  const at::Tensor& offsets = sequences.offsets_i32;
-  const int64_t longest = sequences.max_length;
+  const at::Tensor& offsets = sequences.offsets_i32();
+  const int64_t longest = sequences.max_length();
   // One split of the keys: with more, dq would be summed in no fixed order.
   auto [d_q, d_k, d_v, d_bias] = at::_efficient_attention_backward(
       d_o.unsqueeze(0), q.unsqueeze(0), expand_heads(k, q.size(1)), expand_heads(v, q.size(1)),

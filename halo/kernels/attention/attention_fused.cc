@@ -241,7 +241,8 @@ std::vector<Block> blocks_of(const Sequences& sequences) {
 
 AttentionHead head_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, double scale,
                       const Sequences& sequences, int64_t s, int64_t h) {
-  const int64_t heads = q.size(1), groups = k.size(1), d = q.size(2), token = sequences.offsets[s];
+  const int64_t heads = q.size(1), groups = k.size(1), d = q.size(2),
+                token = sequences.offsets()[s];
   const int64_t kv_place = (token * groups + h / (heads / groups)) * d;
   return {sequences.length(s),
           d,
@@ -278,7 +279,7 @@ AttentionForward fused_attention(const at::Tensor& q, const at::Tensor& k, const
     for (int64_t task = begin; task < end; ++task) {
       const int64_t place = task % count, h = task / count;
       const Block& block = blocks[place];
-      const int64_t row = sequences.offsets[block.sequence] * heads + h;
+      const int64_t row = sequences.offsets()[block.sequence] * heads + h;
       AttentionHead head = head_of(q, k, v, scale, sequences, block.sequence, h);
       head.packed = to + (h / repeat * count + place - block.index) * block_size;
       head.o = o + row * d;
@@ -302,7 +303,7 @@ AttentionGradients fused_attention_backward(const at::Tensor& d_o, const at::Ten
         *d_v = out.v.mutable_data_ptr<float>();
   at::parallel_for(0, sequences.count() * heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t s = task / heads, h = task % heads, row = sequences.offsets[s] * heads + h;
+      const int64_t s = task / heads, h = task % heads, row = sequences.offsets()[s] * heads + h;
       if (sequences.length(s) == 0) continue;
       AttentionHead head = head_of(q, k, v, scale, sequences, s, h);
       head.log_sum = log_sums + row;

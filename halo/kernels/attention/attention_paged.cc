@@ -160,15 +160,15 @@ at::Tensor fast(const at::Tensor& q, const PagedKeyValue& cache, double scale,
     }
     if (end == s) which.push_back(end++);
     if (!which.empty()) {
-      const int64_t begin = sequences.offsets[which.front()];
-      const auto part = q.slice(0, begin, sequences.offsets[which.back() + 1]);
+      const int64_t begin = sequences.offsets()[which.front()];
+      const auto part = q.slice(0, begin, sequences.offsets()[which.back() + 1]);
       const int64_t length = cache.lengths[which.front()];
       const auto o =
           which.size() > 1
               ? attend_tokens(part, cache, which, longest, scale)
               : attend_prompt(part, compute_type(stored(cache.keys, rows, which[0], length)),
                               compute_type(stored(cache.values, rows, which[0], length)), scale);
-      out.slice(0, begin, sequences.offsets[which.back() + 1]).copy_(o);
+      out.slice(0, begin, sequences.offsets()[which.back() + 1]).copy_(o);
     }
     s = end;
   }
@@ -214,7 +214,7 @@ at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache, doub
   auto out = at::empty_like(q, at::MemoryFormat::Contiguous);
   for (int64_t s = 0; s < sequences.count(); ++s) {
     if (sequences.length(s) == 0) continue;
-    const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
+    const int64_t begin = sequences.offsets()[s], end = sequences.offsets()[s + 1];
     out.slice(0, begin, end)
         .copy_(reference_attention(q.slice(0, begin, end),
                                    stored(cache.keys, rows, s, cache.lengths[s]),

@@ -26,7 +26,7 @@ constexpr double kScale = 0.3;
 Sequences sequences_of(const std::vector<int64_t>& lengths) {
   std::vector<int64_t> offsets{0};
   for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
-  return make_sequences(offsets, at::kCPU);
+  return Sequences(offsets, at::kCPU);
 }
 
 struct Inputs {
@@ -45,7 +45,7 @@ at::Tensor formula(const Inputs& x, const Sequences& sequences) {
   const int64_t repeat = x.q.size(1) / x.k.size(1);
   std::vector<at::Tensor> parts;
   for (int64_t s = 0; s < sequences.count(); ++s) {
-    const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1];
+    const int64_t begin = sequences.offsets()[s], end = sequences.offsets()[s + 1];
     const auto q = x.q.slice(0, begin, end).transpose(0, 1);
     const auto k = x.k.slice(0, begin, end).repeat_interleave(repeat, 1).transpose(0, 1);
     const auto v = x.v.slice(0, begin, end).repeat_interleave(repeat, 1).transpose(0, 1);
@@ -105,7 +105,7 @@ void check_causal_on_gpu(const std::vector<int64_t>& lengths, int64_t heads, int
                          at::ScalarType dtype, int64_t dim) {
   const at::Device gpu(at::kCUDA, 0);
   const auto sequences = sequences_of(lengths);
-  const auto there = make_sequences(sequences.offsets, gpu);
+  const auto there = Sequences(sequences.offsets(), gpu);
   const auto x = make_inputs(sequences.num_tokens(), heads, groups, dtype, dim);
   const auto plain_formula = [&](const Inputs& y) { return formula(y, sequences); };
   const auto want = run(plain_formula, x, at::kDouble), plain = run(plain_formula, x, dtype);
@@ -163,7 +163,7 @@ TEST(AttentionCuda, LongSequence) {
       return out;
     };
     const Outcome want = of_rows(at::kDouble), plain = of_rows(dtype);
-    const auto sequences = make_sequences({0, tokens}, gpu);
+    const auto sequences = Sequences({0, tokens}, gpu);
     const Inputs leaves{leaf(x.q, dtype), leaf(x.k, dtype), leaf(x.v, dtype)};
     const auto o = causal_attention(leaves.q.to(gpu), leaves.k.to(gpu), leaves.v.to(gpu), kScale,
                                     sequences, KernelForm::kFast)
@@ -299,7 +299,7 @@ at::Tensor feed(const Inputs& x, const Sequences& whole, PagedKeyValue cache,
     const auto sequences = sequences_of(lengths);
     std::vector<at::Tensor> index;
     for (int64_t s = 0; s < whole.count(); ++s) {
-      const int64_t begin = whole.offsets[s] + cache.lengths[s];
+      const int64_t begin = whole.offsets()[s] + cache.lengths[s];
       index.push_back(at::arange(begin, begin + lengths[s], at::kLong));
       cache.lengths[s] += lengths[s];
     }

@@ -48,8 +48,8 @@ LightningResult forward_of(const LightningArgs& args, const Sequences& sequences
   if (has_cuda_lightning(args)) {
     return cuda_lightning(args, sequences, cuda_lightning_form(args.q));
   }
-  const bool recurrent =
-      form == KernelForm::kReference || (args.q.is_cpu() && sequences.max_length <= kShortSequence);
+  const bool recurrent = form == KernelForm::kReference ||
+                         (args.q.is_cpu() && sequences.max_length() <= kShortSequence);
   if (recurrent) return recurrent_lightning(args, sequences);
   return has_cpu_form(args.q) ? fused_lightning(args, sequences)
                               : chunked_lightning(args, sequences);
@@ -69,11 +69,10 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
                                const at::Tensor& v, const std::optional<at::Tensor>& state,
                                const LightningArgs& args, const Sequences& sequences,
                                KernelForm form) {
-    context->save_for_backward({q, k, v, args.state, sequences.offsets_i32});
+    context->save_for_backward({q, k, v, args.state});
     context->saved_data["slopes"] = args.slopes;
     context->saved_data["scale"] = args.scale;
-    context->saved_data["offsets"] = sequences.offsets;
-    context->saved_data["max_length"] = sequences.max_length;
+    context->saved_data["sequences"] = keep(sequences);
     context->set_materialize_grads(false);
     const auto out = forward_of({q, k, v, args.slopes, args.scale, state.value_or(at::Tensor())},
                                 sequences, form);
@@ -88,8 +87,7 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
                              context->saved_data["slopes"].toDoubleVector(),
                              context->saved_data["scale"].toDouble(),
                              saved[3]};
-    const Sequences sequences{context->saved_data["offsets"].toIntVector(), saved[4],
-                              context->saved_data["max_length"].toInt()};
+    const auto sequences = kept<Sequences>(context->saved_data["sequences"]);
     const auto d = backward_of(args, sequences, gradients[0], gradients[1]);
     return {d.q, d.k, d.v, args.state.defined() ? d.state : at::Tensor(), {}, {}, {}};
   }

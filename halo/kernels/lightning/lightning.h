@@ -26,6 +26,10 @@ struct LightningResult {
   at::Tensor state;  // [S, H, dk, dv] fp32 after each sequence; an empty sequence keeps its state
 };
 
+// Whether a GPU runs heads of this size (dk = dv, fp32 or bf16) by kernels of its own; else by a
+// composition, which reads the sequences' offsets on the host.
+bool has_lightning_kernels(int64_t head_size);
+
 // Gradients flow to q, k, v and the initial state, from o and the final state.
 // kFast: chunked. kReference: token by token (forward; its gradients come from the chunked form).
 LightningResult lightning_attention(const LightningArgs& args, const Sequences& sequences,

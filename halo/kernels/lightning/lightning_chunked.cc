@@ -51,8 +51,8 @@ std::vector<Block> make_blocks(const Sequences& sequences, int64_t chunk_tokens)
   std::vector<Block> blocks;
   int64_t chunk = 0;
   for (int64_t s = 0; s < sequences.count(); ++s) {
-    for (int64_t t = sequences.offsets[s]; t < sequences.offsets[s + 1]; t += chunk_tokens) {
-      const bool starts = t == sequences.offsets[s];
+    for (int64_t t = sequences.offsets()[s]; t < sequences.offsets()[s + 1]; t += chunk_tokens) {
+      const bool starts = t == sequences.offsets()[s];
       if (chunk % kBlockChunks == 0) {
         const int64_t starting = starts ? s : s + 1;
         blocks.push_back({chunk, chunk, t, t, starting, starting, s, s});
@@ -60,8 +60,8 @@ std::vector<Block> make_blocks(const Sequences& sequences, int64_t chunk_tokens)
       Block& block = blocks.back();
       block.end_chunk = ++chunk;
       if (starts) block.end_starting = s + 1;
-      block.end_token = std::min(t + chunk_tokens, sequences.offsets[s + 1]);
-      if (block.end_token == sequences.offsets[s + 1]) block.end_ending = s + 1;
+      block.end_token = std::min(t + chunk_tokens, sequences.offsets()[s + 1]);
+      if (block.end_token == sequences.offsets()[s + 1]) block.end_ending = s + 1;
     }
   }
   return blocks;
@@ -69,12 +69,12 @@ std::vector<Block> make_blocks(const Sequences& sequences, int64_t chunk_tokens)
 
 Plan make_plan(const LightningArgs& args, const Sequences& sequences) {
   Plan plan;
-  const int64_t size = plan.chunk_tokens = std::min(kChunkTokens, sequences.max_length);
+  const int64_t size = plan.chunk_tokens = std::min(kChunkTokens, sequences.max_length());
   plan.blocks = make_blocks(sequences, size);
   const auto ints = args.q.options().dtype(at::kLong);
   plan.slopes = at::tensor(args.slopes, at::kDouble).to(args.q.device(), /*non_blocking=*/true);
 
-  const auto offsets = sequences.offsets_i32.to(at::kLong);
+  const auto offsets = sequences.offsets_i32().to(at::kLong);
   const auto starts = offsets.slice(0, 0, -1), ends = offsets.slice(0, 1);
   const auto end_chunk = (ends - starts + (size - 1)).floor_divide(size).cumsum(0);
   plan.empty = (starts == ends).view({-1, 1, 1, 1});

@@ -47,7 +47,7 @@ LightningResult recurrent_lightning(const LightningArgs& args, const Sequences& 
     for (int64_t task = begin; task < end; ++task) {
       const int64_t s = task / heads, h = task % heads;
       const auto loss = static_cast<float>(-std::expm1(-args.slopes[h]));
-      for (int64_t t = sequences.offsets[s]; t < sequences.offsets[s + 1]; ++t) {
+      for (int64_t t = sequences.offsets()[s]; t < sequences.offsets()[s + 1]; ++t) {
         const int64_t q_row = t * heads + h, kv_row = t * groups + h / repeat;
         step(states + task * dk * dv, q_data + q_row * dk, k_data + kv_row * dk,
              v_data + kv_row * dv, o_data + q_row * dv, loss, static_cast<float>(args.scale), dk,

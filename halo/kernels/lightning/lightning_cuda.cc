@@ -37,18 +37,19 @@ LightningRows rows_of(const at::Tensor& x, int64_t heads) {
 LightningShape shape_of(const LightningArgs& args, const Sequences& sequences) {
   HALO_CHECK(sequences.num_tokens() <= kMostTokens, "lightning: {} tokens in one batch; {} fit",
              sequences.num_tokens(), kMostTokens);
-  HALO_CHECK(sequences.offsets_i32.device() == args.q.device(),
+  HALO_CHECK(sequences.offsets_i32().device() == args.q.device(),
              "lightning: the sequences' offsets are not on the device of q");
   return {.tokens = sequences.num_tokens(),
           .sequences = sequences.count(),
-          .max_length = sequences.max_length,
+          .max_length = sequences.max_length(),
           .head_size = args.q.size(2),
-          .offsets = sequences.offsets_i32.const_data_ptr<int32_t>(),
+          .offsets = sequences.offsets_i32().const_data_ptr<int32_t>(),
           .slopes = args.slopes,
           .scale = args.scale};
 }
 
-bool has_empty_sequence(const Sequences& sequences) {
+bool may_have_empty_sequence(const Sequences& sequences) {
+  if (!sequences.known_to_host()) return true;
   for (int64_t s = 0; s < sequences.count(); ++s)
     if (sequences.length(s) == 0) return true;
   return false;
@@ -61,7 +62,7 @@ at::Tensor last_states(const at::Tensor& first, const LightningArgs& args,
   const int64_t d = args.q.size(2);
   const auto options = args.q.options().dtype(at::kFloat);
   const std::array<int64_t, 4> shape{sequences.count(), args.q.size(1), d, d};
-  if (!has_empty_sequence(sequences)) return at::empty(shape, options);
+  if (!may_have_empty_sequence(sequences)) return at::empty(shape, options);
   return first.defined() ? first.clone(at::MemoryFormat::Contiguous) : at::zeros(shape, options);
 }
 
@@ -77,10 +78,14 @@ at::Tensor sum_groups(const at::Tensor& dy, int64_t groups) {
 
 }  // namespace
 
+bool has_lightning_kernels(int64_t head_size) {
+  return runs_cuda_kernels(CudaKernels::kLightning) && (head_size == 64 || head_size == 128);
+}
+
 bool has_cuda_lightning(const LightningArgs& args) {
   const int64_t d = args.q.size(2);
   return has_cuda_form(CudaKernels::kLightning, args.q) && args.v.size(2) == d &&
-         (d == 64 || d == 128);
+         has_lightning_kernels(d);
 }
 
 LightningForm cuda_lightning_form(const at::Tensor& q) {

@@ -224,7 +224,7 @@ void for_heads(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
               *v_data = v.const_data_ptr<float>(), *states = data_or_null(state);
   at::parallel_for(0, sequences.count() * heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t s = task / heads, h = task % heads, token = sequences.offsets[s];
+      const int64_t s = task / heads, h = task % heads, token = sequences.offsets()[s];
       if (sequences.length(s) == 0) continue;
       const int64_t q_head = token * heads + h;
       const int64_t kv_head = token * groups + h / (heads / groups);

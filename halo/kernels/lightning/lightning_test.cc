@@ -32,7 +32,7 @@ struct Case {
 Sequences sequences_of(const std::vector<int64_t>& lengths, at::Device device = at::kCPU) {
   std::vector<int64_t> offsets{0};
   for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
-  return make_sequences(offsets, device);
+  return Sequences(offsets, device);
 }
 
 LightningArgs make_args(const Case& c) {
@@ -56,7 +56,7 @@ LightningResult quadratic(const LightningArgs& args, const Sequences& sequences)
   std::vector<at::Tensor> outputs, states;
   const auto slopes = at::tensor(args.slopes, at::kDouble).view({-1, 1});
   for (int64_t s = 0; s < sequences.count(); ++s) {
-    const int64_t begin = sequences.offsets[s], end = sequences.offsets[s + 1], n = end - begin;
+    const int64_t begin = sequences.offsets()[s], end = sequences.offsets()[s + 1], n = end - begin;
     const auto q = args.q.slice(0, begin, end).transpose(0, 1);
     const auto k = args.k.slice(0, begin, end).repeat_interleave(repeat, 1).transpose(0, 1);
     const auto v = args.v.slice(0, begin, end).repeat_interleave(repeat, 1).transpose(0, 1);
@@ -179,7 +179,7 @@ TEST(Lightning, CarriesStatesAcrossBlocks) {
   for (int64_t s = 0; s < sequences.count(); ++s) {
     if (lengths[s] == 0) continue;
     const auto part = [&](const at::Tensor& x) {
-      return x.slice(0, sequences.offsets[s], sequences.offsets[s + 1]);
+      return x.slice(0, sequences.offsets()[s], sequences.offsets()[s + 1]);
     };
     const auto attend = [&](const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const at::Tensor& state) {

@@ -15,7 +15,7 @@ struct RopeTables {
   at::Tensor cos, sin;
 };
 RopeTables rope_tables(const at::Tensor& positions /* [N] int64 */,
-                       const std::vector<double>& inv_freq /* d/2 */);
+                       const at::Tensor& inv_freq /* [d/2] fp64, on the same device */);
 
 // s_t = ln(t + a) / ln(a) for every position, [N] fp32, computed in float64 (hypenet.md 1.1).
 at::Tensor log_position_scale(const at::Tensor& positions /* [N] int64 */, double a);

@@ -7,11 +7,10 @@
 
 namespace halo {
 
-RopeTables rope_tables(const at::Tensor& positions, const std::vector<double>& inv_freq) {
-  HALO_CHECK(positions.dim() == 1, "rope_tables: positions must be [N]");
-  const at::Tensor frequencies =
-      at::tensor(inv_freq, at::kDouble).to(positions.device(), /*non_blocking=*/true);
-  const at::Tensor angles = at::outer(positions.to(at::kDouble), frequencies);
+RopeTables rope_tables(const at::Tensor& positions, const at::Tensor& inv_freq) {
+  HALO_CHECK(positions.dim() == 1 && inv_freq.dim() == 1 && inv_freq.scalar_type() == at::kDouble,
+             "rope_tables: positions must be [N], frequencies [d/2] fp64");
+  const at::Tensor angles = at::outer(positions.to(at::kDouble), inv_freq);
   return {angles.cos().to(at::kFloat), angles.sin().to(at::kFloat)};
 }
 

@@ -23,7 +23,7 @@ std::vector<double> frequencies(int64_t d) {
 TEST(RopeTables, ExactAtAMillion) {
   const std::vector<double> inv_freq = frequencies(64);
   const at::Tensor positions = at::tensor({0, 1, 177, 999983, 1048575}, at::kLong);
-  const RopeTables tables = rope_tables(positions, inv_freq);
+  const RopeTables tables = rope_tables(positions, at::tensor(inv_freq, at::kDouble));
   ASSERT_EQ(tables.cos.scalar_type(), at::kFloat);
   for (int64_t n = 0; n < positions.size(0); ++n) {
     for (size_t i = 0; i < inv_freq.size(); ++i) {
@@ -86,7 +86,7 @@ OperationCase split_case(const SplitOptions& options, int64_t n) {
   const int64_t d = split.head_dim;
   const int64_t columns = ((split.has_gate ? 2 : 1) * split.heads + 2 * split.kv_heads) * d;
   const at::Tensor positions = at::arange(n, at::kLong) * 7919;
-  const RopeTables tables = rope_tables(positions, frequencies(d));
+  const RopeTables tables = rope_tables(positions, at::tensor(frequencies(d), at::kDouble));
   const at::Tensor q_scale = log_position_scale(positions, 500);
   OperationCase c;
   c.inputs = {random_tensor({n, columns}, 1) * 2};
