@@ -21,6 +21,7 @@
 #include "halo/kernels/linear_kl/linear_kl.h"
 #include "halo/kernels/rms_norm/rms_norm.h"
 #include "halo/kernels/rope/rope.h"
+#include "halo/kernels/squared_error/squared_error.h"
 #include "halo/kernels/swiglu/swiglu.h"
 #include "torch/csrc/autograd/autograd.h"
 
@@ -219,6 +220,12 @@ void KernelBench::measure_rows() {
   const at::Tensor ids =
       at::randint(vocabulary, {n}, at::TensorOptions(at::kLong).device(device_)).div(2, "floor");
   const double touched = double(std::get<0>(at::_unique2(ids)).numel());
+  const at::Tensor scale = at::full({1}, 0.1, at::TensorOptions(at::kFloat).device(device_));
+  const at::Tensor detached = x.detach();
+  measure({"squared error and its gradient", 3 * rows, 0, {}, [&] {
+             const SquaredError error = squared_error(detached, other, scale);
+             return variable_list{error.sum, error.gradient};
+           }});
   measure_both("embedding", 0, 3 * rows + 8 * touched * double(d), {}, {table},
                [&] { return variable_list{embedding(ids, table)}; });
 }

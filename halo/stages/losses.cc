@@ -3,6 +3,7 @@
 #include "ATen/ATen.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
+#include "halo/kernels/squared_error/squared_error.h"
 #include "torch/csrc/autograd/autograd.h"
 
 namespace halo {
@@ -55,18 +56,15 @@ ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeigh
     at::Tensor figures = at::zeros({1 + layers}, in.step_count.options().dtype(at::kFloat));
     const at::Tensor elements =
         in.step_count * static_cast<double>(teacher.embedding.value.size(1));
-    // Of one dimension: a tensor of none would be rounded to the type of what it multiplies.
     const at::Tensor scale =
         (2 / (elements * static_cast<double>(layers))).to(at::kFloat).reshape({1});
     decode_visiting(
         teacher, in.batch, [&](int64_t layer, const at::Tensor& input, const at::Tensor& target) {
           at::AutoGradMode with_gradients(true);
           const at::Tensor output = run_mixer(student[layer], teacher.eps, input, in.batch, layer);
-          const at::Tensor difference = output.detach() - target;
-          at::Tensor gradient = at::empty_like(difference);
-          at::mul_out(gradient, difference, scale);
-          torch::autograd::backward({output}, {gradient});
-          figures[1 + layer] = difference.to(at::kFloat).square().sum() / elements.to(at::kFloat);
+          const SquaredError error = squared_error(output, target, scale);
+          torch::autograd::backward({output}, {error.gradient});
+          figures[1 + layer] = error.sum / elements.to(at::kFloat);
         });
     figures[0] = figures.slice(0, 1).mean();
     return figures;

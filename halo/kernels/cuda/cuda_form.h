@@ -20,6 +20,7 @@ enum class CudaKernels {
   kAdamW,
   kLossRows,
   kLightning,
+  kSquaredError,
 };
 
 // Whether the operation's kernels are to run: this build has them, and they have passed on a GPU.
