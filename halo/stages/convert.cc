@@ -74,13 +74,10 @@ void check_ahead(const StageContext& context) {
   const TokenShard& text = context.held_out();
   check_needle_lengths("select.needle_length", text, {candidate_needle_length(r)},
                        NeedlePool::kSearch);
-  check_needle_lengths(r.scale.lengths.empty() ? "scale.lengths (4 and 8 times the training length)"
-                                               : "scale.lengths",
-                       text, context.scale_lengths(), NeedlePool::kSearch);
-  check_needle_lengths(r.eval.lengths.empty()
-                           ? "eval.lengths (1, 2, 4 and 8 times the training length)"
-                           : "eval.lengths",
-                       text, context.eval_lengths(), NeedlePool::kReport);
+  check_needle_lengths(r.scale.lengths.empty() ? "scale.lengths by default" : "scale.lengths", text,
+                       context.scale_lengths(), NeedlePool::kSearch);
+  check_needle_lengths(r.eval.lengths.empty() ? "eval.lengths by default" : "eval.lengths", text,
+                       context.eval_lengths(), NeedlePool::kReport);
 }
 
 struct Step {
