@@ -2,6 +2,7 @@
 // LibTorch's fused kernels for the packed batch.
 
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "ATen/ATen.h"
@@ -32,8 +33,8 @@ at::Tensor sum_heads(const at::Tensor& x, const at::Tensor& like) {
       .to(like.scalar_type());
 }
 
-// bf16: FlashAttention-2, which reads shared heads where they are. fp32: the memory-efficient
-// kernel, for Flash has no fp32 form.
+// bf16: FlashAttention-2 or cuDNN, which read shared heads where they are. fp32: the
+// memory-efficient kernel, for those have no fp32 form.
 bool uses_flash(const at::Tensor& q) {
   return q.scalar_type() == at::kBFloat16;
 }
@@ -88,11 +89,57 @@ std::vector<int64_t> heads_per_call(int64_t heads, int64_t group, int64_t sequen
   return calls;
 }
 
+// Where cuDNN's kernels are faster than Flash, on Hopper (docs/decisions/attention.md): the length
+// of sequences that are all as long, and so make a batch. It plans anew for every shape, which only
+// training's rows repay.
+std::optional<int64_t> cudnn_length(const at::Tensor& q, const Sequences& sequences) {
+  constexpr int64_t kRows = 128;  // training's rows are multiples, a prompt hardly ever is
+  constexpr int64_t kLargestHead = 128;
+  if (!sequences.known_to_host() || q.size(2) > kLargestHead || q.size(2) % 8 != 0) return {};
+  const int64_t length = sequences.max_length();
+  const bool batch = length % kRows == 0 && length * sequences.count() == sequences.num_tokens();
+  return batch && compute_capability(q) == 9 ? std::optional(length) : std::nullopt;
+}
+
+// x [N, H, d] as [N / length, H, length, d], and back.
+at::Tensor as_batch(const at::Tensor& x, int64_t length) {
+  return x.view({-1, length, x.size(1), x.size(2)}).transpose(1, 2);
+}
+at::Tensor as_tokens(const at::Tensor& x) {
+  return x.transpose(1, 2).reshape({-1, x.size(1), x.size(3)});
+}
+
+AttentionForward cudnn_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               double scale, int64_t length) {
+  auto out = at::_cudnn_attention_forward(
+      as_batch(q, length), as_batch(k, length), as_batch(v, length), /*attn_bias=*/{}, {}, {},
+      length, length, /*compute_log_sumexp=*/true, /*dropout_p=*/0, /*is_causal=*/true,
+      /*return_debug_mask=*/false, scale);
+  const at::Tensor& log_sums = std::get<1>(out);  // [B, H, length(, 1)]; Flash has [H, N]
+  const at::Tensor packed =
+      log_sums.view({-1, q.size(1), length}).transpose(0, 1).reshape({q.size(1), q.size(0)});
+  return {as_tokens(std::get<0>(out)), {packed, std::get<6>(out), std::get<7>(out), log_sums}};
+}
+
+AttentionGradients cudnn_backward(const at::Tensor& d_o, const at::Tensor& q, const at::Tensor& k,
+                                  const at::Tensor& v, const AttentionForward& forward,
+                                  double scale, int64_t length) {
+  auto [d_q, d_k, d_v] = at::_cudnn_attention_backward(
+      as_batch(d_o, length), as_batch(q, length), as_batch(k, length), as_batch(v, length),
+      as_batch(forward.o, length), forward.statistics[3], forward.statistics[1],
+      forward.statistics[2], /*attn_bias=*/{}, {}, {}, length, length, /*dropout_p=*/0,
+      /*is_causal=*/true, scale);
+  return {as_tokens(d_q), as_tokens(d_k), as_tokens(d_v)};
+}
+
 AttentionForward forward_cuda(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                               double scale, const Sequences& sequences) {
   const at::Tensor& offsets = sequences.offsets_i32();
   const int64_t longest = sequences.max_length();
   if (uses_flash(q)) {
+    if (const auto length = cudnn_length(q, sequences)) {
+      return cudnn_forward(q, k, v, scale, *length);
+    }
     auto [o, statistics, seed, unused, mask] =
         at::_flash_attention_forward(q, k, v, offsets, offsets, longest, longest, /*dropout_p=*/0,
                                      /*is_causal=*/true, /*return_debug_mask=*/false, scale);
@@ -142,7 +189,13 @@ AttentionGradients backward_cuda(const at::Tensor& d_o, const at::Tensor& q, con
                                  const at::Tensor& v, const AttentionForward& forward, double scale,
                                  const Sequences& sequences) {
   const FixedOrderOfSums fixed_order;
-  if (uses_flash(q)) return flash_backward(d_o, q, k, v, forward, scale, sequences);
+  if (uses_flash(q)) {
+    const auto length = cudnn_length(q, sequences);
+    // LibTorch does not ask cuDNN for a fixed order of sums.
+    return length && !at::globalContext().deterministicAlgorithms()
+               ? cudnn_backward(d_o, q, k, v, forward, scale, *length)
+               : flash_backward(d_o, q, k, v, forward, scale, sequences);
+  }
   const at::Tensor& offsets = sequences.offsets_i32();
   const int64_t longest = sequences.max_length();
   // One split of the keys: with more, dq would be summed in no fixed order.

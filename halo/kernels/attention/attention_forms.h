@@ -13,8 +13,9 @@ at::Tensor reference_attention(const at::Tensor& q, const at::Tensor& k, const a
 // What the backward pass needs from the forward pass.
 struct AttentionForward {
   at::Tensor o;  // [N, H, d] in q's type
-  // Log-sum-exp of the scaled logits. CPU: [N, H] fp32. CUDA: in the kernel's own layout, then its
-  // random seed and offset (unused: no dropout).
+  // Log-sum-exp of the scaled logits. CPU: [N, H] fp32. CUDA: in the layout of Flash or of the
+  // memory-efficient kernel, then a random seed and offset (unused: no dropout), then of cuDNN's
+  // forward pass the first in its own layout.
   std::vector<at::Tensor> statistics;
 };
 

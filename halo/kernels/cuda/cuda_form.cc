@@ -26,6 +26,14 @@ bool is_proven(CudaKernels kernels) {
   return std::find(kProven.begin(), kProven.end(), kernels) != kProven.end();
 }
 
+int64_t attribute_of(const at::Tensor& x, cudaDeviceAttr which) {
+  int value = 0;
+  const cudaError_t status = cudaDeviceGetAttribute(&value, which, x.device().index());
+  HALO_CHECK(status == cudaSuccess, "cannot ask the GPU for its attributes: {}",
+             cudaGetErrorString(status));
+  return value;
+}
+
 }  // namespace
 
 bool runs_cuda_kernels(CudaKernels kernels) {
@@ -50,12 +58,11 @@ Element element_of(const at::Tensor& x) {
 }
 
 int64_t num_processors(const at::Tensor& x) {
-  int count = 0;
-  const cudaError_t status =
-      cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, x.device().index());
-  HALO_CHECK(status == cudaSuccess, "cannot ask the GPU for its processors: {}",
-             cudaGetErrorString(status));
-  return count;
+  return attribute_of(x, cudaDevAttrMultiProcessorCount);
+}
+
+int64_t compute_capability(const at::Tensor& x) {
+  return attribute_of(x, cudaDevAttrComputeCapabilityMajor);
 }
 
 DeviceStream::DeviceStream(const at::Tensor& x) : guard_(x.device()) {

@@ -33,8 +33,10 @@ bool has_cuda_form(CudaKernels kernels, const at::Tensor& x);
 
 Element element_of(const at::Tensor& x);
 
-// Streaming multiprocessors of a CUDA tensor's device.
+// Of a CUDA tensor's device: streaming multiprocessors, and the major part of its compute
+// capability (9: Hopper).
 int64_t num_processors(const at::Tensor& x);
+int64_t compute_capability(const at::Tensor& x);
 
 // The current stream of x's device, which is the current device while this lives.
 class DeviceStream {
