@@ -94,8 +94,8 @@ std::vector<int64_t> heads_per_call(int64_t heads, int64_t group, int64_t sequen
 // training's rows repay.
 std::optional<int64_t> cudnn_length(const at::Tensor& q, const Sequences& sequences) {
   constexpr int64_t kRows = 128;  // training's rows are multiples, a prompt hardly ever is
-  constexpr int64_t kLargestHead = 128;
-  if (!sequences.known_to_host() || q.size(2) > kLargestHead || q.size(2) % 8 != 0) return {};
+  const int64_t head_size = q.size(2);
+  if (!sequences.known_to_host() || (head_size != 64 && head_size != 128)) return {};
   const int64_t length = sequences.max_length();
   const bool batch = length % kRows == 0 && length * sequences.count() == sequences.num_tokens();
   return batch && compute_capability(q) == 9 ? std::optional(length) : std::nullopt;

@@ -7,6 +7,7 @@
 
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
+#include "halo/kernels/attention/attention_forms.h"
 #include "tests/gpu.h"
 #include "tests/op_check.h"
 #include "torch/csrc/autograd/autograd.h"
@@ -131,6 +132,24 @@ TEST(AttentionCuda, SumsInAnyOrderEqualTheFormula) {
     check_causal_on_gpu({33, 130, 520}, 4, 2, at::kBFloat16, dim, false);
     check_causal_on_gpu({256, 256, 256}, 16, 8, at::kBFloat16, dim, false);
   }
+}
+
+// cuDNN's forward pass leaves a fourth statistic.
+TEST(AttentionCuda, CuDnnRunsBatchesOnHopper) {
+  HALO_NEEDS_GPU();
+  const at::Device gpu(at::kCUDA, 0);
+  const auto statistics_of = [&](const std::vector<int64_t>& lengths, int64_t dim) {
+    const Sequences sequences(sequences_of(lengths).offsets(), gpu);
+    const auto x = make_inputs(sequences.num_tokens(), 4, 2, at::kBFloat16, dim);
+    const auto out =
+        causal_attention_forward(x.q.to(gpu), x.k.to(gpu), x.v.to(gpu), kScale, sequences);
+    return out.statistics.size();
+  };
+  const bool hopper = compute_capability(at::empty({1}, at::TensorOptions().device(gpu))) == 9;
+  EXPECT_EQ(statistics_of({256, 256}, 128), hopper ? 4 : 3);
+  EXPECT_EQ(statistics_of({256, 128}, 128), 3) << "no batch";
+  EXPECT_EQ(statistics_of({250, 250}, 128), 3) << "no training's rows";
+  EXPECT_EQ(statistics_of({256, 256}, 32), 3) << "a head size that was not measured";
 }
 
 TEST(AttentionCuda, EqualsTheFormula) {

@@ -40,6 +40,8 @@ SquaredError run_cuda(const at::Tensor& y, const at::Tensor& target, const at::T
 SquaredError squared_error(const at::Tensor& y, const at::Tensor& target, const at::Tensor& scale) {
   HALO_CHECK(y.sizes() == target.sizes() && y.scalar_type() == target.scalar_type(),
              "squared_error: y and target differ in shape or type");
+  HALO_CHECK(y.device() == target.device() && y.device() == scale.device(),
+             "squared_error: y, target and scale are on different devices");
   // Of one dimension: a tensor of none would be rounded to y's type before it multiplies.
   HALO_CHECK(scale.dim() == 1 && scale.numel() == 1 && scale.scalar_type() == at::kFloat,
              "squared_error: scale must be [1] fp32");
