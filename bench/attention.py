@@ -11,9 +11,9 @@ is run again to see whether its bits are the same. CUDA events, median of 11 aft
 
 import json
 import math
-import statistics
 
 import torch
+from cuda_timing import milliseconds
 
 aten = torch.ops.aten
 
@@ -26,20 +26,6 @@ SHAPES = [
     ("stage 2 of HypeNet-2B", [512] * 12, 16, 8, 128, [16]),
     ("SmolLM2", [1024] * 16, 9, 3, 64, [6, 3]),
 ]
-
-
-def milliseconds(run):
-    for _ in range(3):
-        run()
-    times = []
-    for _ in range(11):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
 
 
 def error(got, want):

@@ -10,29 +10,15 @@ events, median of 11 after autotuning and 3 runs.
 
 import argparse
 import json
-import statistics
 import subprocess
 
 import fla
 import torch
 import triton
+from cuda_timing import milliseconds
 from fla.ops.simple_gla import chunk_simple_gla
 
 TOKENS, HEADS, SIZE = 131_072, 16, 128
-
-
-def milliseconds(run):
-    for _ in range(3):
-        run()
-    times = []
-    for _ in range(11):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        run()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return statistics.median(times)
 
 
 def time_fla(length):

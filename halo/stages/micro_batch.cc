@@ -18,7 +18,7 @@ namespace {
 // time than their launches: on an H200 some 30 of them at 35 us.
 constexpr double kLaunchesDominate = 1e11;
 
-double elements(const LayerWeights& layer) {
+double elements_of(const LayerWeights& layer) {
   const auto of = [](const Weight& w) {
     return w.defined() ? static_cast<double>(w.value.numel()) : 0.0;
   };
@@ -103,14 +103,11 @@ class LossOfShapes {
 
   at::Tensor run(const TrainBatch& data, int64_t step_count) {
     const Shape shape = shape_of(data);
-    LossInputs inputs = to_shape(shape, data, step_count, machine_);
-    const auto [at, is_new] = entries_.try_emplace(shape);
-    Entry& entry = at->second;
+    const LossInputs inputs = to_shape(shape, data, step_count, machine_);
     if (!machine_.cuda_graphs) return loss_(inputs);
-    if (is_new) {
-      entry.inputs = inputs;
-      return loss_(inputs);
-    }
+    const auto [at, is_new] = entries_.try_emplace(shape, Entry{.inputs = inputs});
+    if (is_new) return loss_(inputs);
+    Entry& entry = at->second;
     overwrite(entry.inputs, inputs);
     if (!entry.graph) {
       entry.graph = std::make_unique<CudaGraph>(machine_.device, memory_, [&] {
@@ -144,16 +141,16 @@ Batch to_batch(const TrainBatch& batch, const Machine& machine) {
 
 ForwardBackward run_loss(Loss loss, const std::vector<LayerWeights>& layers,
                          const Machine& machine) {
-  std::shared_ptr<LossOfShapes> recorded;
+  std::shared_ptr<LossOfShapes> of_shapes;
   if (machine.device.is_cuda() && std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
-    recorded = std::make_shared<LossOfShapes>(loss, machine);
+    of_shapes = std::make_shared<LossOfShapes>(loss, machine);
   }
   double largest = 0;
-  for (const LayerWeights& layer : layers) largest = std::max(largest, elements(layer));
-  return [loss = std::move(loss), recorded, largest, machine](const TrainBatch& data,
-                                                              int64_t step_count) {
-    if (recorded && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate) {
-      return recorded->run(data, step_count);
+  for (const LayerWeights& layer : layers) largest = std::max(largest, elements_of(layer));
+  return [loss = std::move(loss), of_shapes, largest, machine](const TrainBatch& data,
+                                                               int64_t step_count) {
+    if (of_shapes && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate) {
+      return of_shapes->run(data, step_count);
     }
     return loss(to_inputs(to_batch(data, machine), data, step_count, machine));
   };

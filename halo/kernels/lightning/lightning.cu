@@ -33,24 +33,19 @@ int32_t fill_plan(LaunchPlan& plan, const LightningShape& shape,
 
 namespace {
 
-int device_attribute(cudaDeviceAttr which) {
-  int device = 0, value = 0;
+int count_processors() {
+  int device = 0, count = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&value, which, device);
-  return value;
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
 }
 
 }  // namespace
 
-LightningForm bf16_lightning_form() {
-  return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 ? LightningForm::kWgmma
-                                                                  : LightningForm::kMma;
-}
-
 void launch_lightning(std::span<const LightningPass> passes, const LightningShape& shape,
                       LightningForm form, void* stream) {
   if (shape.tokens == 0) return;
-  const int processors = device_attribute(cudaDevAttrMultiProcessorCount);
+  const int processors = count_processors();
   const auto on = static_cast<cudaStream_t>(stream);
   switch (form) {
     case LightningForm::kWgmma:

@@ -89,8 +89,8 @@ bool has_cuda_lightning(const LightningArgs& args) {
 }
 
 LightningForm cuda_lightning_form(const at::Tensor& q) {
-  const DeviceStream stream(q);
-  return q.scalar_type() == at::kFloat ? LightningForm::kRecurrent : bf16_lightning_form();
+  if (q.scalar_type() == at::kFloat) return LightningForm::kRecurrent;
+  return compute_capability(q) == 9 ? LightningForm::kWgmma : LightningForm::kMma;
 }
 
 LightningResult cuda_lightning(const LightningArgs& args, const Sequences& sequences,

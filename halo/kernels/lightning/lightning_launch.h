@@ -55,9 +55,6 @@ enum class LightningForm {
   kRecurrent,  // fp32, token by token
 };
 
-// The form for bf16 that fits the current device.
-LightningForm bf16_lightning_form();
-
 // Runs one pass, or two that read the same rows in the same order, on the stream (cudaStream_t).
 void launch_lightning(std::span<const LightningPass> passes, const LightningShape& shape,
                       LightningForm form, void* stream);

@@ -4,10 +4,6 @@
 
 namespace halo {
 
-LightningForm bf16_lightning_form() {
-  no_cuda_kernels("lightning");
-}
-
 void launch_lightning(std::span<const LightningPass>, const LightningShape&, LightningForm, void*) {
   no_cuda_kernels("lightning");
 }

@@ -397,6 +397,10 @@ void check_gpu_case(const Case& c, std::initializer_list<LightningForm> forms) {
 }
 
 // Both bf16 forms (sm_90a's only where it runs) and the fp32 one.
+LightningForm bf16_form() {
+  return cuda_lightning_form(at::empty({1}, at::TensorOptions(at::kBFloat16).device(at::kCUDA)));
+}
+
 void check_on_gpu(Case c) {
   for (const int64_t d : {64, 128}) {
     SCOPED_TRACE("head size " + std::to_string(d));
@@ -405,7 +409,7 @@ void check_on_gpu(Case c) {
     check_gpu_case(c, {LightningForm::kRecurrent});
     c.dtype = at::kBFloat16;
     check_gpu_case(c, {LightningForm::kMma});
-    if (bf16_lightning_form() == LightningForm::kWgmma) check_gpu_case(c, {LightningForm::kWgmma});
+    if (bf16_form() == LightningForm::kWgmma) check_gpu_case(c, {LightningForm::kWgmma});
   }
 }
 
@@ -460,13 +464,13 @@ TEST(LightningCuda, RowsInsideAWiderTensor) {
   const Case c{.lengths = {70, 20}, .dk = 64, .dv = 64, .dtype = at::kBFloat16};
   const auto sequences = sequences_of(c.lengths, at::kCUDA);
   const auto args = on_gpu(make_args(c));
-  const auto want = run_form(args, sequences, bf16_lightning_form());
+  const auto want = run_form(args, sequences, cuda_lightning_form(args.q));
   auto strided = args;
   const auto wide = at::cat({args.q, args.k}, 2);
   strided.q = wide.slice(2, 0, 64);
   strided.k = wide.slice(2, 64);
   strided.v = args.v.transpose(1, 2).contiguous().transpose(1, 2);  // must be copied
-  expect_same_bits(run_form(strided, sequences, bf16_lightning_form()), want);
+  expect_same_bits(run_form(strided, sequences, cuda_lightning_form(strided.q)), want);
 }
 
 // Many segments a head, 131,072 tokens: against the recurrence on the CPU in fp32, its gradients
