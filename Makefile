@@ -51,7 +51,7 @@ lint:
 	@tools/bootstrap --lint
 	@cmake --preset lint
 	@clang-format --dry-run --Werror $(SOURCES)
-	@tests/layers_test.sh
+	@tests/layers_test.py
 	@{ { git diff --name-only --diff-filter=d HEAD -- '*.cc' && \
 	     git ls-files --others --exclude-standard -- '*.cc'; } 2>/dev/null || \
 	   find halo -name '*.cc'; } | xargs -r clang-tidy --quiet -p build-lint

@@ -9,9 +9,9 @@
 
 #include "ATen/Context.h"
 #include "ATen/detail/CUDAHooksInterface.h"
-#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 
-namespace halo::testing {
+namespace halo::test {
 
 // The most rows that kernels are compared at, in tests named LongSequence.
 inline constexpr int64_t kManyRows = 131'072;
@@ -37,13 +37,13 @@ class CudaKernelsSetting {
   CudaKernelsSetting& operator=(const CudaKernelsSetting&) = delete;
 };
 
-}  // namespace halo::testing
+}  // namespace halo::test
 
 // First in a test of kernels on a GPU. A test named ...Cuda may be skipped (tools/run-tests).
 #define HALO_NEEDS_GPU()                                                             \
-  if (!::halo::testing::has_gpu()) GTEST_SKIP() << "there is no GPU here";           \
+  if (!::halo::test::has_gpu()) GTEST_SKIP() << "there is no GPU here";              \
   {                                                                                  \
-    const ::halo::testing::CudaKernelsSetting all("all");                            \
+    const ::halo::test::CudaKernelsSetting all("all");                               \
     if (!::halo::runs_cuda_kernels(::halo::CudaKernels::kSwiglu))                    \
       GTEST_SKIP() << "this build has no CUDA kernels for a GPU: there was no nvcc"; \
   }                                                                                  \

@@ -8,11 +8,11 @@
 #include <vector>
 
 #include "ATen/Parallel.h"
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/weight.h"
 #include "tests/gpu.h"
 #include "tests/op_check.h"
 
-namespace halo::testing {
+namespace halo::test {
 
 struct OperationCase {
   std::vector<at::Tensor> inputs;   // activations, fp32 values
@@ -168,4 +168,4 @@ inline void check_on_gpu(const OperationCase& c) {
   }
 }
 
-}  // namespace halo::testing
+}  // namespace halo::test

@@ -10,7 +10,7 @@
 #include "ATen/ATen.h"
 #include "ATen/CPUGeneratorImpl.h"
 
-namespace halo::testing {
+namespace halo::test {
 
 // Standard normal values, the same for the same shape and seed, rounded to `dtype`.
 inline at::Tensor random_tensor(at::IntArrayRef shape, uint64_t seed,
@@ -91,4 +91,4 @@ class PoisonUninitialized {
   PoisonUninitialized& operator=(const PoisonUninitialized&) = delete;
 };
 
-}  // namespace halo::testing
+}  // namespace halo::test

@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

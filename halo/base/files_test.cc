@@ -8,7 +8,7 @@
 
 #include <cstdlib>
 
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

@@ -6,7 +6,7 @@
 #include "ATen/ATen.h"
 #include "halo/bench/bench.h"
 #include "halo/model/decoder.h"
-#include "halo/stages/machine.h"
+#include "halo/runtime/machine.h"
 
 namespace halo {
 namespace {

@@ -13,11 +13,11 @@
 #include "halo/bench/step_profile.h"
 #include "halo/formats/safetensors.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "halo/pipeline/plan.h"
+#include "halo/runtime/device_event.h"
+#include "halo/runtime/machine.h"
 #include "halo/stages/losses.h"
-#include "halo/stages/machine.h"
-#include "halo/stages/plan.h"
 #include "halo/stages/transfer.h"
-#include "halo/train/moment.h"
 #include "halo/train/optimizer.h"
 
 namespace halo {
@@ -120,7 +120,7 @@ TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size) {
   batch.rows = args.rows;
   batch.tokens = batch_ids(args, vocab_size);
   batch.targets = batch.tokens.roll(-1);
-  batch.weights = at::ones({batch.tokens.numel()});
+  batch.token_weights = at::ones({batch.tokens.numel()});
   for (int64_t row = 0; row <= args.rows; ++row) {
     batch.offsets.push_back(row * args.sequence_length);
     if (row > 0) batch.targets[row * args.sequence_length - 1] = kIgnoreTarget;
@@ -165,16 +165,16 @@ json::object bench_train(const TrainBenchArgs& args) {
   }
 
   std::vector<at::Tensor> step_losses;
-  std::vector<Moment> moments{Moment(machine.device)};
+  std::vector<DeviceEvent> events{DeviceEvent(machine.device)};
   for (int64_t i = 0; i < args.steps; ++i) {
     step_losses.push_back(run_step(args.micro_batches));
-    moments.emplace_back(machine.device);
+    events.emplace_back(machine.device);
   }
-  moments.back().wait();
+  events.back().wait();
   std::vector<double> seconds;
   for (int64_t i = 0; i < args.steps; ++i) {
     losses.push_back(step_losses[i].item<double>());
-    seconds.push_back(moments[i + 1].seconds_since(moments[i]));
+    seconds.push_back(events[i + 1].seconds_since(events[i]));
   }
 
   const json::array times(seconds.begin(), seconds.end());

@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "halo/cli/commands.h"
-#include "halo/stages/machine.h"
+#include "halo/runtime/machine.h"
 
 namespace halo {
 
@@ -33,7 +33,7 @@ void add_bench(CLI::App& app) {
   load->add_option("--device", load_args->run.device, "cpu | cuda");
   load->add_option("--compute", load_args->run.compute, "float32 | bfloat16");
   load->add_option("--threads", load_args->run.threads, "CPU threads; 0: all");
-  load->footer("Example: halo bench load runs/demo/model (bench/load.py: beside `cat`)");
+  load->footer("Example: halo bench load runs/demo/model (comparisons/load.py: beside `cat`)");
   load->callback([load_args] { std::cout << format_json(bench_load(*load_args)) << "\n"; });
 
   const CLI::Range at_least_one(int64_t{1}, int64_t{1} << 40);

@@ -1,6 +1,6 @@
 // halo convert, and its stages alone: transfer, align, align-attention, select, distill, finetune,
 // scale.
-#include "halo/stages/convert.h"
+#include "halo/pipeline/convert.h"
 
 #include <spdlog/spdlog.h>
 

@@ -4,7 +4,7 @@
 #include "halo/base/files.h"
 #include "halo/cli/commands.h"
 #include "halo/data/pack.h"
-#include "halo/stages/synthesize.h"
+#include "halo/pipeline/synthesize.h"
 
 namespace halo {
 namespace {

@@ -1,12 +1,12 @@
 // halo export: a hybrid as a directory that Python's transformers loads.
-#include "halo/formats/export.h"
+#include "halo/exchange/export.h"
 
 #include <filesystem>
 #include <iostream>
 
 #include "halo/cli/commands.h"
-#include "halo/model/inspect.h"
-#include "halo/report/model_card.h"
+#include "halo/exchange/inspect.h"
+#include "halo/exchange/model_card.h"
 
 namespace halo {
 namespace {

@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "halo/cli/commands.h"
-#include "halo/stages/machine.h"
+#include "halo/runtime/machine.h"
 #include "halo/tokenizer/tokenizer.h"
 
 namespace halo {
@@ -28,7 +28,7 @@ void run(const Args& args) {
   const std::vector<int64_t> prompt = tokenizer.encode(args.prompt);
   if (prompt.empty()) throw_error("the prompt is empty");
   EngineOptions options;
-  options.form = machine.form;
+  options.kernels = machine.kernels;
   Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
   GenerateArgs generate_args;
   generate_args.max_tokens = args.max_tokens;

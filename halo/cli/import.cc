@@ -1,5 +1,5 @@
 // halo import: GGUF files and the authors' checkpoints become plain Hugging Face directories.
-#include "halo/stages/import.h"
+#include "halo/exchange/import.h"
 
 #include <iostream>
 

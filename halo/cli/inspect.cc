@@ -1,5 +1,5 @@
 // halo inspect: what a model directory holds, how two differ, what a conversion got wrong.
-#include "halo/model/inspect.h"
+#include "halo/exchange/inspect.h"
 
 #include <algorithm>
 #include <iostream>

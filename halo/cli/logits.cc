@@ -27,7 +27,7 @@ std::vector<int64_t> row_offsets(int64_t rows, int64_t length) {
   return offsets;
 }
 
-at::Tensor all_logits(const Model& model, const SafetensorsFile& file, KernelForm form) {
+at::Tensor all_logits(const Model& model, const SafetensorsFile& file, Kernels kernels) {
   const at::Tensor ids = read_ids(file, "input_ids");
   const int64_t rows = ids.size(0), length = ids.size(1);
   Batch batch = make_batch(ids.flatten(), row_offsets(rows, length), at::kCPU);
@@ -35,15 +35,15 @@ at::Tensor all_logits(const Model& model, const SafetensorsFile& file, KernelFor
     batch = make_batch(ids.flatten(), row_offsets(rows, length),
                        read_ids(file, "position_ids").expand({rows, length}).flatten(), at::kCPU);
   }
-  batch.form = form;
-  return logits(model.weights, decode(model.weights, batch), form).view({rows, length, -1});
+  batch.kernels = kernels;
+  return logits(model.weights, decode(model.weights, batch), kernels).view({rows, length, -1});
 }
 
 struct Greedy {
   at::Tensor ids, logits;  // [B, n], [B, n, V]
 };
 
-Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count, KernelForm form) {
+Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count, Kernels kernels) {
   const at::Tensor prompts = read_ids(file, "prompt_ids");
   std::vector<std::vector<int64_t>> prompt_list;
   for (int64_t b = 0; b < prompts.size(0); ++b) {
@@ -51,7 +51,7 @@ Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count, Ke
     prompt_list.emplace_back(row, row + prompts.size(1));
   }
   EngineOptions options;
-  options.form = form;
+  options.kernels = kernels;
   Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
   GenerateArgs args;
   args.max_tokens = count;
@@ -72,13 +72,13 @@ Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count, Ke
 
 void run(const LogitsArgs& args) {
   at::NoGradGuard no_grad;
-  const KernelForm form = args.kernels == "reference" ? KernelForm::kReference : KernelForm::kFast;
+  const Kernels kernels = args.kernels == "reference" ? Kernels::kReference : Kernels::kFast;
   const Model model = load_model(args.model, ParameterStore::Use::kFrozen, at::kFloat, at::kCPU);
   const SafetensorsFile file(args.ids);
   std::vector<std::pair<std::string, at::Tensor>> results;
-  if (file.find("input_ids")) results.emplace_back("logits", all_logits(model, file, form));
+  if (file.find("input_ids")) results.emplace_back("logits", all_logits(model, file, kernels));
   if (args.generate > 0) {
-    const Greedy out = greedy(model, file, args.generate, form);
+    const Greedy out = greedy(model, file, args.generate, kernels);
     results.emplace_back("greedy_ids", out.ids);
     results.emplace_back("greedy_logits", out.logits);
   }

@@ -1,5 +1,5 @@
 // halo plan: what a conversion will take; halo doctor: what this machine offers.
-#include "halo/stages/plan.h"
+#include "halo/pipeline/plan.h"
 
 #include <iostream>
 #include <thread>
@@ -7,7 +7,7 @@
 #include "ATen/Parallel.h"
 #include "halo/base/fields.h"
 #include "halo/cli/commands.h"
-#include "halo/stages/machine.h"
+#include "halo/runtime/machine.h"
 
 namespace halo {
 

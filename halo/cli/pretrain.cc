@@ -1,5 +1,5 @@
 // halo pretrain: a small Transformer from nothing.
-#include "halo/stages/pretrain.h"
+#include "halo/pipeline/pretrain.h"
 
 #include "halo/cli/commands.h"
 

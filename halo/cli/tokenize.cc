@@ -3,8 +3,8 @@
 #include <iostream>
 
 #include "halo/base/json.h"
+#include "halo/chat/chat_template.h"
 #include "halo/cli/commands.h"
-#include "halo/tokenizer/chat_template/chat_template.h"
 #include "halo/tokenizer/tokenizer.h"
 
 namespace halo {

@@ -234,7 +234,7 @@ TrainBatch Loader::step(int64_t step, int64_t first_row, int64_t rows) const {
   batch.rows = rows;
   batch.tokens = at::empty({rows * length}, at::kLong);
   batch.targets = at::empty({rows * length}, at::kLong);
-  batch.weights = at::ones({rows * length}, at::kFloat);
+  batch.token_weights = at::ones({rows * length}, at::kFloat);
   batch.offsets = {0};
   std::vector<uint8_t> marks(length);
   for (int64_t i = 0; i < rows; ++i) {
@@ -242,7 +242,7 @@ TrainBatch Loader::step(int64_t step, int64_t first_row, int64_t rows) const {
     const RowSplit::Place place = split_->place(row);
     int64_t* tokens = batch.tokens.data_ptr<int64_t>() + i * length;
     int64_t* targets = batch.targets.data_ptr<int64_t>() + i * length;
-    float* weights = batch.weights.data_ptr<float>() + i * length;
+    float* weights = batch.token_weights.data_ptr<float>() + i * length;
     if (is_needle(place)) {
       fill_needle_row(row, tokens, marks.data());
     } else {

@@ -49,9 +49,9 @@ struct TrainBatch {
   at::Tensor tokens;             // [N] int64
   std::vector<int64_t> offsets;  // pieces, [pieces + 1] from 0 to N; positions restart at each.
                                  // Every row starts a piece.
-  at::Tensor targets;  // [N] int64: the next token of the piece; kIgnoreTarget at a piece's
-                       // end and where the next token is a needle's own digit
-  at::Tensor weights;  // [N] fp32: 1, or 1 + answer_weight where the target is an answer's
+  at::Tensor targets;        // [N] int64: the next token of the piece; kIgnoreTarget at a piece's
+                             // end and where the next token is a needle's own digit
+  at::Tensor token_weights;  // [N] fp32: 1, or 1 + answer_weight where the target is an answer's
   int64_t rows = 0;
 };
 

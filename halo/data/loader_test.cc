@@ -6,7 +6,7 @@
 #include <map>
 #include <set>
 
-#include "halo/data/test_support.h"
+#include "halo/data/shard_testing.h"
 
 namespace halo {
 namespace {
@@ -49,7 +49,7 @@ std::vector<int64_t> values(const at::Tensor& tensor) {
 
 bool equal(const TrainBatch& a, const TrainBatch& b) {
   return a.tokens.equal(b.tokens) && a.offsets == b.offsets && a.targets.equal(b.targets) &&
-         a.weights.equal(b.weights) && a.rows == b.rows;
+         a.token_weights.equal(b.token_weights) && a.rows == b.rows;
 }
 
 TEST(Loader, CutsAtDocumentEndsAndMasksThere) {
@@ -67,7 +67,7 @@ TEST(Loader, CutsAtDocumentEndsAndMasksThere) {
   std::vector<int64_t> offsets{0};
   offsets.insert(offsets.end(), ends.begin(), ends.end());
   EXPECT_EQ(batch.offsets, offsets);
-  EXPECT_TRUE(batch.weights.eq(1).all().item<bool>());
+  EXPECT_TRUE(batch.token_weights.eq(1).all().item<bool>());
 }
 
 TEST(Loader, PaperPackingNeverCutsARow) {
@@ -148,7 +148,7 @@ TEST(Loader, MixesWithinOneRowOfTheShares) {
   std::vector<int64_t> counts(3);
   for (int64_t row = 0; row < 300; ++row) {
     const auto batch = loader.step(row);
-    const bool needle = batch.weights.gt(1).any().item<bool>();
+    const bool needle = batch.token_weights.gt(1).any().item<bool>();
     ++counts[needle ? 2 : batch.tokens.max().item<int64_t>() > 10'000];
     for (int i = 0; i < 3; ++i) {
       EXPECT_LE(std::abs(static_cast<double>(counts[i]) - shares[i] * (row + 1)), 1 + 1e-9) << row;
@@ -183,7 +183,7 @@ TEST(Loader, NeedleRowsAreOneDocumentEach) {
   // all tokens.
   const auto answer_weight = static_cast<float>(1 + 0.5 * 128 / 7);
   const auto tokens = values(batch.tokens), targets = values(batch.targets);
-  const float* weights = batch.weights.data_ptr<float>();
+  const float* weights = batch.token_weights.data_ptr<float>();
   std::set<std::vector<int64_t>> numbers;
   for (int64_t row = 0; row < 6; ++row) {
     const int64_t begin = row * 128;
@@ -218,7 +218,7 @@ TEST(Loader, MarksOfShardsCount) {
   recipe.answer_weight = 0.25;
   const auto batch = make(recipe, 6, 1).step(0);
   EXPECT_THAT(values(batch.targets), ElementsAre(-1, 7, 8, 9, kEnd, -1));
-  EXPECT_TRUE(batch.weights.eq(1).all().item<bool>());
+  EXPECT_TRUE(batch.token_weights.eq(1).all().item<bool>());
 }
 
 TEST(Loader, AnswersCountAsOftenAsTheRecipeSays) {
@@ -228,7 +228,7 @@ TEST(Loader, AnswersCountAsOftenAsTheRecipeSays) {
   for (const double share : {0.25, 0.5, 1.0}) {
     recipe.needle_share = share;
     const auto batch = make(recipe, 128, 64).step(0);
-    EXPECT_NEAR((batch.weights - 1).sum().item<double>(), 0.5 * 64 * 128, 1) << share;
+    EXPECT_NEAR((batch.token_weights - 1).sum().item<double>(), 0.5 * 64 * 128, 1) << share;
   }
 }
 

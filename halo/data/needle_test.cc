@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "halo/data/test_support.h"
+#include "halo/data/shard_testing.h"
 
 namespace halo {
 namespace {

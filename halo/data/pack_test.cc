@@ -5,7 +5,7 @@
 
 #include <numeric>
 
-#include "halo/data/test_support.h"
+#include "halo/data/shard_testing.h"
 
 namespace halo {
 namespace {

@@ -4,7 +4,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "halo/data/test_support.h"
+#include "halo/data/shard_testing.h"
 
 #ifdef HALO_HAVE_PARQUET
 #include <arrow/api.h>

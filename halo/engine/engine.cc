@@ -163,7 +163,7 @@ Batch Engine::make_batch_of(const std::vector<Piece>& pieces) {
   inputs = inputs.to(device_);
   Batch batch = make_batch(inputs.narrow(0, 0, total), std::move(offsets),
                            inputs.narrow(0, total, total), device_);
-  batch.form = options_.form;
+  batch.kernels = options_.kernels;
   batch.state = &state_;
   batch.block_table = std::move(table);
   batch.lengths = std::move(lengths);
@@ -226,7 +226,7 @@ at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
 
 at::Tensor Engine::logits(const at::Tensor& hidden) const {
   at::NoGradGuard no_grad;
-  return halo::logits(*weights_, hidden, options_.form);
+  return halo::logits(*weights_, hidden, options_.kernels);
 }
 
 OwnedSequence::OwnedSequence(OwnedSequence&& other) noexcept

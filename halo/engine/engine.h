@@ -12,7 +12,7 @@
 namespace halo {
 
 struct EngineOptions {
-  KernelForm form = KernelForm::kFast;
+  Kernels kernels = Kernels::kFast;
   int64_t block_size = 256;         // tokens a K/V block
   int64_t max_batch_tokens = 8192;  // of one decoder call; more are fed in several
 };

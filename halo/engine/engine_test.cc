@@ -9,7 +9,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/random.h"
-#include "halo/engine/test_model.h"
+#include "halo/model/model_testing.h"
 
 namespace halo {
 namespace {
@@ -18,7 +18,7 @@ using test::plain_decode;
 using test::random_tokens;
 using test::relative_error;
 
-constexpr EngineOptions kSmall = {KernelForm::kReference, 4, 7};
+constexpr EngineOptions kSmall = {Kernels::kReference, 4, 7};
 
 std::vector<int64_t> slice(const std::vector<int64_t>& tokens, size_t begin, size_t end) {
   return {tokens.begin() + begin, tokens.begin() + end};
@@ -27,7 +27,7 @@ std::vector<int64_t> slice(const std::vector<int64_t>& tokens, size_t begin, siz
 struct Case {
   const char* name;
   ModelConfig config;
-  KernelForm form;
+  Kernels kernels;
   double bound;  // of relative_error
 };
 
@@ -40,10 +40,10 @@ class EngineTest : public testing::TestWithParam<Case> {
   EngineTest() : weights_(test::random_model(GetParam().config)) {}
 
   Engine engine(int64_t max_batch_tokens = 7) const {
-    return Engine(weights_, {GetParam().form, 4, max_batch_tokens});
+    return Engine(weights_, {GetParam().kernels, 4, max_batch_tokens});
   }
   at::Tensor plain(const std::vector<int64_t>& tokens) const {
-    return plain_decode(*weights_, tokens, GetParam().form);
+    return plain_decode(*weights_, tokens, GetParam().kernels);
   }
   void expect_same(const at::Tensor& actual, const at::Tensor& expected) const {
     ASSERT_EQ(actual.sizes(), expected.sizes());
@@ -137,11 +137,11 @@ TEST_P(EngineTest, ReleasedMemoryLeavesNoTrace) {
 
 INSTANTIATE_TEST_SUITE_P(
     , EngineTest,
-    testing::Values(Case{"TransformerReference", test::transformer_config(), KernelForm::kReference,
+    testing::Values(Case{"TransformerReference", test::transformer_config(), Kernels::kReference,
                          0},
-                    Case{"TransformerFast", test::transformer_config(), KernelForm::kFast, 5e-5},
-                    Case{"HybridReference", test::hybrid_config(), KernelForm::kReference, 0},
-                    Case{"HybridFast", test::hybrid_config(), KernelForm::kFast, 5e-5}),
+                    Case{"TransformerFast", test::transformer_config(), Kernels::kFast, 5e-5},
+                    Case{"HybridReference", test::hybrid_config(), Kernels::kReference, 0},
+                    Case{"HybridFast", test::hybrid_config(), Kernels::kFast, 5e-5}),
     [](const auto& info) { return info.param.name; });
 
 // Blocks in use after every step of a random history, against sets of shared pieces kept by hand.

@@ -3,14 +3,14 @@
 #include <gtest/gtest.h>
 
 #include "ATen/ATen.h"
-#include "halo/engine/test_model.h"
+#include "halo/model/model_testing.h"
 
 namespace halo {
 namespace {
 
 using test::random_tokens;
 
-const EngineOptions kReference = {KernelForm::kReference, 4, 16};
+const EngineOptions kReference = {Kernels::kReference, 4, 16};
 
 class GenerateTest : public testing::Test {
  protected:
@@ -21,8 +21,8 @@ class GenerateTest : public testing::Test {
 
   // Logits [V] after `tokens`, computed from nothing.
   at::Tensor next_logits(const std::vector<int64_t>& tokens) const {
-    const at::Tensor hidden = test::plain_decode(*weights_, tokens, KernelForm::kReference);
-    return logits(*weights_, hidden.slice(0, -1), KernelForm::kReference)[0];
+    const at::Tensor hidden = test::plain_decode(*weights_, tokens, Kernels::kReference);
+    return logits(*weights_, hidden.slice(0, -1), Kernels::kReference)[0];
   }
 };
 

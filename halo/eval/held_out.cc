@@ -35,7 +35,7 @@ void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden,
              "held-out text: KL scores and a teacher go together");
   // Summed on the host in double and in a fixed order: the figures do not depend on threads.
   const at::Tensor losses =
-      token_losses(hidden, head.value, item.targets, item.batch.form).cpu().contiguous();
+      token_losses(hidden, head.value, item.targets, item.batch.kernels).cpu().contiguous();
   at::Tensor kls;
   if (teacher) {
     kls = token_kl(hidden, head.value, teacher->hidden.at(batch), teacher->head).cpu().contiguous();

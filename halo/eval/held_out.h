@@ -48,7 +48,7 @@ class TextBatches {
  public:
   // Rows stay whole: a row longer than max_batch_tokens is a batch of its own.
   TextBatches(HeldOutText text, int64_t training_length, at::Device device,
-              KernelForm form = KernelForm::kFast, int64_t max_batch_tokens = 8192);
+              Kernels kernels = Kernels::kFast, int64_t max_batch_tokens = 8192);
 
   struct Item {
     Batch batch;

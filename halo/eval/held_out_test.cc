@@ -9,8 +9,8 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/engine/test_model.h"
-#include "tests/test_support.h"
+#include "halo/model/model_testing.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {
@@ -87,12 +87,12 @@ class ScoreTest : public testing::Test {
     text_.clusters = {0, 1, 1, 2};
   }
   TextBatches batches() const {
-    return {text_, /*training_length=*/16, at::kCPU, KernelForm::kFast, /*max_batch_tokens=*/30};
+    return {text_, /*training_length=*/16, at::kCPU, Kernels::kFast, /*max_batch_tokens=*/30};
   }
   // ln p of every next token, [T, V] fp64, row by row.
   static at::Tensor log_probs(const DecoderWeights& model, const std::vector<int64_t>& row) {
-    const at::Tensor hidden = test::plain_decode(model, row, KernelForm::kFast);
-    return logits(model, hidden, KernelForm::kFast).to(at::kDouble).log_softmax(-1);
+    const at::Tensor hidden = test::plain_decode(model, row, Kernels::kFast);
+    return logits(model, hidden, Kernels::kFast).to(at::kDouble).log_softmax(-1);
   }
 
   HeldOutText text_;

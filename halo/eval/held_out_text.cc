@@ -112,7 +112,7 @@ int64_t predicted_bytes(const HeldOutText& text, const Tokenizer& tokenizer) {
 }
 
 TextBatches::TextBatches(HeldOutText text, int64_t training_length, at::Device device,
-                         KernelForm form, int64_t max_batch_tokens)
+                         Kernels kernels, int64_t max_batch_tokens)
     : text_(std::move(text)) {
   HALO_CHECK(training_length > 0 && text_.rows.size() == text_.clusters.size(),
              "held-out text: training length {}, {} rows, {} clusters", training_length,
@@ -133,7 +133,7 @@ TextBatches::TextBatches(HeldOutText text, int64_t training_length, at::Device d
       offsets.push_back(static_cast<int64_t>(tokens.size()));
     }
     Batch batch = make_batch(at::tensor(tokens, at::kLong), std::move(offsets), device);
-    batch.form = form;
+    batch.kernels = kernels;
     items_.push_back({std::move(batch), at::tensor(targets, at::kLong).to(device), first});
   }
 }

@@ -10,8 +10,8 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/engine/generate.h"
-#include "halo/engine/test_model.h"
-#include "tests/test_support.h"
+#include "halo/model/model_testing.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {
@@ -52,8 +52,8 @@ class NeedleTest : public testing::Test {
     std::vector<int64_t> ids = prompt(task, question);
     double sum = 0;
     for (int64_t digit : task.haystack.questions[question].answer) {
-      const at::Tensor hidden = test::plain_decode(*weights_, ids, KernelForm::kReference);
-      const at::Tensor last = logits(*weights_, hidden.slice(0, -1), KernelForm::kReference);
+      const at::Tensor hidden = test::plain_decode(*weights_, ids, Kernels::kReference);
+      const at::Tensor last = logits(*weights_, hidden.slice(0, -1), Kernels::kReference);
       sum += last[0].to(at::kDouble).log_softmax(0)[digit].item<double>();
       ids.push_back(digit);
     }
@@ -61,7 +61,7 @@ class NeedleTest : public testing::Test {
   }
 
   std::shared_ptr<const DecoderWeights> weights_ = test::random_model(test::hybrid_config());
-  Engine engine_{weights_, {KernelForm::kReference, 8, 48}};
+  Engine engine_{weights_, {Kernels::kReference, 8, 48}};
 };
 
 TEST_F(NeedleTest, TeacherForcedScoresAreThoseOfGreedyDecoding) {

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "halo/base/check.h"
-#include "halo/formats/utf8.h"
+#include "halo/base/utf8.h"
 
 namespace halo {
 namespace {

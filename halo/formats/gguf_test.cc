@@ -8,7 +8,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/random.h"
-#include "halo/formats/gguf_test_support.h"
+#include "halo/formats/gguf_testing.h"
 
 namespace halo {
 namespace {

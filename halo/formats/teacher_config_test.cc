@@ -4,7 +4,7 @@
 
 #include "halo/base/check.h"
 #include "halo/formats/model_config.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

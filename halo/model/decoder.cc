@@ -4,11 +4,11 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/kernels/common/operation.h"
 #include "halo/kernels/embedding/embedding.h"
 #include "halo/kernels/gate/gate.h"
 #include "halo/kernels/lightning/lightning.h"
 #include "halo/kernels/linear/linear.h"
-#include "halo/kernels/operation.h"
 #include "halo/kernels/rms_norm/rms_norm.h"
 #include "halo/kernels/rope/rope.h"
 #include "halo/kernels/swiglu/swiglu.h"
@@ -96,7 +96,7 @@ Batch make_batch(const at::Tensor& tokens, const at::Tensor& positions, Sequence
   return batch;
 }
 
-Batch refilled(Batch batch) {
+Batch with_new_cache(Batch batch) {
   batch.cache = batch.cache->renewed();
   return batch;
 }
@@ -126,23 +126,25 @@ bool has_past(const Batch& batch) {
 
 at::Tensor attend(const AttentionWeights& w, const Heads& heads, const Batch& batch,
                   int64_t layer) {
-  const double scale = 1 / std::sqrt(static_cast<double>(w.head_dim));
+  const AttentionSettings settings{.scale = 1 / std::sqrt(static_cast<double>(w.head_dim)),
+                                   .kernels = batch.kernels,
+                                   .deterministic = batch.deterministic};
   if (batch.state) {
     const LayerState& state = (*batch.state)[layer];
     const PagedKeyValue cache{state.keys, state.values, batch.block_table, batch.lengths};
     store_key_value(cache, heads.k, heads.v, batch.sequences);
     if (has_past(batch)) {
-      return paged_attention(heads.q, cache, scale, batch.sequences, batch.form);
+      return paged_attention(heads.q, cache, batch.sequences, settings);
     }
   }
-  return causal_attention(heads.q, heads.k, heads.v, scale, batch.sequences, batch.form);
+  return causal_attention(heads.q, heads.k, heads.v, batch.sequences, settings);
 }
 
 at::Tensor attention_heads(const AttentionWeights& w, double eps, const at::Tensor& x,
                            const Batch& batch, int64_t layer) {
-  at::Tensor stacked = linear(x, w.qkvg, w.qkv_bias, batch.form);
+  at::Tensor stacked = linear(x, w.qkvg, w.qkv_bias, batch.kernels);
   if (w.biased_gate.defined()) {
-    stacked = at::cat({stacked, linear(x, w.biased_gate, {}, batch.form)}, 1);
+    stacked = at::cat({stacked, linear(x, w.biased_gate, {}, batch.kernels)}, 1);
   }
   const Heads heads = split_heads(stacked, {w.heads, w.kv_heads, w.head_dim, w.gate, eps}, w.q_norm,
                                   w.k_norm, batch.cache->rope(w.inv_freq, w.rope_magnitude),
@@ -153,12 +155,12 @@ at::Tensor attention_heads(const AttentionWeights& w, double eps, const at::Tens
 
 at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tensor& x,
                            const Batch& batch, int64_t layer) {
-  const at::Tensor stacked = linear(x, w.qkvz, w.qkvz_bias, batch.form);
+  const at::Tensor stacked = linear(x, w.qkvz, w.qkvz_bias, batch.kernels);
   const Heads heads = split_heads(stacked, {w.heads, w.kv_heads, w.head_dim, w.gate, eps}, w.q_norm,
                                   w.k_norm, batch.cache->rope(w.inv_freq, w.rope_magnitude), {});
   LightningArgs args{heads.q, heads.k, heads.v, w.slopes, w.scale, {}};
   if (batch.state) args.state = (*batch.state)[layer].recurrent.index_select(0, batch.slots);
-  const LightningResult result = lightning_attention(args, batch.sequences, batch.form);
+  const LightningResult result = lightning_attention(args, batch.sequences, batch.kernels);
   if (batch.state) (*batch.state)[layer].recurrent.index_copy_(0, batch.slots, result.state);
   const at::Tensor o = result.o.flatten(1);
   return w.gate || w.o_norm.defined() ? norm_gate(o, w.o_norm, eps, heads.gate) : o;
@@ -184,8 +186,8 @@ Stream run_layer(const LayerWeights& layer, double eps, Stream stream, const Bat
   stream.delta = run_mixer(layer.mixer, eps, normed, batch, index);
   if (visit) (*visit)(index, normed, stream.delta);
   std::tie(stream.hidden, normed) = norm_of(stream, layer.post_norm, eps);
-  stream.delta =
-      linear(swiglu(linear(normed, layer.gate_up, {}, batch.form)), layer.down, {}, batch.form);
+  stream.delta = linear(swiglu(linear(normed, layer.gate_up, {}, batch.kernels)), layer.down, {},
+                        batch.kernels);
   return stream;
 }
 
@@ -233,7 +235,7 @@ at::Tensor mixer_heads(const Mixer& mixer, double eps, const at::Tensor& x, cons
 at::Tensor run_mixer(const Mixer& mixer, double eps, const at::Tensor& x, const Batch& batch,
                      int64_t layer) {
   const at::Tensor heads = mixer_heads(mixer, eps, x, batch, layer);
-  return std::visit([&](const auto& w) { return linear(heads, w.o_proj, w.o_bias, batch.form); },
+  return std::visit([&](const auto& w) { return linear(heads, w.o_proj, w.o_bias, batch.kernels); },
                     mixer);
 }
 
@@ -262,8 +264,8 @@ at::Tensor decode_visiting(const DecoderWeights& weights, const Batch& batch, co
                         {embed(weights, batch), {}}, batch, &visit));
 }
 
-at::Tensor logits(const DecoderWeights& weights, const at::Tensor& hidden, KernelForm form) {
-  return linear(hidden, weights.head, {}, form).to(at::kFloat);
+at::Tensor logits(const DecoderWeights& weights, const at::Tensor& hidden, Kernels kernels) {
+  return linear(hidden, weights.head, {}, kernels).to(at::kFloat);
 }
 
 }  // namespace halo

@@ -15,8 +15,8 @@
 
 #include "halo/formats/model_config.h"
 #include "halo/kernels/attention/attention.h"
-#include "halo/kernels/sequences.h"
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/sequences.h"
+#include "halo/kernels/common/weight.h"
 #include "halo/model/parameters.h"
 
 namespace halo {
@@ -112,7 +112,8 @@ struct Batch {
   at::Tensor tokens;     // [N] int64
   at::Tensor positions;  // [N] int64
   Sequences sequences;
-  KernelForm form = KernelForm::kFast;
+  Kernels kernels = Kernels::kFast;
+  bool deterministic = true;  // AttentionSettings
   // For backward each layer keeps its input alone and runs again (activation checkpointing).
   bool recompute_layers = false;
   // Training and scoring without a past leave the rest empty.
@@ -132,7 +133,7 @@ Batch make_batch(const at::Tensor& tokens, std::vector<int64_t> offsets,
 Batch make_batch(const at::Tensor& tokens, const at::Tensor& positions, Sequences sequences);
 // `batch` after its tensors got other values in place: what was computed from positions is
 // forgotten, what the device was once sent (the frequencies) it keeps.
-Batch refilled(Batch batch);
+Batch with_new_cache(Batch batch);
 // [N] int64 on the host, from 0 in every sequence.
 at::Tensor positions_of(const std::vector<int64_t>& offsets);
 
@@ -161,6 +162,6 @@ at::Tensor decode_visiting(const DecoderWeights& weights, const Batch& batch,
                                                     const at::Tensor& output)>& visit);
 
 // Logits [N, V] of hidden states in fp32 (for generation and comparison; losses never call this).
-at::Tensor logits(const DecoderWeights& weights, const at::Tensor& hidden, KernelForm form);
+at::Tensor logits(const DecoderWeights& weights, const at::Tensor& hidden, Kernels kernels);
 
 }  // namespace halo

@@ -5,7 +5,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/model/parameters.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

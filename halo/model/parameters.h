@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "halo/formats/safetensors.h"
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "ATen/ATen.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

@@ -1,6 +1,6 @@
 #include "halo/model/recompute.h"
 
-#include "halo/kernels/operation.h"
+#include "halo/kernels/common/operation.h"
 #include "torch/csrc/autograd/autograd.h"
 #include "torch/csrc/autograd/custom_function.h"
 

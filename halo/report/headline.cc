@@ -17,7 +17,7 @@ std::string tile(const std::string& what, const std::string& figure, const std::
       figure, more);
 }
 
-std::string loss_tile(const View& teacher, const View& student) {
+std::string loss_tile(const JsonView& teacher, const JsonView& student) {
   if (!student) {
     return tile("Held-out loss of the teacher", format_fixed(teacher.number("loss"), 3),
                 "nats a token");
@@ -33,7 +33,7 @@ std::string loss_tile(const View& teacher, const View& student) {
   return tile("Held-out loss of the student", format_fixed(student.number("loss"), 3), more);
 }
 
-std::string kl_tile(const View& student) {
+std::string kl_tile(const JsonView& student) {
   std::string more = "nats a token";
   if (std::isfinite(student.number("kl_stderr"))) {
     more = fmt::format("± {:.3f} nats a token", student.number("kl_stderr"));
@@ -46,7 +46,7 @@ std::string kl_tile(const View& student) {
 }
 
 // Lengths to show: 1, 4, 8 and 16 times the training length where measured, else all.
-std::vector<int64_t> headline_lengths(const View& needle, double training_length) {
+std::vector<int64_t> headline_lengths(const JsonView& needle, double training_length) {
   std::vector<int64_t> all, chosen;
   for (const auto& [length, scores] : needles_by_length(needle)) {
     all.push_back(length);
@@ -58,14 +58,14 @@ std::vector<int64_t> headline_lengths(const View& needle, double training_length
 }
 
 std::string needle_tile(const RunFiles& run) {
-  const View summary = run.summary.view(), teacher = summary.object("teacher"),
-             student = summary.object("student");
+  const JsonView summary = run.summary.view(), teacher = summary.object("teacher"),
+                 student = summary.object("student");
   const double training_length = summary.number("training_length");
-  const std::vector<std::pair<std::string, View>> models = {
+  const std::vector<std::pair<std::string, JsonView>> models = {
       {"student", student.object("needle")},
       {"student, no logit scale", student.object("needle_unscaled")},
       {"teacher", teacher.object("needle")}};
-  const View any = student.has("needle") ? models[0].second : models[2].second;
+  const JsonView any = student.has("needle") ? models[0].second : models[2].second;
   const std::vector<int64_t> lengths = headline_lengths(any, training_length);
   if (lengths.empty()) return "";
   std::vector<std::string> header = {"Needles found at"};
@@ -93,7 +93,7 @@ std::string needle_tile(const RunFiles& run) {
 
 // attn_logits_scaling as config.json has it.
 std::string logit_scale_text(const RunFiles& run) {
-  const View student = run.summary.view().object("student");
+  const JsonView student = run.summary.view().object("student");
   if (!student.has("attn_logits_scaling")) return "";
   const json::value& scale = student.members().at("attn_logits_scaling");
   if (scale.is_number())
@@ -126,8 +126,8 @@ ModelLook unscaled_look() {
   return {"student, no logit scale", "var(--unscaled)", Marker::kTriangle, true, 4};
 }
 
-std::vector<std::pair<int64_t, View>> needles_by_length(const View& needle) {
-  std::vector<std::pair<int64_t, View>> out;
+std::vector<std::pair<int64_t, JsonView>> needles_by_length(const JsonView& needle) {
+  std::vector<std::pair<int64_t, JsonView>> out;
   if (!needle) return out;
   for (const auto& [key, value] : needle.members()) {
     int64_t length = 0;
@@ -137,7 +137,7 @@ std::vector<std::pair<int64_t, View>> needles_by_length(const View& needle) {
     }
     out.emplace_back(length, needle.object(key));
   }
-  std::ranges::sort(out, {}, &std::pair<int64_t, View>::first);
+  std::ranges::sort(out, {}, &std::pair<int64_t, JsonView>::first);
   return out;
 }
 
@@ -150,8 +150,8 @@ std::vector<bool> attention_layers(const RunFiles& run) {
 }
 
 std::string headline(const RunFiles& run) {
-  const View teacher = run.summary.view().object("teacher"),
-             student = run.summary.view().object("student");
+  const JsonView teacher = run.summary.view().object("teacher"),
+                 student = run.summary.view().object("student");
   std::string out = "<div class=\"tiles\">\n" + loss_tile(teacher, student);
   if (student) out += kl_tile(student);
   return out + needle_tile(run) + mixer_tile(run) + "</div>\n";

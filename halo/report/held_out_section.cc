@@ -10,15 +10,15 @@ namespace halo {
 namespace {
 
 // A bucket's place on a logarithmic axis; the first one begins at 0, which has none.
-double middle(const View& bucket) {
+double middle(const JsonView& bucket) {
   const double from = bucket.number("from"), to = bucket.number("to");
   return from > 0 ? std::sqrt(from * to) : to / 2;
 }
 
-Series position_series(const ModelLook& look, const std::vector<View>& buckets,
+Series position_series(const ModelLook& look, const std::vector<JsonView>& buckets,
                        const std::string& key, const std::string& error_key) {
   Series series{look.name, look.color, {}, look.marker, true, look.dashed, look.shift / 2};
-  for (const View& bucket : buckets) {
+  for (const JsonView& bucket : buckets) {
     series.points.push_back(
         {middle(bucket), bucket.number(key), kNoNumber, bucket.number(error_key),
          fmt::format("{}, positions {} to {}: {} (n = {} tokens, {} rows)", look.name,
@@ -48,7 +48,7 @@ LineChart position_chart(const std::string& title, const std::string& y_label,
   return chart;
 }
 
-std::string scores_table(const View& teacher, const View& student) {
+std::string scores_table(const JsonView& teacher, const JsonView& student) {
   std::vector<std::vector<std::string>> rows;
   for (const auto& [name, scores] : {std::pair{"teacher", teacher}, {"student", student}}) {
     if (!scores) continue;
@@ -65,14 +65,14 @@ std::string scores_table(const View& teacher, const View& student) {
 }  // namespace
 
 void add_held_out(Page& page, const RunFiles& run) {
-  const View summary = run.summary.view(), teacher = summary.object("teacher"),
-             student = summary.object("student");
+  const JsonView summary = run.summary.view(), teacher = summary.object("teacher"),
+                 student = summary.object("student");
   const double training_length = summary.number("training_length");
   std::vector<Series> loss;
   std::string rows;
   for (const auto& [look, scores] :
        {std::pair{teacher_look(), teacher}, {student_look(), student}}) {
-    const std::vector<View> buckets = scores.objects("loss_by_position");
+    const std::vector<JsonView> buckets = scores.objects("loss_by_position");
     if (buckets.empty()) continue;
     loss.push_back(position_series(look, buckets, "loss", "stderr"));
     rows = format_figure(buckets.front().number("clusters"));
@@ -84,8 +84,8 @@ void add_held_out(Page& page, const RunFiles& run) {
     chart.vertical = {{training_length, "training length"}};
     charts.push_back(line_chart(chart));
   }
-  std::vector<View> kl_buckets = student.objects("by_position");
-  std::erase_if(kl_buckets, [](const View& bucket) { return !bucket.has("kl"); });
+  std::vector<JsonView> kl_buckets = student.objects("by_position");
+  std::erase_if(kl_buckets, [](const JsonView& bucket) { return !bucket.has("kl"); });
   if (!kl_buckets.empty()) {
     ModelLook look = student_look();
     look.shift = 0;

@@ -12,12 +12,12 @@ namespace {
 
 struct Model {
   ModelLook look;
-  View needle;
+  JsonView needle;
 };
 
-std::vector<Model> models_of(const View& summary) {
+std::vector<Model> models_of(const JsonView& summary) {
   std::vector<Model> out;
-  const View teacher = summary.object("teacher"), student = summary.object("student");
+  const JsonView teacher = summary.object("teacher"), student = summary.object("student");
   for (Model model : {Model{student_look(), student.object("needle")},
                       Model{unscaled_look(), student.object("needle_unscaled")},
                       Model{teacher_look(), teacher.object("needle")}}) {
@@ -34,7 +34,7 @@ std::vector<int64_t> all_lengths(const std::vector<Model>& models) {
   return {lengths.begin(), lengths.end()};
 }
 
-std::string describe(const View& scores) {
+std::string describe(const JsonView& scores) {
   std::string out = format_estimate(scores.number("accuracy"), scores.number("stderr"), 3) +
                     fmt::format(" (n = {}", format_figure(scores.number("n")));
   if (scores.has("clusters")) {
@@ -83,7 +83,7 @@ std::string depth_map(const Model& model, const std::vector<int64_t>& lengths,
   const auto by_length = needles_by_length(model.needle);
   std::set<double> depths;
   for (const auto& [length, scores] : by_length) {
-    for (const View& row : scores.objects("by_depth")) {
+    for (const JsonView& row : scores.objects("by_depth")) {
       if (row.has("depth")) depths.insert(row.number("depth"));
     }
   }
@@ -100,7 +100,7 @@ std::string depth_map(const Model& model, const std::vector<int64_t>& lengths,
   map.border_label = "beyond training length";
   for (const auto& [length, scores] : by_length) {
     const size_t column = std::ranges::find(lengths, length) - lengths.begin();
-    for (const View& row : scores.objects("by_depth")) {
+    for (const JsonView& row : scores.objects("by_depth")) {
       if (!row.has("depth")) continue;
       const size_t at =
           std::distance(depths.begin(), depths.find(row.number("depth"))) * columns + column;
@@ -121,9 +121,9 @@ std::string accuracy_table(const std::vector<Model>& models, const std::vector<i
   std::vector<std::vector<std::string>> rows;
   for (const int64_t length : lengths) {
     std::vector<std::string> row = {length_label(length, training_length)};
-    View counted;
+    JsonView counted;
     for (const Model& model : models) {
-      const View scores = model.needle.object(std::to_string(length));
+      const JsonView scores = model.needle.object(std::to_string(length));
       row.push_back(format_estimate(scores.number("accuracy"), scores.number("stderr"), 3));
       if (!counted) counted = scores;
     }
@@ -137,7 +137,7 @@ std::string accuracy_table(const std::vector<Model>& models, const std::vector<i
 }  // namespace
 
 void add_needles(Page& page, const RunFiles& run) {
-  const View summary = run.summary.view();
+  const JsonView summary = run.summary.view();
   const std::vector<Model> models = models_of(summary);
   const std::vector<int64_t> lengths = all_lengths(models);
   if (lengths.empty()) return;

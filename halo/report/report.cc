@@ -6,7 +6,7 @@
 namespace halo {
 namespace {
 
-std::string subtitle(const View& environment) {
+std::string subtitle(const JsonView& environment) {
   std::string out;
   for (const auto& [prefix, key] :
        {std::pair{"teacher ", "teacher"}, {"on ", "device"}, {"halo ", "version"}}) {

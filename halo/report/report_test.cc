@@ -13,7 +13,7 @@
 #include "halo/base/files.h"
 #include "halo/base/json.h"
 #include "halo/report/sections.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

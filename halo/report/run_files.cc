@@ -65,42 +65,42 @@ StageFiles read_stage(const fs::path& folder, const std::string& name) {
 
 }  // namespace
 
-const json::value* View::find(std::string_view key) const {
+const json::value* JsonView::find(std::string_view key) const {
   const json::value* value = object_ ? object_->if_contains(key) : nullptr;
   return value && !value->is_null() ? value : nullptr;
 }
 
-const json::array* View::array(std::string_view key) const {
+const json::array* JsonView::array(std::string_view key) const {
   const json::value* value = find(key);
   if (value && !value->is_array()) throw_error("{}: key '{}' must be an array", *file_, key);
   return value ? &value->get_array() : nullptr;
 }
 
-bool View::has(std::string_view key) const {
+bool JsonView::has(std::string_view key) const {
   return find(key) != nullptr;
 }
 
-double View::number(std::string_view key) const {
+double JsonView::number(std::string_view key) const {
   return find(key) ? json_get<double>(*object_, key, *file_) : kNoNumber;
 }
 
-bool View::flag(std::string_view key) const {
+bool JsonView::flag(std::string_view key) const {
   return find(key) && json_get<bool>(*object_, key, *file_);
 }
 
-std::string View::text(std::string_view key) const {
+std::string JsonView::text(std::string_view key) const {
   return find(key) ? json_get<std::string>(*object_, key, *file_) : "";
 }
 
-View View::object(std::string_view key) const {
+JsonView JsonView::object(std::string_view key) const {
   const json::value* value = find(key);
   if (!value) return {};
   if (!value->is_object()) throw_error("{}: key '{}' must be an object", *file_, key);
   return {value->get_object(), *file_};
 }
 
-std::vector<View> View::objects(std::string_view key) const {
-  std::vector<View> out;
+std::vector<JsonView> JsonView::objects(std::string_view key) const {
+  std::vector<JsonView> out;
   const json::array* items = array(key);
   if (!items) return out;
   for (const json::value& item : *items) {
@@ -110,7 +110,7 @@ std::vector<View> View::objects(std::string_view key) const {
   return out;
 }
 
-std::vector<double> View::numbers(std::string_view key) const {
+std::vector<double> JsonView::numbers(std::string_view key) const {
   std::vector<double> out;
   const json::array* items = array(key);
   if (!items) return out;
@@ -123,7 +123,7 @@ std::vector<double> View::numbers(std::string_view key) const {
   return out;
 }
 
-std::vector<std::string> View::texts(std::string_view key) const {
+std::vector<std::string> JsonView::texts(std::string_view key) const {
   std::vector<std::string> out;
   const json::array* items = array(key);
   if (!items) return out;

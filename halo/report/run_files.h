@@ -15,10 +15,10 @@ namespace halo {
 
 // An object of a JSON file, or nothing. Absent keys and nulls read as no number, empty text, no
 // items; a value of another kind is an Error that names file and key. The file must outlive it.
-class View {
+class JsonView {
  public:
-  View() = default;
-  View(const json::object& object, const std::string& file) : object_(&object), file_(&file) {}
+  JsonView() = default;
+  JsonView(const json::object& object, const std::string& file) : object_(&object), file_(&file) {}
 
   explicit operator bool() const { return object_ != nullptr; }
   // Both not for an empty view.
@@ -28,8 +28,8 @@ class View {
   double number(std::string_view key) const;  // kNoNumber where there is none
   bool flag(std::string_view key) const;
   std::string text(std::string_view key) const;
-  View object(std::string_view key) const;
-  std::vector<View> objects(std::string_view key) const;
+  JsonView object(std::string_view key) const;
+  std::vector<JsonView> objects(std::string_view key) const;
   std::vector<double> numbers(std::string_view key) const;
   std::vector<std::string> texts(std::string_view key) const;
 
@@ -44,7 +44,7 @@ class View {
 struct JsonFile {
   std::string path;  // empty: there is none
   json::object root;
-  View view() const { return path.empty() ? View() : View(root, path); }
+  JsonView view() const { return path.empty() ? JsonView() : JsonView(root, path); }
 };
 
 // metrics.jsonl by column; a line without a number there has kNoNumber.

@@ -10,7 +10,7 @@
 namespace halo {
 namespace {
 
-std::string layers_text(const View& candidate) {
+std::string layers_text(const JsonView& candidate) {
   std::string out;
   for (const double layer : candidate.numbers("layers")) {
     out += (out.empty() ? "" : ", ") + format_figure(layer);
@@ -23,14 +23,14 @@ bool contains(const std::vector<double>& values, double value) {
 }
 
 // Standard errors of the rule's scores, where the score is one of the measured figures.
-std::vector<double> score_errors(const std::string& rule, const std::vector<View>& candidates) {
+std::vector<double> score_errors(const std::string& rule, const std::vector<JsonView>& candidates) {
   std::vector<double> out;
   const char* key = rule == "kl" ? "kl_stderr" : rule == "recall" ? "needle_logprob_stderr" : "";
-  for (const View& candidate : candidates) out.push_back(candidate.number(key));
+  for (const JsonView& candidate : candidates) out.push_back(candidate.number(key));
   return out;
 }
 
-std::string score_bars(const View& selection, const std::vector<View>& candidates) {
+std::string score_bars(const JsonView& selection, const std::vector<JsonView>& candidates) {
   const std::vector<double> scores = selection.numbers("scores");
   if (scores.empty()) return "";
   const std::string rule = selection.text("rule");
@@ -51,7 +51,7 @@ std::string score_bars(const View& selection, const std::vector<View>& candidate
   return bar_chart(chart);
 }
 
-std::string frequency_bars(const View& selection) {
+std::string frequency_bars(const JsonView& selection) {
   const std::vector<double> frequency = selection.numbers("frequency");
   if (frequency.empty()) return "";
   const std::vector<double> kept = selection.numbers("layers");
@@ -68,7 +68,7 @@ std::string frequency_bars(const View& selection) {
   return bar_chart(chart);
 }
 
-Point candidate_point(const View& candidate, const std::string& what) {
+Point candidate_point(const JsonView& candidate, const std::string& what) {
   return {candidate.number("kl"), candidate.number("needle_logprob"), candidate.number("kl_stderr"),
           candidate.number("needle_logprob_stderr"),
           fmt::format("{} {}: needle digits {}, KL {}, accuracy {}", what, layers_text(candidate),
@@ -79,18 +79,18 @@ Point candidate_point(const View& candidate, const std::string& what) {
 }
 
 // The one layer of a swap.
-double candidate_layer(const View& swap) {
+double candidate_layer(const JsonView& swap) {
   const std::vector<double> layers = swap.numbers("layers");
   return layers.empty() ? kNoNumber : layers.front();
 }
 
-bool are_swaps(const std::vector<View>& candidates) {
+bool are_swaps(const std::vector<JsonView>& candidates) {
   return !candidates.empty() && candidates.front().flag("swapped");
 }
 
 // Candidates by both figures: sets beside the chosen one and nothing kept, or single layers
 // swapped in the teacher.
-std::string scatter(const View& selection, const std::vector<View>& candidates) {
+std::string scatter(const JsonView& selection, const std::vector<JsonView>& candidates) {
   const bool swaps = are_swaps(candidates);
   const std::string chosen = layers_text(selection.object("chosen"));
   const std::vector<double> kept = selection.numbers("layers");
@@ -105,7 +105,7 @@ std::string scatter(const View& selection, const std::vector<View>& candidates) 
               {},
               Marker::kCircle,
               false};
-  for (const View& candidate : candidates) {
+  for (const JsonView& candidate : candidates) {
     const bool is_best =
         swaps ? contains(kept, candidate_layer(candidate)) : layers_text(candidate) == chosen;
     (is_best ? best : others)
@@ -115,7 +115,7 @@ std::string scatter(const View& selection, const std::vector<View>& candidates) 
     best.points.push_back(candidate_point(selection.object("chosen"), "keeping"));
   }
   chart.series = {std::move(others), std::move(best)};
-  if (const View nothing = selection.object("nothing_kept"); nothing && !swaps) {
+  if (const JsonView nothing = selection.object("nothing_kept"); nothing && !swaps) {
     chart.series.push_back({"no layer kept",
                             "var(--unscaled)",
                             {candidate_point(nothing, "keeping")},
@@ -126,17 +126,17 @@ std::string scatter(const View& selection, const std::vector<View>& candidates) 
 }
 
 // The best candidates by needles, with the chosen set marked.
-std::string candidate_table(const View& selection, std::vector<View> candidates) {
+std::string candidate_table(const JsonView& selection, std::vector<JsonView> candidates) {
   const bool swapped = are_swaps(candidates);
   const std::string chosen = layers_text(selection.object("chosen"));
-  const auto rank = [](const View& c) {  // without a number: last
+  const auto rank = [](const JsonView& c) {  // without a number: last
     const double needle = c.number("needle_logprob");
     return std::isfinite(needle) ? needle : -HUGE_VAL;
   };
   constexpr size_t kShown = 8;
   const size_t all = candidates.size();
   if (!swapped) {
-    std::ranges::stable_sort(candidates, [&](const View& a, const View& b) {
+    std::ranges::stable_sort(candidates, [&](const JsonView& a, const JsonView& b) {
       const bool a_chosen = layers_text(a) == chosen, b_chosen = layers_text(b) == chosen;
       if (a_chosen != b_chosen) return a_chosen;
       return rank(a) > rank(b);
@@ -144,7 +144,7 @@ std::string candidate_table(const View& selection, std::vector<View> candidates)
     candidates.resize(std::min(candidates.size(), kShown));
   }
   std::vector<std::vector<std::string>> rows;
-  for (const View& c : candidates) {
+  for (const JsonView& c : candidates) {
     const std::string layers = layers_text(c);
     rows.push_back(
         {!swapped && layers == chosen ? "<b>" + layers + " (chosen)</b>" : layers,
@@ -169,12 +169,12 @@ std::string candidate_table(const View& selection, std::vector<View> candidates)
 struct ScaleCandidate {
   std::string name;
   double a = kNoNumber;  // not finite: no candidate for a, shown beside
-  View figures;
+  JsonView figures;
 };
 
-std::vector<ScaleCandidate> scale_candidates(const View& scale) {
+std::vector<ScaleCandidate> scale_candidates(const JsonView& scale) {
   std::vector<ScaleCandidate> out;
-  for (const View& figures : scale.objects("candidates")) {
+  for (const JsonView& figures : scale.objects("candidates")) {
     ScaleCandidate c{figures.text("name"), kNoNumber, figures};
     double a = 0;
     const auto [end, error] = std::from_chars(c.name.data(), c.name.data() + c.name.size(), a);
@@ -228,7 +228,7 @@ std::string scale_table(const std::vector<ScaleCandidate>& candidates, const std
         c.name == chosen ? "<b>" + name + " (chosen)</b>" : name,
         format_estimate(c.figures.number("accuracy"), c.figures.number("accuracy_stderr"), 3)};
     for (const auto& [length, unused] : lengths) {
-      const View at = c.figures.object("needle").object(std::to_string(length));
+      const JsonView at = c.figures.object("needle").object(std::to_string(length));
       row.push_back(format_estimate(at.number("accuracy"), at.number("stderr"), 3));
     }
     row.push_back(format_estimate(c.figures.number("loss_beyond_training_length"),
@@ -241,12 +241,12 @@ std::string scale_table(const std::vector<ScaleCandidate>& candidates, const std
 }  // namespace
 
 void add_selection(Page& page, const RunFiles& run) {
-  const View selection = run.selection.view();
+  const JsonView selection = run.selection.view();
   if (!selection) return;
-  std::vector<View> candidates = selection.objects("candidates");
+  std::vector<JsonView> candidates = selection.objects("candidates");
   const size_t keep = selection.numbers("layers").size();
   // A greedy search also scored smaller sets; those do not compare.
-  std::erase_if(candidates, [&](const View& c) {
+  std::erase_if(candidates, [&](const JsonView& c) {
     return !c.flag("swapped") && c.numbers("layers").size() != keep;
   });
   std::vector<std::string> charts;
@@ -264,7 +264,7 @@ void add_selection(Page& page, const RunFiles& run) {
 }
 
 void add_scale(Page& page, const RunFiles& run) {
-  const View scale = run.scale.view();
+  const JsonView scale = run.scale.view();
   const std::vector<ScaleCandidate> candidates = scale_candidates(scale);
   if (candidates.empty()) return;
   const std::string chosen = scale.text("chosen");

@@ -24,7 +24,7 @@ ModelLook student_look();
 ModelLook unscaled_look();
 
 // A "needle" object by length, ascending.
-std::vector<std::pair<int64_t, View>> needles_by_length(const View& needle);
+std::vector<std::pair<int64_t, JsonView>> needles_by_length(const JsonView& needle);
 
 // Headline figures, in HTML.
 std::string headline(const RunFiles& run);

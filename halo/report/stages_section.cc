@@ -10,7 +10,7 @@
 namespace halo {
 namespace {
 
-std::string state_cell(const StageFiles& stage, const View& gate) {
+std::string state_cell(const StageFiles& stage, const JsonView& gate) {
   if (!stage.result.view()) return stage.started ? "unfinished" : "not run";
   if (!gate) return stage.failed ? "<span class=\"fail\">✗ failed</span>" : "done";
   return gate.flag("passed") ? "<span class=\"pass\">✓ passed</span>"
@@ -40,12 +40,12 @@ std::vector<std::vector<std::string>> model_hashes(const std::filesystem::path& 
 }  // namespace
 
 void add_stages(Page& page, const RunFiles& run) {
-  const View summary = run.summary.view(), tokens_of = summary.object("tokens_per_stage");
+  const JsonView summary = run.summary.view(), tokens_of = summary.object("tokens_per_stage");
   std::vector<std::vector<std::string>> rows;
   double all_tokens = 0;
   for (const StageFiles& stage : run.stages) {
     if (!stage.started && !tokens_of.has(stage.name)) continue;
-    const View result = stage.result.view(), gate = result.object("gate");
+    const JsonView result = stage.result.view(), gate = result.object("gate");
     double tokens = tokens_of.number(stage.name);
     if (!std::isfinite(tokens)) tokens = result.number("tokens");
     if (std::isfinite(tokens)) all_tokens += tokens;
@@ -76,7 +76,7 @@ void add_stages(Page& page, const RunFiles& run) {
 void add_provenance(Page& page, const RunFiles& run) {
   std::string body;
   std::vector<std::vector<std::string>> rows;
-  if (const View environment = run.environment.view()) {
+  if (const JsonView environment = run.environment.view()) {
     const std::string command = environment.text("command");
     if (!command.empty()) body += "<pre>" + escape_html(command) + "</pre>\n";
     for (const auto& [key, value] : environment.members()) {

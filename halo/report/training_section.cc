@@ -106,7 +106,7 @@ std::string layer_errors(const StageFiles& stage) {
   return line_chart(chart);
 }
 
-std::string variance_bars(const View& result, const std::vector<bool>& attention) {
+std::string variance_bars(const JsonView& result, const std::vector<bool>& attention) {
   const std::vector<double> variance = result.numbers("explained_variance");
   if (variance.empty()) return "";
   BarChart chart;
@@ -118,7 +118,7 @@ std::string variance_bars(const View& result, const std::vector<bool>& attention
                           layer < attention.size() && attention[layer]});
   }
   if (!attention.empty()) chart.highlight = "layer keeps attention in the student";
-  const View gate = result.object("gate");
+  const JsonView gate = result.object("gate");
   chart.horizontal = {
       {gate.number("limit"), "gate on the median: " + format_figure(gate.number("limit"))}};
   chart.height = 300;
@@ -169,7 +169,7 @@ void add_alignment(Page& page, const RunFiles& run) {
   const std::vector<bool> attention = attention_layers(run);
   for (const char* name : {"align", "align-attention"}) {
     const StageFiles& stage = run.stage(name);
-    const View result = stage.result.view();
+    const JsonView result = stage.result.view();
     std::vector<std::string> charts;
     for (std::string chart : {layer_errors(stage), variance_bars(result, attention)}) {
       if (!chart.empty()) charts.push_back(std::move(chart));

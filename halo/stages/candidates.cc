@@ -116,7 +116,7 @@ Resample Candidates::resample(uint64_t index) const {
 CandidateScores Candidates::score(const DecoderWeights& model) const {
   leave_if_stopped("select");
   EngineOptions options;
-  options.form = context_.machine().form;
+  options.kernels = context_.machine().kernels;
   Engine engine(std::make_shared<DecoderWeights>(model), options);
   return {score_needles(engine, tasks_), score_text(model, text_, &teacher_)};
 }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "halo/eval/needle.h"
-#include "halo/stages/run.h"
+#include "halo/stages/context.h"
 #include "halo/stages/selection_rule.h"
 
 namespace halo {

@@ -38,7 +38,7 @@ class Evaluation {
   json::object needles(const std::string& title, const DecoderWeights& weights) const {
     leave_if_stopped("eval");
     EngineOptions options;
-    options.form = context_.machine().form;
+    options.kernels = context_.machine().kernels;
     Engine engine(std::make_shared<DecoderWeights>(weights), options);
     Progress progress("needles: " + title, static_cast<int64_t>(tasks_.size()));
     return needles_to_json(score_needles(engine, tasks_, [&](size_t done) {

@@ -1,7 +1,7 @@
 // The figures of a report: teacher, student, and the student without its logit scale.
 #pragma once
 
-#include "halo/stages/run.h"
+#include "halo/stages/context.h"
 
 namespace halo {
 

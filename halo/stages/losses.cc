@@ -19,12 +19,13 @@ int64_t count_targets(const TrainBatch& batch) {
 ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine) {
   const Loss loss = [weights](const LossInputs& in) {
     const at::Tensor hidden = decode(weights, in.batch);
-    const at::Tensor loss = linear_cross_entropy(hidden, weights.head, in.targets, in.weights) /
-                            in.step_count.to(at::kFloat);
+    const at::Tensor loss =
+        linear_cross_entropy(hidden, weights.head, in.targets, in.token_weights) /
+        in.step_count.to(at::kFloat);
     loss.backward();
     return loss.detach().reshape({1});
   };
-  return run_loss(loss, weights.layers, machine);
+  return forward_backward_of(loss, weights.layers, machine);
 }
 
 ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,
@@ -39,14 +40,14 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
     }
     const at::Tensor hidden = decode(student, in.batch);
     const at::Tensor loss =
-        linear_kl(hidden, student.head, teacher_hidden, teacher.head.value, in.weights, mix) /
+        linear_kl(hidden, student.head, teacher_hidden, teacher.head.value, in.token_weights, mix) /
         in.step_count.to(at::kFloat);
     loss.backward();
     return loss.detach().reshape({1});
   };
   std::vector<LayerWeights> layers = student.layers;
   layers.insert(layers.end(), teacher.layers.begin(), teacher.layers.end());
-  return run_loss(loss, layers, machine);
+  return forward_backward_of(loss, layers, machine);
 }
 
 ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
@@ -71,7 +72,7 @@ ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeigh
   };
   std::vector<LayerWeights> layers = teacher.layers;
   for (const Mixer& mixer : student) layers.push_back({.mixer = mixer});
-  return run_loss(loss, layers, machine);
+  return forward_backward_of(loss, layers, machine);
 }
 
 }  // namespace halo

@@ -2,7 +2,7 @@
 // returns the figures of one micro-batch.
 #pragma once
 
-#include "halo/stages/micro_batch.h"
+#include "halo/train/micro_batch.h"
 
 namespace halo {
 

@@ -3,9 +3,9 @@
 #include <gtest/gtest.h>
 
 #include "ATen/ATen.h"
-#include "halo/engine/test_model.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
+#include "halo/model/model_testing.h"
 #include "tests/op_check.h"
 
 namespace halo {
@@ -22,14 +22,14 @@ struct Setting {
 
   Setting() {
     for (const ParameterSpec& spec : store.specs()) {
-      store.value(spec.name).copy_(testing::random_tensor(spec.shape, 7) * 0.2);
+      store.value(spec.name).copy_(test::random_tensor(spec.shape, 7) * 0.2);
     }
     student = bind_decoder(config, store);
     data.offsets = {0, 13, 40};
     data.tokens = at::tensor(test::random_tokens(40, 1), at::kLong);
     data.targets = at::tensor(test::random_tokens(40, 2), at::kLong);
     data.targets[12] = kIgnoreTarget;
-    data.weights = at::arange(40, at::kFloat).remainder(3);
+    data.token_weights = at::arange(40, at::kFloat).remainder(3);
   }
 };
 
@@ -40,7 +40,7 @@ TEST(KlStep, WeighsEachToken) {
   const Batch batch = to_batch(s.data, machine);
   const at::Tensor kl = token_kl(decode(s.student, batch), s.student.head.value,
                                  decode(*s.teacher, batch), s.teacher->head.value);
-  const double want = (kl * s.data.weights).sum().item<double>() / 40;
+  const double want = (kl * s.data.token_weights).sum().item<double>() / 40;
   const double got = kl_step(s.student, *s.teacher, machine)(s.data, 40).item<double>();
   EXPECT_NEAR(got, want, 1e-5 * want);
   EXPECT_GT(std::abs(want - kl.mean().item<double>()), 1e-3 * want);  // weights make a difference
@@ -54,10 +54,10 @@ TEST(KlStep, MixesCrossEntropyIn) {
   };
   const at::Tensor hidden = decode(s.student, to_batch(s.data, machine));
   const at::Tensor losses =
-      token_losses(hidden, s.student.head.value, s.data.targets, KernelForm::kFast);
-  const double kl = loss(0), ignored = s.data.weights[12].item<double>();
+      token_losses(hidden, s.student.head.value, s.data.targets, Kernels::kFast);
+  const double kl = loss(0), ignored = s.data.token_weights[12].item<double>();
   ASSERT_EQ(ignored, 0);  // so the token without a target keeps its KL in neither
-  const double cross_entropy = (losses * s.data.weights).sum().item<double>() / 40;
+  const double cross_entropy = (losses * s.data.token_weights).sum().item<double>() / 40;
   EXPECT_NEAR(loss(1), cross_entropy, 1e-5 * cross_entropy);
   EXPECT_NEAR(loss(0.3), 0.7 * kl + 0.3 * cross_entropy, 1e-5 * kl);
 }

@@ -90,7 +90,7 @@ void run_scale(const StageContext& context, const fs::path& student, const fs::p
     Candidate& c = candidates[i];
     const DecoderWeights weights = with_logit_scale(model.weights, c.scale);
     EngineOptions options;
-    options.form = context.machine().form;
+    options.kernels = context.machine().kernels;
     Engine engine(std::make_shared<DecoderWeights>(weights), options);
     c.needles = score_needles(engine, tasks);
     c.text = score_text(weights, text);

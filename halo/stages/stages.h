@@ -2,7 +2,7 @@
 // be rerun alone; those that train resume from their newest checkpoint.
 #pragma once
 
-#include "halo/stages/run.h"
+#include "halo/stages/context.h"
 
 namespace halo {
 

@@ -119,7 +119,7 @@ void measure_qk_norms(const Model& teacher, const ModelConfig& config, Parameter
     decode_visiting(
         teacher.weights, batch, [&](int64_t layer, const at::Tensor& x, const at::Tensor&) {
           const auto& w = std::get<AttentionWeights>(teacher.weights.layers[layer].mixer);
-          const at::Tensor rows = linear(x, w.qkvg, w.qkv_bias, batch.form)
+          const at::Tensor rows = linear(x, w.qkvg, w.qkv_bias, batch.kernels)
                                       .to(at::kDouble)
                                       .square()
                                       .sum(0)

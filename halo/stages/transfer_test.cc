@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "halo/engine/test_model.h"
-#include "tests/test_support.h"
+#include "halo/model/model_testing.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {
@@ -59,7 +59,7 @@ TEST(Transfer, IdentityIsTheTeacherAsLongAsItRotates) {
   const Model student = make_student(teacher, config, TransferInit::kIdentity);
   const auto tokens = random_tokens(90, 1);
   const auto decode_with = [&](const Model& model) {
-    return test::plain_decode(model.weights, tokens, KernelForm::kReference);
+    return test::plain_decode(model.weights, tokens, Kernels::kReference);
   };
   EXPECT_TRUE(at::equal(decode_with(student), decode_with(teacher)));
 }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "halo/base/utf8.h"
 #include "halo/tokenizer/unicode.h"
-#include "halo/tokenizer/utf8.h"
 
 namespace halo {
 namespace {

@@ -13,8 +13,8 @@
 #include <utility>
 
 #include "halo/base/check.h"
+#include "halo/base/utf8.h"
 #include "halo/tokenizer/byte_alphabet.h"
-#include "halo/tokenizer/utf8.h"
 
 namespace halo {
 namespace {

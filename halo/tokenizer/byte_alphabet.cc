@@ -3,7 +3,7 @@
 #include <array>
 #include <cstdint>
 
-#include "halo/tokenizer/utf8.h"
+#include "halo/base/utf8.h"
 
 namespace halo {
 namespace {

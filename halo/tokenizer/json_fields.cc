@@ -1,7 +1,7 @@
 #include "halo/tokenizer/json_fields.h"
 
 #include "halo/base/check.h"
-#include "halo/tokenizer/utf8.h"
+#include "halo/base/utf8.h"
 
 namespace halo::tokenizer_json {
 namespace {

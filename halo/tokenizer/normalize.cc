@@ -9,8 +9,8 @@
 #include <optional>
 
 #include "halo/base/check.h"
+#include "halo/base/utf8.h"
 #include "halo/tokenizer/unicode.h"
-#include "halo/tokenizer/utf8.h"
 
 namespace halo {
 namespace {

@@ -1,7 +1,7 @@
 #include "halo/tokenizer/pieces.h"
 
+#include "halo/base/utf8.h"
 #include "halo/tokenizer/unicode.h"
-#include "halo/tokenizer/utf8.h"
 
 namespace halo {
 namespace {

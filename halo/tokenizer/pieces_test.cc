@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "halo/base/random.h"
+#include "halo/base/utf8.h"
 #include "halo/tokenizer/regex.h"
-#include "halo/tokenizer/utf8.h"
 
 namespace halo {
 namespace {

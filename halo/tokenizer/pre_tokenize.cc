@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "halo/base/utf8.h"
 #include "halo/tokenizer/unicode.h"
-#include "halo/tokenizer/utf8.h"
 
 namespace halo {
 namespace {

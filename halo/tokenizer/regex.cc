@@ -5,7 +5,7 @@
 #include <array>
 
 #include "halo/base/check.h"
-#include "halo/tokenizer/utf8.h"
+#include "halo/base/utf8.h"
 
 namespace halo {
 namespace {

@@ -5,12 +5,12 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "halo/base/utf8.h"
 #include "halo/tokenizer/added_tokens.h"
 #include "halo/tokenizer/byte_alphabet.h"
 #include "halo/tokenizer/normalize.h"
 #include "halo/tokenizer/pieces.h"
 #include "halo/tokenizer/tokenizer_json.h"
-#include "halo/tokenizer/utf8.h"
 
 namespace halo {
 namespace {

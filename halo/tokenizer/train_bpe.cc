@@ -10,12 +10,12 @@
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
+#include "halo/base/utf8.h"
 #include "halo/tokenizer/bpe.h"
 #include "halo/tokenizer/byte_alphabet.h"
 #include "halo/tokenizer/normalize.h"
 #include "halo/tokenizer/pieces.h"
 #include "halo/tokenizer/tokenizer.h"
-#include "halo/tokenizer/utf8.h"
 
 namespace halo {
 namespace {

@@ -5,7 +5,7 @@
 #include <fstream>
 
 #include "halo/base/check.h"
-#include "halo/train/toy_job.h"
+#include "halo/train/job_testing.h"
 
 namespace halo {
 namespace {

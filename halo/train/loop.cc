@@ -11,11 +11,11 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "halo/base/json_lines.h"
 #include "halo/base/progress.h"
+#include "halo/runtime/device_event.h"
 #include "halo/train/checkpoint.h"
 #include "halo/train/health.h"
-#include "halo/train/json_lines.h"
-#include "halo/train/moment.h"
 #include "halo/train/optimizer.h"
 #include "halo/train/resume.h"
 
@@ -35,11 +35,11 @@ class HostCopy {
     const double* data = host_.const_data_ptr<double>();
     return {data, data + host_.numel()};
   }
-  const Moment& arrival() const { return arrival_; }
+  const DeviceEvent& arrival() const { return arrival_; }
 
  private:
   at::Tensor host_;
-  Moment arrival_;
+  DeviceEvent arrival_;
 };
 
 class Trainer {
@@ -83,7 +83,7 @@ class Trainer {
   int64_t done_ = 0;         // updates in the weights
   int64_t last_saved_ = -1;  // the newest checkpoint's step
   double seconds_ = 0;
-  std::optional<Moment> last_arrival_;  // of the step before, or when the first one began
+  std::optional<DeviceEvent> last_arrival_;  // of the step before, or when the first one began
 };
 
 Trainer::Trainer(const TrainJob& job)

@@ -14,7 +14,7 @@
 
 #include "halo/base/json.h"
 #include "halo/data/loader.h"
-#include "halo/kernels/sequences.h"
+#include "halo/kernels/common/sequences.h"
 #include "halo/model/parameters.h"
 #include "halo/train/settings.h"
 
@@ -27,9 +27,9 @@ struct TrainJob {
   TrainRecipe recipe;
   json::object objective;  // settings of the loss, beside `recipe` in a checkpoint's record
   uint64_t seed = 0;
-  KernelForm form = KernelForm::kFast;  // for the manifest
-  std::string data_id;              // what the data is (hashes); a resume with another is refused
-  ParameterStore* store = nullptr;  // trained
+  Kernels kernels = Kernels::kFast;  // for the manifest
+  std::string data_id;               // what the data is (hashes); a resume with another is refused
+  ParameterStore* store = nullptr;   // trained
 
   // Rows first_row .. first_row+rows-1 of update `step` (0 .. steps-1), on the host. A pure
   // function, called ahead of time on another thread (and for one batch past the last step).

@@ -4,7 +4,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/progress.h"
-#include "halo/train/toy_job.h"
+#include "halo/train/job_testing.h"
 
 namespace halo {
 namespace {

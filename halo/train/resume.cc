@@ -27,7 +27,7 @@ TrainState describe(const TrainJob& job, int64_t step) {
   for (const auto& [name, value] : job.objective) state.recipe[name] = value;
   state.threads = at::get_num_threads();
   state.device = c10::DeviceTypeName(job.store->master().device().type(), /*lower_case=*/true);
-  state.kernels = job.form == KernelForm::kFast ? "fast" : "reference";
+  state.kernels = job.kernels == Kernels::kFast ? "fast" : "reference";
   return state;
 }
 

@@ -2,7 +2,7 @@
 #include <string_view>
 
 #include "halo/base/check.h"
-#include "halo/tokenizer/chat_template/chat_template.h"
+#include "halo/chat/chat_template.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {

@@ -5,7 +5,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
-#include "halo/tokenizer/chat_template/chat_template.h"
+#include "halo/chat/chat_template.h"
 
 namespace {
 

@@ -1,6 +1,6 @@
 // Any bytes as a GGUF file: a model and a tokenizer, or one Error each.
 #include "halo/base/check.h"
-#include "halo/formats/gguf_model.h"
+#include "halo/exchange/gguf_model.h"
 
 namespace {
 

@@ -1,7 +1,7 @@
 // Any ids, two bytes each: all at once and as a stream, which must give the same and never part of
 // a character.
 #include "halo/base/check.h"
-#include "halo/tokenizer/utf8.h"
+#include "halo/base/utf8.h"
 #include "tests/fuzz/tokenizers.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

@@ -1,6 +1,6 @@
 // Any bytes as text, for tokenizers of every kind: ids, and back.
 #include "halo/base/check.h"
-#include "halo/tokenizer/utf8.h"
+#include "halo/base/utf8.h"
 #include "tests/fuzz/tokenizers.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

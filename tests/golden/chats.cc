@@ -1,7 +1,7 @@
 // Chat templates: the text of every conversation.
 #include "halo/base/files.h"
 #include "halo/base/json.h"
-#include "halo/tokenizer/chat_template/chat_template.h"
+#include "halo/chat/chat_template.h"
 #include "tests/golden/forms.h"
 
 namespace halo::golden {

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "halo/kernels/sequences.h"
+#include "halo/kernels/common/sequences.h"
 #include "halo/model/decoder.h"
 #include "tests/golden/findings.h"
 
@@ -39,16 +39,16 @@ void check_chat_template(const std::filesystem::path& folder, const std::string&
 // one it was found in.
 struct Place {
   at::Device device = at::kCPU;
-  std::vector<KernelForm> forms = {KernelForm::kFast, KernelForm::kReference};
+  std::vector<Kernels> forms = {Kernels::kFast, Kernels::kReference};
 };
 Place& place();
-std::string in_form(const std::string& what, KernelForm form);
+std::string in_form(const std::string& what, Kernels kernels);
 
 // Where the rows of [B, T] tokens lie when they are laid end to end: 0, T, .., B T.
 std::vector<int64_t> row_offsets(const at::Tensor& ids);
 // Logits [B, T, V] of ids [B, T]; `positions` [B, T] may be undefined: 0 .. T-1.
 at::Tensor model_logits(const DecoderWeights& weights, const at::Tensor& ids,
-                        const at::Tensor& positions, KernelForm form);
+                        const at::Tensor& positions, Kernels kernels);
 Model load_teacher(const std::filesystem::path& folder);
 
 }  // namespace halo::golden

@@ -41,10 +41,10 @@ Sequences sequences_of(const Case& c) {
   return Sequences(row_offsets(c.expected.get(c.name + ".q").select(3, 0).select(2, 0)), at::kCPU);
 }
 
-void check_case(const Case& c, KernelForm form, Findings& findings) {
+void check_case(const Case& c, Kernels kernels, Findings& findings) {
   LightningArgs args{c.tokens("q"), c.tokens("k"), c.tokens("v"), c.slopes, c.scale, {}};
   if (c.with_state) args.state = c.expected.get(c.name + ".state0").requires_grad_();
-  const LightningResult result = lightning_attention(args, sequences_of(c), form);
+  const LightningResult result = lightning_attention(args, sequences_of(c), kernels);
   ((result.o * c.tokens("do").detach()).sum() +
    (result.state * c.expected.get(c.name + ".dstate")).sum())
       .backward();
@@ -58,7 +58,7 @@ void check_case(const Case& c, KernelForm form, Findings& findings) {
     const std::string name = c.result(what);
     if (!c.expected.contains(name)) continue;  // some cases hold only o and state
     const at::Tensor want = c.expected.get(name);
-    findings.tensor(in_form(name, form), got.reshape(want.sizes()), want);
+    findings.tensor(in_form(name, kernels), got.reshape(want.sizes()), want);
   }
 }
 
@@ -86,7 +86,7 @@ void check_lightning(const std::filesystem::path& folder, Findings& findings) {
                    to_doubles(json_get<json::array>(object, "slopes", file)),
                    json_get<double>(object, "scale", file)};
       if (expected.names(c.result("")).empty()) continue;
-      for (const KernelForm form : place().forms) check_case(c, form, findings);
+      for (const Kernels kernels : place().forms) check_case(c, kernels, findings);
     }
   }
   check_slopes((folder / "slopes.json").string(), findings);

@@ -9,7 +9,7 @@
 #include <functional>
 
 #include "halo/base/check.h"
-#include "halo/stages/machine.h"
+#include "halo/runtime/machine.h"
 #include "tests/golden/forms.h"
 
 namespace halo::golden {
@@ -131,7 +131,7 @@ int main(int argc, char** argv) {
       halo::RunRecipe run;
       run.device = words[1];
       const at::Device device = halo::open_machine(run).device;
-      if (device.is_cuda()) halo::golden::place() = {device, {halo::KernelForm::kFast}};
+      if (device.is_cuda()) halo::golden::place() = {device, {halo::Kernels::kFast}};
       words.erase(words.begin(), words.begin() + 2);
     }
     if (words.empty() || words.size() > 2) {

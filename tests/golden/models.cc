@@ -9,28 +9,28 @@
 namespace halo::golden {
 namespace {
 
-Batch batch_of(const at::Tensor& ids, const at::Tensor& positions, KernelForm form) {
+Batch batch_of(const at::Tensor& ids, const at::Tensor& positions, Kernels kernels) {
   Batch batch = positions.defined() ? make_batch(ids.flatten(), row_offsets(ids),
                                                  positions.flatten(), place().device)
                                     : make_batch(ids.flatten(), row_offsets(ids), place().device);
-  batch.form = form;
+  batch.kernels = kernels;
   return batch;
 }
 
-void check_hidden(const Model& model, const Expected& expected, KernelForm form,
+void check_hidden(const Model& model, const Expected& expected, Kernels kernels,
                   Findings& findings) {
   const at::Tensor ids = expected.get("input_ids"), want = expected.get("hidden");
-  const Batch batch = batch_of(ids, {}, form);
+  const Batch batch = batch_of(ids, {}, kernels);
   at::Tensor hidden = embed(model.weights, batch);
   std::vector<at::Tensor> after;
   for (int64_t layer = 0; layer < model.config.num_layers; ++layer) {
     hidden = decode_layers(model.weights, layer, layer + 1, hidden, batch);
     after.push_back(hidden.view({ids.size(0), ids.size(1), -1}));
   }
-  findings.tensor(in_form("hidden", form), at::stack(after), want);
+  findings.tensor(in_form("hidden", kernels), at::stack(after), want);
 }
 
-void check_greedy(const Model& model, const Expected& expected, KernelForm form,
+void check_greedy(const Model& model, const Expected& expected, Kernels kernels,
                   Findings& findings) {
   const at::Tensor prompt_ids = expected.get("prompt_ids"), want = expected.get("greedy_ids");
   std::vector<std::vector<int64_t>> prompts;
@@ -39,7 +39,7 @@ void check_greedy(const Model& model, const Expected& expected, KernelForm form,
     prompts.emplace_back(ids, ids + row.numel());
   }
   std::vector<std::vector<at::Tensor>> rows(prompts.size());
-  Engine engine(std::make_shared<const DecoderWeights>(model.weights), {.form = form});
+  Engine engine(std::make_shared<const DecoderWeights>(model.weights), {.kernels = kernels});
   const auto ids =
       generate(engine, prompts, {.max_tokens = want.size(1)}, [&](const GenerateStep& step) {
         for (size_t s = 0; s < step.prompts.size(); ++s) {
@@ -51,9 +51,9 @@ void check_greedy(const Model& model, const Expected& expected, KernelForm form,
     tokens.push_back(at::tensor(ids[p], at::kLong));
     logits.push_back(at::stack(rows[p]));
   }
-  findings.equal(in_form("greedy_ids", form), at::stack(tokens).equal(want));
+  findings.equal(in_form("greedy_ids", kernels), at::stack(tokens).equal(want));
   if (expected.contains("greedy_logits")) {
-    findings.tensor(in_form("greedy_logits", form), at::stack(logits),
+    findings.tensor(in_form("greedy_logits", kernels), at::stack(logits),
                     expected.get("greedy_logits"));
   }
 }
@@ -65,8 +65,8 @@ Place& place() {
   return here;
 }
 
-std::string in_form(const std::string& what, KernelForm form) {
-  return fmt::format("{}, {}", what, form == KernelForm::kFast ? "fast" : "reference");
+std::string in_form(const std::string& what, Kernels kernels) {
+  return fmt::format("{}, {}", what, kernels == Kernels::kFast ? "fast" : "reference");
 }
 
 std::vector<int64_t> row_offsets(const at::Tensor& ids) {
@@ -78,9 +78,9 @@ std::vector<int64_t> row_offsets(const at::Tensor& ids) {
 }
 
 at::Tensor model_logits(const DecoderWeights& weights, const at::Tensor& ids,
-                        const at::Tensor& positions, KernelForm form) {
-  const at::Tensor hidden = decode(weights, batch_of(ids, positions, form));
-  return logits(weights, hidden, form).view({ids.size(0), ids.size(1), -1});
+                        const at::Tensor& positions, Kernels kernels) {
+  const at::Tensor hidden = decode(weights, batch_of(ids, positions, kernels));
+  return logits(weights, hidden, kernels).view({ids.size(0), ids.size(1), -1});
 }
 
 Model load_teacher(const std::filesystem::path& folder) {
@@ -93,17 +93,18 @@ void check_model(const std::filesystem::path& folder, Findings& findings) {
   const Model model = load_model(folder, ParameterStore::Use::kFrozen, at::kFloat, place().device);
   const Expected expected(folder / "expected.safetensors");
   const at::Tensor ids = expected.get("input_ids");
-  for (const KernelForm form : place().forms) {
-    findings.tensor(in_form("logits", form), model_logits(model.weights, ids, {}, form),
+  for (const Kernels kernels : place().forms) {
+    findings.tensor(in_form("logits", kernels), model_logits(model.weights, ids, {}, kernels),
                     expected.get("logits"));
     // Angles are exact here, so those of fp32 products (`logits_offset`) are not the ones to meet.
     if (expected.contains("position_ids_offset")) {
-      findings.tensor(in_form("logits_offset_exact_angles", form),
-                      model_logits(model.weights, ids, expected.get("position_ids_offset"), form),
-                      expected.get("logits_offset_exact_angles"));
+      findings.tensor(
+          in_form("logits_offset_exact_angles", kernels),
+          model_logits(model.weights, ids, expected.get("position_ids_offset"), kernels),
+          expected.get("logits_offset_exact_angles"));
     }
-    if (expected.contains("hidden")) check_hidden(model, expected, form, findings);
-    if (expected.contains("greedy_ids")) check_greedy(model, expected, form, findings);
+    if (expected.contains("hidden")) check_hidden(model, expected, kernels, findings);
+    if (expected.contains("greedy_ids")) check_greedy(model, expected, kernels, findings);
   }
   expected.note_rest(findings);
 }

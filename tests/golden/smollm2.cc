@@ -30,7 +30,7 @@ void check_prompt(const Model& model, const Expected& expected, const std::strin
                   Findings& findings) {
   const at::Tensor ids = expected.get(prompt + ".ids");
   const at::Tensor last =
-      model_logits(model.weights, ids.unsqueeze(0), {}, KernelForm::kFast)[0].slice(0, -4);
+      model_logits(model.weights, ids.unsqueeze(0), {}, Kernels::kFast)[0].slice(0, -4);
   const at::Tensor top_ids = expected.get(prompt + ".last4_top_ids");
   findings.tensor(prompt + ", largest logits", last.gather(1, top_ids),
                   expected.get(prompt + ".last4_top_logits"));
@@ -44,7 +44,7 @@ void check_prompt(const Model& model, const Expected& expected, const std::strin
   const std::string all = prompt + ".last_logits";
   if (expected.contains(all)) findings.tensor(all, last[-1], expected.get(all));
 
-  Engine engine(std::make_shared<const DecoderWeights>(model.weights), {.form = KernelForm::kFast});
+  Engine engine(std::make_shared<const DecoderWeights>(model.weights), {.kernels = Kernels::kFast});
   const std::vector<int64_t> want = to_list(expected.get(prompt + ".greedy_ids"));
   const auto got = generate(engine, {to_list(ids)}, {.max_tokens = int64_t(want.size())});
   findings.equal(prompt + ", greedy ids", got[0] == want);

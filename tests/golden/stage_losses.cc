@@ -41,8 +41,8 @@ Student mixers_of_stage_1(const fs::path& folder, const Model& teacher, const Ma
   return {store, align_step(bind_mixers(config, *store), teacher.weights, machine), count_tokens};
 }
 
-Student student_of(int stage, const fs::path& folder, const Model& teacher, KernelForm form) {
-  const Machine machine{.device = place().device, .form = form};
+Student student_of(int stage, const fs::path& folder, const Model& teacher, Kernels kernels) {
+  const Machine machine{.device = place().device, .kernels = kernels};
   if (stage == 1) return mixers_of_stage_1(folder, teacher, machine);
   const Model model =
       load_model(folder / "student", ParameterStore::Use::kTrained, at::kFloat, place().device);
@@ -65,25 +65,25 @@ at::Tensor losses_of(const Student& student, const TrainBatch& batch) {
   return student.forward_backward(batch, student.count(batch));
 }
 
-void check_gradients(int stage, const Student& student, const Expected& expected, KernelForm form,
+void check_gradients(int stage, const Student& student, const Expected& expected, Kernels kernels,
                      Findings& findings) {
   const std::string prefix = fmt::format("stage{}.", stage);
   const at::Tensor figures = losses_of(student, train_batch(expected.get("batch")));
-  findings.tensor(in_form(prefix + "loss", form), figures[0], expected.get(prefix + "loss"));
+  findings.tensor(in_form(prefix + "loss", kernels), figures[0], expected.get(prefix + "loss"));
   if (expected.contains(prefix + "layer_mse")) {
-    findings.tensor(in_form(prefix + "layer_mse", form), figures.slice(0, 1),
+    findings.tensor(in_form(prefix + "layer_mse", kernels), figures.slice(0, 1),
                     expected.get(prefix + "layer_mse"));
   }
-  findings.tensor(in_form(prefix + "grad_norm", form), squared_norm(student.store->grad()).sqrt(),
-                  expected.get(prefix + "grad_norm"));
+  findings.tensor(in_form(prefix + "grad_norm", kernels),
+                  squared_norm(student.store->grad()).sqrt(), expected.get(prefix + "grad_norm"));
   for (const std::string& name : expected.names(prefix + "grad.")) {
     const std::string parameter = parameter_name(stage, without(name, prefix + "grad."));
-    findings.tensor(in_form(name, form), student.store->view(student.store->grad(), parameter),
+    findings.tensor(in_form(name, kernels), student.store->view(student.store->grad(), parameter),
                     expected.get(name));
   }
 }
 
-void check_steps(int stage, const Student& student, const Expected& expected, KernelForm form,
+void check_steps(int stage, const Student& student, const Expected& expected, Kernels kernels,
                  Findings& findings) {
   const std::string prefix = fmt::format("stage{}.", stage);
   const at::Tensor batches = expected.get("step_batches");
@@ -104,11 +104,12 @@ void check_steps(int stage, const Student& student, const Expected& expected, Ke
       {"step_losses", at::stack(losses)},
       {"step_grad_norms", at::stack(norms)}};
   for (const auto& [name, got] : series) {
-    findings.relative(in_form(prefix + name, form), got, expected.get(prefix + name), kStepBound);
+    findings.relative(in_form(prefix + name, kernels), got, expected.get(prefix + name),
+                      kStepBound);
   }
   for (const std::string& name : expected.names(prefix + "final.")) {
     const std::string parameter = parameter_name(stage, without(name, prefix + "final."));
-    findings.absolute(in_form(name, form), student.store->value(parameter), expected.get(name),
+    findings.absolute(in_form(name, kernels), student.store->value(parameter), expected.get(name),
                       kFinalBound);
   }
 }
@@ -118,11 +119,11 @@ void check_steps(int stage, const Student& student, const Expected& expected, Ke
 void check_stage_losses(const fs::path& folder, Findings& findings) {
   const Model teacher = load_teacher(folder);
   const Expected expected(folder / "expected.safetensors");
-  for (const KernelForm form : place().forms) {
+  for (const Kernels kernels : place().forms) {
     for (int stage = 1; stage <= 3; ++stage) {
-      const Student student = student_of(stage, folder, teacher, form);
-      check_gradients(stage, student, expected, form, findings);
-      check_steps(stage, student, expected, form, findings);
+      const Student student = student_of(stage, folder, teacher, kernels);
+      check_gradients(stage, student, expected, kernels, findings);
+      check_steps(stage, student, expected, kernels, findings);
     }
   }
   expected.note_rest(findings);

@@ -5,7 +5,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/json.h"
-#include "halo/formats/hypenet_layouts.h"
+#include "halo/exchange/hypenet_layouts.h"
 #include "tests/golden/forms.h"
 
 namespace halo::golden {
@@ -76,9 +76,9 @@ void check_transfer(const fs::path& folder, Findings& findings) {
   for (const auto& [what, tensors] : hybrids) {
     ParameterStore store = frozen_store(config);
     store.load(tensors, folder.string());
-    for (const KernelForm form : place().forms) {
-      findings.tensor(in_form(what, form), model_logits(bind_decoder(config, store), ids, {}, form),
-                      want);
+    for (const Kernels kernels : place().forms) {
+      findings.tensor(in_form(what, kernels),
+                      model_logits(bind_decoder(config, store), ids, {}, kernels), want);
     }
   }
   expected.note_rest(findings);

@@ -6,7 +6,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/engine/engine.h"
-#include "halo/engine/test_model.h"
+#include "halo/model/model_testing.h"
 
 namespace halo {
 namespace {
@@ -20,7 +20,7 @@ constexpr double kFastBound = 5e-5;
 struct Case {
   const char* name;
   ModelConfig config;
-  KernelForm form;
+  Kernels kernels;
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
@@ -33,14 +33,14 @@ class ModelForms : public testing::TestWithParam<Case> {
   void expect_same(const at::Tensor& actual, const at::Tensor& expected,
                    const std::string& what) const {
     ASSERT_EQ(actual.sizes(), expected.sizes()) << what;
-    if (GetParam().form == KernelForm::kReference) {
+    if (GetParam().kernels == Kernels::kReference) {
       EXPECT_TRUE(at::equal(actual, expected)) << what;
     } else {
       EXPECT_LE(relative_error(actual, expected), kFastBound) << what;
     }
   }
   at::Tensor plain(const std::vector<int64_t>& tokens) const {
-    return plain_decode(*weights_, tokens, GetParam().form);
+    return plain_decode(*weights_, tokens, GetParam().kernels);
   }
 
   std::shared_ptr<const DecoderWeights> weights_;
@@ -52,7 +52,7 @@ TEST_P(ModelForms, SplitAnywhereEqualsOneGo) {
     const auto tokens = random_tokens(length, 1);
     const at::Tensor expected = plain(tokens);
     for (int64_t split = 1; split < length; split += step) {
-      Engine engine(weights_, {GetParam().form, 16, 512});
+      Engine engine(weights_, {GetParam().kernels, 16, 512});
       const int64_t sequence = engine.create();
       std::vector<at::Tensor> parts;
       for (const auto& [begin, end] : {std::pair{int64_t{0}, split}, {split, length}}) {
@@ -66,7 +66,7 @@ TEST_P(ModelForms, SplitAnywhereEqualsOneGo) {
 
 TEST_P(ModelForms, OneTokenAtATimeEqualsOneGo) {
   const auto tokens = random_tokens(150, 2);
-  Engine engine(weights_, {GetParam().form, 16, 512});
+  Engine engine(weights_, {GetParam().kernels, 16, 512});
   const int64_t sequence = engine.create();
   std::vector<at::Tensor> rows;
   for (int64_t token : tokens) {
@@ -86,7 +86,7 @@ TEST_P(ModelForms, PackedEqualsSeparate) {
     separate.push_back(plain(tokens));
   }
   Batch batch = make_batch(at::tensor(packed, at::kLong), offsets, at::kCPU);
-  batch.form = GetParam().form;
+  batch.kernels = GetParam().kernels;
   expect_same(decode(*weights_, batch), at::cat(separate), "packed");
 }
 
@@ -97,22 +97,22 @@ TEST_P(ModelForms, RefilledBatchEqualsANewOne) {
   const std::vector<int64_t> offsets{0, 40, 130}, padded{0, 40, 130, 130, 130};
   const auto tokens = [](uint64_t seed) { return at::tensor(random_tokens(130, seed), at::kLong); };
   Batch batch = make_batch(tokens(1), padded, at::kCPU);
-  batch.form = GetParam().form;
+  batch.kernels = GetParam().kernels;
   decode(*weights_, batch);
   const at::Tensor later = positions_of(offsets) + 1000;
   Batch fresh = make_batch(tokens(2), offsets, later, at::kCPU);
-  fresh.form = GetParam().form;
+  fresh.kernels = GetParam().kernels;
   batch.tokens.copy_(tokens(2));
   batch.positions.copy_(later);
-  expect_same(decode(*weights_, refilled(batch)), decode(*weights_, fresh), "refilled");
+  expect_same(decode(*weights_, with_new_cache(batch)), decode(*weights_, fresh), "refilled");
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, ModelForms,
-    testing::Values(Case{"teacher_reference", test::transformer_config(), KernelForm::kReference},
-                    Case{"hybrid_reference", test::hybrid_config(), KernelForm::kReference},
-                    Case{"teacher_fast", test::transformer_config(), KernelForm::kFast},
-                    Case{"hybrid_fast", test::hybrid_config(), KernelForm::kFast}),
+    testing::Values(Case{"teacher_reference", test::transformer_config(), Kernels::kReference},
+                    Case{"hybrid_reference", test::hybrid_config(), Kernels::kReference},
+                    Case{"teacher_fast", test::transformer_config(), Kernels::kFast},
+                    Case{"hybrid_fast", test::hybrid_config(), Kernels::kFast}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // One lightning mixer by the quadratic formula in fp64, with the weights and steps around it from
@@ -129,7 +129,7 @@ at::Tensor quadratic_heads(const at::Tensor& q, const at::Tensor& k, const at::T
 
 // A lightning-only model without the parts around the recurrence that would need a second
 // implementation here (norms of q and k, rotation), so that its mixer is the bare formula.
-TEST(LightningForms, QuadraticEqualsChunkedEqualsRecurrent) {
+TEST(LightningKernels, QuadraticEqualsChunkedEqualsRecurrent) {
   at::NoGradGuard no_grad;
   ModelConfig config = test::hybrid_config();
   config.mixer_types.assign(3, MixerType::kLightning);
@@ -148,16 +148,16 @@ TEST(LightningForms, QuadraticEqualsChunkedEqualsRecurrent) {
       };
       const at::Tensor expected =
           quadratic_heads(part(0), part(1), part(2), w.slopes, w.scale).reshape({length, rows});
-      for (KernelForm form : {KernelForm::kFast, KernelForm::kReference}) {
+      for (Kernels kernels : {Kernels::kFast, Kernels::kReference}) {
         Batch again = batch;
-        again.form = form;
+        again.kernels = kernels;
         const at::Tensor heads =
             mixer_heads(weights->layers[layer].mixer, weights->eps, x, again, layer);
         EXPECT_LE(relative_error(heads, expected), kFastBound) << length << " layer " << layer;
       }
     });
-    const at::Tensor chunked = plain_decode(*weights, tokens, KernelForm::kFast);
-    const at::Tensor recurrent = plain_decode(*weights, tokens, KernelForm::kReference);
+    const at::Tensor chunked = plain_decode(*weights, tokens, Kernels::kFast);
+    const at::Tensor recurrent = plain_decode(*weights, tokens, Kernels::kReference);
     EXPECT_LE(relative_error(chunked, recurrent), kFastBound) << length;
   }
 }
@@ -166,8 +166,8 @@ TEST(HybridForms, FastEqualsReference) {
   const auto weights = test::random_model(test::hybrid_config());
   for (int64_t length : {1, 64, 65, 300}) {
     const auto tokens = random_tokens(length, 4);
-    EXPECT_LE(relative_error(plain_decode(*weights, tokens, KernelForm::kFast),
-                             plain_decode(*weights, tokens, KernelForm::kReference)),
+    EXPECT_LE(relative_error(plain_decode(*weights, tokens, Kernels::kFast),
+                             plain_decode(*weights, tokens, Kernels::kReference)),
               kFastBound)
         << length;
   }

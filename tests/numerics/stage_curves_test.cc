@@ -9,8 +9,8 @@
 #include "ATen/ATen.h"
 #include "halo/base/json.h"
 #include "halo/bench/step_profile.h"
-#include "halo/engine/test_model.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "halo/model/model_testing.h"
 #include "halo/stages/losses.h"
 #include "halo/stages/transfer.h"
 #include "halo/train/optimizer.h"
@@ -74,7 +74,7 @@ TrainBatch random_batch(uint64_t seed, int64_t rows) {
   for (size_t s = 1; s < batch.offsets.size(); ++s) {
     batch.targets[batch.offsets[s] - 1] = kIgnoreTarget;
   }
-  batch.weights =
+  batch.token_weights =
       at::arange(batch.tokens.numel()).add(static_cast<int64_t>(seed)).remainder(3).to(at::kFloat);
   return batch;
 }
@@ -88,7 +88,7 @@ TrainBatch whole_rows(uint64_t seed, int64_t rows) {
     batch.offsets.push_back(row * kWholeRow);
     if (row > 0) batch.targets[row * kWholeRow - 1] = kIgnoreTarget;
   }
-  batch.weights = at::ones({batch.tokens.numel()});
+  batch.token_weights = at::ones({batch.tokens.numel()});
   return batch;
 }
 
@@ -137,7 +137,7 @@ TEST(StageCurvesCuda, TenStepsEqualTheReference) {
     for (int stage = 1; stage <= 3; ++stage) {
       SCOPED_TRACE("stage " + std::to_string(stage) + ", head size " + std::to_string(head_dim));
       Machine reference, gpu;
-      reference.form = KernelForm::kReference;
+      reference.kernels = Kernels::kReference;
       gpu.device = at::Device(at::kCUDA, 0);
       const Curve want = train(stage, head_dim, reference);
       const Curve got = train(stage, head_dim, gpu), again = train(stage, head_dim, gpu);
@@ -168,8 +168,7 @@ TEST(StageCurvesCuda, TenStepsEqualTheReference) {
 
 TEST(StageCurvesCuda, GraphsGiveTheSameBitsInBf16) {
   HALO_NEEDS_GPU();
-  const testing::PoisonUninitialized
-      poison;  // asks for deterministic kernels, as open_machine does
+  const test::PoisonUninitialized poison;  // asks for deterministic kernels, as open_machine does
   for (int stage = 1; stage <= 3; ++stage) {
     SCOPED_TRACE(stage);
     Machine gpu;
@@ -188,7 +187,7 @@ TEST(StageCurvesCuda, GraphsGiveTheSameBitsInBf16) {
 // does so on another thread.
 TEST(StageCurvesCuda, WholeRowsGiveTheSameBitsInBf16) {
   HALO_NEEDS_GPU();
-  const testing::PoisonUninitialized poison;
+  const test::PoisonUninitialized poison;
   for (int stage = 1; stage <= 3; ++stage) {
     SCOPED_TRACE(stage);
     Machine gpu;

@@ -215,8 +215,8 @@ TEST(Commands, LogitsAreTheDecodersAndGreedyGoesOnFromThem) {
     const int64_t length = input_ids.size(1);
     Batch batch =
         make_batch(input_ids.flatten(), {0, length, 2 * length}, at_positions.flatten(), at::kCPU);
-    batch.form = KernelForm::kReference;
-    return logits(model.weights, decode(model.weights, batch), batch.form).view({2, length, -1});
+    batch.kernels = Kernels::kReference;
+    return logits(model.weights, decode(model.weights, batch), batch.kernels).view({2, length, -1});
   };
   const at::Tensor plain = at::arange(12, at::kLong).repeat({2, 1});
   EXPECT_TRUE(at::equal(to_tensor(run({to_view("input_ids", ids)}, {}).get("logits")),

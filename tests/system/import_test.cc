@@ -5,7 +5,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/files.h"
-#include "halo/formats/gguf_test_support.h"
+#include "halo/formats/gguf_testing.h"
 #include "halo/model/decoder.h"
 #include "tests/system/world.h"
 

@@ -11,6 +11,7 @@
 #include "halo/base/random.h"
 #include "halo/data/pack.h"
 #include "halo/model/decoder.h"
+#include "halo/model/model_testing.h"
 #include "halo/tokenizer/tokenizer.h"
 
 namespace halo::system_test {
@@ -192,12 +193,7 @@ void World::make_teacher() const {
   const ModelConfig config = teacher_config(tokenizer.document_end());
   ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen, at::kFloat,
                        at::kCPU);
-  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(7);
-  for (const ParameterSpec& spec : store.specs()) {
-    at::Tensor value = store.value(spec.name).normal_(0, 1, generator);
-    spec.shape.size() == 1 ? value.mul_(0.1).add_(1)
-                           : value.div_(std::sqrt(static_cast<double>(spec.shape[1])));
-  }
+  test::fill_random(store, 7);
   save_model(teacher(), config, store, DType::kF32);
 }
 

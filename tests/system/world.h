@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "halo/base/json.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo::system_test {
 

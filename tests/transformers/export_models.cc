@@ -11,6 +11,7 @@
 #include "halo/base/random.h"
 #include "halo/formats/safetensors.h"
 #include "halo/model/decoder.h"
+#include "halo/model/model_testing.h"
 
 namespace halo {
 namespace {
@@ -99,21 +100,6 @@ ModelConfig config_of(uint64_t model) {
   return c;
 }
 
-void fill(ParameterStore& store, uint64_t model) {
-  at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(1000 + model);
-  for (const ParameterSpec& spec : store.specs()) {
-    at::Tensor value = store.value(spec.name).normal_(0, 1, generator);
-    if (spec.name.ends_with("bias")) {
-      value.mul_(0.2);
-    } else if (spec.shape.size() == 1) {
-      value.mul_(0.1).add_(1);
-    } else {
-      value.div_(std::sqrt(static_cast<double>(spec.shape[1])));
-    }
-  }
-  store.refresh_compute();
-}
-
 void write_ids(const fs::path& path, int64_t vocab_size, int64_t length, uint64_t seed) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   const at::Tensor ids = at::randint(vocab_size, {2, length}, generator, at::kLong);
@@ -128,7 +114,8 @@ void run(const fs::path& out) {
     const ModelConfig config = config_of(model);
     ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen, at::kFloat,
                          at::kCPU);
-    fill(store, model);
+    test::fill_random(store, 1000 + model);
+    store.refresh_compute();
     save_model(folder / "model", config, store, model % 3 == 0 ? DType::kBF16 : DType::kF32);
     // Around the chunk of 128 tokens that the Python code works on, and beyond two of them.
     const int64_t length = std::array<int64_t, 4>{40, 128, 129, 300}[model % 4];

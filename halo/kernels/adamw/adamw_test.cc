@@ -12,10 +12,10 @@
 namespace halo {
 namespace {
 
-using testing::expect_close;
-using testing::expect_equal;
-using testing::expect_rms;
-using testing::random_tensor;
+using test::expect_close;
+using test::expect_equal;
+using test::expect_rms;
+using test::random_tensor;
 
 struct Arenas {
   at::Tensor master, m, v, mask;
@@ -82,7 +82,7 @@ TEST(AdamW, TenStepsMatchTheFormula) {
 
 TEST(AdamWCuda, TenStepsMatchTheFormula) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   for (const auto dtype : {at::kBFloat16, at::kFloat}) {
     for (int64_t count : {1, 61, 100'003}) {
       SCOPED_TRACE(count);
@@ -104,7 +104,7 @@ TEST(AdamWCuda, TenStepsMatchTheFormula) {
 
 TEST(AdamWCuda, SkippedStepChangesNothing) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   const int64_t count = 1001;
   const Arenas before = make_arenas(count, at::kFloat);
   at::Tensor master = before.master.cuda(), m = before.m.cuda(), v = before.v.cuda();
@@ -123,7 +123,7 @@ TEST(AdamWCuda, SkippedStepChangesNothing) {
 
 TEST(SquaredNormCuda, MatchesFp64) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   for (int64_t count : {0, 1, 15, 32'768, 32'769, 500'001}) {
     SCOPED_TRACE(count);
     const auto x = random_tensor({count}, 7) * 1e20;  // its square overflows fp32

@@ -2,14 +2,20 @@
 // key/value head h / (H/G). Any logit scale is already in q.
 #pragma once
 
-#include "halo/kernels/sequences.h"
+#include "halo/kernels/common/sequences.h"
 
 namespace halo {
+
+struct AttentionSettings {
+  double scale = 1;  // of the logits
+  Kernels kernels = Kernels::kFast;
+  bool deterministic = true;  // on a GPU backward sums in a fixed order
+};
 
 // Fresh sequences (training, and prefill without a past): token i of a sequence sees tokens 0..i of
 // the same sequence. q [N, H, d], k and v [N, G, d] -> [N, H, d]. Softmax statistics in fp32.
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                            double scale, const Sequences& sequences, KernelForm form);
+                            const Sequences& sequences, const AttentionSettings& settings);
 
 // The keys and values of all sequences, as blocks found through a table.
 struct PagedKeyValue {
@@ -26,7 +32,7 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
 
 // Continued sequences: the last length(s) stored tokens are the queries; query i sees the first
 // lengths[s] - length(s) + i + 1 stored tokens. No gradients.
-at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache, double scale,
-                           const Sequences& sequences, KernelForm form);
+at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache,
+                           const Sequences& sequences, const AttentionSettings& settings);
 
 }  // namespace halo

@@ -7,38 +7,43 @@ namespace halo {
 
 // One sequence, in fixed-order fp32 loops on the CPU: the n queries q [n, H, d] are the last of the
 // L tokens whose k, v [L, G, d] are given. Returns [n, H, d] fp32.
-at::Tensor reference_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                double scale);
 
-// What the backward pass needs from the forward pass.
+// What the backward pass needs from the forward pass. Which fields are there depends on the kernel.
 struct AttentionForward {
   at::Tensor o;  // [N, H, d] in q's type
-  // Log-sum-exp of the scaled logits. CPU: [N, H] fp32. CUDA: in the layout of Flash or of the
-  // memory-efficient kernel, then a random seed and offset (unused: no dropout), then of cuDNN's
-  // forward pass the first in its own layout.
-  std::vector<at::Tensor> statistics;
+  // Log-sum-exp of the scaled logits, fp32: [N, H] on the CPU; [H, N] of Flash and cuDNN; of the
+  // memory-efficient kernel [1, H, N rounded up].
+  at::Tensor log_sums;
+  at::Tensor seed, offset;    // of the random numbers of dropout, of which there is none; CUDA
+  at::Tensor cudnn_log_sums;  // cuDNN: the same in its own layout, [B, H, length, 1]
 };
-
-AttentionForward causal_attention_forward(const at::Tensor& q, const at::Tensor& k,
-                                          const at::Tensor& v, double scale,
-                                          const Sequences& sequences);
 
 struct AttentionGradients {
-  at::Tensor q, k, v;  // in the inputs' types
+  at::Tensor q, k, v;
 };
 
-AttentionGradients causal_attention_backward(const at::Tensor& d_o, const at::Tensor& q,
-                                             const at::Tensor& k, const at::Tensor& v,
-                                             const AttentionForward& forward, double scale,
-                                             const Sequences& sequences);
+// All below take q [N, H, d], k and v [N, G, d] of whole sequences, N > 0.
 
-// The same on the CPU, all fp32 and contiguous; gradients of k and v are those of every query head,
-// [N, H, d]. A sequence's results do not depend on the others.
-AttentionForward fused_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                 double scale, const Sequences& sequences);
-AttentionGradients fused_attention_backward(const at::Tensor& d_o, const at::Tensor& q,
-                                            const at::Tensor& k, const at::Tensor& v,
-                                            const AttentionForward& forward, double scale,
-                                            const Sequences& sequences);
+// CPU, all fp32 and contiguous; gradients of k and v are those of every query head, [N, H, d]. A
+// sequence's results do not depend on the others.
+AttentionForward attention_cpu(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                               double scale, const Sequences& sequences);
+AttentionGradients attention_cpu_backward(const at::Tensor& d_o, const at::Tensor& q,
+                                          const at::Tensor& k, const at::Tensor& v,
+                                          const AttentionForward& forward, double scale,
+                                          const Sequences& sequences);
+
+// CUDA, contiguous, fp32 or bf16: LibTorch's kernels. `deterministic`: backward sums in a fixed
+// order. Gradients of k and v are those of every query head in fp32, of every key/value head in
+// bf16.
+AttentionForward attention_aten(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                double scale, const Sequences& sequences);
+AttentionGradients attention_aten_backward(const at::Tensor& d_o, const at::Tensor& q,
+                                           const at::Tensor& k, const at::Tensor& v,
+                                           const AttentionForward& forward,
+                                           const AttentionSettings& settings,
+                                           const Sequences& sequences);
 
 }  // namespace halo

@@ -198,16 +198,16 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
   cache.values.flatten(0, 1).index_copy_(0, row, v.to(cache.values.scalar_type()));
 }
 
-at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache, double scale,
-                           const Sequences& sequences, KernelForm form) {
+at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache,
+                           const Sequences& sequences, const AttentionSettings& settings) {
   check(cache, sequences);
   const int64_t groups = cache.keys.size(2), d = cache.keys.size(3);
   HALO_CHECK(q.dim() == 3 && q.size(0) == sequences.num_tokens() && q.size(1) % groups == 0 &&
                  q.size(2) == d,
              "attention: q must be [{}, a multiple of {}, {}]", sequences.num_tokens(), groups, d);
   const at::NoGradGuard no_grad;
-  if (form == KernelForm::kFast) {
-    return fast(compute_type(q).contiguous(), cache, scale, sequences).to(q.scalar_type());
+  if (settings.kernels == Kernels::kFast) {
+    return fast(compute_type(q).contiguous(), cache, settings.scale, sequences).to(q.scalar_type());
   }
   HALO_CHECK(q.is_cpu(), "attention: the reference runs on the CPU");
   const Rows rows(cache);
@@ -216,9 +216,9 @@ at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache, doub
     if (sequences.length(s) == 0) continue;
     const int64_t begin = sequences.offsets()[s], end = sequences.offsets()[s + 1];
     out.slice(0, begin, end)
-        .copy_(reference_attention(q.slice(0, begin, end),
-                                   stored(cache.keys, rows, s, cache.lengths[s]),
-                                   stored(cache.values, rows, s, cache.lengths[s]), scale));
+        .copy_(attention_reference(
+            q.slice(0, begin, end), stored(cache.keys, rows, s, cache.lengths[s]),
+            stored(cache.values, rows, s, cache.lengths[s]), settings.scale));
   }
   return out;
 }

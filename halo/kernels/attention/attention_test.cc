@@ -15,11 +15,11 @@
 namespace halo {
 namespace {
 
-using testing::expect_close;
-using testing::expect_equal;
-using testing::expect_rms;
-using testing::leaf;
-using testing::random_tensor;
+using test::expect_close;
+using test::expect_equal;
+using test::expect_rms;
+using test::leaf;
+using test::random_tensor;
 
 constexpr int64_t kDim = 16;
 constexpr double kScale = 0.3;
@@ -75,16 +75,18 @@ Outcome run(const F& f, const Inputs& x, at::ScalarType dtype) {
 
 void check_causal(const std::vector<int64_t>& lengths, int64_t heads, int64_t groups,
                   at::ScalarType dtype = at::kFloat, int64_t dim = kDim) {
-  const testing::PoisonUninitialized poison;
+  const test::PoisonUninitialized poison;
   const auto sequences = sequences_of(lengths);
   const auto x = make_inputs(sequences.num_tokens(), heads, groups, dtype, dim);
   const auto plain_formula = [&](const Inputs& y) { return formula(y, sequences); };
   const auto want = run(plain_formula, x, at::kDouble), plain = run(plain_formula, x, dtype);
   const char* names[] = {"dq", "dk", "dv"};
-  for (const auto form : {KernelForm::kFast, KernelForm::kReference}) {
-    SCOPED_TRACE(form == KernelForm::kFast ? "fast" : "reference");
+  for (const auto kernels : {Kernels::kFast, Kernels::kReference}) {
+    SCOPED_TRACE(kernels == Kernels::kFast ? "fast" : "reference");
     const auto got = run(
-        [&](const Inputs& y) { return causal_attention(y.q, y.k, y.v, kScale, sequences, form); },
+        [&](const Inputs& y) {
+          return causal_attention(y.q, y.k, y.v, sequences, {kScale, kernels});
+        },
         x, dtype);
     EXPECT_EQ(got.o.scalar_type(), dtype);
     expect_close("o", got.o, want.o, plain.o);
@@ -103,7 +105,7 @@ TEST(Attention, EqualsTheFormulaAtEveryLength) {
 
 // Against the formula on the CPU; where sums have a fixed order twice, for the same bits.
 void check_causal_on_gpu(const std::vector<int64_t>& lengths, int64_t heads, int64_t groups,
-                         at::ScalarType dtype, int64_t dim, bool fixed_order = true) {
+                         at::ScalarType dtype, int64_t dim, bool deterministic = true) {
   const at::Device gpu(at::kCUDA, 0);
   const auto sequences = sequences_of(lengths);
   const auto there = Sequences(sequences.offsets(), gpu);
@@ -111,7 +113,8 @@ void check_causal_on_gpu(const std::vector<int64_t>& lengths, int64_t heads, int
   const auto plain_formula = [&](const Inputs& y) { return formula(y, sequences); };
   const auto want = run(plain_formula, x, at::kDouble), plain = run(plain_formula, x, dtype);
   const auto attend = [&](const Inputs& y) {
-    return causal_attention(y.q.to(gpu), y.k.to(gpu), y.v.to(gpu), kScale, there, KernelForm::kFast)
+    return causal_attention(y.q.to(gpu), y.k.to(gpu), y.v.to(gpu), there,
+                            {.scale = kScale, .deterministic = deterministic})
         .cpu();
   };
   const auto got = run(attend, x, dtype), again = run(attend, x, dtype);
@@ -120,7 +123,7 @@ void check_causal_on_gpu(const std::vector<int64_t>& lengths, int64_t heads, int
   const char* names[] = {"dq", "dk", "dv"};
   for (int i = 0; i < 3; ++i) {
     expect_close(names[i], got.gradients[i], want.gradients[i], plain.gradients[i]);
-    if (fixed_order) expect_equal(names[i], again.gradients[i], got.gradients[i]);
+    if (deterministic) expect_equal(names[i], again.gradients[i], got.gradients[i]);
   }
 }
 
@@ -134,28 +137,25 @@ TEST(AttentionCuda, SumsInAnyOrderEqualTheFormula) {
   }
 }
 
-// cuDNN's forward pass leaves a fourth statistic.
 TEST(AttentionCuda, CuDnnRunsBatchesOnHopper) {
   HALO_NEEDS_GPU();
   const at::Device gpu(at::kCUDA, 0);
-  const auto statistics_of = [&](const std::vector<int64_t>& lengths, int64_t dim) {
+  const auto is_cudnn = [&](const std::vector<int64_t>& lengths, int64_t dim) {
     const Sequences sequences(sequences_of(lengths).offsets(), gpu);
     const auto x = make_inputs(sequences.num_tokens(), 4, 2, at::kBFloat16, dim);
-    const auto out =
-        causal_attention_forward(x.q.to(gpu), x.k.to(gpu), x.v.to(gpu), kScale, sequences);
-    return out.statistics.size();
+    return attention_aten(x.q.to(gpu), x.k.to(gpu), x.v.to(gpu), kScale, sequences)
+        .cudnn_log_sums.defined();
   };
   const bool hopper = compute_capability(at::empty({1}, at::TensorOptions().device(gpu))) == 9;
-  EXPECT_EQ(statistics_of({256, 256}, 128), hopper ? 4 : 3);
-  EXPECT_EQ(statistics_of({256, 128}, 128), 3) << "no batch";
-  EXPECT_EQ(statistics_of({250, 250}, 128), 3) << "no training's rows";
-  EXPECT_EQ(statistics_of({256, 256}, 32), 3) << "a head size that was not measured";
+  EXPECT_EQ(is_cudnn({256, 256}, 128), hopper);
+  EXPECT_FALSE(is_cudnn({256, 128}, 128)) << "no batch";
+  EXPECT_FALSE(is_cudnn({250, 250}, 128)) << "no training's rows";
+  EXPECT_FALSE(is_cudnn({256, 256}, 32)) << "a head size that was not measured";
 }
 
 TEST(AttentionCuda, EqualsTheFormula) {
-  if (!testing::has_gpu()) GTEST_SKIP() << "there is no GPU here";
-  const testing::PoisonUninitialized
-      poison;  // asks for deterministic kernels, as open_machine does
+  if (!test::has_gpu()) GTEST_SKIP() << "there is no GPU here";
+  const test::PoisonUninitialized poison;
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     for (const int64_t dim : {64, 128}) {
       SCOPED_TRACE(std::string(at::toString(dtype)) + ", head size " + std::to_string(dim));
@@ -171,8 +171,8 @@ TEST(AttentionCuda, EqualsTheFormula) {
 // 131,072 tokens, of which a few look back and take gradients: the formula for them alone.
 TEST(AttentionCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  const testing::PoisonUninitialized poison;
-  const int64_t tokens = testing::kManyRows, heads = 2, dim = 64;
+  const test::PoisonUninitialized poison;
+  const int64_t tokens = test::kManyRows, heads = 2, dim = 64;
   const at::Device gpu(at::kCUDA, 0);
   const auto rows = at::cat({at::arange(0, tokens, 4099, at::kLong), at::tensor({tokens - 1})});
   const auto hidden = at::arange(tokens, at::kLong).unsqueeze(0) > rows.unsqueeze(1);
@@ -195,10 +195,10 @@ TEST(AttentionCuda, LongSequence) {
     const Outcome want = of_rows(at::kDouble), plain = of_rows(dtype);
     const auto sequences = Sequences({0, tokens}, gpu);
     const Inputs leaves{leaf(x.q, dtype), leaf(x.k, dtype), leaf(x.v, dtype)};
-    const auto o = causal_attention(leaves.q.to(gpu), leaves.k.to(gpu), leaves.v.to(gpu), kScale,
-                                    sequences, KernelForm::kFast)
-                       .cpu()
-                       .index_select(0, rows);
+    const auto o =
+        causal_attention(leaves.q.to(gpu), leaves.k.to(gpu), leaves.v.to(gpu), sequences, {kScale})
+            .cpu()
+            .index_select(0, rows);
     const auto gradients = torch::autograd::grad({o}, {leaves.q, leaves.k, leaves.v}, {gradient});
     expect_close("o", o, want.o, plain.o);
     const char* names[] = {"dq", "dk", "dv"};
@@ -212,13 +212,15 @@ TEST(AttentionCuda, LongSequence) {
 TEST(Attention, OneTokenSeesItself) {
   const auto sequences = sequences_of({1});
   const auto x = make_inputs(1, 4, 2, at::kFloat);
-  for (const auto form : {KernelForm::kFast, KernelForm::kReference}) {
+  for (const auto kernels : {Kernels::kFast, Kernels::kReference}) {
     const auto got = run(
-        [&](const Inputs& y) { return causal_attention(y.q, y.k, y.v, kScale, sequences, form); },
+        [&](const Inputs& y) {
+          return causal_attention(y.q, y.k, y.v, sequences, {kScale, kernels});
+        },
         x, at::kFloat);
     expect_equal("o", got.o, x.v.repeat_interleave(2, 1));
-    EXPECT_LT(testing::rms(got.gradients[0]), 1e-6);
-    EXPECT_LT(testing::rms(got.gradients[1]), 1e-6);
+    EXPECT_LT(test::rms(got.gradients[0]), 1e-6);
+    EXPECT_LT(test::rms(got.gradients[1]), 1e-6);
     expect_rms("dv", got.gradients[2], random_tensor(got.o.sizes(), 5).view({1, 2, 2, kDim}).sum(2),
                1e-6);
   }
@@ -242,7 +244,7 @@ TEST(Attention, FastBitsDependOnTheSequenceAlone) {
   const auto x = make_inputs(170, 4, 2, at::kFloat);
   const auto attend = [](const std::vector<int64_t>& lengths) {
     return [=](const Inputs& y) {
-      return causal_attention(y.q, y.k, y.v, kScale, sequences_of(lengths), KernelForm::kFast);
+      return causal_attention(y.q, y.k, y.v, sequences_of(lengths), {kScale});
     };
   };
   auto packed_inputs = x;
@@ -270,15 +272,12 @@ TEST(Attention, Bf16) {
 TEST(Attention, StridedInputs) {
   const auto sequences = sequences_of({30, 30, 5});
   const auto x = make_inputs(65, 4, 4, at::kFloat);
-  const auto want = run(
-      [&](const Inputs& y) {
-        return causal_attention(y.q, y.k, y.v, kScale, sequences, KernelForm::kFast);
-      },
-      x, at::kFloat);
+  const auto want =
+      run([&](const Inputs& y) { return causal_attention(y.q, y.k, y.v, sequences, {kScale}); }, x,
+          at::kFloat);
   const auto stacked = leaf(at::cat({x.q, x.k, x.v}, 2), at::kFloat);
   const auto parts = stacked.chunk(3, 2);
-  const auto got =
-      causal_attention(parts[0], parts[1], parts[2], kScale, sequences, KernelForm::kFast);
+  const auto got = causal_attention(parts[0], parts[1], parts[2], sequences, {kScale});
   expect_equal("o", got, want.o);
   const auto gradient =
       torch::autograd::grad({got}, {stacked}, {random_tensor(got.sizes(), 5)}, true);
@@ -289,7 +288,7 @@ TEST(Attention, NoTokens) {
   const auto x = make_inputs(0, 4, 2, at::kFloat);
   const auto got = run(
       [&](const Inputs& y) {
-        return causal_attention(y.q, y.k, y.v, kScale, sequences_of({0, 0}), KernelForm::kFast);
+        return causal_attention(y.q, y.k, y.v, sequences_of({0, 0}), {kScale});
       },
       x, at::kFloat);
   EXPECT_EQ(got.o.sizes(), x.q.sizes());
@@ -298,10 +297,8 @@ TEST(Attention, NoTokens) {
 
 TEST(Attention, RefusesWrongShapes) {
   const auto x = make_inputs(10, 4, 3, at::kFloat);
-  EXPECT_THROW(causal_attention(x.q, x.k, x.v, 1, sequences_of({10}), KernelForm::kFast),
-               std::exception);
-  EXPECT_THROW(causal_attention(x.q, x.q, x.q, 1, sequences_of({9}), KernelForm::kFast),
-               std::exception);
+  EXPECT_THROW(causal_attention(x.q, x.k, x.v, sequences_of({10}), {}), std::exception);
+  EXPECT_THROW(causal_attention(x.q, x.q, x.q, sequences_of({9}), {}), std::exception);
 }
 
 // Blocks of `size` tokens for sequences of at most `longest`; block numbers consecutive, or dealt
@@ -323,7 +320,7 @@ PagedKeyValue make_cache(int64_t count, int64_t longest, int64_t size, int64_t g
 // Feeds the sequences of x to the cache in `steps` (tokens of each sequence in each step) and
 // returns the outputs in the packed order of x.
 at::Tensor feed(const Inputs& x, const Sequences& whole, PagedKeyValue cache,
-                const std::vector<std::vector<int64_t>>& steps, KernelForm form) {
+                const std::vector<std::vector<int64_t>>& steps, Kernels kernels) {
   auto out = at::full(x.q.sizes(), std::numeric_limits<double>::quiet_NaN(), x.q.options());
   for (const auto& lengths : steps) {
     const auto sequences = sequences_of(lengths);
@@ -335,18 +332,18 @@ at::Tensor feed(const Inputs& x, const Sequences& whole, PagedKeyValue cache,
     }
     const auto token = at::cat(index);
     store_key_value(cache, x.k.index_select(0, token), x.v.index_select(0, token), sequences);
-    const auto o = paged_attention(x.q.index_select(0, token), cache, kScale, sequences, form);
+    const auto o = paged_attention(x.q.index_select(0, token), cache, sequences, {kScale, kernels});
     out.index_copy_(0, token, o);
   }
   return out;
 }
 
 TEST(PagedAttention, AnySplitEqualsOneGo) {
-  const testing::PoisonUninitialized poison;
+  const test::PoisonUninitialized poison;
   const std::vector<int64_t> lengths{70, 1, 40, 33};
   const auto whole = sequences_of(lengths);
   const auto x = make_inputs(whole.num_tokens(), 4, 2, at::kFloat);
-  const auto reference = causal_attention(x.q, x.k, x.v, kScale, whole, KernelForm::kReference);
+  const auto reference = causal_attention(x.q, x.k, x.v, whole, {kScale, Kernels::kReference});
   const std::vector<std::vector<std::vector<int64_t>>> splits{
       {{70, 1, 40, 33}},
       {{30, 0, 1, 1}, {1, 1, 1, 1}, {1, 0, 1, 1}, {0, 0, 0, 30}, {38, 0, 37, 0}},
@@ -355,9 +352,8 @@ TEST(PagedAttention, AnySplitEqualsOneGo) {
     for (size_t i = 0; i < splits.size(); ++i) {
       SCOPED_TRACE(fmt::format("scattered {}, split {}", scattered, i));
       const auto cache = make_cache(4, 70, 8, 2, scattered);
-      expect_equal("reference", feed(x, whole, cache, splits[i], KernelForm::kReference),
-                   reference);
-      expect_rms("fast", feed(x, whole, cache, splits[i], KernelForm::kFast), reference, 5e-6);
+      expect_equal("reference", feed(x, whole, cache, splits[i], Kernels::kReference), reference);
+      expect_rms("fast", feed(x, whole, cache, splits[i], Kernels::kFast), reference, 5e-6);
     }
   }
 }
@@ -368,8 +364,8 @@ TEST(PagedAttention, EqualsTheFormula) {
     const auto x = make_inputs(70, 6, 2, dtype);
     const Inputs exact{x.q.to(at::kDouble), x.k.to(at::kDouble), x.v.to(at::kDouble)};
     const auto cache = make_cache(2, 50, 16, 2, true, dtype);
-    for (const auto form : {KernelForm::kFast, KernelForm::kReference}) {
-      expect_close("o", feed(x, whole, cache, {{20, 19}, {29, 1}, {1, 0}}, form),
+    for (const auto kernels : {Kernels::kFast, Kernels::kReference}) {
+      expect_close("o", feed(x, whole, cache, {{20, 19}, {29, 1}, {1, 0}}, kernels),
                    formula(exact, whole), formula(x, whole));
     }
   }
@@ -390,8 +386,8 @@ TEST(PagedAttention, DecodesManySequences) {
   cache.block_table = at::zeros({40, 1}, at::kLong);
   cache.lengths = lengths;
   const auto q = random_tensor({sequences.num_tokens(), 4, kDim}, 9);
-  expect_rms("o", paged_attention(q, cache, kScale, sequences, KernelForm::kFast),
-             paged_attention(q, cache, kScale, sequences, KernelForm::kReference), 1e-5);
+  expect_rms("o", paged_attention(q, cache, sequences, {kScale}),
+             paged_attention(q, cache, sequences, {kScale, Kernels::kReference}), 1e-5);
 }
 
 // A prompt so long that its mask is made in parts.
@@ -399,17 +395,17 @@ TEST(PagedAttention, LongPrompt) {
   const auto whole = sequences_of({6100});
   const auto x = make_inputs(6100, 1, 1, at::kFloat);
   const auto cache = make_cache(1, 6100, 6100, 1, false);
-  expect_rms("o", feed(x, whole, cache, {{100}, {6000}}, KernelForm::kFast),
-             causal_attention(x.q, x.k, x.v, kScale, whole, KernelForm::kFast), 1e-5);
+  expect_rms("o", feed(x, whole, cache, {{100}, {6000}}, Kernels::kFast),
+             causal_attention(x.q, x.k, x.v, whole, {kScale}), 1e-5);
 }
 
 TEST(Attention, ThreadsDoNotChangeReferenceBits) {
   const auto whole = sequences_of({60});
   const auto x = make_inputs(60, 4, 2, at::kFloat);
   const int threads = at::get_num_threads();
-  const auto before = causal_attention(x.q, x.k, x.v, kScale, whole, KernelForm::kReference);
+  const auto before = causal_attention(x.q, x.k, x.v, whole, {kScale, Kernels::kReference});
   at::set_num_threads(threads == 1 ? 2 : 1);
-  expect_equal("o", causal_attention(x.q, x.k, x.v, kScale, whole, KernelForm::kReference), before);
+  expect_equal("o", causal_attention(x.q, x.k, x.v, whole, {kScale, Kernels::kReference}), before);
   at::set_num_threads(threads);
 }
 
@@ -419,8 +415,7 @@ TEST(PagedAttention, RefusesAWrongTable) {
   cache.lengths = {10};
   EXPECT_THROW(store_key_value(cache, x.k, x.v, sequences_of({10})), std::exception);
   cache.lengths = {5};
-  EXPECT_THROW(paged_attention(x.q, cache, 1, sequences_of({10}), KernelForm::kFast),
-               std::exception);
+  EXPECT_THROW(paged_attention(x.q, cache, 1, sequences_of({10}), Kernels::kFast), std::exception);
   cache = make_cache(1, 12, 4, 2, false);
   cache.lengths = {10};
   cache.block_table[0][2] = 3;

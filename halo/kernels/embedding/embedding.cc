@@ -6,9 +6,9 @@
 
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
-#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/common/operation.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/embedding/embedding_launch.h"
-#include "halo/kernels/operation.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
@@ -69,7 +69,7 @@ struct EmbeddingNode : torch::autograd::Function<EmbeddingNode> {
     const at::Tensor ids = ctx->get_saved_variables()[0];
     at::Tensor grad = ctx->saved_data["grad"].toTensor();
     if (!grad.defined()) return {{}, {}, {}};
-    if (has_cuda_form(CudaKernels::kEmbedding, grads[0])) {
+    if (has_cuda_kernels(CudaKernels::kEmbedding, grads[0])) {
       add_rows_cuda(grad, ids, grads[0].contiguous());
       return {{}, {}, {}};
     }

@@ -1,7 +1,7 @@
 // Rows of the embedding table.
 #pragma once
 
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 

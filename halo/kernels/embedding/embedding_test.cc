@@ -6,9 +6,9 @@
 namespace halo {
 namespace {
 
-using testing::check_operation;
-using testing::OperationCase;
-using testing::random_tensor;
+using test::check_operation;
+using test::OperationCase;
+using test::random_tensor;
 
 TEST(Embedding, ForwardAndGradients) {
   const at::Tensor many = at::arange(500, at::kLong).square().remainder(11);
@@ -31,7 +31,7 @@ void check_ids_on_gpu(const at::Tensor& ids, int64_t vocabulary, int64_t columns
   c.operation = [=](const auto&, const auto& w) {
     return std::vector{embedding(ids.to(w[0].value.device()), w[0])};
   };
-  testing::check_on_gpu(c);
+  test::check_on_gpu(c);
 }
 
 // Ids that fill several chunks of the sorted places, that end at their borders, and that occur
@@ -50,13 +50,13 @@ TEST(EmbeddingCuda, ForwardAndGradients) {
 TEST(EmbeddingCuda, LongSequence) {
   HALO_NEEDS_GPU();
   // Few ids often, many rarely, as text has them.
-  const at::Tensor place = at::arange(testing::kManyRows, at::kLong);
+  const at::Tensor place = at::arange(test::kManyRows, at::kLong);
   check_ids_on_gpu(place.square().remainder(997).square().remainder(997), 997, 64);
 }
 
 TEST(Embedding, SumsInTokenOrder) {
   const at::Tensor dy = at::tensor({1e8f, 1.0f, -1e8f, 1.0f}).view({4, 1});
-  const Weight table = testing::trained_weight(at::zeros({2, 1}), at::kFloat);
+  const Weight table = test::trained_weight(at::zeros({2, 1}), at::kFloat);
   embedding(at::zeros({4}, at::kLong), table).backward(dy);
   EXPECT_EQ(table.grad[0][0].item<float>(), 1.0f);  // ((1e8 + 1) - 1e8) + 1 in fp32
   EXPECT_EQ(table.grad[1][0].item<float>(), 0.0f);

@@ -3,8 +3,8 @@
 #include "halo/kernels/gate/gate.h"
 
 #include "ATen/ATen.h"
+#include "halo/kernels/common/operation.h"
 #include "halo/kernels/gate/gate_forms.h"
-#include "halo/kernels/operation.h"
 #include "halo/kernels/rms_norm/rms_norm.h"
 #include "halo/kernels/rms_norm/rms_norm_forms.h"
 #include "torch/csrc/autograd/custom_function.h"
@@ -18,7 +18,7 @@ using torch::autograd::variable_list;
 at::Tensor forward_of(const at::Tensor& o, const at::Tensor& norm, double eps,
                       const at::Tensor& gate) {
   if (has_cpu_form(o)) return norm_gate_forward_cpu(o, norm, eps, gate);
-  if (has_norm_cuda_form(CudaKernels::kNormGate, o, norm)) {
+  if (has_norm_cuda_kernels(CudaKernels::kNormGate, o, norm)) {
     return norm_forward_cuda(o, norm, eps, gate);
   }
   const at::Tensor normed = norm.defined() ? norm_forward(o, norm, eps) : o;
@@ -28,7 +28,7 @@ at::Tensor forward_of(const at::Tensor& o, const at::Tensor& norm, double eps,
 NormGateGradients backward_of(const at::Tensor& dy, const at::Tensor& o, const at::Tensor& norm,
                               double eps, const at::Tensor& gate, const at::Tensor& norm_grad) {
   if (has_cpu_form(o)) return norm_gate_backward_cpu(dy, o, norm, eps, gate, norm_grad);
-  if (has_norm_cuda_form(CudaKernels::kNormGate, o, norm)) {
+  if (has_norm_cuda_kernels(CudaKernels::kNormGate, o, norm)) {
     const auto [d_o, d_gate] = norm_backward_cuda(dy, o, norm, eps, gate, norm_grad, {});
     return {d_o, d_gate};
   }

@@ -2,7 +2,7 @@
 // (hypenet.md 1.1 step 5, 1.2 step 5).
 #pragma once
 
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 

@@ -1,8 +1,8 @@
 // Norm and sigmoid gate on the CPU: every row is read once from memory.
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
+#include "halo/kernels/cpu/row_chunks.h"
 #include "halo/kernels/gate/gate_forms.h"
-#include "halo/kernels/row_chunks.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "halo/kernels/gate/gate_cpu.cc"

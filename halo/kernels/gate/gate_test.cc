@@ -6,9 +6,9 @@
 namespace halo {
 namespace {
 
-using testing::check_operation;
-using testing::OperationCase;
-using testing::random_tensor;
+using test::check_operation;
+using test::OperationCase;
+using test::random_tensor;
 
 constexpr double kEps = 1e-5;
 
@@ -42,15 +42,15 @@ TEST(NormGateCuda, ForwardAndGradients) {
   HALO_NEEDS_GPU();
   for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 256}, {6, 50}, {1100, 2048}}) {
     SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d));
-    testing::check_on_gpu(norm_and_gate(n, d));
-    testing::check_on_gpu(gate_alone(n, d));
+    test::check_on_gpu(norm_and_gate(n, d));
+    test::check_on_gpu(gate_alone(n, d));
   }
 }
 
 TEST(NormGateCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  testing::check_on_gpu(norm_and_gate(testing::kManyRows, 64));
-  testing::check_on_gpu(gate_alone(testing::kManyRows, 64));
+  test::check_on_gpu(norm_and_gate(test::kManyRows, 64));
+  test::check_on_gpu(gate_alone(test::kManyRows, 64));
 }
 
 TEST(NormGate, ForwardAndGradients) {

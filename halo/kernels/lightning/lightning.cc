@@ -6,8 +6,8 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/kernels/common/operation.h"
 #include "halo/kernels/lightning/lightning_forms.h"
-#include "halo/kernels/operation.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
@@ -20,7 +20,7 @@ using torch::autograd::variable_list;
 // many small operations would cost more than they save.
 constexpr int64_t kShortSequence = 16;
 
-void check(const LightningArgs& args, const Sequences& sequences, KernelForm form) {
+void check(const LightningArgs& args, const Sequences& sequences, Kernels kernels) {
   const auto &q = args.q, &k = args.k, &v = args.v;
   HALO_CHECK(q.dim() == 3 && k.dim() == 3 && v.dim() == 3,
              "lightning: q, k and v must be [tokens, heads, dimension]");
@@ -36,7 +36,7 @@ void check(const LightningArgs& args, const Sequences& sequences, KernelForm for
              "lightning: q, k and v must share one floating type");
   HALO_CHECK(static_cast<int64_t>(args.slopes.size()) == heads, "lightning: {} slopes for {} heads",
              args.slopes.size(), heads);
-  HALO_CHECK(form == KernelForm::kFast || q.is_cpu(), "lightning: the reference runs on the CPU");
+  HALO_CHECK(kernels == Kernels::kFast || q.is_cpu(), "lightning: the reference runs on the CPU");
   if (!args.state.defined()) return;
   const std::vector<int64_t> shape{sequences.count(), heads, q.size(2), v.size(2)};
   HALO_CHECK(args.state.sizes() == shape && args.state.scalar_type() == at::kFloat,
@@ -44,23 +44,22 @@ void check(const LightningArgs& args, const Sequences& sequences, KernelForm for
              shape[3]);
 }
 
-LightningResult forward_of(const LightningArgs& args, const Sequences& sequences, KernelForm form) {
-  if (has_cuda_lightning(args)) {
-    return cuda_lightning(args, sequences, cuda_lightning_form(args.q));
+LightningResult forward_of(const LightningArgs& args, const Sequences& sequences, Kernels kernels) {
+  if (has_lightning_cuda(args)) {
+    return lightning_cuda(args, sequences, lightning_kernel_for(args.q));
   }
-  const bool recurrent = form == KernelForm::kReference ||
+  const bool recurrent = kernels == Kernels::kReference ||
                          (args.q.is_cpu() && sequences.max_length() <= kShortSequence);
-  if (recurrent) return recurrent_lightning(args, sequences);
-  return has_cpu_form(args.q) ? fused_lightning(args, sequences)
-                              : chunked_lightning(args, sequences);
+  if (recurrent) return lightning_reference(args, sequences);
+  return has_cpu_form(args.q) ? lightning_cpu(args, sequences) : lightning_aten(args, sequences);
 }
 
 LightningGradients backward_of(const LightningArgs& args, const Sequences& sequences,
                                const at::Tensor& d_o, const at::Tensor& d_state) {
-  if (has_cuda_lightning(args)) {
-    return cuda_lightning_backward(args, sequences, d_o, d_state, cuda_lightning_form(args.q));
+  if (has_lightning_cuda(args)) {
+    return lightning_cuda_backward(args, sequences, d_o, d_state, lightning_kernel_for(args.q));
   }
-  const auto form = has_cpu_form(args.q) ? fused_lightning_backward : chunked_lightning_backward;
+  const auto form = has_cpu_form(args.q) ? lightning_cpu_backward : lightning_aten_backward;
   return form(args, sequences, d_o, d_state);
 }
 
@@ -68,14 +67,14 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
   static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
                                const at::Tensor& v, const std::optional<at::Tensor>& state,
                                const LightningArgs& args, const Sequences& sequences,
-                               KernelForm form) {
+                               Kernels kernels) {
     context->save_for_backward({q, k, v, args.state});
     context->saved_data["slopes"] = args.slopes;
     context->saved_data["scale"] = args.scale;
     context->saved_data["sequences"] = keep(sequences);
     context->set_materialize_grads(false);
     const auto out = forward_of({q, k, v, args.slopes, args.scale, state.value_or(at::Tensor())},
-                                sequences, form);
+                                sequences, kernels);
     return {out.o, out.state};
   }
 
@@ -109,10 +108,10 @@ std::vector<double> alibi_slopes(int64_t num_heads) {
 }
 
 LightningResult lightning_attention(const LightningArgs& args, const Sequences& sequences,
-                                    KernelForm form) {
-  check(args, sequences, form);
+                                    Kernels kernels) {
+  check(args, sequences, kernels);
   const auto state = args.state.defined() ? std::optional(args.state) : std::nullopt;
-  auto out = LightningNode::apply(args.q, args.k, args.v, state, args, sequences, form);
+  auto out = LightningNode::apply(args.q, args.k, args.v, state, args, sequences, kernels);
   return {out[0], out[1]};
 }
 

@@ -43,18 +43,18 @@ int count_processors() {
 }  // namespace
 
 void launch_lightning(std::span<const LightningPass> passes, const LightningShape& shape,
-                      LightningForm form, void* stream) {
+                      LightningKernel kernel, void* stream) {
   if (shape.tokens == 0) return;
   const int processors = count_processors();
   const auto on = static_cast<cudaStream_t>(stream);
-  switch (form) {
-    case LightningForm::kWgmma:
+  switch (kernel) {
+    case LightningKernel::kWgmma:
       lightning::launch_wgmma(passes, shape, processors, on);
       break;
-    case LightningForm::kMma:
+    case LightningKernel::kMma:
       lightning::launch_mma(passes, shape, processors, on);
       break;
-    case LightningForm::kRecurrent:
+    case LightningKernel::kRecurrent:
       lightning::launch_recurrent(passes, shape, processors, on);
       break;
   }

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "halo/kernels/sequences.h"
+#include "halo/kernels/common/sequences.h"
 
 namespace halo {
 
@@ -33,6 +33,6 @@ bool has_lightning_kernels(int64_t head_size);
 // Gradients flow to q, k, v and the initial state, from o and the final state.
 // kFast: chunked. kReference: token by token (forward; its gradients come from the chunked form).
 LightningResult lightning_attention(const LightningArgs& args, const Sequences& sequences,
-                                    KernelForm form);
+                                    Kernels kernels);
 
 }  // namespace halo

@@ -5,7 +5,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/lightning/lightning_forms.h"
 
 namespace halo {
@@ -82,19 +82,19 @@ bool has_lightning_kernels(int64_t head_size) {
   return runs_cuda_kernels(CudaKernels::kLightning) && (head_size == 64 || head_size == 128);
 }
 
-bool has_cuda_lightning(const LightningArgs& args) {
+bool has_lightning_cuda(const LightningArgs& args) {
   const int64_t d = args.q.size(2);
-  return has_cuda_form(CudaKernels::kLightning, args.q) && args.v.size(2) == d &&
+  return has_cuda_kernels(CudaKernels::kLightning, args.q) && args.v.size(2) == d &&
          has_lightning_kernels(d);
 }
 
-LightningForm cuda_lightning_form(const at::Tensor& q) {
-  if (q.scalar_type() == at::kFloat) return LightningForm::kRecurrent;
-  return compute_capability(q) == 9 ? LightningForm::kWgmma : LightningForm::kMma;
+LightningKernel lightning_kernel_for(const at::Tensor& q) {
+  if (q.scalar_type() == at::kFloat) return LightningKernel::kRecurrent;
+  return compute_capability(q) == 9 ? LightningKernel::kWgmma : LightningKernel::kMma;
 }
 
-LightningResult cuda_lightning(const LightningArgs& args, const Sequences& sequences,
-                               LightningForm form) {
+LightningResult lightning_cuda(const LightningArgs& args, const Sequences& sequences,
+                               LightningKernel kernel) {
   const int64_t heads = args.q.size(1);
   const at::Tensor q = with_plain_rows(args.q), k = with_plain_rows(args.k),
                    v = with_plain_rows(args.v);
@@ -108,13 +108,13 @@ LightningResult cuda_lightning(const LightningArgs& args, const Sequences& seque
                            .initial = floats(initial),
                            .final = out.state.mutable_data_ptr<float>()};
   const DeviceStream stream(q);
-  launch_lightning({&pass, 1}, shape_of(args, sequences), form, stream.handle());
+  launch_lightning({&pass, 1}, shape_of(args, sequences), kernel, stream.handle());
   return out;
 }
 
-LightningGradients cuda_lightning_backward(const LightningArgs& args, const Sequences& sequences,
+LightningGradients lightning_cuda_backward(const LightningArgs& args, const Sequences& sequences,
                                            const at::Tensor& d_o, const at::Tensor& d_state,
-                                           LightningForm form) {
+                                           LightningKernel kernel) {
   const int64_t heads = args.q.size(1), groups = args.k.size(1);
   const at::Tensor q = with_plain_rows(args.q), k = with_plain_rows(args.k),
                    v = with_plain_rows(args.v),
@@ -137,7 +137,7 @@ LightningGradients cuda_lightning_backward(const LightningArgs& args, const Sequ
                               .o = d_q.mutable_data_ptr(),
                               .initial = floats(initial),
                               .initial_transposed = true};
-  launch_lightning({&forward, 1}, shape, form, stream.handle());
+  launch_lightning({&forward, 1}, shape, kernel, stream.handle());
   shape.reverse = true;
   const LightningPass reverse[] = {{.q = v_rows,
                                     .k = d_rows,
@@ -151,7 +151,7 @@ LightningGradients cuda_lightning_backward(const LightningArgs& args, const Sequ
                                     .o = d_v.mutable_data_ptr(),
                                     .initial = floats(d_final),
                                     .final = out.state.mutable_data_ptr<float>()}};
-  launch_lightning(reverse, shape, form, stream.handle());
+  launch_lightning(reverse, shape, kernel, stream.handle());
   out.q = d_q;
   out.k = sum_groups(d_k, groups);
   out.v = sum_groups(d_v, groups);

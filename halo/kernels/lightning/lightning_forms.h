@@ -7,10 +7,10 @@
 namespace halo {
 
 // Token by token on the CPU; results do not depend on the thread count or on other sequences.
-LightningResult recurrent_lightning(const LightningArgs& args, const Sequences& sequences);
+LightningResult lightning_reference(const LightningArgs& args, const Sequences& sequences);
 
 // Chunks of tokens as LibTorch products, on any device. Reads no device value on the host.
-LightningResult chunked_lightning(const LightningArgs& args, const Sequences& sequences);
+LightningResult lightning_aten(const LightningArgs& args, const Sequences& sequences);
 
 struct LightningGradients {
   at::Tensor q, k, v;  // in the inputs' types
@@ -18,21 +18,21 @@ struct LightningGradients {
 };
 
 // Gradients of the chunked forms. d_o [N, H, dv] or d_state [S, H, dk, dv] may be undefined: zero.
-LightningGradients chunked_lightning_backward(const LightningArgs& args, const Sequences& sequences,
-                                              const at::Tensor& d_o, const at::Tensor& d_state);
+LightningGradients lightning_aten_backward(const LightningArgs& args, const Sequences& sequences,
+                                           const at::Tensor& d_o, const at::Tensor& d_state);
 
 // The same as Highway loops: the CPU, fp32. A sequence's results do not depend on the others.
-LightningResult fused_lightning(const LightningArgs& args, const Sequences& sequences);
-LightningGradients fused_lightning_backward(const LightningArgs& args, const Sequences& sequences,
-                                            const at::Tensor& d_o, const at::Tensor& d_state);
+LightningResult lightning_cpu(const LightningArgs& args, const Sequences& sequences);
+LightningGradients lightning_cpu_backward(const LightningArgs& args, const Sequences& sequences,
+                                          const at::Tensor& d_o, const at::Tensor& d_state);
 
 // Kernels of our own on a GPU: dk = dv of 64 or 128, in the forms of the inputs' type.
-bool has_cuda_lightning(const LightningArgs& args);
-LightningForm cuda_lightning_form(const at::Tensor& q);
-LightningResult cuda_lightning(const LightningArgs& args, const Sequences& sequences,
-                               LightningForm form);
-LightningGradients cuda_lightning_backward(const LightningArgs& args, const Sequences& sequences,
+bool has_lightning_cuda(const LightningArgs& args);
+LightningKernel lightning_kernel_for(const at::Tensor& q);
+LightningResult lightning_cuda(const LightningArgs& args, const Sequences& sequences,
+                               LightningKernel kernel);
+LightningGradients lightning_cuda_backward(const LightningArgs& args, const Sequences& sequences,
                                            const at::Tensor& d_o, const at::Tensor& d_state,
-                                           LightningForm form);
+                                           LightningKernel kernel);
 
 }  // namespace halo

@@ -49,7 +49,7 @@ struct HeadSegments {
 // of 64.
 std::vector<HeadSegments> plan_segments(const LightningShape& shape, int64_t slots, int bits);
 
-enum class LightningForm {
+enum class LightningKernel {
   kWgmma,      // bf16, sm_90a: bulk tensor copies, wgmma
   kMma,        // bf16, sm_80 and later: cp.async, mma.sync
   kRecurrent,  // fp32, token by token
@@ -57,6 +57,6 @@ enum class LightningForm {
 
 // Runs one pass, or two that read the same rows in the same order, on the stream (cudaStream_t).
 void launch_lightning(std::span<const LightningPass> passes, const LightningShape& shape,
-                      LightningForm form, void* stream);
+                      LightningKernel kernel, void* stream);
 
 }  // namespace halo

@@ -4,7 +4,8 @@
 
 namespace halo {
 
-void launch_lightning(std::span<const LightningPass>, const LightningShape&, LightningForm, void*) {
+void launch_lightning(std::span<const LightningPass>, const LightningShape&, LightningKernel,
+                      void*) {
   no_cuda_kernels("lightning");
 }
 

@@ -15,11 +15,11 @@
 namespace halo {
 namespace {
 
-using testing::expect_close;
-using testing::expect_equal;
-using testing::expect_rms;
-using testing::leaf;
-using testing::random_tensor;
+using test::expect_close;
+using test::expect_equal;
+using test::expect_rms;
+using test::leaf;
+using test::random_tensor;
 
 struct Case {
   std::vector<int64_t> lengths;
@@ -108,15 +108,15 @@ Outcome run(const F& f, const LightningArgs& args, const Sequences& sequences, a
 }
 
 LightningResult fast(const LightningArgs& args, const Sequences& sequences) {
-  return lightning_attention(args, sequences, KernelForm::kFast);
+  return lightning_attention(args, sequences, Kernels::kFast);
 }
 
 LightningResult reference(const LightningArgs& args, const Sequences& sequences) {
-  return lightning_attention(args, sequences, KernelForm::kReference);
+  return lightning_attention(args, sequences, Kernels::kReference);
 }
 
 void check_case(const Case& c) {
-  const testing::PoisonUninitialized poison;
+  const test::PoisonUninitialized poison;
   const auto args = make_args(c);
   const auto sequences = sequences_of(c.lengths);
   const auto want = run(quadratic, args, sequences, at::kDouble);
@@ -207,12 +207,12 @@ TEST(Lightning, ComposedEqualsFused) {
   const std::vector<int64_t> lengths{100, 9000, 0, 40, 8200, 0};
   const auto sequences = sequences_of(lengths);
   const auto args = make_args({.lengths = lengths, .heads = 4, .groups = 2, .dk = 6, .dv = 20});
-  const auto want = fused_lightning(args, sequences), got = chunked_lightning(args, sequences);
+  const auto want = lightning_cpu(args, sequences), got = lightning_aten(args, sequences);
   expect_rms("o", got.o, want.o, 5e-5);
   expect_rms("state", got.state, want.state, 5e-5);
   const auto d_o = random_tensor(want.o.sizes(), 5), d_state = random_tensor(want.state.sizes(), 6);
-  const auto d_want = fused_lightning_backward(args, sequences, d_o, d_state);
-  const auto d_got = chunked_lightning_backward(args, sequences, d_o, d_state);
+  const auto d_want = lightning_cpu_backward(args, sequences, d_o, d_state);
+  const auto d_got = lightning_aten_backward(args, sequences, d_o, d_state);
   expect_rms("dq", d_got.q, d_want.q, 5e-5);
   expect_rms("dk", d_got.k, d_want.k, 5e-5);
   expect_rms("dv", d_got.v, d_want.v, 5e-5);
@@ -260,16 +260,16 @@ TEST(Lightning, ReferenceBitsDoNotDependOnTheRest) {
   at::set_num_threads(threads);
 }
 
-LightningResult in_two(const LightningArgs& args, int64_t cut, KernelForm form) {
+LightningResult in_two(const LightningArgs& args, int64_t cut, Kernels kernels) {
   const int64_t tokens = args.q.size(0);
   LightningArgs head = args, tail = args;
   for (auto part : {&LightningArgs::q, &LightningArgs::k, &LightningArgs::v}) {
     head.*part = (args.*part).slice(0, 0, cut);
     tail.*part = (args.*part).slice(0, cut);
   }
-  const auto first = lightning_attention(head, sequences_of({cut}), form);
+  const auto first = lightning_attention(head, sequences_of({cut}), kernels);
   tail.state = first.state;
-  const auto second = lightning_attention(tail, sequences_of({tokens - cut}), form);
+  const auto second = lightning_attention(tail, sequences_of({tokens - cut}), kernels);
   return {at::cat({first.o, second.o}), second.state};
 }
 
@@ -280,10 +280,10 @@ TEST(Lightning, SplitAnywhereEqualsOneGo) {
   expect_rms("forms", once_fast.o, once_reference.o, 5e-5);
   for (const int64_t cut : {0, 1, 10, 63, 64, 65, 128, 199, 200}) {
     SCOPED_TRACE(cut);
-    const auto split = in_two(args, cut, KernelForm::kReference);
+    const auto split = in_two(args, cut, Kernels::kReference);
     expect_equal("o", split.o, once_reference.o);
     expect_equal("state", split.state, once_reference.state);
-    const auto split_fast = in_two(args, cut, KernelForm::kFast);
+    const auto split_fast = in_two(args, cut, Kernels::kFast);
     expect_rms("o", split_fast.o, once_fast.o, 5e-5);
     expect_rms("state", split_fast.state, once_fast.state, 5e-5);
   }
@@ -352,11 +352,11 @@ TEST(Lightning, SegmentsRememberEnoughAndFillTheDevice) {
 }
 
 // The kernels' results and gradients in one form, without autograd; `run` draws the same gradients.
-Outcome run_form(const LightningArgs& args, const Sequences& sequences, LightningForm form) {
-  Outcome out{cuda_lightning(args, sequences, form), {}};
+Outcome run_kernel(const LightningArgs& args, const Sequences& sequences, LightningKernel kernel) {
+  Outcome out{lightning_cuda(args, sequences, kernel), {}};
   const auto d_o = random_tensor(out.result.o.sizes(), 5, args.q.scalar_type()).cuda();
   const auto d_state = random_tensor(out.result.state.sizes(), 6).cuda();
-  const auto d = cuda_lightning_backward(args, sequences, d_o, d_state, form);
+  const auto d = lightning_cuda_backward(args, sequences, d_o, d_state, kernel);
   out.gradients = {d.q, d.k, d.v};
   if (args.state.defined()) out.gradients.push_back(d.state);
   return out;
@@ -375,30 +375,30 @@ void expect_same_bits(const Outcome& got, const Outcome& want) {
     expect_equal("gradient " + std::to_string(i), got.gradients[i], want.gradients[i]);
 }
 
-void check_gpu_case(const Case& c, std::initializer_list<LightningForm> forms) {
-  const testing::PoisonUninitialized poison;
-  const testing::CudaKernelsSetting all("all");
+void check_gpu_case(const Case& c, std::initializer_list<LightningKernel> forms) {
+  const test::PoisonUninitialized poison;
+  const test::CudaKernelsSetting all("all");
   const auto args = make_args(c);
   const auto want = run(quadratic, args, sequences_of(c.lengths), at::kDouble);
   const auto plain = run(quadratic, args, sequences_of(c.lengths), c.dtype);
   const auto sequences = sequences_of(c.lengths, at::kCUDA);
   const char* names[] = {"dq", "dk", "dv", "dstate"};
-  for (const auto form : forms) {
-    SCOPED_TRACE("form " + std::to_string(static_cast<int>(form)));
-    const auto got = run_form(on_gpu(args), sequences, form);
+  for (const auto kernel : forms) {
+    SCOPED_TRACE("kernel " + std::to_string(static_cast<int>(kernel)));
+    const auto got = run_kernel(on_gpu(args), sequences, kernel);
     expect_close("o", got.result.o.cpu(), want.result.o, plain.result.o);
     expect_close("state", got.result.state.cpu(), want.result.state, plain.result.state);
     for (size_t i = 0; i < got.gradients.size(); ++i)
       expect_close(names[i], got.gradients[i].cpu(), want.gradients[i], plain.gradients[i]);
-    expect_same_bits(run_form(on_gpu(args), sequences, form), got);
-    if (form == cuda_lightning_form(got.result.o))
+    expect_same_bits(run_kernel(on_gpu(args), sequences, kernel), got);
+    if (kernel == lightning_kernel_for(got.result.o))
       expect_same_bits(run(fast, on_gpu(args), sequences, c.dtype), got);
   }
 }
 
 // Both bf16 forms (sm_90a's only where it runs) and the fp32 one.
-LightningForm bf16_form() {
-  return cuda_lightning_form(at::empty({1}, at::TensorOptions(at::kBFloat16).device(at::kCUDA)));
+LightningKernel bf16_form() {
+  return lightning_kernel_for(at::empty({1}, at::TensorOptions(at::kBFloat16).device(at::kCUDA)));
 }
 
 void check_on_gpu(Case c) {
@@ -406,10 +406,10 @@ void check_on_gpu(Case c) {
     SCOPED_TRACE("head size " + std::to_string(d));
     c.dk = c.dv = d;
     c.dtype = at::kFloat;
-    check_gpu_case(c, {LightningForm::kRecurrent});
+    check_gpu_case(c, {LightningKernel::kRecurrent});
     c.dtype = at::kBFloat16;
-    check_gpu_case(c, {LightningForm::kMma});
-    if (bf16_form() == LightningForm::kWgmma) check_gpu_case(c, {LightningForm::kWgmma});
+    check_gpu_case(c, {LightningKernel::kMma});
+    if (bf16_form() == LightningKernel::kWgmma) check_gpu_case(c, {LightningKernel::kWgmma});
   }
 }
 
@@ -437,7 +437,7 @@ TEST(LightningCuda, SharedKeyAndValueHeadsAndExtremeDecays) {
 // What lies in the rows of other sequences, NaN too, stays there.
 TEST(LightningCuda, SequencesDoNotMix) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   const Case c{.lengths = {70, 90, 30}, .dk = 128, .dv = 128, .dtype = at::kBFloat16};
   const auto sequences = sequences_of(c.lengths, at::kCUDA);
   const auto args = on_gpu(make_args(c));
@@ -446,8 +446,9 @@ TEST(LightningCuda, SequencesDoNotMix) {
     spoilt.*part = (args.*part).clone();
     (spoilt.*part).slice(0, 70, 160).fill_(NAN);
   }
-  for (const auto form : {LightningForm::kMma, cuda_lightning_form(args.q)}) {
-    const auto want = run_form(args, sequences, form), got = run_form(spoilt, sequences, form);
+  for (const auto kernel : {LightningKernel::kMma, lightning_kernel_for(args.q)}) {
+    const auto want = run_kernel(args, sequences, kernel),
+               got = run_kernel(spoilt, sequences, kernel);
     const auto others = [](const at::Tensor& x) {
       return at::cat({x.slice(0, 0, 70), x.slice(0, 160)});
     };
@@ -459,25 +460,25 @@ TEST(LightningCuda, SequencesDoNotMix) {
 
 TEST(LightningCuda, RowsInsideAWiderTensor) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
-  const testing::PoisonUninitialized poison;
+  const test::CudaKernelsSetting all("all");
+  const test::PoisonUninitialized poison;
   const Case c{.lengths = {70, 20}, .dk = 64, .dv = 64, .dtype = at::kBFloat16};
   const auto sequences = sequences_of(c.lengths, at::kCUDA);
   const auto args = on_gpu(make_args(c));
-  const auto want = run_form(args, sequences, cuda_lightning_form(args.q));
+  const auto want = run_kernel(args, sequences, lightning_kernel_for(args.q));
   auto strided = args;
   const auto wide = at::cat({args.q, args.k}, 2);
   strided.q = wide.slice(2, 0, 64);
   strided.k = wide.slice(2, 64);
   strided.v = args.v.transpose(1, 2).contiguous().transpose(1, 2);  // must be copied
-  expect_same_bits(run_form(strided, sequences, cuda_lightning_form(strided.q)), want);
+  expect_same_bits(run_kernel(strided, sequences, lightning_kernel_for(strided.q)), want);
 }
 
 // Many segments a head, 131,072 tokens: against the recurrence on the CPU in fp32, its gradients
 // by the identities of CarriesStatesAcrossBlocks. One rounding of bf16 is the tolerance.
 TEST(LightningCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   const Case c{.lengths = {131072},
                .heads = 1,
                .groups = 1,
@@ -497,7 +498,7 @@ TEST(LightningCuda, LongSequence) {
   };
   const auto back = [](const at::Tensor& x) { return x.flip(0); };
   const auto forward = attend(args.q, args.k, args.v);
-  const double rounding = testing::unit_roundoff(c.dtype);
+  const double rounding = test::unit_roundoff(c.dtype);
   expect_rms("o", got.result.o.cpu(), forward.o, rounding);
   expect_rms("state", got.result.state.cpu(), forward.state, rounding);
   expect_rms("dq", got.gradients[0].cpu(), attend(d_o, args.v, args.k).o, rounding);

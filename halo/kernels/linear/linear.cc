@@ -3,8 +3,8 @@
 #include "halo/kernels/linear/linear.h"
 
 #include "ATen/ATen.h"
+#include "halo/kernels/common/operation.h"
 #include "halo/kernels/linear/linear_forms.h"
-#include "halo/kernels/operation.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
@@ -14,10 +14,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias,
-                   KernelForm form) {
-  if (form == KernelForm::kFast) return at::linear(x, w, if_defined(bias));
+                   Kernels kernels) {
+  if (kernels == Kernels::kFast) return at::linear(x, w, if_defined(bias));
   const at::Tensor bias_f32 = bias.defined() ? bias.to(at::kFloat) : bias;
-  return linear_reference_cpu(x.to(at::kFloat).contiguous(), w.to(at::kFloat), bias_f32)
+  return linear_reference(x.to(at::kFloat).contiguous(), w.to(at::kFloat), bias_f32)
       .to(x.scalar_type());
 }
 
@@ -33,11 +33,11 @@ void add_weight_gradient(at::Tensor grad, const at::Tensor& dy, const at::Tensor
 struct LinearNode : torch::autograd::Function<LinearNode> {
   static at::Tensor forward(AutogradContext* ctx, const at::Tensor& x, const at::Tensor& w,
                             const std::optional<at::Tensor>& /*bias*/, const Weight& weight,
-                            const Weight& bias, KernelForm form) {
+                            const Weight& bias, Kernels kernels) {
     ctx->save_for_backward({weight.trained() ? x : at::Tensor(), w});
     ctx->saved_data["w_grad"] = weight.grad;
     ctx->saved_data["bias_grad"] = bias.grad;
-    return product(x, w, bias.value, form);
+    return product(x, w, bias.value, kernels);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -54,14 +54,14 @@ struct LinearNode : torch::autograd::Function<LinearNode> {
 
 }  // namespace
 
-at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, KernelForm form) {
+at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels) {
   HALO_CHECK(x.dim() == 2 && w.defined() && w.value.dim() == 2 && w.value.size(1) == x.size(1),
              "linear: x must be [N, I] and the weight [O, I]");
   check_weight("linear", w, w.value.sizes(), x);
   if (bias.defined()) check_weight("linear", bias, {w.value.size(0)}, x);
-  HALO_CHECK(form == KernelForm::kFast || x.is_cpu(), "linear: the reference form runs on the CPU");
-  if (!records({x, w.value, bias.value})) return product(x, w.value, bias.value, form);
-  return LinearNode::apply(x, w.value, if_defined(bias.value), w, bias, form);
+  HALO_CHECK(kernels == Kernels::kFast || x.is_cpu(), "linear: the reference form runs on the CPU");
+  if (!records({x, w.value, bias.value})) return product(x, w.value, bias.value, kernels);
+  return LinearNode::apply(x, w.value, if_defined(bias.value), w, bias, kernels);
 }
 
 }  // namespace halo

@@ -1,8 +1,8 @@
 // y = x W^T + b.
 #pragma once
 
-#include "halo/kernels/sequences.h"
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/sequences.h"
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 
@@ -10,6 +10,6 @@ namespace halo {
 // kReference: every output element is one dot product in a fixed order of summation, so a row has
 // the same bits alone, in any batch, and on any number of threads.
 // Backward: dx = dy W; w.grad += dy^T x and bias.grad += sum of dy over rows, both in fp32.
-at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, KernelForm form);
+at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels);
 
 }  // namespace halo

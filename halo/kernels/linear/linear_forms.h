@@ -6,6 +6,6 @@
 namespace halo {
 
 // All fp32 and contiguous; bias may be undefined.
-at::Tensor linear_reference_cpu(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias);
+at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias);
 
 }  // namespace halo

@@ -6,11 +6,11 @@
 namespace halo {
 namespace {
 
-using testing::check_operation;
-using testing::OperationCase;
-using testing::random_tensor;
+using test::check_operation;
+using test::OperationCase;
+using test::random_tensor;
 
-OperationCase linear_case(int64_t n, int64_t inputs, int64_t outputs, bool bias, KernelForm form) {
+OperationCase linear_case(int64_t n, int64_t inputs, int64_t outputs, bool bias, Kernels kernels) {
   OperationCase c;
   c.inputs = {random_tensor({n, inputs}, 1)};
   c.weights = {random_tensor({outputs, inputs}, 2)};
@@ -19,33 +19,33 @@ OperationCase linear_case(int64_t n, int64_t inputs, int64_t outputs, bool bias,
     const at::Tensor y = x[0].mm(w[0].t());
     return std::vector{w.size() > 1 ? y + w[1] : y};
   };
-  c.operation = [form](const auto& x, const auto& w) {
-    return std::vector{linear(x[0], w[0], w.size() > 1 ? w[1] : Weight{}, form)};
+  c.operation = [kernels](const auto& x, const auto& w) {
+    return std::vector{linear(x[0], w[0], w.size() > 1 ? w[1] : Weight{}, kernels)};
   };
   c.same_bits_on_any_threads = false;
   return c;
 }
 
 TEST(Linear, ForwardAndGradients) {
-  for (const KernelForm form : {KernelForm::kFast, KernelForm::kReference}) {
+  for (const Kernels kernels : {Kernels::kFast, Kernels::kReference}) {
     for (const bool bias : {false, true}) {
-      SCOPED_TRACE(form == KernelForm::kFast ? "fast" : "reference");
-      check_operation(linear_case(1, 50, 7, bias, form), at::kFloat);
-      check_operation(linear_case(70, 96, 130, bias, form), at::kFloat);
-      check_operation(linear_case(33, 48, 21, bias, form), at::kBFloat16);
+      SCOPED_TRACE(kernels == Kernels::kFast ? "fast" : "reference");
+      check_operation(linear_case(1, 50, 7, bias, kernels), at::kFloat);
+      check_operation(linear_case(70, 96, 130, bias, kernels), at::kFloat);
+      check_operation(linear_case(33, 48, 21, bias, kernels), at::kBFloat16);
     }
   }
 }
 
 TEST(Linear, GradientsAddUp) {
   const at::Tensor x = random_tensor({20, 16}, 1);
-  const Weight w = testing::trained_weight(random_tensor({8, 16}, 2), at::kFloat);
-  const Weight bias = testing::trained_weight(random_tensor({8}, 3), at::kFloat);
-  linear(x, w, bias, KernelForm::kFast).sum().backward();
+  const Weight w = test::trained_weight(random_tensor({8, 16}, 2), at::kFloat);
+  const Weight bias = test::trained_weight(random_tensor({8}, 3), at::kFloat);
+  linear(x, w, bias, Kernels::kFast).sum().backward();
   const at::Tensor w_once = w.grad.clone(), bias_once = bias.grad.clone();
-  linear(x, w, bias, KernelForm::kFast).sum().backward();
-  testing::expect_rms("weight", w.grad, w_once * 2, 1e-6);
-  testing::expect_rms("bias", bias.grad, bias_once * 2, 1e-6);
+  linear(x, w, bias, Kernels::kFast).sum().backward();
+  test::expect_rms("weight", w.grad, w_once * 2, 1e-6);
+  test::expect_rms("bias", bias.grad, bias_once * 2, 1e-6);
 }
 
 // A row alone, in any batch, split anywhere, on any number of threads.
@@ -55,30 +55,30 @@ TEST(Linear, ReferenceRowsHaveTheSameBits) {
     const Weight w{random_tensor({101, inputs}, 2), {}};
     const Weight bias{random_tensor({101}, 3), {}};
     const auto run = [&](const at::Tensor& rows) {
-      return linear(rows, w, bias, KernelForm::kReference);
+      return linear(rows, w, bias, Kernels::kReference);
     };
     const at::Tensor all = run(x);
     const int threads = at::get_num_threads();
     at::set_num_threads(4);
-    testing::expect_equal("threads", run(x), all);
+    test::expect_equal("threads", run(x), all);
     at::set_num_threads(threads);
     for (const int64_t cut : {1, 2, 31, 32, 33, 74}) {
-      testing::expect_equal("first part", run(x.narrow(0, 0, cut)), all.narrow(0, 0, cut));
-      testing::expect_equal("second part", run(x.narrow(0, cut, 75 - cut)),
-                            all.narrow(0, cut, 75 - cut));
+      test::expect_equal("first part", run(x.narrow(0, 0, cut)), all.narrow(0, 0, cut));
+      test::expect_equal("second part", run(x.narrow(0, cut, 75 - cut)),
+                         all.narrow(0, cut, 75 - cut));
     }
     const Weight few{w.value.narrow(0, 40, 3).contiguous(), {}};
-    testing::expect_equal("other outputs",
-                          linear(x, few, {bias.value.narrow(0, 40, 3), {}}, KernelForm::kReference),
-                          all.narrow(1, 40, 3).contiguous());
+    test::expect_equal("other outputs",
+                       linear(x, few, {bias.value.narrow(0, 40, 3), {}}, Kernels::kReference),
+                       all.narrow(1, 40, 3).contiguous());
   }
 }
 
 TEST(Linear, RefusesWrongShapes) {
   const Weight w{at::ones({4, 3}), {}};
-  EXPECT_THROW(linear(at::ones({2, 5}), w, {}, KernelForm::kFast), Error);
-  EXPECT_THROW(linear(at::ones({2, 3}), w, {at::ones({3}), {}}, KernelForm::kFast), Error);
-  EXPECT_THROW(linear(at::ones({2, 3}, at::kBFloat16), w, {}, KernelForm::kFast), Error);
+  EXPECT_THROW(linear(at::ones({2, 5}), w, {}, Kernels::kFast), Error);
+  EXPECT_THROW(linear(at::ones({2, 3}), w, {at::ones({3}), {}}, Kernels::kFast), Error);
+  EXPECT_THROW(linear(at::ones({2, 3}, at::kBFloat16), w, {}, Kernels::kFast), Error);
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "halo/kernels/chunked_loss.h"
+#include "halo/kernels/logit_loss/chunked_loss.h"
 
 namespace halo {
 
@@ -21,5 +21,9 @@ void cross_entropy_rows_aten(const LossChunk& chunk, const at::Tensor& targets,
 // One kernel of our own; logits fp32 or bf16.
 void cross_entropy_rows_cuda(const LossChunk& chunk, const at::Tensor& targets,
                              const at::Tensor& weights);
+
+// token_losses (linear_cross_entropy.h) in a fixed order of sums, on the CPU.
+at::Tensor token_losses_reference(const at::Tensor& hidden, const at::Tensor& head,
+                                  const at::Tensor& targets);
 
 }  // namespace halo

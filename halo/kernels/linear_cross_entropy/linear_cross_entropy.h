@@ -2,8 +2,8 @@
 // are never held at once.
 #pragma once
 
-#include "halo/kernels/sequences.h"
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/sequences.h"
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 
@@ -18,6 +18,6 @@ at::Tensor linear_cross_entropy(const at::Tensor& hidden, const Weight& head,
 
 // -ln p(target) of every token, [N] fp32; 0 where ignored. No gradients.
 at::Tensor token_losses(const at::Tensor& hidden, const at::Tensor& head, const at::Tensor& targets,
-                        KernelForm form);
+                        Kernels kernels);
 
 }  // namespace halo

@@ -12,7 +12,7 @@
 #define HWY_TARGET_INCLUDE "halo/kernels/linear_cross_entropy/linear_cross_entropy_cpu.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h: these are read once a target.
-#include "halo/kernels/logit_rows-inl.h"
+#include "halo/kernels/logit_loss/logit_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace halo {

@@ -4,18 +4,18 @@
 
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
-#include "halo/kernels/chunked_loss.h"
 #include "halo/kernels/linear_cross_entropy/cross_entropy_rows.h"
+#include "halo/kernels/logit_loss/chunked_loss.h"
 #include "tests/gpu.h"
 #include "tests/op_check.h"
 
 namespace halo {
 namespace {
 
-using testing::expect_close;
-using testing::expect_equal;
-using testing::leaf;
-using testing::random_tensor;
+using test::expect_close;
+using test::expect_equal;
+using test::leaf;
+using test::random_tensor;
 
 struct Problem {
   at::Tensor hidden, head;      // leaves in the tested type
@@ -60,7 +60,7 @@ Outcome ours(const Problem& p, at::Device device = at::kCPU) {
   const auto loss = linear_cross_entropy(hidden, head, targets, weights);
   (loss * p.incoming).backward();
   EXPECT_FALSE(head.value.grad().defined());
-  return {token_losses(hidden, head.value, targets, KernelForm::kFast).cpu(), loss.detach().cpu(),
+  return {token_losses(hidden, head.value, targets, Kernels::kFast).cpu(), loss.detach().cpu(),
           hidden.grad().cpu(), head.grad.cpu()};
 }
 
@@ -77,7 +77,7 @@ void expect_problem(const Problem& p, at::Device device = at::kCPU) {
 }
 
 TEST(LinearCrossEntropy, MatchesDenseAcrossChunkBorders) {
-  testing::PoisonUninitialized poison;
+  test::PoisonUninitialized poison;
   const int64_t chunk = rows_per_chunk(33, /*cpu=*/true);
   for (int64_t rows : {int64_t{1}, int64_t{7}, chunk - 1, chunk, chunk + 1, 2 * chunk + 3}) {
     SCOPED_TRACE(rows);
@@ -174,7 +174,7 @@ TEST(LinearCrossEntropy, DeviceFormMatchesToo) {
 TEST(LinearCrossEntropyCuda, MatchesDense) {
   HALO_NEEDS_GPU();
   for (const char* kernels : {"all", "none"}) {
-    const testing::CudaKernelsSetting setting(kernels);
+    const test::CudaKernelsSetting setting(kernels);
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {
       // Wide and single accesses, fewer columns than threads and more.
       for (const auto& [rows, vocabulary] :
@@ -183,7 +183,7 @@ TEST(LinearCrossEntropyCuda, MatchesDense) {
         if (rows == 1 && dtype == at::kBFloat16) continue;
         SCOPED_TRACE(::testing::Message() << kernels << " " << c10::toString(dtype) << " " << rows
                                           << " x " << vocabulary);
-        const testing::PoisonUninitialized poison;
+        const test::PoisonUninitialized poison;
         Problem p = make_problem(rows, 64, vocabulary, /*weighted=*/rows != 40, dtype);
         p.incoming = -2.75;
         expect_problem(p, at::kCUDA);
@@ -194,15 +194,15 @@ TEST(LinearCrossEntropyCuda, MatchesDense) {
 
 TEST(LinearCrossEntropyCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    expect_problem(make_problem(testing::kManyRows, 24, 33, /*weighted=*/true, dtype), at::kCUDA);
+    expect_problem(make_problem(test::kManyRows, 24, 33, /*weighted=*/true, dtype), at::kCUDA);
   }
 }
 
 TEST(LinearCrossEntropyCuda, RowKernelAcrossLargeLogits) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   const auto logits = random_tensor({23, 5000}, 5) * 1e4;
   const auto targets = make_problem(23, 1, 5000, false).targets;
   LossChunk exact{0, logits.to(at::kDouble), at::empty({23}, at::kDouble), true};
@@ -223,15 +223,15 @@ TEST(TokenLosses, ReferenceRowsDoNotDependOnTheOthers) {
   const Problem p = make_problem(31, 24, 101, /*weighted=*/false);
   const auto hidden = p.hidden.detach(), head = p.head.detach();
   const int threads = at::get_num_threads();
-  const auto all = token_losses(hidden, head, p.targets, KernelForm::kReference);
+  const auto all = token_losses(hidden, head, p.targets, Kernels::kReference);
   at::set_num_threads(threads == 1 ? 2 : 1);
-  expect_equal("threads", token_losses(hidden, head, p.targets, KernelForm::kReference), all);
+  expect_equal("threads", token_losses(hidden, head, p.targets, Kernels::kReference), all);
   at::set_num_threads(threads);
   for (int64_t n : {0, 3, 30}) {
-    expect_equal("row",
-                 token_losses(hidden.narrow(0, n, 1), head, p.targets.narrow(0, n, 1),
-                              KernelForm::kReference),
-                 all.narrow(0, n, 1));
+    expect_equal(
+        "row",
+        token_losses(hidden.narrow(0, n, 1), head, p.targets.narrow(0, n, 1), Kernels::kReference),
+        all.narrow(0, n, 1));
   }
   expect_close("losses", all, dense(p, at::kDouble).losses, dense(p, at::kFloat).losses);
 }

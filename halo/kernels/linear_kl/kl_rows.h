@@ -3,8 +3,8 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "halo/kernels/chunked_loss.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
+#include "halo/kernels/logit_loss/chunked_loss.h"
 
 namespace halo {
 

@@ -1,5 +1,4 @@
-// Checks, choice of form, and the form in LibTorch operations (no value is read back from the
-// device).
+// Checks, choice of form, and the loop over chunks of rows.
 #include "halo/kernels/linear_kl/linear_kl.h"
 
 #include <memory>
@@ -7,12 +6,11 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/kernels/chunked_loss.h"
-#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/linear_cross_entropy/cross_entropy_rows.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/kl_rows.h"
-#include "halo/kernels/logit_rows_launch.h"
+#include "halo/kernels/logit_loss/chunked_loss.h"
 
 namespace halo {
 namespace {
@@ -43,49 +41,12 @@ ChunkLoss kl(const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
     if (!*teacher) teacher->emplace(hidden, head, chunk.logits.scalar_type());
     auto teacher_logits = (*teacher)->rows(chunk.first, rows);
     auto form = chunk.logits.is_cpu() ? kl_rows_cpu : kl_rows_aten;
-    if (has_cuda_form(CudaKernels::kLossRows, chunk.logits)) form = kl_rows_cuda;
+    if (has_cuda_kernels(CudaKernels::kLossRows, chunk.logits)) form = kl_rows_cuda;
     form(chunk, teacher_logits, chunk_weights(weights, chunk), chunk_mix(mix, chunk));
   };
 }
 
 }  // namespace
-
-void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
-                  const CrossEntropyMix& mix) {
-  at::Tensor logits = chunk.logits;
-  const auto log_teacher = at::log_softmax(teacher, 1);
-  const auto log_student = at::log_softmax(logits, 1);
-  at::Tensor p_teacher = at::exp_out(teacher, log_teacher);
-  at::Tensor losses = (p_teacher * (log_teacher - log_student)).sum(1, /*keepdim=*/true);
-  at::Tensor index, share;
-  if (mix.share != 0) {
-    index = mix.targets.clamp_min(0).unsqueeze(1);
-    share = mix.targets.ne(kIgnoreTarget).to(logits.scalar_type()).mul_(mix.share).unsqueeze_(1);
-    losses.sub_(share * (losses + log_student.gather(1, index)));
-    p_teacher.mul_(1 - share).scatter_add_(1, index, share);
-  }
-  if (weights.defined()) losses.mul_(weights.unsqueeze(1));
-  chunk.losses.copy_(losses.squeeze(1));
-  if (!chunk.gradient) return;
-  at::exp_out(logits, log_student).sub_(p_teacher);
-  if (weights.defined()) logits.mul_(weights.unsqueeze(1));
-}
-
-void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
-                  const CrossEntropyMix& mix) {
-  const DeviceStream stream(chunk.logits);
-  launch_kl_rows({.element = element_of(chunk.logits),
-                  .rows = chunk.logits.size(0),
-                  .columns = chunk.logits.size(1),
-                  .gradient = chunk.gradient,
-                  .student = chunk.logits.mutable_data_ptr(),
-                  .teacher = teacher.const_data_ptr(),
-                  .weights = weights.defined() ? weights.const_data_ptr<float>() : nullptr,
-                  .targets = mix.share != 0 ? mix.targets.const_data_ptr<int64_t>() : nullptr,
-                  .cross_entropy_share = static_cast<float>(mix.share),
-                  .losses = chunk.losses.mutable_data_ptr<float>()},
-                 stream.handle());
-}
 
 at::Tensor linear_kl(const at::Tensor& hidden, const Weight& head, const at::Tensor& teacher_hidden,
                      const at::Tensor& teacher_head, const at::Tensor& weights,

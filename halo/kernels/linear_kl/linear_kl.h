@@ -2,7 +2,7 @@
 // rows at a time (hypenet.md 2.2, stage 2).
 #pragma once
 
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 

@@ -1,18 +1,18 @@
 #include "halo/kernels/linear_kl/linear_kl.h"
 
 #include "halo/base/check.h"
-#include "halo/kernels/chunked_loss.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/kl_rows.h"
+#include "halo/kernels/logit_loss/chunked_loss.h"
 #include "tests/gpu.h"
 #include "tests/op_check.h"
 
 namespace halo {
 namespace {
 
-using testing::expect_close;
-using testing::leaf;
-using testing::random_tensor;
+using test::expect_close;
+using test::leaf;
+using test::random_tensor;
 
 struct Problem {
   at::Tensor hidden, head;                  // the student's, leaves in the tested type
@@ -96,7 +96,7 @@ void expect_problem(const Problem& p, at::Device device = at::kCPU) {
 }
 
 TEST(LinearKl, MatchesDenseAcrossChunkBorders) {
-  testing::PoisonUninitialized poison;
+  test::PoisonUninitialized poison;
   const int64_t chunk = rows_per_chunk(33, /*cpu=*/true);
   for (int64_t rows : {int64_t{1}, int64_t{7}, chunk - 1, chunk, chunk + 1, 2 * chunk + 3}) {
     SCOPED_TRACE(rows);
@@ -212,7 +212,7 @@ TEST(LinearKl, DeviceFormMatchesToo) {
 TEST(LinearKlCuda, MatchesDense) {
   HALO_NEEDS_GPU();
   for (const char* kernels : {"all", "none"}) {
-    const testing::CudaKernelsSetting setting(kernels);
+    const test::CudaKernelsSetting setting(kernels);
     for (const auto dtype : {at::kFloat, at::kBFloat16}) {
       for (const auto& [rows, vocabulary] :
            {std::pair<int64_t, int64_t>{1, 33}, {40, 131}, {150, 9001}, {70, 20'000}}) {
@@ -220,7 +220,7 @@ TEST(LinearKlCuda, MatchesDense) {
         if (rows == 1 && dtype == at::kBFloat16) continue;
         SCOPED_TRACE(::testing::Message() << kernels << " " << c10::toString(dtype) << " " << rows
                                           << " x " << vocabulary);
-        const testing::PoisonUninitialized poison;
+        const test::PoisonUninitialized poison;
         Problem p = make_problem(rows, vocabulary, /*weighted=*/rows != 40, dtype);
         p.incoming = -2.75;
         expect_problem(p, at::kCUDA);
@@ -233,15 +233,15 @@ TEST(LinearKlCuda, MatchesDense) {
 
 TEST(LinearKlCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-    expect_problem(make_problem(testing::kManyRows, 33, /*weighted=*/true, dtype), at::kCUDA);
+    expect_problem(make_problem(test::kManyRows, 33, /*weighted=*/true, dtype), at::kCUDA);
   }
 }
 
 TEST(LinearKlCuda, OfEqualModelsIsZero) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     Problem p = make_problem(40, 9001, /*weighted=*/false, dtype);
     p.teacher_hidden = p.hidden.detach();

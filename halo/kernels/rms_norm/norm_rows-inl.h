@@ -8,7 +8,7 @@
 
 #include <cmath>
 
-#include "halo/kernels/columns-inl.h"
+#include "halo/kernels/cpu/columns-inl.h"
 #include "halo/kernels/rms_norm/rms_norm_forms.h"
 
 HWY_BEFORE_NAMESPACE();

@@ -2,7 +2,7 @@
 #include "halo/kernels/rms_norm/rms_norm.h"
 
 #include "ATen/ATen.h"
-#include "halo/kernels/operation.h"
+#include "halo/kernels/common/operation.h"
 #include "halo/kernels/rms_norm/rms_norm_forms.h"
 #include "torch/csrc/autograd/custom_function.h"
 
@@ -14,7 +14,7 @@ using torch::autograd::variable_list;
 
 at::Tensor forward_of(const at::Tensor& x, const at::Tensor& w, double eps) {
   if (has_cpu_form(x)) return norm_forward_cpu(x, w, eps);
-  if (has_norm_cuda_form(CudaKernels::kRmsNorm, x, w)) return norm_forward_cuda(x, w, eps, {});
+  if (has_norm_cuda_kernels(CudaKernels::kRmsNorm, x, w)) return norm_forward_cuda(x, w, eps, {});
   return norm_forward(x, w, eps);
 }
 
@@ -25,7 +25,7 @@ variable_list add_forward_of(const at::Tensor& residual, const at::Tensor& delta
     const auto [sum, normed] = add_norm_forward_cpu(residual, delta, w, eps);
     return {sum, normed};
   }
-  if (has_norm_cuda_form(CudaKernels::kRmsNorm, residual, w)) {
+  if (has_norm_cuda_kernels(CudaKernels::kRmsNorm, residual, w)) {
     const auto [sum, normed] = add_norm_forward_cuda(residual, delta, w, eps);
     return {sum, normed};
   }
@@ -37,7 +37,7 @@ variable_list add_forward_of(const at::Tensor& residual, const at::Tensor& delta
 at::Tensor backward_of(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w, double eps,
                        const at::Tensor& w_grad, const at::Tensor& direct) {
   if (has_cpu_form(x)) return norm_backward_cpu(dy, x, w, eps, w_grad, direct);
-  if (has_norm_cuda_form(CudaKernels::kRmsNorm, x, w)) {
+  if (has_norm_cuda_kernels(CudaKernels::kRmsNorm, x, w)) {
     return norm_backward_cuda(dy, x, w, eps, {}, w_grad, direct).x;
   }
   at::Tensor dx = norm_backward(dy, x, w, eps, w_grad);

@@ -4,8 +4,8 @@
 
 #include <utility>
 
-#include "halo/kernels/sequences.h"
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/sequences.h"
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 

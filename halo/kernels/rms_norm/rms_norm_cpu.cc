@@ -1,8 +1,8 @@
 // RMSNorm and the residual step on the CPU: every row is read once from memory.
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
+#include "halo/kernels/cpu/row_chunks.h"
 #include "halo/kernels/rms_norm/rms_norm_forms.h"
-#include "halo/kernels/row_chunks.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "halo/kernels/rms_norm/rms_norm_cpu.cc"

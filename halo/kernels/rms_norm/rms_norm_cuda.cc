@@ -1,9 +1,9 @@
 // Norm and gate of rows by the kernels of norm_rows.cu.
 #include "ATen/ATen.h"
-#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/cuda/partial_sums.h"
-#include "halo/kernels/rms_norm/norm_rows_launch.h"
 #include "halo/kernels/rms_norm/rms_norm_forms.h"
+#include "halo/kernels/rms_norm/rms_norm_launch.h"
 
 namespace halo {
 namespace {
@@ -14,10 +14,10 @@ const void* data_of(const at::Tensor& x) {
 
 }  // namespace
 
-bool has_norm_cuda_form(CudaKernels kernels, const at::Tensor& x, const at::Tensor& w) {
+bool has_norm_cuda_kernels(CudaKernels kernels, const at::Tensor& x, const at::Tensor& w) {
   const int64_t columns = x.size(1);
   const bool wide = columns % 8 == 0 && reinterpret_cast<uintptr_t>(data_of(w)) % 16 == 0;
-  return has_cuda_form(kernels, x) && columns <= (wide ? kMostNormColumns : kMostOddNormColumns);
+  return has_cuda_kernels(kernels, x) && columns <= (wide ? kMostNormColumns : kMostOddNormColumns);
 }
 
 at::Tensor norm_forward_cuda(const at::Tensor& x, const at::Tensor& w, double eps,

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 
 namespace halo {
 
@@ -36,7 +36,7 @@ at::Tensor norm_backward_cpu(const at::Tensor& dy, const at::Tensor& x, const at
 // ---- Kernels of our own on a GPU: fp32 or bf16, contiguous, [N, D]. They take a sigmoid gate as
 // well, for norm_gate.
 
-bool has_norm_cuda_form(CudaKernels kernels, const at::Tensor& x, const at::Tensor& w);
+bool has_norm_cuda_kernels(CudaKernels kernels, const at::Tensor& x, const at::Tensor& w);
 
 // `w` (no norm) or `gate` (no gate) may be undefined.
 at::Tensor norm_forward_cuda(const at::Tensor& x, const at::Tensor& w, double eps,

@@ -6,9 +6,9 @@
 namespace halo {
 namespace {
 
-using testing::check_operation;
-using testing::OperationCase;
-using testing::random_tensor;
+using test::check_operation;
+using test::OperationCase;
+using test::random_tensor;
 
 constexpr double kEps = 1e-6;
 
@@ -64,20 +64,20 @@ TEST(RmsNormCuda, ForwardAndGradients) {
                              {5, 8192},
                              {2, 8200}}) {
     SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d));
-    testing::check_on_gpu(norm_case(n, d));
-    testing::check_on_gpu(residual_case(n, d));
+    test::check_on_gpu(norm_case(n, d));
+    test::check_on_gpu(residual_case(n, d));
   }
 }
 
 TEST(RmsNormCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  testing::check_on_gpu(norm_case(testing::kManyRows, 64));
-  testing::check_on_gpu(residual_case(testing::kManyRows, 64));
+  test::check_on_gpu(norm_case(test::kManyRows, 64));
+  test::check_on_gpu(residual_case(test::kManyRows, 64));
 }
 
 TEST(RmsNormCuda, RoundsBeforeTheWeight) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   const at::Tensor x = random_tensor({40, 64}, 1, at::kBFloat16).cuda();
   const at::Tensor w = random_tensor({64}, 2, at::kBFloat16).cuda();
   const at::Tensor wide = x.to(at::kFloat);
@@ -89,27 +89,27 @@ TEST(RmsNormCuda, RoundsBeforeTheWeight) {
 
 TEST(RmsNorm, ResidualStepUsedInPart) {
   const at::Tensor values = random_tensor({5, 40}, 1), delta = random_tensor({5, 40}, 2);
-  const Weight w = testing::trained_weight(random_tensor({40}, 3), at::kFloat);
-  const at::Tensor x = testing::leaf(values, at::kFloat);
+  const Weight w = test::trained_weight(random_tensor({40}, 3), at::kFloat);
+  const at::Tensor x = test::leaf(values, at::kFloat);
   add_rms_norm(x, delta, w, kEps).first.sum().backward();
-  testing::expect_equal("only the sum", x.grad(), at::ones_like(x));
-  testing::expect_equal("weight", w.grad, at::zeros({40}));
+  test::expect_equal("only the sum", x.grad(), at::ones_like(x));
+  test::expect_equal("weight", w.grad, at::zeros({40}));
 
-  const at::Tensor y = testing::leaf(values, at::kFloat), z = testing::leaf(values, at::kFloat);
+  const at::Tensor y = test::leaf(values, at::kFloat), z = test::leaf(values, at::kFloat);
   add_rms_norm(y, delta, w, kEps).second.sum().backward();
-  const Weight twin = testing::trained_weight(w.value, at::kFloat);
+  const Weight twin = test::trained_weight(w.value, at::kFloat);
   rms_norm(z + delta, twin, kEps).sum().backward();
-  testing::expect_equal("only the norm", y.grad(), z.grad());
-  testing::expect_equal("weight", w.grad, twin.grad);
+  test::expect_equal("only the norm", y.grad(), z.grad());
+  test::expect_equal("weight", w.grad, twin.grad);
 }
 
 TEST(RmsNorm, GradientsAddUp) {
   const at::Tensor x = random_tensor({9, 40}, 1);
-  const Weight w = testing::trained_weight(random_tensor({40}, 2), at::kFloat);
+  const Weight w = test::trained_weight(random_tensor({40}, 2), at::kFloat);
   rms_norm(x, w, kEps).sum().backward();
   const at::Tensor once = w.grad.clone();
   rms_norm(x, w, kEps).sum().backward();
-  testing::expect_equal("twice", w.grad, once * 2);
+  test::expect_equal("twice", w.grad, once * 2);
 }
 
 // The order that matters in bf16: the normed value is rounded before the weight multiplies it.
@@ -118,7 +118,7 @@ TEST(RmsNorm, RoundsBeforeTheWeight) {
   const at::Tensor w = random_tensor({64}, 2, at::kBFloat16);
   const at::Tensor wide = x.to(at::kFloat);
   const at::Tensor xhat = wide * (wide.square().mean(-1, true) + kEps).rsqrt();
-  testing::expect_equal("order", rms_norm(x, {w, {}}, kEps), w * xhat.to(at::kBFloat16));
+  test::expect_equal("order", rms_norm(x, {w, {}}, kEps), w * xhat.to(at::kBFloat16));
 }
 
 TEST(RmsNorm, NonFiniteStaysVisible) {

@@ -2,7 +2,7 @@
 #include "halo/kernels/rope/rope.h"
 
 #include "ATen/ATen.h"
-#include "halo/kernels/operation.h"
+#include "halo/kernels/common/operation.h"
 #include "halo/kernels/rope/rope_forms.h"
 #include "torch/csrc/autograd/custom_function.h"
 
@@ -13,18 +13,18 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 Heads forward_of(const at::Tensor& stacked, const HeadSplit& split, const HeadFactors& factors) {
-  auto form = split_heads_forward;
-  if (has_cpu_form(stacked)) form = split_heads_forward_cpu;
-  if (has_split_heads_cuda_form(stacked, split, factors)) form = split_heads_forward_cuda;
+  auto form = split_heads_aten;
+  if (has_cpu_form(stacked)) form = split_heads_cpu;
+  if (has_split_heads_cuda_kernels(stacked, split, factors)) form = split_heads_cuda;
   return form(stacked, split, factors);
 }
 
 at::Tensor backward_of(const Heads& grads, const at::Tensor& stacked, const HeadSplit& split,
                        const HeadFactors& factors, const at::Tensor& q_norm_grad,
                        const at::Tensor& k_norm_grad) {
-  auto form = split_heads_backward;
-  if (has_cpu_form(stacked)) form = split_heads_backward_cpu;
-  if (has_split_heads_cuda_form(stacked, split, factors)) form = split_heads_backward_cuda;
+  auto form = split_heads_aten_backward;
+  if (has_cpu_form(stacked)) form = split_heads_cpu_backward;
+  if (has_split_heads_cuda_kernels(stacked, split, factors)) form = split_heads_cuda_backward;
   return form(grads, stacked, split, factors, q_norm_grad, k_norm_grad);
 }
 

@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "halo/kernels/weight.h"
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 

@@ -5,8 +5,8 @@
 
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
+#include "halo/kernels/cpu/row_chunks.h"
 #include "halo/kernels/rope/rope_forms.h"
-#include "halo/kernels/row_chunks.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "halo/kernels/rope/rope_cpu.cc"
@@ -139,8 +139,8 @@ void copy_or_zero(const float* from, int64_t count, float* to) {
 
 }  // namespace
 
-Heads split_heads_forward_cpu(const at::Tensor& stacked, const HeadSplit& split,
-                              const HeadFactors& factors) {
+Heads split_heads_cpu(const at::Tensor& stacked, const HeadSplit& split,
+                      const HeadFactors& factors) {
   const int64_t rows = stacked.size(0), columns = stacked.size(1), d = split.head_dim;
   const int64_t q_size = split.heads * d, kv_size = split.kv_heads * d;
   Heads out;
@@ -167,7 +167,7 @@ Heads split_heads_forward_cpu(const at::Tensor& stacked, const HeadSplit& split,
   return out;
 }
 
-at::Tensor split_heads_backward_cpu(const Heads& grads, const at::Tensor& stacked,
+at::Tensor split_heads_cpu_backward(const Heads& grads, const at::Tensor& stacked,
                                     const HeadSplit& split, const HeadFactors& factors,
                                     const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad) {
   const int64_t columns = stacked.size(1), d = split.head_dim;

@@ -1,9 +1,9 @@
 // split_heads by the kernels of split_heads.cu.
 #include "ATen/ATen.h"
-#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/cuda/partial_sums.h"
 #include "halo/kernels/rope/rope_forms.h"
-#include "halo/kernels/rope/split_heads_launch.h"
+#include "halo/kernels/rope/rope_launch.h"
 
 namespace halo {
 namespace {
@@ -51,15 +51,15 @@ void add_partial(const at::Tensor& partial, const at::Tensor& norm_grad, void* s
 
 }  // namespace
 
-bool has_split_heads_cuda_form(const at::Tensor& stacked, const HeadSplit& split,
-                               const HeadFactors& factors) {
-  return has_cuda_form(CudaKernels::kSplitHeads, stacked) &&
+bool has_split_heads_cuda_kernels(const at::Tensor& stacked, const HeadSplit& split,
+                                  const HeadFactors& factors) {
+  return has_cuda_kernels(CudaKernels::kSplitHeads, stacked) &&
          has_split_heads_kernel(split.head_dim) && is_aligned(stacked) &&
          is_aligned(factors.q_norm) && is_aligned(factors.k_norm);
 }
 
-Heads split_heads_forward_cuda(const at::Tensor& stacked, const HeadSplit& split,
-                               const HeadFactors& factors) {
+Heads split_heads_cuda(const at::Tensor& stacked, const HeadSplit& split,
+                       const HeadFactors& factors) {
   const DeviceStream stream(stacked);
   const int64_t rows = stacked.size(0), d = split.head_dim;
   Heads out;
@@ -76,7 +76,7 @@ Heads split_heads_forward_cuda(const at::Tensor& stacked, const HeadSplit& split
   return out;
 }
 
-at::Tensor split_heads_backward_cuda(const Heads& grads, const at::Tensor& stacked,
+at::Tensor split_heads_cuda_backward(const Heads& grads, const at::Tensor& stacked,
                                      const HeadSplit& split, const HeadFactors& factors,
                                      const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad) {
   const DeviceStream stream(stacked);

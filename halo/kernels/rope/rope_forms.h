@@ -14,25 +14,25 @@ struct HeadFactors {
 
 // The LibTorch form. In backward any gradient in `grads` may be undefined (zero), and the gradients
 // of the norms are added to q_norm_grad and k_norm_grad (fp32) where defined.
-Heads split_heads_forward(const at::Tensor& stacked, const HeadSplit& split,
-                          const HeadFactors& factors);
-at::Tensor split_heads_backward(const Heads& grads, const at::Tensor& stacked,
-                                const HeadSplit& split, const HeadFactors& factors,
-                                const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad);
+Heads split_heads_aten(const at::Tensor& stacked, const HeadSplit& split,
+                       const HeadFactors& factors);
+at::Tensor split_heads_aten_backward(const Heads& grads, const at::Tensor& stacked,
+                                     const HeadSplit& split, const HeadFactors& factors,
+                                     const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad);
 
 // The same in one pass over every row: CPU, fp32, contiguous.
-Heads split_heads_forward_cpu(const at::Tensor& stacked, const HeadSplit& split,
-                              const HeadFactors& factors);
-at::Tensor split_heads_backward_cpu(const Heads& grads, const at::Tensor& stacked,
+Heads split_heads_cpu(const at::Tensor& stacked, const HeadSplit& split,
+                      const HeadFactors& factors);
+at::Tensor split_heads_cpu_backward(const Heads& grads, const at::Tensor& stacked,
                                     const HeadSplit& split, const HeadFactors& factors,
                                     const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad);
 
 // The same by kernels of our own on a GPU: fp32 or bf16, contiguous.
-bool has_split_heads_cuda_form(const at::Tensor& stacked, const HeadSplit& split,
-                               const HeadFactors& factors);
-Heads split_heads_forward_cuda(const at::Tensor& stacked, const HeadSplit& split,
-                               const HeadFactors& factors);
-at::Tensor split_heads_backward_cuda(const Heads& grads, const at::Tensor& stacked,
+bool has_split_heads_cuda_kernels(const at::Tensor& stacked, const HeadSplit& split,
+                                  const HeadFactors& factors);
+Heads split_heads_cuda(const at::Tensor& stacked, const HeadSplit& split,
+                       const HeadFactors& factors);
+at::Tensor split_heads_cuda_backward(const Heads& grads, const at::Tensor& stacked,
                                      const HeadSplit& split, const HeadFactors& factors,
                                      const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad);
 

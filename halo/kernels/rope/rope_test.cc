@@ -8,9 +8,9 @@
 namespace halo {
 namespace {
 
-using testing::check_operation;
-using testing::OperationCase;
-using testing::random_tensor;
+using test::check_operation;
+using test::OperationCase;
+using test::random_tensor;
 
 constexpr double kEps = 1e-6;
 
@@ -130,34 +130,34 @@ TEST(SplitHeadsCuda, ForwardAndGradients) {
     const bool gate = bits & 1, norm = bits & 2, rope = bits & 4, scale = bits & 8;
     SCOPED_TRACE(::testing::Message()
                  << "gate " << gate << " norm " << norm << " rope " << rope << " scale " << scale);
-    testing::check_on_gpu(split_case({{4, 2, 64, gate, kEps}, norm, rope, scale}, 70));
+    test::check_on_gpu(split_case({{4, 2, 64, gate, kEps}, norm, rope, scale}, 70));
   }
-  testing::check_on_gpu(split_case({{16, 8, 128, true, kEps}, true, true, true}, 1100));
-  testing::check_on_gpu(split_case({{40, 3, 128, true, kEps}, true, true, false}, 9));
-  testing::check_on_gpu(split_case({{3, 3, 16, true, kEps}, true, true, true}, 1));
-  testing::check_on_gpu(split_case({{2, 1, 256, false, kEps}, true, true, true}, 5));
-  testing::check_on_gpu(split_case({{2, 1, 50, false, kEps}, true, true, true}, 5));
+  test::check_on_gpu(split_case({{16, 8, 128, true, kEps}, true, true, true}, 1100));
+  test::check_on_gpu(split_case({{40, 3, 128, true, kEps}, true, true, false}, 9));
+  test::check_on_gpu(split_case({{3, 3, 16, true, kEps}, true, true, true}, 1));
+  test::check_on_gpu(split_case({{2, 1, 256, false, kEps}, true, true, true}, 5));
+  test::check_on_gpu(split_case({{2, 1, 50, false, kEps}, true, true, true}, 5));
 }
 
 TEST(SplitHeadsCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  testing::check_on_gpu(split_case({{2, 1, 64, true, kEps}, true, true, true}, testing::kManyRows));
+  test::check_on_gpu(split_case({{2, 1, 64, true, kEps}, true, true, true}, test::kManyRows));
 }
 
 TEST(SplitHeads, OutputsAreContiguousAndMayBeUnused) {
   const HeadSplit split{2, 1, 8, true, kEps};
-  const at::Tensor stacked = testing::leaf(random_tensor({3, 48}, 1), at::kFloat);
-  const Weight q_norm = testing::trained_weight(random_tensor({8}, 2), at::kFloat);
-  const Weight k_norm = testing::trained_weight(random_tensor({8}, 3), at::kFloat);
-  const testing::PoisonUninitialized poison;
+  const at::Tensor stacked = test::leaf(random_tensor({3, 48}, 1), at::kFloat);
+  const Weight q_norm = test::trained_weight(random_tensor({8}, 2), at::kFloat);
+  const Weight k_norm = test::trained_weight(random_tensor({8}, 3), at::kFloat);
+  const test::PoisonUninitialized poison;
   const Heads heads = split_heads(stacked, split, q_norm, k_norm, std::nullopt, std::nullopt);
   for (const at::Tensor& part : as_list(heads)) EXPECT_TRUE(part.is_contiguous());
   heads.v.sum().backward();
   at::Tensor want = at::zeros({3, 48});
   want.narrow(1, 24, 8).fill_(1);
-  testing::expect_equal("only v", stacked.grad(), want);
-  testing::expect_equal("q_norm", q_norm.grad, at::zeros({8}));
-  testing::expect_equal("k_norm", k_norm.grad, at::zeros({8}));
+  test::expect_equal("only v", stacked.grad(), want);
+  test::expect_equal("q_norm", q_norm.grad, at::zeros({8}));
+  test::expect_equal("k_norm", k_norm.grad, at::zeros({8}));
 }
 
 TEST(SplitHeads, RefusesWrongShapes) {

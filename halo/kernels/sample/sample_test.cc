@@ -6,8 +6,8 @@
 namespace halo {
 namespace {
 
-using testing::expect_equal;
-using testing::random_tensor;
+using test::expect_equal;
+using test::random_tensor;
 
 at::Tensor row(std::vector<float> values) {
   return at::tensor(values).unsqueeze(0);

@@ -3,7 +3,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/kernels/cuda/cuda_form.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/cuda/partial_sums.h"
 #include "halo/kernels/squared_error/squared_error_launch.h"
 
@@ -46,7 +46,7 @@ SquaredError squared_error(const at::Tensor& y, const at::Tensor& target, const 
   HALO_CHECK(scale.dim() == 1 && scale.numel() == 1 && scale.scalar_type() == at::kFloat,
              "squared_error: scale must be [1] fp32");
   const at::NoGradGuard no_grad;
-  const auto form = has_cuda_form(CudaKernels::kSquaredError, y) ? run_cuda : run_aten;
+  const auto form = has_cuda_kernels(CudaKernels::kSquaredError, y) ? run_cuda : run_aten;
   return form(y.contiguous(), target.contiguous(), scale);
 }
 

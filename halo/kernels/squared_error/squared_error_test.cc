@@ -9,7 +9,7 @@
 namespace halo {
 namespace {
 
-using testing::random_tensor;
+using test::random_tensor;
 
 struct Case {
   at::Tensor y, target, scale;
@@ -23,15 +23,15 @@ Case make_case(at::IntArrayRef shape, at::ScalarType dtype) {
 void expect_matches_formula(const Case& c, const SquaredError& got) {
   const at::Tensor difference = c.y.to(at::kDouble) - c.target.to(at::kDouble);
   const at::Tensor plain = c.y - c.target;
-  testing::expect_close("gradient", got.gradient.cpu(), difference * c.scale.to(at::kDouble),
-                        plain * c.scale.item<double>());
+  test::expect_close("gradient", got.gradient.cpu(), difference * c.scale.to(at::kDouble),
+                     plain * c.scale.item<double>());
   EXPECT_EQ(got.gradient.scalar_type(), c.y.scalar_type());
-  testing::expect_close("sum", got.sum.cpu(), difference.square().sum(),
-                        plain.to(at::kFloat).square().sum());
+  test::expect_close("sum", got.sum.cpu(), difference.square().sum(),
+                     plain.to(at::kFloat).square().sum());
 }
 
 void check_shapes(at::Device device) {
-  const testing::PoisonUninitialized poison;
+  const test::PoisonUninitialized poison;
   for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
     for (const auto& [n, d] : {std::pair<int64_t, int64_t>{1, 1}, {1, 64}, {5, 37}, {700, 192}}) {
       SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(d) + at::toString(dtype));
@@ -62,14 +62,14 @@ TEST(SquaredError, RefusesWhatDoesNotMatch) {
 
 TEST(SquaredErrorCuda, MatchesTheFormula) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
+  const test::CudaKernelsSetting all("all");
   check_shapes(at::kCUDA);
 }
 
 TEST(SquaredErrorCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  const testing::CudaKernelsSetting all("all");
-  const Case c = make_case({testing::kManyRows, 72}, at::kBFloat16);
+  const test::CudaKernelsSetting all("all");
+  const Case c = make_case({test::kManyRows, 72}, at::kBFloat16);
   expect_matches_formula(c, squared_error(c.y.cuda(), c.target.cuda(), c.scale.cuda()));
 }
 

@@ -3,8 +3,8 @@
 #include "halo/kernels/swiglu/swiglu.h"
 
 #include "ATen/ATen.h"
-#include "halo/kernels/cuda/cuda_form.h"
-#include "halo/kernels/operation.h"
+#include "halo/kernels/common/operation.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/swiglu/swiglu_forms.h"
 #include "halo/kernels/swiglu/swiglu_launch.h"
 #include "torch/csrc/autograd/custom_function.h"
@@ -30,7 +30,7 @@ at::Tensor run_cuda(const at::Tensor& gate_up, const at::Tensor& dy, const at::T
 
 at::Tensor forward_of(const at::Tensor& gate_up) {
   if (has_cpu_form(gate_up)) return swiglu_forward_cpu(gate_up);
-  if (has_cuda_form(CudaKernels::kSwiglu, gate_up)) {
+  if (has_cuda_kernels(CudaKernels::kSwiglu, gate_up)) {
     return run_cuda(gate_up, {},
                     at::empty({gate_up.size(0), gate_up.size(1) / 2}, gate_up.options()));
   }
@@ -40,7 +40,7 @@ at::Tensor forward_of(const at::Tensor& gate_up) {
 
 at::Tensor backward_of(const at::Tensor& dy, const at::Tensor& gate_up) {
   if (has_cpu_form(gate_up)) return swiglu_backward_cpu(dy, gate_up);
-  if (has_cuda_form(CudaKernels::kSwiglu, gate_up)) {
+  if (has_cuda_kernels(CudaKernels::kSwiglu, gate_up)) {
     return run_cuda(gate_up, dy, at::empty_like(gate_up));
   }
   const auto halves = gate_up.chunk(2, 1);

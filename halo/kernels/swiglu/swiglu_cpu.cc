@@ -1,14 +1,14 @@
 // SwiGLU's elementwise part on the CPU: one pass over every row.
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
-#include "halo/kernels/row_chunks.h"
+#include "halo/kernels/cpu/row_chunks.h"
 #include "halo/kernels/swiglu/swiglu_forms.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "halo/kernels/swiglu/swiglu_cpu.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h: this is read once a target.
-#include "halo/kernels/columns-inl.h"
+#include "halo/kernels/cpu/columns-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace halo {

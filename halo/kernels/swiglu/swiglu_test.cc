@@ -6,9 +6,9 @@
 namespace halo {
 namespace {
 
-using testing::check_operation;
-using testing::OperationCase;
-using testing::random_tensor;
+using test::check_operation;
+using test::OperationCase;
+using test::random_tensor;
 
 OperationCase swiglu_case(int64_t n, int64_t f) {
   return {{random_tensor({n, 2 * f}, 1) * 4},
@@ -47,13 +47,13 @@ TEST(SwigluCuda, ForwardAndGradients) {
   HALO_NEEDS_GPU();
   for (const auto& [n, f] : {std::pair<int64_t, int64_t>{1, 64}, {5, 37}, {300, 6144}}) {
     SCOPED_TRACE(std::to_string(n) + " x " + std::to_string(f));
-    testing::check_on_gpu(swiglu_case(n, f));
+    test::check_on_gpu(swiglu_case(n, f));
   }
 }
 
 TEST(SwigluCuda, LongSequence) {
   HALO_NEEDS_GPU();
-  testing::check_on_gpu(swiglu_case(testing::kManyRows, 64));
+  test::check_on_gpu(swiglu_case(test::kManyRows, 64));
 }
 
 TEST(Swiglu, RefusesAnOddNumberOfColumns) {

@@ -1,0 +1,20 @@
+#include "halo/runtime/machine.h"
+
+#include <gtest/gtest.h>
+
+#include "ATen/ATen.h"
+#include "tests/gpu.h"
+
+namespace halo {
+namespace {
+
+TEST(OpenMachineCuda, ByCommandsThatTakeNoGradients) {
+  HALO_NEEDS_GPU();
+  at::NoGradGuard no_grad;
+  RunRecipe recipe;
+  recipe.device = "cuda";
+  EXPECT_TRUE(open_machine(recipe).device.is_cuda());
+}
+
+}  // namespace
+}  // namespace halo

@@ -1,0 +1,200 @@
+#include "halo/stages/context.h"
+
+#include <algorithm>
+
+#include "ATen/ATen.h"
+#include "halo/base/files.h"
+#include "halo/base/progress.h"
+#include "halo/stages/losses.h"
+#include "halo/stages/scale_rule.h"
+#include "halo/train/checkpoint.h"
+
+namespace halo {
+
+StageContext::StageContext(Recipe recipe, const std::string& teacher)
+    : recipe_(std::move(recipe)),
+      machine_(open_machine(recipe_.run)),
+      teacher_directory_(teacher.empty() ? recipe_.teacher : teacher),
+      teacher_(load_model(teacher_directory_, ParameterStore::Use::kFrozen, machine_.compute,
+                          machine_.device)),
+      tokenizer_path_(teacher_directory_ / "tokenizer.json"),
+      tokenizer_(tokenizer_path_),
+      tokenizer_hash_(hash_file(tokenizer_path_)),
+      needles_(tokenizer_, recipe_.data.document_end) {
+  if (tokenizer_.vocab_size() > teacher_.config.vocab_size) {
+    throw_error("{}: tokenizer.json has {} tokens, config.json a vocabulary of {}",
+                teacher_directory_.string(), tokenizer_.vocab_size(), teacher_.config.vocab_size);
+  }
+}
+
+int64_t StageContext::training_length() const {
+  int64_t length = teacher_.config.max_position_embeddings;
+  const TrainRecipe& distill = recipe_.distill;
+  for (const TrainRecipe* train :
+       {&recipe_.align, &recipe_.align_attention, &distill, &recipe_.finetune}) {
+    if (train->tokens > 0) length = std::max(length, train->sequence_length);
+  }
+  return length;
+}
+
+std::vector<int64_t> StageContext::scale_lengths() const {
+  return lengths_beyond(recipe_.scale.lengths, training_length());
+}
+
+std::vector<int64_t> StageContext::eval_lengths() const {
+  if (!recipe_.eval.lengths.empty()) return recipe_.eval.lengths;
+  const int64_t trained = training_length();
+  return {trained, 2 * trained, 4 * trained, 8 * trained};
+}
+
+const TokenShard& StageContext::held_out() const {
+  if (!held_out_) {
+    if (recipe_.eval.held_out.empty()) {
+      throw_error("eval.held_out names no token shard; make one with `halo data pack`");
+    }
+    TokenShard shard(expand_shards(recipe_.eval.held_out).front());
+    if (shard.header().tokenizer_hash != tokenizer_hash_) {
+      throw_error("{}: made with tokenizer {}, the teacher's is {}; pack the text again",
+                  shard.path().string(), shard.header().tokenizer_hash, tokenizer_hash_);
+    }
+    held_out_.emplace(std::move(shard));
+  }
+  return *held_out_;
+}
+
+TextBatches StageContext::held_out_batches(const HeldOutArgs& args, int64_t bucket_length) const {
+  return {held_out_text(held_out(), args), bucket_length > 0 ? bucket_length : args.row_length,
+          machine_.device, machine_.kernels};
+}
+
+Loader StageContext::loader(const TrainRecipe& train, const std::string& stage) const {
+  DataRecipe data = recipe_.data;
+  if (stage == "finetune" && data.long_context == "concat") data.packing = "paper";
+  return Loader(data, tokenizer_, tokenizer_hash_,
+                {train.sequence_length, train.rows_per_step(), Random(seed(), stage).bits(0)});
+}
+
+std::vector<Batch> StageContext::calibration(const TrainRecipe& train, const std::string& stage,
+                                             int64_t tokens) const {
+  DataRecipe text = recipe_.data;
+  text.needle_share = 0;
+  const int64_t rows =
+      std::max<int64_t>(1, std::min<int64_t>(4096, tokens) / train.sequence_length);
+  const Loader loader(text, tokenizer_, tokenizer_hash_,
+                      {train.sequence_length, rows, Random(seed(), stage).bits(0)});
+  std::vector<Batch> batches;
+  for (int64_t done = 0; done < tokens; done += rows * train.sequence_length) {
+    batches.push_back(to_batch(loader.step(static_cast<int64_t>(batches.size())), machine_));
+  }
+  return batches;
+}
+
+TrainJob StageContext::job(const std::string& stage, const TrainRecipe& train, const fs::path& out,
+                           const Loader& loader, ParameterStore& store,
+                           const ModelConfig& config) const {
+  TrainJob job;
+  job.stage = job.title = stage;
+  job.directory = out;
+  job.recipe = train;
+  job.seed = seed();
+  job.kernels = machine_.kernels;
+  job.data_id = data_hash(recipe_.data);
+  job.store = &store;
+  job.data = [&loader](int64_t step, int64_t row, int64_t rows) {
+    return loader.step(step, row, rows);
+  };
+  job.count = count_tokens;
+  job.write_model = [this, &store, config](const fs::path& directory) {
+    save(directory, config, store);
+  };
+  return job;
+}
+
+Model StageContext::load(const fs::path& directory, ParameterStore::Use use) const {
+  return load_model(directory, use, machine_.compute, machine_.device);
+}
+
+void StageContext::save(const fs::path& directory, const ModelConfig& config,
+                        const ParameterStore& store) const {
+  save_model(directory, config, store, machine_.compute == at::kFloat ? DType::kF32 : DType::kBF16);
+  copy_side_files(teacher_directory_, directory);
+}
+
+std::vector<double> even_depths(int64_t n) {
+  std::vector<double> depths;
+  for (int64_t i = 0; i < n; ++i) depths.push_back((double(i) + 0.5) / double(n));
+  return depths;
+}
+
+fs::path stage_model(const fs::path& stage_directory) {
+  const std::string stage = stage_directory.filename().string();
+  if (!stage_finished(stage_directory)) {
+    throw_error("{}: the stage is not finished; run `halo {} --run {}` first",
+                stage_directory.string(), stage, stage_directory.parent_path().string());
+  }
+  const Checkpoints checkpoints(stage_directory, 2);
+  const auto steps = checkpoints.steps();
+  if (steps.empty()) {
+    throw_error("{}: the stage is finished but its step-N folder is gone; run `halo {} --run {}`",
+                stage_directory.string(), stage, stage_directory.parent_path().string());
+  }
+  // Stages that do not train write no state/; theirs is one renamed folder, whole or not there.
+  if (fs::exists(checkpoints.path(steps.front()) / "state")) {
+    checkpoints.verify(steps.front(), /*hashes=*/false);
+  }
+  return checkpoints.path(steps.front());
+}
+
+bool Gate::passed() const {
+  switch (kind) {
+    case Kind::kAtMost:
+      return value <= limit;
+    case Kind::kAtLeast:
+      return value >= limit;
+    case Kind::kAbove:
+      return value > limit;
+  }
+  return false;
+}
+
+void finish_stage(const fs::path& out, const std::string& stage, const Gate& gate,
+                  json::object figures) {
+  const char* relation = gate.kind == Gate::Kind::kAtMost    ? "at most"
+                         : gate.kind == Gate::Kind::kAtLeast ? "at least"
+                                                             : "above";
+  json::object result{{"stage", stage}};
+  result["gate"] = {{"figure", gate.figure},
+                    {"value", number_or_null(gate.value)},
+                    {"must_be", relation},
+                    {"limit", gate.limit},
+                    {"passed", gate.passed()}};
+  for (auto& [key, value] : figures) result[key] = std::move(value);
+  crash_point("stage.before_result");
+  write_json(out / (gate.passed() ? "result.json" : "failed.json"), result);
+  if (!gate.passed()) {
+    throw GateFailed(fmt::format(
+        "{}: the gate is not passed: {} is {:.4g}, must be {} {:.4g}; "
+        "train longer, or change gates.* in the recipe (figures in {})",
+        stage, gate.figure, gate.value, relation, gate.limit, (out / "failed.json").string()));
+  }
+  fs::remove(out / "failed.json");
+}
+
+bool stage_finished(const fs::path& out) {
+  return fs::exists(out / "result.json");
+}
+
+void restart_stage(const fs::path& out) {
+  const fs::path old = out.string() + ".tmp";
+  fs::remove_all(old);
+  fs::rename(out, old);  // in one go, so that a kill leaves the stage finished or not begun
+  fs::remove_all(old);
+}
+
+void leave_if_stopped(const std::string& stage) {
+  if (!stop_requested()) return;
+  throw Stopped(fmt::format(
+      "{}: stopped; this stage keeps nothing of an unfinished run, run it again to go on", stage));
+}
+
+}  // namespace halo

@@ -1,0 +1,96 @@
+// A training job small enough to check by hand, shared by this part's tests: two tables of 8
+// values, looked up by token; the loss is their squared distance from a target.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <limits>
+#include <map>
+#include <string>
+
+#include "ATen/ATen.h"
+#include "halo/base/files.h"
+#include "halo/base/random.h"
+#include "halo/train/loop.h"
+#include "tests/testing.h"
+
+namespace halo {
+
+class ToyJob {
+ public:
+  explicit ToyJob(const std::filesystem::path& directory, at::ScalarType compute = at::kFloat)
+      : store({{"model.layers.0.table", {8}}, {"model.layers.1.table", {2, 4}}},
+              ParameterStore::Use::kTrained, compute, at::kCPU) {
+    job.stage = "toy";
+    job.title = "toy";
+    job.directory = directory;
+    job.recipe = {.tokens = 8 * 24,
+                  .sequence_length = 4,
+                  .tokens_per_step = 24,
+                  .micro_batch_rows = 4,  // 6 rows: one whole micro-batch and a short one
+                  .learning_rate = 0.1,
+                  .warmup_steps = 2,
+                  .checkpoint_every = 2};
+    job.seed = 7;
+    job.data_id = "toy data";
+    job.store = &store;
+    job.extra_metrics = {"first", "second"};
+    job.data = [](int64_t step, int64_t first_row, int64_t rows) {
+      TrainBatch batch;
+      batch.tokens = at::empty({rows * 4}, at::kLong);
+      const Random random(7, "toy", step);
+      for (int64_t i = 0; i < rows * 4; ++i) {
+        batch.tokens[i] = random.below(first_row * 4 + i, 8);
+      }
+      batch.targets = at::full({rows * 4}, step + 1, at::kLong);  // tells the loss which step it is
+      batch.rows = rows;
+      return batch;
+    };
+    job.count = [](const TrainBatch& batch) { return batch.tokens.numel(); };
+    job.forward_backward = [this](const TrainBatch& batch, int64_t count) {
+      return loss(batch, count);
+    };
+    job.write_model = [this](const std::filesystem::path& folder) {
+      write_file(folder / "config.json", "{}");
+      write_safetensors(folder / "model.safetensors",
+                        std::vector{to_view("compute", store.compute())});
+    };
+  }
+  ToyJob(const ToyJob&) = delete;
+
+  ParameterStore store;
+  TrainJob job;
+  std::map<int64_t, double> gradient_factor;  // by step; NaN makes a bad step
+  int64_t signal_at = 0;                      // SIGTERM to itself during this step
+
+ private:
+  at::Tensor loss(const TrainBatch& batch, int64_t count) {
+    const int64_t step = batch.targets[0].item<int64_t>();
+    if (step == signal_at) raise(SIGTERM);
+    const double factor = gradient_factor.count(step) ? gradient_factor.at(step) : 1;
+    std::vector<at::Tensor> losses;
+    for (const char* name : {"model.layers.0.table", "model.layers.1.table"}) {
+      const Weight table = store.weight(name);
+      const at::Tensor error =
+          table.value.detach().to(at::kFloat).reshape({-1}).index_select(0, batch.tokens) -
+          batch.tokens.to(at::kFloat);
+      table.grad.view({-1}).index_add_(0, batch.tokens, error * (2 * factor / count));
+      losses.push_back(error.square().sum() / count * (factor != factor ? factor : 1));
+    }
+    return at::stack({losses[0] + losses[1], losses[0], losses[1]});
+  }
+};
+
+// A folder of its own for each test, shared with the children of its death tests.
+class TrainTest : public ::testing::Test {
+ protected:
+  TrainTest() {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    directory_.share_with_children();
+  }
+
+  test::Folder directory_;
+};
+
+}  // namespace halo

@@ -1,0 +1,35 @@
+// A micro-batch on its way to a loss: sent to the device, then run; where the model is so small
+// that a GPU waits for the host to launch its kernels, recorded once and launched as a whole from
+// then on (docs/decisions/cuda-graphs.md).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+#include "halo/data/loader.h"
+#include "halo/model/decoder.h"
+#include "halo/runtime/machine.h"
+
+namespace halo {
+
+Batch to_batch(const TrainBatch& batch, const Machine& machine);
+
+// What a loss reads, on the device.
+struct LossInputs {
+  Batch batch;
+  at::Tensor targets, token_weights;  // [N], as in TrainBatch
+  at::Tensor step_count;              // [] fp64: the step's counted tokens
+};
+
+// Adds gradients to its store; returns the figures of the micro-batch, detached. It may read
+// nothing back from the device.
+using Loss = std::function<at::Tensor(const LossInputs& inputs)>;
+
+using ForwardBackward = std::function<at::Tensor(const TrainBatch& batch, int64_t step_count)>;
+
+// The loss of batches as a loader gives them. `layers`: all that it runs, of which a mixer may be
+// the only part; they decide whether it is recorded.
+ForwardBackward forward_backward_of(Loss loss, const std::vector<LayerWeights>& layers,
+                                    const Machine& machine);
+
+}  // namespace halo
