@@ -1,17 +1,20 @@
 #include "halo/base/json_lines.h"
 
+#include <gtest/gtest.h>
+
 #include <limits>
 
 #include "halo/base/check.h"
-#include "halo/train/job_testing.h"
+#include "halo/base/files.h"
+#include "halo/base/random.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {
 
-using JsonLinesTest = TrainTest;
-
-TEST_F(JsonLinesTest, ContinuesAtTheStepAsked) {
-  const auto path = directory_ / "metrics.jsonl";
+TEST(JsonLines, ContinuesAtTheStepAsked) {
+  const test::Folder folder;
+  const auto path = folder / "metrics.jsonl";
   {
     JsonLines lines(path, -1);
     EXPECT_TRUE(lines.kept().empty());
@@ -31,8 +34,9 @@ TEST_F(JsonLinesTest, ContinuesAtTheStepAsked) {
 }
 
 // What a resumed run reports of its steps so far has the bits of a run that went on.
-TEST_F(JsonLinesTest, NumbersReadBackToTheSameBits) {
-  const auto path = directory_ / "metrics.jsonl";
+TEST(JsonLines, NumbersReadBackToTheSameBits) {
+  const test::Folder folder;
+  const auto path = folder / "metrics.jsonl";
   const Random random(1, "numbers");
   {
     JsonLines lines(path, -1);
@@ -47,17 +51,19 @@ TEST_F(JsonLinesTest, NumbersReadBackToTheSameBits) {
   }
 }
 
-TEST_F(JsonLinesTest, AHalfWrittenLineAloneIsDropped) {
-  const auto path = directory_ / "metrics.jsonl";
+TEST(JsonLines, AHalfWrittenLineAloneIsDropped) {
+  const test::Folder folder;
+  const auto path = folder / "metrics.jsonl";
   write_file(path, R"({"step":1)");
   JsonLines lines(path, 10);
   EXPECT_TRUE(lines.kept().empty());
   EXPECT_EQ(read_file(path), "");
 }
 
-TEST_F(JsonLinesTest, SaysWhyItCannotOpen) {
-  write_file(directory_ / "file", "");
-  EXPECT_THROW(JsonLines(directory_ / "file" / "x.jsonl", -1), Error);
+TEST(JsonLines, SaysWhyItCannotOpen) {
+  const test::Folder folder;
+  write_file(folder / "file", "");
+  EXPECT_THROW(JsonLines(folder / "file" / "x.jsonl", -1), Error);
 }
 
 TEST(FiniteOrNull, HasNoNaN) {

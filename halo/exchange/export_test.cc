@@ -76,7 +76,7 @@ TEST_F(ExportTest, CarriesThePythonFilesOfTheTree) {
   export_model(model_, out_, "");
   for (const char* name : {"configuration_hypenet.py", "modeling_hypenet.py"})
     EXPECT_EQ(read_file(out_ / name),
-              read_file(fs::path(HALO_SOURCE_DIR) / "halo/formats/hf" / name))
+              read_file(fs::path(HALO_SOURCE_DIR) / "halo/exchange/hf" / name))
         << name;
 }
 

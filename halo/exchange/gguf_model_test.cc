@@ -12,6 +12,8 @@
 namespace halo {
 namespace {
 
+using test::GgufWriter;
+
 using testing::ElementsAre;
 using testing::HasSubstr;
 

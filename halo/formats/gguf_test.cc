@@ -13,6 +13,8 @@
 namespace halo {
 namespace {
 
+using test::GgufWriter;
+
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;

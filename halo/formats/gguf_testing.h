@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace halo {
+namespace halo::test {
 
 class GgufWriter {
  public:
@@ -94,4 +94,4 @@ class GgufWriter {
   std::string entries_, infos_, data_;
 };
 
-}  // namespace halo
+}  // namespace halo::test

@@ -2,6 +2,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "halo/base/html.h"
 #include "halo/base/utf8.h"
 #include "halo/jinja/filters.h"
 #include "halo/jinja/methods.h"
@@ -107,30 +108,9 @@ Value safe(Budget& budget, const Value& value, Arguments&& arguments) {
 
 Value escape_always(Budget& budget, const Value& value, Arguments&& arguments) {
   Bound("escape", std::move(arguments), {});
-  std::string out;
-  for (const char c : to_text(budget, value)) {
-    budget.bytes(1);
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return make_string(budget, std::move(out), true);
+  const auto text = to_text(budget, value);
+  budget.bytes(text.size());
+  return make_string(budget, escape_html(text), true);
 }
 
 Value escape(Budget& budget, const Value& value, Arguments&& arguments) {

@@ -1,17 +1,15 @@
-// Text for the page: escaping, and numbers as people read them.
+// Numbers as people read them.
 #pragma once
 
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <string_view>
+
+#include "halo/base/html.h"
 
 namespace halo {
 
 inline constexpr double kNoNumber = std::numeric_limits<double>::quiet_NaN();
-
-// Safe as HTML text and inside a quoted attribute.
-std::string escape_html(std::string_view text);
 
 // "1,024"; three decimals more than the size of the number asks for; an en dash for what is not
 // finite.

@@ -240,7 +240,7 @@ TEST_F(ReportTest, EscapesHostileText) {
   EXPECT_THAT(html, Not(HasSubstr("<script")));
   EXPECT_THAT(html, HasSubstr("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;"));
   EXPECT_THAT(html, HasSubstr("a CPU &amp; more"));
-  EXPECT_THAT(html, HasSubstr("&quot;&lt;/pre&gt;&lt;script&gt;&quot;"));
+  EXPECT_THAT(html, HasSubstr("&#34;&lt;/pre&gt;&lt;script&gt;&#34;"));
   EXPECT_THAT(html, HasSubstr("a &lt;b&gt;warning&lt;/b&gt;"));
 }
 
@@ -381,7 +381,7 @@ TEST(Markup, WritesNumbersForPeople) {
   EXPECT_EQ(format_estimate(0.5, kNoNumber, 2), "0.50");
   EXPECT_EQ(format_duration(59.7), "1 min 0 s");
   EXPECT_EQ(format_duration(12000), "3 h 20 min");
-  EXPECT_EQ(escape_html("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&#39;");
+  EXPECT_EQ(escape_html("<a href=\"x\">&'"), "&lt;a href=&#34;x&#34;&gt;&amp;&#39;");
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "halo/base/median.h"
 #include "halo/report/sections.h"
 
 namespace halo {
@@ -31,10 +32,7 @@ double finite_extreme(const std::vector<double>& values, bool largest) {
 
 double median_of_finite(std::vector<double> values) {
   std::erase_if(values, [](double value) { return !std::isfinite(value); });
-  if (values.empty()) return kNoNumber;
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  return *middle;
+  return median(std::move(values));
 }
 
 // Logarithmic where the values span more than a factor of 8.

@@ -3,18 +3,13 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
+#include "halo/base/median.h"
 #include "halo/stages/losses.h"
 #include "halo/stages/stages.h"
 #include "halo/stages/transfer.h"
 
 namespace halo {
 namespace {
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
 
 std::vector<MixerType> all_layers(const ModelConfig& config, MixerType type) {
   return std::vector<MixerType>(static_cast<size_t>(config.num_layers), type);

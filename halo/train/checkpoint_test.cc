@@ -10,6 +10,9 @@
 namespace halo {
 namespace {
 
+using test::ToyJob;
+using test::TrainTest;
+
 namespace fs = std::filesystem;
 
 // Writes checkpoints whose arenas are filled with numbers of their step.

@@ -2,9 +2,9 @@
 #include "halo/train/health.h"
 
 #include <algorithm>
-#include <span>
 
 #include "halo/base/check.h"
+#include "halo/base/median.h"
 
 namespace halo {
 namespace {
@@ -13,16 +13,12 @@ constexpr size_t kNormWindow = 20, kShortNormWindow = 5;
 constexpr size_t kStart = 20, kLossWindow = 200;
 constexpr double kLossFactor = 3;
 
-double median(std::span<const double> values) {
-  if (values.empty()) return 0;
-  std::vector<double> copy(values.begin(), values.end());
-  const auto middle = copy.begin() + copy.size() / 2;
-  std::nth_element(copy.begin(), middle, copy.end());
-  return *middle;
+std::vector<double> first(const std::vector<double>& values, size_t n) {
+  return {values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n)};
 }
 
-std::span<const double> last(const std::vector<double>& values, size_t n) {
-  return std::span(values).last(std::min(n, values.size()));
+std::vector<double> last(const std::vector<double>& values, size_t n) {
+  return {values.end() - static_cast<std::ptrdiff_t>(std::min(n, values.size())), values.end()};
 }
 
 }  // namespace
@@ -40,7 +36,7 @@ void Health::add(double loss, double grad_norm, bool skipped) {
 
 double Health::norm_growth(size_t window) const {
   if (norms_.size() < window + kStart) return 0;
-  const double before = median(std::span(norms_).first(norms_.size() - window));
+  const double before = median(first(norms_, norms_.size() - window));
   return before > 0 ? median(last(norms_, window)) / before : 0;
 }
 
@@ -73,11 +69,12 @@ bool Health::suspicious() const {
 }
 
 double Health::first_loss() const {
-  return median(std::span(losses_).first(std::min(kStart, losses_.size())));
+  if (losses_.empty()) return 0;
+  return median(first(losses_, std::min(kStart, losses_.size())));
 }
 
 double Health::last_loss() const {
-  return median(last(losses_, kStart));
+  return losses_.empty() ? 0 : median(last(losses_, kStart));
 }
 
 }  // namespace halo

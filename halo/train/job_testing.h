@@ -15,7 +15,7 @@
 #include "halo/train/loop.h"
 #include "tests/testing.h"
 
-namespace halo {
+namespace halo::test {
 
 class ToyJob {
  public:
@@ -90,7 +90,7 @@ class TrainTest : public ::testing::Test {
     directory_.share_with_children();
   }
 
-  test::Folder directory_;
+  Folder directory_;
 };
 
-}  // namespace halo
+}  // namespace halo::test

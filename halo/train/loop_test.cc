@@ -9,6 +9,9 @@
 namespace halo {
 namespace {
 
+using test::ToyJob;
+using test::TrainTest;
+
 namespace fs = std::filesystem;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();

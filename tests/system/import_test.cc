@@ -201,7 +201,7 @@ TEST_F(ImportGolden, GgufOfALlama) {
   const fs::path source = kGolden / "llama-tiny";
   const Model model = load(source);
   const ModelConfig& c = model.config;
-  GgufWriter w;
+  test::GgufWriter w;
   w.add("general.architecture", "llama");
   const auto number = [&](const char* key, int64_t value) {
     w.add(std::string("llama.") + key, static_cast<uint32_t>(value));

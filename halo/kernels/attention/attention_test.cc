@@ -415,7 +415,7 @@ TEST(PagedAttention, RefusesAWrongTable) {
   cache.lengths = {10};
   EXPECT_THROW(store_key_value(cache, x.k, x.v, sequences_of({10})), std::exception);
   cache.lengths = {5};
-  EXPECT_THROW(paged_attention(x.q, cache, 1, sequences_of({10}), Kernels::kFast), std::exception);
+  EXPECT_THROW(paged_attention(x.q, cache, sequences_of({10}), {}), std::exception);
   cache = make_cache(1, 12, 4, 2, false);
   cache.lengths = {10};
   cache.block_table[0][2] = 3;
