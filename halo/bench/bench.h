@@ -11,8 +11,13 @@
 
 namespace halo {
 
+enum class BenchStage { kAlign, kDistill, kFinetune };
+inline constexpr Word<BenchStage> kBenchStages[] = {{"align", BenchStage::kAlign},
+                                                    {"distill", BenchStage::kDistill},
+                                                    {"finetune", BenchStage::kFinetune}};
+
 struct TrainBenchArgs {
-  std::string stage = "distill";  // align | distill | finetune
+  BenchStage stage = BenchStage::kDistill;
   // What trains: a hybrid's config.json, with random weights and a teacher of its shapes; or model
   // directories.
   std::string config;
@@ -23,6 +28,19 @@ struct TrainBenchArgs {
   int64_t warmup = 2, steps = 9;
   std::string ids;  // safetensors with input_ids [rows, sequence_length]; empty: random ids
   RunRecipe run;
+
+  void settings(Settings& s) {
+    s("stage", stage, kBenchStages, {.help = "whose steps"});
+    s("config", config, {.help = "config.json of a hybrid: random weights"});
+    s("teacher", teacher, {.help = "model directory"});
+    s("student", student, {.help = "hybrid directory"});
+    s("sequence_length", sequence_length, {.help = "tokens a row", .min = 2, .max = 16'777'216});
+    s("rows", rows, {.help = "rows a micro-batch", .min = 1, .max = 65'536});
+    s("micro_batches", micro_batches, {.help = "micro-batches a step", .min = 1, .max = 65'536});
+    s("steps", steps, {.help = "timed steps", .min = 1, .max = 1e6});
+    s("ids", ids, {.help = "safetensors with input_ids; else random ids"});
+    s("run", run, {});
+  }
 };
 
 // Steps of a stage (forward, backward, clipped AdamW), repeated on one micro-batch:
@@ -50,7 +68,7 @@ json::object bench_kernels(at::Device device, at::ScalarType dtype);
 
 struct LoadBenchArgs {
   std::string model;  // directory
-  RunRecipe run;
+  MachineRecipe machine{.compute = at::kBFloat16};
 };
 
 // Loads a model and sums every tensor in the form it runs in: {"bytes" (of the weight files),

@@ -30,7 +30,7 @@ int64_t weight_bytes(const fs::path& directory) {
 
 json::object bench_load(const LoadBenchArgs& args) {
   at::NoGradGuard no_grad;
-  const Machine machine = open_machine(args.run);
+  const Machine machine = open_machine(args.machine);
   const auto start = std::chrono::steady_clock::now();
   const Model model =
       load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);

@@ -6,7 +6,6 @@
 #include "ATen/ATen.h"
 #include "c10/core/CachingDeviceAllocator.h"
 #include "halo/base/check.h"
-#include "halo/base/choice.h"
 #include "halo/base/json.h"
 #include "halo/base/random.h"
 #include "halo/bench/bench.h"
@@ -54,8 +53,6 @@ at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
   return ids;
 }
 
-enum class StageName { kAlign, kDistill, kFinetune };
-
 // A stage as it trains: what it holds in memory, its step on a micro-batch, its arithmetic.
 struct Stage {
   int64_t vocab_size = 0;
@@ -65,10 +62,6 @@ struct Stage {
 };
 
 Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
-  const auto name = choice<StageName>("--stage", args.stage,
-                                      {{"align", StageName::kAlign},
-                                       {"distill", StageName::kDistill},
-                                       {"finetune", StageName::kFinetune}});
   if (args.config.empty() == args.student.empty()) {
     throw_error("bench train: give either --config or --student");
   }
@@ -78,10 +71,10 @@ Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
   Stage stage;
   stage.vocab_size = hybrid.vocab_size;
   Model teacher;
-  if (name != StageName::kFinetune) {
+  if (args.stage != BenchStage::kFinetune) {
     if (args.config.empty() == args.teacher.empty()) {
       throw_error("bench train: stage {} takes --teacher beside --student, and not beside --config",
-                  args.stage);
+                  word_of(kBenchStages, args.stage));
     }
     teacher = args.config.empty()
                   ? load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute,
@@ -89,7 +82,7 @@ Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
                   : random_model(teacher_config_of(hybrid), ParameterStore::Use::kFrozen, machine);
     stage.teacher = teacher.store;
   }
-  if (name == StageName::kAlign) {
+  if (args.stage == BenchStage::kAlign) {
     const ModelConfig lightning = all_lightning(hybrid);
     stage.trained = std::make_shared<ParameterStore>(all_mixer_parameters(lightning),
                                                      ParameterStore::Use::kTrained, machine.compute,
@@ -104,7 +97,7 @@ Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
           ? load_model(args.student, ParameterStore::Use::kTrained, machine.compute, machine.device)
           : random_model(hybrid, ParameterStore::Use::kTrained, machine);
   stage.trained = student.store;
-  if (name == StageName::kDistill) {
+  if (args.stage == BenchStage::kDistill) {
     stage.step = kl_step(student.weights, teacher.weights, machine);
     stage.cost = distill_cost(teacher.config, hybrid, args.sequence_length,
                               machine.activation_checkpointing);
@@ -185,7 +178,7 @@ json::object bench_train(const TrainBenchArgs& args) {
   const double flops = double(tokens) * stage.cost.flops_a_token;
   json::object result{
       {"device", machine.device_name},
-      {"stage", args.stage},
+      {"stage", word_of(kBenchStages, args.stage)},
       {"tokens_a_step", tokens},
       {"tokens_per_second", double(tokens) / median},
       {"seconds", times},

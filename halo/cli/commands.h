@@ -8,6 +8,10 @@
 
 namespace halo {
 
+// Of a command that reads a recipe: --set, and the run section's keys as options over it
+// (--device, --threads, ...). `set` must outlive the parsing.
+void add_recipe_options(CLI::App& command, std::vector<std::string>& set);
+
 void add_convert(CLI::App& app);  // convert and its stages alone
 void add_pretrain(CLI::App& app);
 void add_data(CLI::App& app);  // data pack, synthesize, inspect

@@ -6,8 +6,8 @@
 
 #include <iostream>
 
-#include "halo/base/fields.h"
 #include "halo/base/files.h"
+#include "halo/base/options.h"
 #include "halo/cli/commands.h"
 #include "halo/report/report.h"
 #include "halo/stages/selection_rule.h"
@@ -19,11 +19,21 @@ namespace {
 struct StageArgs {
   std::string recipe, run, teacher, student, attention, out;
   std::vector<std::string> set;
-  // select without a model
+};
+
+// select without a model
+struct SweepArgs {
   std::string scores;
   std::vector<std::string> recall, commonsense;
   int64_t keep = 0;
   bool json = false;
+
+  void settings(Settings& s) {
+    s("scores", scores, {.help = "FILE.csv of a layer sweep: no model needed"});
+    s("keep", keep, {.help = "with --scores: layers to keep", .max = 10'000});
+    s("recall", recall, {.help = "with --scores: recall columns"});
+    s("commonsense", commonsense, {.help = "with --scores: commonsense columns"});
+  }
 };
 
 // A stage's place: in a run folder the recipe, the student and the output follow from it; with
@@ -87,7 +97,7 @@ void run_stage(const StageArgs& args, const std::string& stage, const std::strin
   if (stage == "scale") run_scale(context, place.student, place.out);
 }
 
-void select_from_scores(const StageArgs& args) {
+void select_from_scores(const SweepArgs& args) {
   if (args.keep < 1) throw UsageError("halo select --scores: --keep K is missing");
   const SweepTable table = read_sweep(args.scores, args.recall, args.commonsense);
   const std::vector<double> scores = halo_scores(table.recall, table.commonsense);
@@ -117,13 +127,19 @@ CLI::App* add_stage(CLI::App& app, const std::string& stage, const std::string& 
     command->add_option("--student", args->student, "model directory to start from");
   }
   command->add_option("--out", args->out, "folder for step-N and result.json");
-  command->add_option("--set", args->set, "section.key=value, over the recipe");
+  add_recipe_options(*command, args->set);
   command->footer(fmt::format("Example: halo {} --run runs/demo", stage));
   if (!out) command->callback([args, stage, before] { run_stage(*args, stage, before); });
   return command;
 }
 
 }  // namespace
+
+void add_recipe_options(CLI::App& command, std::vector<std::string>& set) {
+  command.add_option("--set", set, "section.key=value, over the recipe");
+  RunRecipe run;
+  add_overrides(command, settings_of(run), "run", set);
+}
 
 void add_convert(CLI::App& app) {
   struct Args {
@@ -137,7 +153,7 @@ void add_convert(CLI::App& app) {
   command->add_option("recipe", args->recipe, "RECIPE.toml")->required();
   command->add_option("--run", args->run, "run folder")->required();
   command->add_flag("--resume", args->resume, "go on with the run in the folder");
-  command->add_option("--set", args->set, "section.key=value, over the recipe");
+  add_recipe_options(*command, args->set);
   command->footer("Example: halo convert demo/demo.toml --run runs/demo");
   command->callback([args] {
     std::string line = fmt::format("halo convert {} --run {}", args->recipe, args->run);
@@ -155,17 +171,11 @@ void add_convert(CLI::App& app) {
   CLI::App* select_command =
       add_stage(app, "select", "align", "Choose the layers that keep attention", &select);
   select_command->add_option("--attention", select->attention, "align-attention's model, if any");
-  select_command->add_option("--scores", select->scores,
-                             "FILE.csv of a layer sweep: no model needed");
-  select_command->add_option("--keep", select->keep, "with --scores: layers to keep");
-  select_command->add_option("--recall", select->recall, "with --scores: recall columns")
-      ->delimiter(',');
-  select_command
-      ->add_option("--commonsense", select->commonsense, "with --scores: commonsense columns")
-      ->delimiter(',');
-  select_command->add_flag("--json", select->json, "print JSON");
-  select_command->callback([select] {
-    select->scores.empty() ? run_stage(*select, "select", "align") : select_from_scores(*select);
+  auto sweep = std::make_shared<SweepArgs>();
+  add_options(*select_command, *sweep);
+  select_command->add_flag("--json", sweep->json, "print JSON");
+  select_command->callback([select, sweep] {
+    sweep->scores.empty() ? run_stage(*select, "select", "align") : select_from_scores(*sweep);
   });
   add_stage(app, "distill", "select", "Stage 2: KL from the teacher");
   add_stage(app, "finetune", "distill", "Stage 3: cross-entropy on long sequences");

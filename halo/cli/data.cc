@@ -2,6 +2,8 @@
 #include <iostream>
 
 #include "halo/base/files.h"
+#include "halo/base/options.h"
+#include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
 #include "halo/data/pack.h"
 #include "halo/pipeline/synthesize.h"
@@ -21,9 +23,7 @@ void add_pack(CLI::App& data) {
   command->add_option("--tokenizer", args->tokenizer, "model directory or tokenizer.json")
       ->required();
   command->add_option("--out", args->out, "folder of shards to make")->required();
-  command->add_flag("--join-sources", args->options.join_sources,
-                    "join documents whose source agrees up to its colon (one book)");
-  command->add_option("--document-end", args->options.document_end, "token that ends a document");
+  add_options(*command, args->options);
   command->footer("Example: halo data pack text.jsonl.zst --tokenizer demo/teacher --out shards");
   command->callback([args] {
     std::filesystem::path tokenizer = args->tokenizer;
@@ -39,20 +39,14 @@ void add_synthesize(CLI::App& data) {
   CLI::App* command = data.add_subcommand("synthesize", "Sample training text from a model");
   command->add_option("teacher", args->teacher, "Hugging Face directory")->required();
   command->add_option("--out", args->out, "folder of shards to make")->required();
-  command->add_option("--tokens", args->tokens, "tokens in all");
-  command->add_option("--length", args->length, "longest document");
-  command->add_option("--temperature", args->temperature, "1: the model's own distribution");
-  command->add_option("--top-p", args->top_p, "smallest set with this much probability");
-  command->add_option("--batch", args->batch, "documents at a time");
-  command->add_option("--seed", args->run.seed, "of the sampling");
-  command->add_option("--device", args->run.device, "cpu | cuda");
+  add_options(*command, *args);
   command->footer("Example: halo data synthesize demo/teacher --out shards --tokens 1000000");
   command->callback([args] {
-    args->command = fmt::format(
-        "halo data synthesize --tokens {} --length {} --temperature {} --top-p {} --batch {} "
-        "--seed "
-        "{}",
-        args->tokens, args->length, args->temperature, args->top_p, args->batch, args->run.seed);
+    args->command = "halo data synthesize";
+    for (const Setting& setting : settings_of(*args).all()) {
+      if (setting.about.effect == Effect::kNone) continue;
+      args->command += fmt::format(" {}={}", option_name(setting), value_to_toml(setting));
+    }
     std::cout << format_json(synthesize(*args)) << "\n";
   });
 }

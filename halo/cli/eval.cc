@@ -1,7 +1,6 @@
 // halo eval: held-out loss, KL from a teacher, loss by position, needles; halo report.
 #include <iostream>
 
-#include "halo/base/fields.h"
 #include "halo/cli/commands.h"
 #include "halo/report/report.h"
 #include "halo/stages/evaluate.h"
@@ -43,7 +42,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--recipe", args->recipe, "RECIPE.toml: its run, data and eval sections")
       ->required();
   command->add_option("--teacher", args->teacher, "Hugging Face directory, over the recipe's");
-  command->add_option("--set", args->set, "section.key=value, over the recipe");
+  add_recipe_options(*command, args->set);
   command->add_option("--out", args->out, "also write the JSON to this file");
   command->add_flag("--json", args->json, "print JSON");
   command->footer(

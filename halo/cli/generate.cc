@@ -3,6 +3,7 @@
 
 #include <iostream>
 
+#include "halo/base/options.h"
 #include "halo/cli/commands.h"
 #include "halo/runtime/machine.h"
 #include "halo/tokenizer/tokenizer.h"
@@ -11,17 +12,14 @@ namespace halo {
 namespace {
 
 struct Args {
-  std::string model, prompt, device = "cpu", kernels = "fast";
-  int64_t max_tokens = 128, seed = 0;
-  SampleArgs sample;
+  std::string model, prompt;
+  GenerateArgs generate;
+  MachineRecipe machine;
 };
 
 void run(const Args& args) {
   at::NoGradGuard no_grad;
-  RunRecipe where;
-  where.device = args.device;
-  where.kernels = args.kernels;
-  const Machine machine = open_machine(where);
+  const Machine machine = open_machine(args.machine);
   const Model model =
       load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
   const Tokenizer tokenizer(std::filesystem::path(args.model) / "tokenizer.json");
@@ -30,10 +28,7 @@ void run(const Args& args) {
   EngineOptions options;
   options.kernels = machine.kernels;
   Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
-  GenerateArgs generate_args;
-  generate_args.max_tokens = args.max_tokens;
-  generate_args.sample = args.sample;
-  generate_args.seed = static_cast<uint64_t>(args.seed);
+  GenerateArgs generate_args = args.generate;
   generate_args.stop_ids = model.config.eos_token_ids;
   StreamDecoder stream(tokenizer);
   std::cout << args.prompt;
@@ -50,13 +45,8 @@ void add_generate(CLI::App& app) {
   CLI::App* command = app.add_subcommand("generate", "Continue a text");
   command->add_option("model", args->model, "Hugging Face directory")->required();
   command->add_option("prompt", args->prompt, "text to continue")->required();
-  command->add_option("--max-tokens", args->max_tokens, "new tokens at most");
-  command->add_option("--temperature", args->sample.temperature, "0: greedy");
-  command->add_option("--top-p", args->sample.top_p, "smallest set with this much probability");
-  command->add_option("--top-k", args->sample.top_k, "most likely tokens only; 0: all");
-  command->add_option("--seed", args->seed, "of the sampling");
-  command->add_option("--device", args->device, "cpu | cuda");
-  command->add_option("--kernels", args->kernels, "fast | reference");
+  add_options(*command, args->generate);
+  add_options(*command, args->machine);
   command->footer("Example: halo generate runs/demo/model \"It was\" --temperature 0.8");
   command->callback([args] { run(*args); });
 }

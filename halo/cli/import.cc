@@ -3,14 +3,13 @@
 
 #include <iostream>
 
-#include "halo/base/choice.h"
+#include "halo/base/options.h"
 #include "halo/cli/commands.h"
 
 namespace halo {
 
 void add_import(CLI::App& app) {
   struct Args : ImportArgs {
-    std::string type;
     bool json = false;
   };
   auto args = std::make_shared<Args>();
@@ -18,23 +17,14 @@ void add_import(CLI::App& app) {
       "import", "A GGUF file or a HypeNet checkpoint to a plain Hugging Face directory");
   command->add_option("source", args->source, "GGUF file, or folder with .safetensors")->required();
   command->add_option("--out", args->out, "folder to write")->required();
-  command->add_option("--dtype", args->type,
-                      "float32 | bfloat16 | float16; without: as stored, float32 from GGUF");
   command->add_option("--config", args->config,
                       "config.json, where the folder and the one above it have none");
-  command->add_option("--init", args->init,
-                      "identity | paper: output gates that checkpoints of stage 1 lack");
-  command->add_option("--seed", args->seed, "of --init paper");
+  add_options(*command, static_cast<ImportArgs&>(*args));
   command->add_flag("--json", args->json, "print JSON");
   command->footer(
       "Examples: halo import model.gguf --out teacher --dtype bfloat16\n"
       "          halo import checkpoint-20000 --config config.json --out student");
   command->callback([args] {
-    if (!args->type.empty()) {
-      args->dtype = choice<DType>(
-          "--dtype", args->type,
-          {{"float32", DType::kF32}, {"bfloat16", DType::kBF16}, {"float16", DType::kF16}});
-    }
     const json::object done = import_model(*args);
     if (args->json) {
       std::cout << format_json(done) << "\n";

@@ -1,16 +1,26 @@
-// halo logits: exact fp32 outputs of a model for comparison with other programs.
+// halo logits: outputs of a model, in fp32 by the reference kernels if not told otherwise, for
+// comparison with other programs.
 #include "ATen/ATen.h"
+#include "halo/base/options.h"
 #include "halo/cli/commands.h"
 #include "halo/engine/generate.h"
 #include "halo/formats/safetensors.h"
 #include "halo/model/decoder.h"
+#include "halo/runtime/machine.h"
 
 namespace halo {
 namespace {
 
 struct LogitsArgs {
-  std::string model, ids, out, kernels = "reference";
+  std::string model, ids, out;
   int64_t generate = 0;
+  MachineRecipe machine{.compute = at::kFloat, .kernels = Kernels::kReference};
+
+  void settings(Settings& s) {
+    s("generate", generate,
+      {.help = "also continue prompt_ids greedily by so many tokens", .max = 1e6});
+    s("machine", machine, {});
+  }
 };
 
 at::Tensor read_ids(const SafetensorsFile& file, const std::string& name) {
@@ -27,23 +37,26 @@ std::vector<int64_t> row_offsets(int64_t rows, int64_t length) {
   return offsets;
 }
 
-at::Tensor all_logits(const Model& model, const SafetensorsFile& file, Kernels kernels) {
+at::Tensor all_logits(const Model& model, const SafetensorsFile& file, const Machine& machine) {
   const at::Tensor ids = read_ids(file, "input_ids");
   const int64_t rows = ids.size(0), length = ids.size(1);
-  Batch batch = make_batch(ids.flatten(), row_offsets(rows, length), at::kCPU);
+  Batch batch = make_batch(ids.flatten(), row_offsets(rows, length), machine.device);
   if (file.find("position_ids")) {
-    batch = make_batch(ids.flatten(), row_offsets(rows, length),
-                       read_ids(file, "position_ids").expand({rows, length}).flatten(), at::kCPU);
+    batch =
+        make_batch(ids.flatten(), row_offsets(rows, length),
+                   read_ids(file, "position_ids").expand({rows, length}).flatten(), machine.device);
   }
-  batch.kernels = kernels;
-  return logits(model.weights, decode(model.weights, batch), kernels).view({rows, length, -1});
+  batch.kernels = machine.kernels;
+  return logits(model.weights, decode(model.weights, batch), machine.kernels)
+      .view({rows, length, -1});
 }
 
 struct Greedy {
   at::Tensor ids, logits;  // [B, n], [B, n, V]
 };
 
-Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count, Kernels kernels) {
+Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count,
+              const Machine& machine) {
   const at::Tensor prompts = read_ids(file, "prompt_ids");
   std::vector<std::vector<int64_t>> prompt_list;
   for (int64_t b = 0; b < prompts.size(0); ++b) {
@@ -51,7 +64,7 @@ Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count, Ke
     prompt_list.emplace_back(row, row + prompts.size(1));
   }
   EngineOptions options;
-  options.kernels = kernels;
+  options.kernels = machine.kernels;
   Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
   GenerateArgs args;
   args.max_tokens = count;
@@ -72,20 +85,21 @@ Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count, Ke
 
 void run(const LogitsArgs& args) {
   at::NoGradGuard no_grad;
-  const Kernels kernels = args.kernels == "reference" ? Kernels::kReference : Kernels::kFast;
-  const Model model = load_model(args.model, ParameterStore::Use::kFrozen, at::kFloat, at::kCPU);
+  const Machine machine = open_machine(args.machine);
+  const Model model =
+      load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
   const SafetensorsFile file(args.ids);
   std::vector<std::pair<std::string, at::Tensor>> results;
-  if (file.find("input_ids")) results.emplace_back("logits", all_logits(model, file, kernels));
+  if (file.find("input_ids")) results.emplace_back("logits", all_logits(model, file, machine));
   if (args.generate > 0) {
-    const Greedy out = greedy(model, file, args.generate, kernels);
+    const Greedy out = greedy(model, file, args.generate, machine);
     results.emplace_back("greedy_ids", out.ids);
     results.emplace_back("greedy_logits", out.logits);
   }
   if (results.empty()) throw_error("{}: there is no 'input_ids' and no --generate", args.ids);
   std::vector<TensorView> views;
   for (auto& [name, tensor] : results) {
-    tensor = tensor.contiguous();
+    tensor = tensor.to(at::kCPU, tensor.is_floating_point() ? at::kFloat : at::kLong).contiguous();
     views.push_back(to_view(name, tensor));
   }
   write_safetensors(args.out, views);
@@ -95,16 +109,14 @@ void run(const LogitsArgs& args) {
 
 void add_logits(CLI::App& app) {
   auto args = std::make_shared<LogitsArgs>();
-  CLI::App* command = app.add_subcommand("logits", "Exact fp32 logits of a model, for comparison");
+  CLI::App* command = app.add_subcommand(
+      "logits", "Logits of a model for comparison, exact ones if not told otherwise");
   command->add_option("model", args->model, "Hugging Face directory")->required();
   command
       ->add_option("--ids", args->ids, "safetensors file with input_ids, position_ids, prompt_ids")
       ->required();
   command->add_option("--out", args->out, "safetensors file to write")->required();
-  command->add_option("--generate", args->generate,
-                      "also continue prompt_ids greedily by N tokens");
-  command->add_option("--kernels", args->kernels, "reference | fast")
-      ->check(CLI::IsMember({"reference", "fast"}));
+  add_options(*command, *args);
   command->footer("Example: halo logits MODEL --ids in.safetensors --out out.safetensors");
   command->callback([args] { run(*args); });
 }

@@ -5,7 +5,7 @@
 #include <thread>
 
 #include "ATen/Parallel.h"
-#include "halo/base/fields.h"
+#include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
 #include "halo/runtime/machine.h"
 
@@ -21,13 +21,13 @@ void add_plan(CLI::App& app) {
   CLI::App* command = app.add_subcommand(
       "plan", "Check a recipe; FLOPs, time, memory and disk of every stage before anything runs");
   command->add_option("recipe", args->recipe, "RECIPE.toml");
-  command->add_option("--set", args->set, "section.key=value, over the recipe");
+  add_recipe_options(*command, args->set);
   command->add_flag("--json", args->json, "print JSON");
   command->add_flag("--keys", args->keys, "print every recipe key with its default");
   command->footer("Example: halo plan demo/demo.toml");
   command->callback([args] {
     if (args->keys) {
-      std::cout << fields_help(Recipe());
+      std::cout << settings_help(Recipe());
       return;
     }
     if (args->recipe.empty()) throw UsageError("halo plan: RECIPE.toml is missing");
@@ -43,13 +43,13 @@ void add_doctor(CLI::App& app) {
   command->add_flag("--json", *as_json, "print JSON");
   command->footer("Example: halo doctor");
   command->callback([as_json] {
-    const Machine cpu = open_machine({});
+    const Machine cpu = open_machine(MachineRecipe());
     json::object out{{"version", HALO_VERSION},
                      {"device", cpu.device_name},
                      {"threads", at::get_num_threads()},
                      {"matrix_gflops", measure_matrix_gflops(cpu)}};
-    RunRecipe cuda;
-    cuda.device = "cuda";
+    MachineRecipe cuda;
+    cuda.device = at::kCUDA;
     try {
       open_machine(cuda);
       out["cuda"] = "usable";

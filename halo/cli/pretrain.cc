@@ -16,7 +16,7 @@ void add_pretrain(CLI::App& app) {
   command->add_option("recipe", args->recipe, "RECIPE.toml")->required();
   command->add_option("--run", args->run, "run folder; an unfinished run in it is resumed")
       ->required();
-  command->add_option("--set", args->set, "section.key=value, over the recipe");
+  add_recipe_options(*command, args->set);
   command->footer("Example: halo pretrain configs/recipes/demo-teacher.toml --run runs/teacher");
   command->callback([args] { pretrain(read_pretrain_recipe(args->recipe, args->set), args->run); });
 }

@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "halo/base/check.h"
-#include "halo/base/fields.h"
 #include "halo/base/files.h"
+#include "halo/base/settings_io.h"
 #include "halo/data/token_stream.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 
@@ -32,30 +32,12 @@ std::vector<fs::path> expand_all(const std::vector<std::string>& entries) {
 void check_recipe(const DataRecipe& recipe, const LoaderPlan& plan) {
   HALO_CHECK(plan.sequence_length >= 2 && plan.rows_per_step >= 1,
              "loader: {} rows of {} tokens a step", plan.rows_per_step, plan.sequence_length);
-  if (recipe.packing != "cut" && recipe.packing != "paper") {
-    throw_error("data.packing is '{}'; it can be 'cut' or 'paper'", recipe.packing);
-  }
-  if (recipe.long_context != "whole" && recipe.long_context != "concat") {
-    throw_error("data.long_context is '{}'; it can be 'whole' or 'concat'", recipe.long_context);
-  }
-  if (!(recipe.needle_share >= 0 && recipe.needle_share <= 1)) {
-    throw_error("data.needle_share is {}; it must lie between 0 and 1", recipe.needle_share);
-  }
-  if (!(recipe.answer_weight >= 0) || !std::isfinite(recipe.answer_weight)) {
-    throw_error("data.answer_weight is {}; it must be 0 or more", recipe.answer_weight);
-  }
   if (recipe.shards.empty() && (recipe.needle_share < 1 || recipe.haystack.empty())) {
     throw_error("data.shards is empty; name token shards made by 'halo data pack'");
   }
-  if (recipe.weights.empty()) return;
-  if (recipe.weights.size() != recipe.shards.size()) {
+  if (!recipe.weights.empty() && recipe.weights.size() != recipe.shards.size()) {
     throw_error("data.weights has {} entries for the {} of data.shards", recipe.weights.size(),
                 recipe.shards.size());
-  }
-  for (const double weight : recipe.weights) {
-    if (!(weight > 0) || !std::isfinite(weight)) {
-      throw_error("data.weights has {}; every weight must be above 0", weight);
-    }
   }
 }
 
@@ -84,11 +66,17 @@ std::vector<fs::path> expand_shards(const std::string& entry) {
 }
 
 std::string data_hash(const DataRecipe& recipe) {
+  // In the words that the first version had, so that its runs can be resumed.
   DataRecipe mixture = recipe;
   mixture.shards.clear();
   mixture.haystack.clear();
-  mixture.long_context.clear();  // a check, no part of the batches
-  std::string text = fields_to_toml(mixture);
+  std::string text;
+  for (const Setting& setting : settings_of(mixture).all()) {
+    std::string value = value_to_toml(setting);
+    if (setting.key == "packing" && recipe.packing == Packing::kConcat) value = "\"paper\"";
+    if (setting.key == "long_context") value = "\"\"";  // a check, no part of the batches
+    text += fmt::format("{} = {}\n", setting.key, value);
+  }
   const auto add = [&text](const char* use, const std::vector<std::string>& entries) {
     for (const std::string& entry : entries) {
       text += fmt::format("{}\n", use);
@@ -214,7 +202,7 @@ bool Loader::is_needle(const RowSplit::Place& place) const {
 std::vector<int64_t> Loader::piece_ends(const RowSplit::Place& place) const {
   const int64_t length = plan_.sequence_length;
   std::vector<int64_t> ends;
-  if (!is_needle(place) && recipe_.packing == "cut") {
+  if (!is_needle(place) && recipe_.packing == Packing::kCut) {
     ends = parts_[place.part]->document_ends(place.row * length, length);
   }
   if (ends.empty() || ends.back() != length) ends.push_back(length);

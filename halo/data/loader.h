@@ -12,35 +12,57 @@
 #include <string>
 #include <vector>
 
+#include "halo/base/settings.h"
 #include "halo/data/needle.h"
 #include "halo/formats/token_shard.h"
 #include "halo/tokenizer/tokenizer.h"
 
 namespace halo {
 
+enum class Packing {
+  kCut,     // pieces end at document borders
+  kConcat,  // a row is one piece, whatever it is cut from
+};
+inline constexpr Word<Packing> kPackings[] = {{"cut", Packing::kCut},
+                                              {"concat", Packing::kConcat, "paper"}};
+enum class LongContext {
+  kWhole,   // stage 3 asks for documents that fill its rows
+  kConcat,  // it takes any, and packs them as Packing::kConcat
+};
+inline constexpr Word<LongContext> kLongContexts[] = {{"whole", LongContext::kWhole},
+                                                      {"concat", LongContext::kConcat}};
+
 struct DataRecipe {
   std::vector<std::string> shards;
   std::vector<double> weights;
   double needle_share = 0;
   std::vector<std::string> haystack;
-  std::string packing = "cut";
-  std::string long_context = "whole";
+  Packing packing = Packing::kCut;
+  LongContext long_context = LongContext::kWhole;
   std::string document_end;
   double answer_weight = 0;
 
-  template <class V>
-  void fields(V& v) {
-    v("shards", shards,
-      "token shards: files, folders or globs, each entry one part of the mixture");
-    v("weights", weights, "share of rows of each entry of `shards` (empty: all one stream)");
-    v("needle_share", needle_share, "share of rows that are needle documents, 0 to 1");
-    v("haystack", haystack, "shards that needles are hidden in (empty: those of `shards`)");
-    v("packing", packing, "cut: pieces end at document borders; paper: a row is one piece");
-    v("long_context", long_context,
-      "whole: finetune asks for documents that fill its rows; concat: it takes any");
-    v("document_end", document_end, "token that ends a document (empty: the text end token)");
-    v("answer_weight", answer_weight,
-      "stages 2 and 3: weight of the mean loss of needles' answers, beside that of all tokens");
+  void settings(Settings& s) {
+    s("shards", shards,
+      {.help = "token shards: files, folders or globs, each entry one part of the mixture"});
+    s("weights", weights,
+      {.help = "share of rows of each entry of `shards` (empty: all one stream)",
+       .min = 1e-12,
+       .max = 1e12});
+    s("needle_share", needle_share,
+      {.help = "share of rows that are needle documents, 0 to 1", .max = 1});
+    s("haystack", haystack,
+      {.help = "shards that needles are hidden in (empty: those of `shards`)"});
+    s("packing", packing, kPackings,
+      {.help = "pieces of a row end at document borders, or a row is one piece"});
+    s("long_context", long_context, kLongContexts,
+      {.help = "finetune asks for documents that fill its rows, or takes any as one piece"});
+    s("document_end", document_end,
+      {.help = "token that ends a document (empty: the text end token)"});
+    s("answer_weight", answer_weight,
+      {.help =
+           "stages 2 and 3: weight of the mean loss of needles' answers, beside that of all tokens",
+       .max = 1e6});
   }
 };
 

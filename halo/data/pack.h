@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "halo/base/json.h"
+#include "halo/base/settings.h"
 #include "halo/formats/token_shard.h"
 #include "halo/tokenizer/tokenizer.h"
 
@@ -40,13 +41,13 @@ struct PackOptions {
   std::string document_end;
   int64_t shard_tokens = int64_t{1} << 26;
 
-  template <class V>
-  void fields(V& v) {
-    v("join_sources", join_sources,
-      "join documents whose source agrees up to its colon, in natural order of the rest (reads all "
-      "text into memory)");
-    v("document_end", document_end, "token that ends a document (empty: the text end token)");
-    v("shard_tokens", shard_tokens, "tokens of a shard file");
+  void settings(Settings& s) {
+    s("join_sources", join_sources,
+      {.help = "join documents whose source agrees up to its colon (one book), in natural order of "
+               "the rest; reads all text into memory"});
+    s("document_end", document_end,
+      {.help = "token that ends a document (empty: the text end token)"});
+    s("shard_tokens", shard_tokens, {.help = "tokens of a shard file", .min = 1, .max = 1e12});
   }
 };
 

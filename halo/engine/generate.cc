@@ -42,8 +42,9 @@ std::vector<std::vector<int64_t>> generate(
   while (true) {
     while (next_prompt < prompts.size() &&
            static_cast<int64_t>(running.size()) < args.max_running) {
-      running.push_back({next_prompt, OwnedSequence(engine),
-                         Random(args.seed, "sample", args.first_stream + next_prompt)});
+      running.push_back(
+          {next_prompt, OwnedSequence(engine),
+           Random(static_cast<uint64_t>(args.seed), "sample", args.first_stream + next_prompt)});
       ++next_prompt;
     }
     if (running.empty()) return results;

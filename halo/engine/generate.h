@@ -15,9 +15,16 @@ struct GenerateArgs {
   std::vector<int64_t> stop_ids;  // generation ends after one of these, which is kept
   // Prompt i draws from the stream Random(seed, "sample", first_stream + i) at the position of the
   // token drawn: neither its neighbours nor max_running change its tokens.
-  uint64_t seed = 0;
+  int64_t seed = 0;
   int64_t first_stream = 0;
   int64_t max_running = 256;  // prompts in one decoder call; as one ends the next one starts
+
+  // What a command or a request may say.
+  void settings(Settings& s) {
+    s("max_tokens", max_tokens, {.help = "new tokens at most", .min = 1, .max = 1e9});
+    s("sample", sample, {});
+    s("seed", seed, {.help = "of the sampling", .max = kMaxCount});
+  }
 };
 
 // What one decoder call gave.

@@ -5,7 +5,7 @@
 #include <unordered_map>
 
 #include "halo/base/check.h"
-#include "halo/base/fields.h"
+#include "halo/base/nearest.h"
 #include "halo/exchange/gguf_model.h"
 
 namespace halo {

@@ -6,7 +6,6 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/base/choice.h"
 #include "halo/base/files.h"
 #include "halo/exchange/gguf_model.h"
 #include "halo/exchange/hypenet_layouts.h"
@@ -143,9 +142,6 @@ OutTensor new_gate(const ModelConfig& config, int64_t layer, DType dtype, Transf
 }
 
 json::object import_directory(const ImportArgs& args, const fs::path& out) {
-  const auto init = choice<TransferInit>(
-      "--init", args.init,
-      {{"identity", TransferInit::kIdentity}, {"paper", TransferInit::kPaper}});
   const fs::path config_path = find_config(args);
   const json::value object = read_json(config_path);
   if (!object.is_object()) throw_error("{}: expected an object", config_path.string());
@@ -162,7 +158,7 @@ json::object import_directory(const ImportArgs& args, const fs::path& out) {
     if (config.tie_word_embeddings && view.name == "lm_head.weight") continue;
     bool doubled = false;
     for (const int64_t layer : config.attention_layers())
-      doubled |= gates_missing && init == TransferInit::kIdentity &&
+      doubled |= gates_missing && args.init == TransferInit::kIdentity &&
                  view.name == fmt::format("model.layers.{}.self_attn.o_proj.weight", layer);
     tensors.push_back(converted(view, args.dtype.value_or(view.dtype), doubled ? 2 : 1));
   }
@@ -170,7 +166,8 @@ json::object import_directory(const ImportArgs& args, const fs::path& out) {
   const size_t taken = tensors.size();
   if (gates_missing)
     for (const int64_t layer : config.attention_layers())
-      tensors.push_back(new_gate(config, layer, tensors.front().spec.dtype, init, args.seed));
+      tensors.push_back(new_gate(config, layer, tensors.front().spec.dtype, args.init,
+                                 static_cast<uint64_t>(args.seed)));
 
   write_model(out, config, tensors, args.source.string());
   copy_side_files(args.source, out);
@@ -179,7 +176,8 @@ json::object import_directory(const ImportArgs& args, const fs::path& out) {
           {"config", config_path.string()},
           {"tensors", tensors.size()},
           {"dropped", all.size() - taken},
-          {"output_gates", gates_missing ? json::value(args.init) : json::value(nullptr)}};
+          {"output_gates",
+           gates_missing ? json::value(word_of(kGateInits, args.init)) : json::value(nullptr)}};
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "halo/base/check.h"
-#include "halo/base/fields.h"
+#include "halo/base/nearest.h"
 #include "halo/formats/model_config.h"
 
 namespace halo {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "halo/base/check.h"
-#include "halo/base/fields.h"
+#include "halo/base/nearest.h"
 #include "halo/formats/config_keys.h"
 
 namespace halo {

@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "halo/base/fields.h"
+#include "halo/base/nearest.h"
 
 namespace halo::jinja {
 namespace {

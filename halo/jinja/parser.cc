@@ -1,6 +1,6 @@
 #include "halo/jinja/parser.h"
 
-#include "halo/base/fields.h"
+#include "halo/base/nearest.h"
 #include "halo/jinja/expression_parser.h"
 
 namespace halo::jinja {

@@ -1,7 +1,7 @@
 // Jinja's tests: `value is string`.
 #include <map>
 
-#include "halo/base/fields.h"
+#include "halo/base/nearest.h"
 #include "halo/jinja/filters.h"
 #include "halo/jinja/operators.h"
 #include "halo/jinja/show.h"

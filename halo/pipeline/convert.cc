@@ -4,8 +4,8 @@
 
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
-#include "halo/base/fields.h"
 #include "halo/base/files.h"
+#include "halo/base/settings_io.h"
 #include "halo/pipeline/plan.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/evaluate.h"
@@ -13,16 +13,6 @@
 
 namespace halo {
 namespace {
-
-// What decides the result: threads, gates, activation checkpointing and CUDA graphs may change
-// between a run and its resume.
-std::string identity(Recipe recipe) {
-  recipe.run.threads = 0;
-  recipe.run.activation_checkpointing = false;
-  recipe.run.cuda_graphs = true;
-  recipe.gates = {};
-  return fields_to_toml(recipe);
-}
 
 // Refuses a folder that is not this run's. Changes nothing.
 void check_folder(const Recipe& recipe, const ConvertArgs& args) {
@@ -37,12 +27,13 @@ void check_folder(const Recipe& recipe, const ConvertArgs& args) {
   }
   if (!fs::exists(resolved, error)) return;
   Recipe before;
-  read_fields(before, parse_toml(read_file(resolved), resolved.string()), resolved.string());
-  if (identity(before) != identity(recipe)) {
+  read_toml(before, read_file(resolved), resolved.string());
+  for (const Difference& d : differences(before, recipe)) {
+    if (d.effect == Effect::kNone) continue;
     throw_error(
-        "{}: the run began with another recipe; resume with that one ({}), or use another "
-        "--run",
-        args.run.string(), resolved.string());
+        "{}: the run began with {} = {}, the recipe has {}; resume with that of the run ({}), or "
+        "use another --run",
+        args.run.string(), d.key, d.before, d.now, resolved.string());
   }
 }
 
@@ -50,7 +41,7 @@ void open_folder(const Recipe& recipe, const ConvertArgs& args) {
   std::error_code error;
   fs::create_directories(args.run, error);
   if (error) throw_error("{}: cannot make the run folder: {}", args.run.string(), error.message());
-  write_file(args.run / "config.resolved.toml", fields_to_toml(recipe));
+  write_file(args.run / "config.resolved.toml", to_toml(recipe));
 }
 
 void write_environment(const StageContext& context, const ConvertArgs& args) {

@@ -64,7 +64,7 @@ int64_t decoder_elements(const ModelConfig& c, bool recompute) {
 
 json::object stage_plan(const std::string& name, const TrainRecipe& train, const StageCost& cost,
                         const RunRecipe& run, double gflops) {
-  const int64_t compute_bytes = run.compute == "bfloat16" ? 2 : 4;
+  const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
   const double tokens = double(train.steps() * train.tokens_per_step);
   return {{"stage", name},
           {"tokens", train.steps() * train.tokens_per_step},
@@ -72,8 +72,8 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
           {"flops", tokens * cost.flops_a_token},
           {"seconds_at_least", tokens * cost.flops_a_token / (gflops * 1e9)},
           {"memory_bytes", peak_memory(cost, train.micro_batch_rows * train.sequence_length,
-                                       compute_bytes, run.device == "cpu")},
-          {"disk_bytes", train.keep * cost.trained_parameters * (12 + compute_bytes)}};
+                                       compute_bytes, run.device == at::kCPU)},
+          {"disk_bytes", train.keep_checkpoints * cost.trained_parameters * (12 + compute_bytes)}};
 }
 
 }  // namespace

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "ATen/ATen.h"
-#include "halo/base/fields.h"
 #include "halo/base/files.h"
 #include "halo/base/random.h"
 #include "halo/data/pack.h"

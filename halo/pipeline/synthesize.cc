@@ -29,7 +29,7 @@ std::vector<int64_t> first_tokens(const Tokenizer& tokenizer) {
 
 json::object synthesize(const SynthesizeArgs& args) {
   at::NoGradGuard no_grad;
-  const Machine machine = open_machine(args.run);
+  const Machine machine = open_machine(args.machine);
   const Model teacher =
       load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute, machine.device);
   const std::filesystem::path tokenizer_path =
@@ -46,12 +46,12 @@ json::object synthesize(const SynthesizeArgs& args) {
       {"teacher_weights", hash_file(std::filesystem::path(args.teacher) / "model.safetensors")}};
   ShardFolderWriter writer(args.out, hash_file(tokenizer_path), tokenizer.vocab_size(),
                            json::serialize(provenance), int64_t{1} << 26);
-  const Random random(static_cast<uint64_t>(args.run.seed), "synthesize.first");
+  const Random random(static_cast<uint64_t>(args.seed), "synthesize.first");
   GenerateArgs generate_args;
   generate_args.max_tokens = args.length - 2;  // the first token and the end token are ours
-  generate_args.sample = {args.temperature, args.top_p, 0};
+  generate_args.sample = args.sample;
   generate_args.stop_ids = {end};
-  generate_args.seed = static_cast<uint64_t>(args.run.seed);
+  generate_args.seed = args.seed;
   generate_args.max_running = args.batch;
   Progress progress("synthesize", args.tokens);
   const NeedleWriter needles(tokenizer);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "halo/base/json.h"
+#include "halo/kernels/sample/sample.h"
 #include "halo/stages/recipe.h"
 
 namespace halo {
@@ -14,10 +15,20 @@ struct SynthesizeArgs {
   std::filesystem::path out;   // folder of shards
   int64_t tokens = 1'000'000;  // sampled in all, about
   int64_t length = 1024;       // longest document
-  double temperature = 1, top_p = 1;
-  int64_t batch = 64;   // documents at a time
+  SampleArgs sample{.temperature = 1};
+  int64_t batch = 64;  // documents at a time
+  int64_t seed = 1;
+  MachineRecipe machine;
   std::string command;  // for the shard's provenance
-  RunRecipe run;
+
+  void settings(Settings& s) {
+    s("tokens", tokens, {.help = "tokens in all", .min = 1, .max = 1e15});
+    s("length", length, {.help = "longest document, tokens", .min = 3, .max = 16'777'216});
+    s("sample", sample, {});
+    s("batch", batch, {.help = "documents at a time", .min = 1, .max = 1e6});
+    s("seed", seed, {.help = "of the sampling", .max = kMaxCount});
+    s("machine", machine, {});
+  }
 };
 
 // Each document begins with a token that starts with a capital letter, drawn uniformly, and ends

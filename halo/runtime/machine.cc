@@ -8,7 +8,7 @@
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
 #include "ATen/detail/CUDAHooksInterface.h"
-#include "halo/base/choice.h"
+#include "halo/base/check.h"
 
 namespace halo {
 namespace {
@@ -49,18 +49,17 @@ std::string cpu_name() {
 
 }  // namespace
 
-Machine open_machine(const RunRecipe& recipe) {
+at::ScalarType compute_type(const MachineRecipe& recipe) {
+  return recipe.compute.value_or(recipe.device == at::kCUDA ? at::kBFloat16 : at::kFloat);
+}
+
+Machine open_machine(const MachineRecipe& recipe) {
   Machine m;
-  m.compute = choice<at::ScalarType>("run.compute", recipe.compute,
-                                     {{"float32", at::kFloat}, {"bfloat16", at::kBFloat16}});
-  m.kernels = choice<Kernels>("run.kernels", recipe.kernels,
-                              {{"fast", Kernels::kFast}, {"reference", Kernels::kReference}});
+  m.compute = compute_type(recipe);
+  m.kernels = recipe.kernels;
   m.deterministic = recipe.deterministic;
-  m.activation_checkpointing = recipe.activation_checkpointing;
-  m.cuda_graphs = recipe.cuda_graphs;
-  const bool cuda = choice<bool>("run.device", recipe.device, {{"cpu", false}, {"cuda", true}});
   if (recipe.threads > 0) at::set_num_threads(static_cast<int>(recipe.threads));
-  if (cuda) {
+  if (recipe.device == at::kCUDA) {
     if (m.kernels == Kernels::kReference) {
       throw_error("run.kernels = 'reference' runs on the CPU only; set run.device = 'cpu'");
     }
@@ -73,6 +72,13 @@ Machine open_machine(const RunRecipe& recipe) {
   } else {
     m.device_name = fmt::format("{}, {} threads", cpu_name(), at::get_num_threads());
   }
+  return m;
+}
+
+Machine open_machine(const RunRecipe& recipe) {
+  Machine m = open_machine(static_cast<const MachineRecipe&>(recipe));
+  m.activation_checkpointing = recipe.activation_checkpointing;
+  m.cuda_graphs = recipe.cuda_graphs;
   return m;
 }
 

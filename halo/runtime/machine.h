@@ -18,8 +18,12 @@ struct Machine {
   std::string device_name;  // "AMD EPYC ..., 2 threads", "NVIDIA H100 ..."
 };
 
+// The type that products run in: as said, or that of the device.
+at::ScalarType compute_type(const MachineRecipe& recipe);
+
 // Sets the thread count and, for "cuda", loads LibTorch's CUDA library. An Error where the device
 // is not there.
+Machine open_machine(const MachineRecipe& recipe);
 Machine open_machine(const RunRecipe& recipe);
 
 // Rate of matrix products on this machine now, GFLOP/s, the best of a few square products: of

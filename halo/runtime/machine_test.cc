@@ -11,8 +11,8 @@ namespace {
 TEST(OpenMachineCuda, ByCommandsThatTakeNoGradients) {
   HALO_NEEDS_GPU();
   at::NoGradGuard no_grad;
-  RunRecipe recipe;
-  recipe.device = "cuda";
+  MachineRecipe recipe;
+  recipe.device = at::kCUDA;
   EXPECT_TRUE(open_machine(recipe).device.is_cuda());
 }
 

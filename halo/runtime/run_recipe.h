@@ -1,36 +1,63 @@
 // What a recipe says about the machine and the numbers of a run: its section `run`.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
-#include <string>
+#include <optional>
+
+#include "halo/base/settings.h"
+#include "halo/kernels/common/sequences.h"
 
 namespace halo {
 
-struct RunRecipe {
-  int64_t seed = 1;
-  std::string device = "cpu";
-  std::string compute = "float32";
-  std::string kernels = "fast";
+inline constexpr Word<at::DeviceType> kDevices[] = {{"cpu", at::kCPU}, {"cuda", at::kCUDA}};
+inline constexpr Word<std::optional<at::ScalarType>> kComputeTypes[] = {
+    {"auto", std::nullopt}, {"float32", at::kFloat}, {"bfloat16", at::kBFloat16}};
+inline constexpr Word<Kernels> kKernels[] = {{"fast", Kernels::kFast},
+                                             {"reference", Kernels::kReference}};
+
+// Where and how any command computes.
+struct MachineRecipe {
+  at::DeviceType device = at::kCPU;
+  std::optional<at::ScalarType> compute;  // none: that of the device
+  Kernels kernels = Kernels::kFast;
   int64_t threads = 0;
   bool deterministic = true;
+
+  void settings(Settings& s) {
+    s("device", device, kDevices, {.help = "where it runs"});
+    s("compute", compute, kComputeTypes,
+      {.help = "type of products and activations (masters are float32 always); auto: bfloat16 on "
+               "a GPU, float32 on a CPU"});
+    s("kernels", kernels, kKernels,
+      {.help = "reference: plain, bit-equal for any batch and split, on the CPU only"});
+    s("threads", threads, {.help = "CPU threads; 0: all", .max = 1024, .effect = Effect::kNone});
+    s("deterministic", deterministic,
+      {.help = "the same bits in every run; false lets bf16 attention on a GPU sum in any order, "
+               "faster"});
+  }
+};
+
+// And how a run trains. Its numbers do not depend on where it runs, unless it says so.
+struct RunRecipe : MachineRecipe {
+  int64_t seed = 1;
   bool activation_checkpointing = false;
   bool cuda_graphs = true;
 
-  template <class V>
-  void fields(V& v) {
-    v("seed", seed, "every random number follows from it");
-    v("device", device, "cpu | cuda");
-    v("compute", compute, "float32 | bfloat16 (masters are float32 always)");
-    v("kernels", kernels, "fast | reference (plain, bit-equal for any batch and split; CPU)");
-    v("threads", threads, "CPU threads; 0: all");
-    v("deterministic", deterministic,
-      "the same bits in every run; false lets bf16 attention on a GPU sum in any order, faster");
-    v("activation_checkpointing", activation_checkpointing,
-      "where a whole model trains, layers run again in backward: the same bits, less memory, "
-      "slower");
-    v("cuda_graphs", cuda_graphs,
-      "on a GPU small models' micro-batches are recorded and launched as a whole: the same bits, "
-      "faster");
+  RunRecipe() { compute = at::kFloat; }
+
+  void settings(Settings& s) {
+    s("seed", seed, {.help = "every random number follows from it", .max = kMaxCount});
+    MachineRecipe::settings(s);
+    s("activation_checkpointing", activation_checkpointing,
+      {.help = "where a whole model trains, layers run again in backward: the same bits, less "
+               "memory, slower",
+       .effect = Effect::kNone});
+    s("cuda_graphs", cuda_graphs,
+      {.help = "on a GPU small models' micro-batches are recorded and launched as a whole: the "
+               "same bits, faster",
+       .effect = Effect::kNone});
   }
 };
 

@@ -17,7 +17,7 @@ std::vector<MixerType> all_layers(const ModelConfig& config, MixerType type) {
 
 TransferArgs transfer_args(const StageContext& context, const ModelConfig& student) {
   TransferArgs args;
-  args.init = parse_transfer_init(context.recipe().transfer.init);
+  args.init = context.recipe().transfer.init;
   args.seed = context.seed();
   if (args.init == TransferInit::kMatch || args.init == TransferInit::kLsq) {
     const int64_t chosen = context.recipe().transfer.calibration_tokens;
@@ -84,7 +84,7 @@ void run_transfer(const StageContext& context, const fs::path& out) {
   finish_stage(out, "transfer",
                {"largest difference from what the teacher determines",
                 transfer_error(teacher, config, store, args.init), 0, Gate::Kind::kAtMost},
-               {{"init", context.recipe().transfer.init}, {"tokens", 0}});
+               {{"init", word_of(kTransferInits, context.recipe().transfer.init)}, {"tokens", 0}});
 }
 
 void run_align(const StageContext& context, const fs::path& student, const fs::path& out) {
@@ -110,7 +110,7 @@ void run_align_attention(const StageContext& context, const fs::path& out) {
   ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
                         context.machine().compute, context.machine().device);
   TransferArgs args = transfer_args(context, config);
-  if (args.init != TransferInit::kPaper) args.init = TransferInit::kIdentity;
+  if (args.init != TransferInit::kRandom) args.init = TransferInit::kIdentity;
   transfer(teacher, config, model, args);
   transfer(teacher, config, mixers, args);
   align_mixers(context, "align-attention", context.recipe().align_attention, config, mixers, model,

@@ -69,7 +69,7 @@ std::vector<double> sweep_scores(SelectionRule rule, const std::vector<Candidate
     kl.push_back(swap.kl(draw));
   }
   if (rule == SelectionRule::kKl) return kl;
-  if (rule == SelectionRule::kHalo) return halo_scores(recall, commonsense);
+  if (rule == SelectionRule::kRecallRatio) return halo_scores(recall, commonsense);
   for (double& value : recall) value = -value;  // the layer whose loss hurts recall most
   return recall;
 }
@@ -116,7 +116,7 @@ LayerChoice choose_layers(const Candidates& candidates, const StageContext& cont
   const SelectRecipe& recipe = context.recipe().select;
   const int64_t layers = context.teacher().config.num_layers;
   if (!recipe.layers.empty()) return {recipe.layers, {}, {}, {}};
-  const SelectionRule rule = parse_selection_rule(recipe.rule);
+  const SelectionRule rule = recipe.rule;
   switch (rule) {
     case SelectionRule::kJoint:
       return choose_joint(candidates, layers, keep, recipe);

@@ -69,7 +69,8 @@ TextBatches StageContext::held_out_batches(const HeldOutArgs& args, int64_t buck
 
 Loader StageContext::loader(const TrainRecipe& train, const std::string& stage) const {
   DataRecipe data = recipe_.data;
-  if (stage == "finetune" && data.long_context == "concat") data.packing = "paper";
+  if (stage == "finetune" && data.long_context == LongContext::kConcat)
+    data.packing = Packing::kConcat;
   return Loader(data, tokenizer_, tokenizer_hash_,
                 {train.sequence_length, train.rows_per_step(), Random(seed(), stage).bits(0)});
 }

@@ -51,7 +51,7 @@ void run_distill(const StageContext& context, const fs::path& student, const fs:
 std::vector<double> finetune_view(const StageContext& context) {
   const Loader loader = context.loader(context.recipe().finetune, "finetune");
   std::vector<double> shares = loader.token_share_in_view({0.25, 0.5, 0.75});
-  if (shares[1] < 0.3 && context.recipe().data.long_context != "concat") {
+  if (shares[1] < 0.3 && context.recipe().data.long_context != LongContext::kConcat) {
     throw_error(
         "finetune: only {:.0f}% of the tokens have more than half of {} tokens in view; pack "
         "with --join-sources, use longer documents or a shorter finetune.sequence_length, or "

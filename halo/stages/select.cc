@@ -28,9 +28,8 @@ Model teacher_attention(const StageContext& context) {
       context.machine().device);
   TransferArgs args;
   args.seed = context.seed();
-  args.init = parse_transfer_init(context.recipe().transfer.init) == TransferInit::kPaper
-                  ? TransferInit::kPaper
-                  : TransferInit::kIdentity;
+  args.init = context.recipe().transfer.init == TransferInit::kRandom ? TransferInit::kRandom
+                                                                      : TransferInit::kIdentity;
   transfer(teacher, model.config, *model.store, args);
   model.weights = bind_decoder(model.config, *model.store);
   return model;
@@ -74,13 +73,14 @@ void run_select(const StageContext& context, const fs::path& aligned_directory,
   write_hybrid(context, aligned, attention, choice.layers, out);
 
   const double ratio = kept_loss_share(chosen.figures(nullptr), nothing_kept.figures(nullptr));
-  const json::object figures{{"rule", recipe.layers.empty() ? recipe.rule : "given layers"},
-                             {"layers", to_array(choice.layers)},
-                             {"scores", to_array(choice.scores)},
-                             {"frequency", to_array(choice.frequency)},
-                             {"chosen", candidate_to_json(choice.layers, chosen)},
-                             {"nothing_kept", candidate_to_json({}, nothing_kept)},
-                             {"tokens", 0}};
+  const json::object figures{
+      {"rule", recipe.layers.empty() ? word_of(kSelectionRules, recipe.rule) : "given layers"},
+      {"layers", to_array(choice.layers)},
+      {"scores", to_array(choice.scores)},
+      {"frequency", to_array(choice.frequency)},
+      {"chosen", candidate_to_json(choice.layers, chosen)},
+      {"nothing_kept", candidate_to_json({}, nothing_kept)},
+      {"tokens", 0}};
   json::object selection = figures;
   selection["candidates"] = choice.candidates;
   write_json(out / "selection.json", selection);

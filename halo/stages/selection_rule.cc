@@ -8,22 +8,10 @@
 #include <sstream>
 
 #include "halo/base/check.h"
-#include "halo/base/choice.h"
-#include "halo/base/fields.h"
 #include "halo/base/files.h"
 #include "halo/base/random.h"
 
 namespace halo {
-
-SelectionRule parse_selection_rule(const std::string& name) {
-  return choice<SelectionRule>("select.rule", name,
-                               {{"joint", SelectionRule::kJoint},
-                                {"halo", SelectionRule::kHalo},
-                                {"kl", SelectionRule::kKl},
-                                {"recall", SelectionRule::kRecall},
-                                {"even", SelectionRule::kEven},
-                                {"random", SelectionRule::kRandom}});
-}
 
 int64_t default_keep(int64_t num_layers) {
   return std::max<int64_t>(1, num_layers / 4);

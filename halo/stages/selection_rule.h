@@ -7,10 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "halo/base/settings.h"
+
 namespace halo {
 
-enum class SelectionRule { kJoint, kHalo, kKl, kRecall, kEven, kRandom };
-SelectionRule parse_selection_rule(const std::string& name);
+enum class SelectionRule { kJoint, kRecallRatio, kKl, kRecall, kEven, kRandom };
+inline constexpr Word<SelectionRule> kSelectionRules[] = {
+    {"joint", SelectionRule::kJoint}, {"recall-ratio", SelectionRule::kRecallRatio, "halo"},
+    {"kl", SelectionRule::kKl},       {"recall", SelectionRule::kRecall},
+    {"even", SelectionRule::kEven},   {"random", SelectionRule::kRandom}};
 
 // floor(L / 4), at least 1.
 int64_t default_keep(int64_t num_layers);

@@ -18,12 +18,6 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using Set = std::vector<int64_t>;
 
-TEST(SelectionRule, NamesAreKnownOrTheNearestIsNamed) {
-  EXPECT_EQ(parse_selection_rule("halo"), SelectionRule::kHalo);
-  EXPECT_EQ(parse_selection_rule("joint"), SelectionRule::kJoint);
-  EXPECT_THAT(error_of([] { parse_selection_rule("jiont"); }), HasSubstr("did you mean 'joint'"));
-}
-
 TEST(SelectionRule, AQuarterIsKeptAndAtLeastOne) {
   for (const auto& [layers, keep] :
        std::map<int64_t, int64_t>{{1, 1}, {3, 1}, {4, 1}, {7, 1}, {8, 2}, {28, 7}, {36, 9}}) {

@@ -4,7 +4,6 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/base/choice.h"
 #include "halo/base/random.h"
 #include "halo/kernels/linear/linear.h"
 
@@ -55,7 +54,7 @@ at::Tensor determined(const Model& teacher, const ModelConfig& config, const std
     return expand_heads(value, teacher.config.num_kv_heads, config.lightning_kv_heads);
   }
   // sigmoid(0) = 1/2 of a gate that starts at 0 is undone here, exactly in any binary type.
-  if (t == "o_proj.weight" && init != TransferInit::kPaper) return value * 2;
+  if (t == "o_proj.weight" && init != TransferInit::kRandom) return value * 2;
   return value;
 }
 
@@ -74,7 +73,7 @@ void start_free_tensor(at::Tensor value, const MixerName& name, const ModelConfi
     value.fill_(1);
   } else if (name.tensor == "o_gate.weight") {
     value.copy_(initial_output_gate(value.sizes(), name.layer, args.init, args.seed));
-  } else if (args.init != TransferInit::kPaper || name.tensor == "z_proj.bias") {
+  } else if (args.init != TransferInit::kRandom || name.tensor == "z_proj.bias") {
     value.zero_();
   } else {
     const Random random(args.seed, "transfer.z_proj", name.layer);
@@ -176,14 +175,6 @@ void fit_output_projections(const Model& teacher, const ModelConfig& config,
 
 }  // namespace
 
-TransferInit parse_transfer_init(const std::string& name) {
-  return choice<TransferInit>("transfer.init", name,
-                              {{"match", TransferInit::kMatch},
-                               {"lsq", TransferInit::kLsq},
-                               {"identity", TransferInit::kIdentity},
-                               {"paper", TransferInit::kPaper}});
-}
-
 ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers) {
   if (teacher.is_hypenet() && !teacher.attention_layers().empty() &&
       static_cast<int64_t>(teacher.attention_layers().size()) != teacher.num_layers) {
@@ -226,7 +217,7 @@ ModelConfig all_lightning(ModelConfig hybrid) {
 
 at::Tensor initial_output_gate(at::IntArrayRef shape, int64_t layer, TransferInit init,
                                uint64_t seed) {
-  if (init != TransferInit::kPaper) return at::zeros(shape);
+  if (init != TransferInit::kRandom) return at::zeros(shape);
   return random_values(shape, Random(seed, "transfer.o_gate", layer), true, 0.02);
 }
 

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "halo/base/settings.h"
 #include "halo/model/decoder.h"
 
 namespace halo {
@@ -12,11 +13,15 @@ enum class TransferInit {
   kMatch,     // lightning: z_proj 0, o_proj x 2, o_norm = RMS of the teacher's attention output
   kLsq,       // match, then o_proj by least squares on the teacher's mixer output
   kIdentity,  // z_proj 0, o_proj x 2, o_norm 1
-  kPaper,     // z_proj uniform +-1/sqrt(D), o_gate normal 0.02
+  kRandom,    // z_proj uniform +-1/sqrt(D), o_gate normal 0.02
 };
-// Kept attention layers: o_gate 0 and o_proj x 2 but for kPaper.
+// Kept attention layers: o_gate 0 and o_proj x 2 but for kRandom.
 
-TransferInit parse_transfer_init(const std::string& name);
+inline constexpr Word<TransferInit> kTransferInits[] = {
+    {"match", TransferInit::kMatch},
+    {"lsq", TransferInit::kLsq},
+    {"identity", TransferInit::kIdentity},
+    {"random-gates", TransferInit::kRandom, "paper"}};
 
 // The HypeNet configuration of a student of this teacher with these mixers. An Error where the
 // teacher is no Transformer. Where the teacher has no QK-norm, neither have the student's attention
@@ -37,7 +42,7 @@ struct TransferArgs {
   std::vector<Batch> qk_calibration;
 };
 
-// The o_gate that an attention layer starts with: 0, but for kPaper.
+// The o_gate that an attention layer starts with: 0, but for kRandom.
 at::Tensor initial_output_gate(at::IntArrayRef shape, int64_t layer, TransferInit init,
                                uint64_t seed);
 

@@ -67,7 +67,7 @@ TEST(Transfer, IdentityIsTheTeacherAsLongAsItRotates) {
 TEST(Transfer, HeadsAndBiasesAreExpandedConsecutively) {
   const Model teacher = make_teacher();
   const ModelConfig config = student_config(teacher.config, all(MixerType::kLightning));
-  for (TransferInit init : {TransferInit::kMatch, TransferInit::kIdentity, TransferInit::kPaper}) {
+  for (TransferInit init : {TransferInit::kMatch, TransferInit::kIdentity, TransferInit::kRandom}) {
     const Model student = make_student(teacher, config, init);
     EXPECT_EQ(transfer_error(teacher, config, *student.store, init), 0);
     const std::string p = "model.layers.1.self_attn.";
@@ -86,7 +86,7 @@ TEST(Transfer, HeadsAndBiasesAreExpandedConsecutively) {
           << name;
     }
     EXPECT_EQ(student.store->value(p + "z_proj.bias").abs().max().item<float>(), 0);
-    const double factor = init == TransferInit::kPaper ? 1 : 2;
+    const double factor = init == TransferInit::kRandom ? 1 : 2;
     EXPECT_TRUE(at::equal(student.store->value(p + "o_proj.weight"),
                           teacher.store->value(p + "o_proj.weight") * factor));
   }
@@ -97,7 +97,7 @@ TEST(Transfer, PaperDrawsGatesFromTheSeed) {
   const ModelConfig config = student_config(
       teacher.config, {MixerType::kLightning, MixerType::kAttention, MixerType::kLightning});
   const auto value = [&](uint64_t seed, const std::string& name) {
-    return make_student(teacher, config, TransferInit::kPaper, seed)
+    return make_student(teacher, config, TransferInit::kRandom, seed)
         .store->value("model.layers." + name + ".weight")
         .clone();
   };

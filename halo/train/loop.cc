@@ -94,7 +94,7 @@ Trainer::Trainer(const TrainJob& job)
       steps_(job.recipe.steps()),
       micro_batches_((job.recipe.rows_per_step() + job.recipe.micro_batch_rows - 1) /
                      job.recipe.micro_batch_rows),
-      checkpoints_(job.directory, job.recipe.keep),
+      checkpoints_(job.directory, job.recipe.keep_checkpoints),
       optimizer_(*job.store, job.recipe),
       health_(job.recipe.diverged_factor) {
   HALO_CHECK(store_.use() == ParameterStore::Use::kTrained, "{}: the store is frozen", job.stage);

@@ -78,7 +78,8 @@ TEST_F(LoopTest, TrainsAndSaysSo) {
   const json::object& line = lines[2];
   EXPECT_EQ(line.at("step").as_int64(), 3);
   EXPECT_EQ(line.at("tokens").as_int64(), 72);
-  EXPECT_EQ(line.at("lr").as_double(), (Schedule{ScheduleForm::kHalo, 0.5, 1e-5, 2, 60}).rate(3));
+  EXPECT_EQ(line.at("lr").as_double(),
+            (Schedule{ScheduleForm::kWarmupCosine, 0.5, 1e-5, 2, 60}).rate(3));
   EXPECT_FALSE(line.at("skipped").as_bool());
   EXPECT_NEAR(line.at("loss").as_double(),
               line.at("first").as_double() + line.at("second").as_double(), 1e-5);
@@ -111,7 +112,7 @@ TEST_F(LoopTest, MicroBatchesAddUpToTheStep) {
 TEST_F(LoopTest, ABadStepIsLeftOutAndLogged) {
   ToyJob toy(directory_ / "run");
   toy.job.recipe.checkpoint_every = 1;
-  toy.job.recipe.keep = 10;
+  toy.job.recipe.keep_checkpoints = 10;
   toy.gradient_factor[3] = kNaN;
   const TrainResult result = train(toy.job);
   EXPECT_EQ(result.skipped, 1);

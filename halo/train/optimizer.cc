@@ -37,7 +37,7 @@ at::Tensor make_decay_mask(ParameterStore& store) {
 Optimizer::Optimizer(ParameterStore& store, const TrainRecipe& recipe)
     : store_(store), recipe_(recipe) {
   if (recipe.weight_decay > 0) decay_mask_ = make_decay_mask(store);
-  if (parse_clip_mode(recipe.clip_mode) == ClipMode::kGlobal) return;
+  if (recipe.clip_mode == ClipMode::kGlobal) return;
   std::map<std::string, std::vector<Range>> layers;
   for (const ParameterSpec& spec : store.specs()) {
     std::vector<Range>& ranges = layers[layer_of(spec.name)];

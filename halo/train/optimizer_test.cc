@@ -61,7 +61,7 @@ TEST(Optimizer, LeavesASmallGradientAsItIs) {
 
 TEST(Optimizer, ClipsEachLayerByItsOwnNorm) {
   Toy toy;
-  const auto update = step(toy, {.clip = 7, .clip_mode = "per-layer"});
+  const auto update = step(toy, {.clip = 7, .clip_mode = ClipMode::kPerLayer});
   EXPECT_DOUBLE_EQ(update.norm.item<double>(), kNorm);       // as it was before clipping
   EXPECT_NEAR(toy.clipped("model.layers.0.a", 1), 4, 1e-6);  // norm 5: under the limit
   EXPECT_NEAR(toy.clipped("model.layers.1.a"), 6 * 7 / (10 + 1e-6), 1e-6);
@@ -78,7 +78,7 @@ TEST(Optimizer, DecaysMatricesOnly) {
 }
 
 TEST(Optimizer, AnUpdateThatIsNotFiniteChangesNothing) {
-  for (const char* mode : {"global", "per-layer"}) {
+  for (const ClipMode mode : {ClipMode::kGlobal, ClipMode::kPerLayer}) {
     for (const bool bad_loss : {false, true}) {
       Toy toy;
       if (!bad_loss) toy.set(toy.store.grad(), "model.layers.1.a", {float(kNaN)});

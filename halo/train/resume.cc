@@ -1,18 +1,23 @@
 // Comparison of a checkpoint with the run that resumes it.
 #include "halo/train/resume.h"
 
-#include <set>
-
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
-#include "halo/base/fields.h"
+#include "halo/base/settings_io.h"
 
 namespace halo {
 namespace {
 
-// Keys of the recipe that decide which tokens a step reads, and those that do not touch the result.
-const std::set<std::string> kData = {"sequence_length", "tokens_per_step"};
-const std::set<std::string> kFree = {"checkpoint_every", "keep", "diverged_factor"};
+// A checkpoint's record, read into the settings of the stage; returns what is the objective's.
+json::object read_record(const json::object& record, TrainRecipe& recipe, const std::string& from) {
+  const Settings settings = settings_of(recipe);
+  json::object known, objective;
+  for (const auto& [key, value] : record) {
+    (settings.find(key) || settings.find_old(key) ? known : objective)[key] = value;
+  }
+  read_json_settings(settings, known, from);
+  return objective;
+}
 
 }  // namespace
 
@@ -23,7 +28,7 @@ TrainState describe(const TrainJob& job, int64_t step) {
   state.tokens = step * job.recipe.tokens_per_step;
   state.seed = job.seed;
   state.data_id = job.data_id;
-  state.recipe = fields_to_json(job.recipe);
+  state.recipe = to_json(job.recipe);
   for (const auto& [name, value] : job.objective) state.recipe[name] = value;
   state.threads = at::get_num_threads();
   state.device = c10::DeviceTypeName(job.store->master().device().type(), /*lower_case=*/true);
@@ -48,15 +53,16 @@ std::vector<std::string> check_resume(const TrainState& was, const TrainState& i
   refuse("stage", was.stage, is.stage);
   refuse("seed", was.seed, is.seed);
   refuse("data", was.data_id, is.data_id);
-  for (const auto& [name, value] : is.recipe) {
-    const std::string key = name;
-    const json::value* old = was.recipe.if_contains(name);
-    const std::string before = old ? json::serialize(*old) : "none", now = json::serialize(value);
-    if (kData.count(key)) {
-      refuse(key, before, now);
-    } else if (!kFree.count(key)) {
-      note(key, before, now);
-    }
+  TrainRecipe before, now;
+  const json::object old_objective = read_record(was.recipe, before, from);
+  const json::object objective = read_record(is.recipe, now, from);
+  for (const Difference& d : differences(before, now)) {
+    if (d.effect == Effect::kBatches) refuse(d.key, d.before, d.now);
+    if (d.effect == Effect::kResult) note(d.key, d.before, d.now);
+  }
+  for (const auto& [key, value] : objective) {
+    const json::value* old = old_objective.if_contains(key);
+    note(key, old ? json::serialize(*old) : "none", json::serialize(value));
   }
   note("threads", was.threads, is.threads);
   note("device", was.device, is.device);

@@ -4,21 +4,13 @@
 #include <cmath>
 #include <numbers>
 
-#include "halo/base/fields.h"
+#include "halo/base/check.h"
 
 namespace halo {
 
-ScheduleForm parse_schedule(const std::string& name) {
-  if (name == "halo") return ScheduleForm::kHalo;
-  if (name == "paper") return ScheduleForm::kPaper;
-  if (name == "constant") return ScheduleForm::kConstant;
-  throw_error("schedule: unknown value '{}'; did you mean '{}'?", name,
-              nearest(name, {"halo", "paper", "constant"}));
-}
-
 double Schedule::rate(int64_t k) const {
   HALO_CHECK(k >= 1 && k <= steps, "schedule: update {} of {}", k, steps);
-  if (form == ScheduleForm::kPaper) k -= 1;
+  if (form == ScheduleForm::kWarmupCosineLate) k -= 1;
   if (warmup > 0 && k <= warmup) return peak * static_cast<double>(k) / warmup;
   if (form == ScheduleForm::kConstant) return peak;
   double progress = static_cast<double>(k - warmup) / (steps - warmup);

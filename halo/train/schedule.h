@@ -2,18 +2,23 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
+
+#include "halo/base/settings.h"
 
 namespace halo {
 
-// kHalo: warm-up then cosine, the first update at lr/w. kPaper: the same one update late, so that
-// the first has rate 0. kConstant: warm-up, then the peak.
-enum class ScheduleForm { kHalo, kPaper, kConstant };
-
-ScheduleForm parse_schedule(const std::string& name);  // "halo", "paper", "constant"
+enum class ScheduleForm {
+  kWarmupCosine,
+  kWarmupCosineLate,  // the same one update late, so that the first has rate 0
+  kConstant,          // warm-up, then the peak
+};
+inline constexpr Word<ScheduleForm> kScheduleForms[] = {
+    {"warmup-cosine", ScheduleForm::kWarmupCosine, "halo"},
+    {"warmup-cosine-late", ScheduleForm::kWarmupCosineLate, "paper"},
+    {"constant", ScheduleForm::kConstant}};
 
 struct Schedule {
-  ScheduleForm form = ScheduleForm::kHalo;
+  ScheduleForm form = ScheduleForm::kWarmupCosine;
   double peak = 0, minimum = 0;
   int64_t warmup = 0, steps = 0;
 

@@ -6,24 +6,26 @@
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
+#include "halo/base/settings_io.h"
 #include "halo/train/settings.h"
+#include "tests/test_support.h"
 
 namespace halo {
 namespace {
 
 TEST(Schedule, WarmsUpThenFollowsTheCosineToTheMinimum) {
-  const Schedule schedule{ScheduleForm::kHalo, 1.0, 0.1, 4, 12};
+  const Schedule schedule{ScheduleForm::kWarmupCosine, 1.0, 0.1, 4, 12};
   EXPECT_DOUBLE_EQ(schedule.rate(1), 0.25);
   EXPECT_DOUBLE_EQ(schedule.rate(4), 1.0);
   EXPECT_DOUBLE_EQ(schedule.rate(8), 0.55);  // half way
   EXPECT_DOUBLE_EQ(schedule.rate(12), 0.1);
 }
 
-TEST(Schedule, PaperIsOneUpdateLate) {
-  const Schedule halo{ScheduleForm::kHalo, 1.0, 0.1, 4, 12};
-  const Schedule paper{ScheduleForm::kPaper, 1.0, 0.1, 4, 12};
-  EXPECT_EQ(paper.rate(1), 0);
-  for (int64_t k = 2; k <= 12; ++k) EXPECT_EQ(paper.rate(k), halo.rate(k - 1));
+TEST(Schedule, LateIsOneUpdateLate) {
+  const Schedule prompt{ScheduleForm::kWarmupCosine, 1.0, 0.1, 4, 12};
+  const Schedule late{ScheduleForm::kWarmupCosineLate, 1.0, 0.1, 4, 12};
+  EXPECT_EQ(late.rate(1), 0);
+  for (int64_t k = 2; k <= 12; ++k) EXPECT_EQ(late.rate(k), prompt.rate(k - 1));
 }
 
 TEST(Schedule, ConstantStaysAtThePeak) {
@@ -33,20 +35,11 @@ TEST(Schedule, ConstantStaysAtThePeak) {
 }
 
 TEST(Schedule, WorksWithoutWarmUp) {
-  EXPECT_EQ((Schedule{ScheduleForm::kPaper, 2.0, 0.1, 0, 9}).rate(1), 2.0);
-  EXPECT_LT((Schedule{ScheduleForm::kHalo, 2.0, 0.1, 0, 9}).rate(1), 2.0);
+  EXPECT_EQ((Schedule{ScheduleForm::kWarmupCosineLate, 2.0, 0.1, 0, 9}).rate(1), 2.0);
+  EXPECT_LT((Schedule{ScheduleForm::kWarmupCosine, 2.0, 0.1, 0, 9}).rate(1), 2.0);
 }
 
-TEST(Schedule, UnknownNameNamesTheNearest) {
-  try {
-    parse_schedule("papr");
-    FAIL();
-  } catch (const Error& error) {
-    EXPECT_NE(std::string(error.what()).find("did you mean 'paper'"), std::string::npos);
-  }
-}
-
-TEST(Schedule, PaperHasTheOfficialRates) {
+TEST(Schedule, LateHasTheOfficialRates) {
   const std::filesystem::path path = HALO_SOURCE_DIR "/../shared/golden/lr-schedule/expected.json";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << path << " is not there";
   const std::string file = path.string();
@@ -54,13 +47,13 @@ TEST(Schedule, PaperHasTheOfficialRates) {
   const json::value expected_rates = read_json(path);
   for (const auto& [stage, value] : expected_rates.as_object()) {
     const json::object& about = value.as_object();
-    const Schedule paper{ScheduleForm::kPaper, json_get<double>(about, "lr", file),
-                         json_get<double>(about, "min_lr", file),
-                         json_get<int64_t>(about, "warmup", file),
-                         json_get<int64_t>(about, "steps", file)};
+    const Schedule late{ScheduleForm::kWarmupCosineLate, json_get<double>(about, "lr", file),
+                        json_get<double>(about, "min_lr", file),
+                        json_get<int64_t>(about, "warmup", file),
+                        json_get<int64_t>(about, "steps", file)};
     for (const auto& [k, rate] : about.at("lr_used_in_update").as_object()) {
       const auto expected = rate.to_number<double>();
-      EXPECT_NEAR(paper.rate(std::stoll(std::string(k))), expected, 1e-6 * expected)
+      EXPECT_NEAR(late.rate(std::stoll(std::string(k))), expected, 1e-6 * expected)
           << stage << " update " << k;
       ++checked;
     }
@@ -85,12 +78,29 @@ TEST(Settings, NamesTheKeyThatCannotWork) {
   bad = good;
   bad.warmup_steps = 10;
   EXPECT_NE(message(bad).find("10 must be fewer than the run's 10 steps"), std::string::npos);
-  bad = good;
-  bad.keep = 1;
-  EXPECT_NE(message(bad).find("align.keep"), std::string::npos);
-  bad = good;
-  bad.clip_mode = "globl";
-  EXPECT_NE(message(bad).find("did you mean 'global'"), std::string::npos);
+}
+
+TEST(Settings, ValuesThatCannotWorkAreRefusedWhenTheyAreRead) {
+  const auto refused = [](const std::string& line) {
+    TrainRecipe recipe;
+    return test::error_of([&] { read_toml(recipe, line, "r.toml"); });
+  };
+  EXPECT_EQ(refused("keep_checkpoints = 1"),
+            "r.toml:1: keep_checkpoints: expected 2 to 1000000, got 1");
+  EXPECT_EQ(refused("learning_rate = 0"), "r.toml:1: learning_rate: expected 1e-30 to 1000, got 0");
+  EXPECT_EQ(refused("beta1 = nan"), "r.toml:1: beta1: expected 0 to 0.999999, got nan");
+  EXPECT_EQ(refused("clip_mode = 'globl'"),
+            "r.toml:1: clip_mode: 'globl' is unknown; did you mean 'global'? (global | per-layer)");
+}
+
+// What the versions before wrote: `schedule` said where a schedule came from.
+TEST(Settings, OldNamesAreRead) {
+  TrainRecipe recipe;
+  read_toml(recipe, "schedule = 'paper'\nkeep = 7", "r.toml");
+  EXPECT_EQ(recipe.schedule, ScheduleForm::kWarmupCosineLate);
+  EXPECT_EQ(recipe.keep_checkpoints, 7);
+  read_toml(recipe, "schedule = 'halo'", "r.toml");
+  EXPECT_EQ(recipe.schedule, ScheduleForm::kWarmupCosine);
 }
 
 }  // namespace

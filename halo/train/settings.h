@@ -4,9 +4,14 @@
 #include <cstdint>
 #include <string>
 
+#include "halo/base/settings.h"
 #include "halo/train/schedule.h"
 
 namespace halo {
+
+enum class ClipMode { kGlobal, kPerLayer };
+inline constexpr Word<ClipMode> kClipModes[] = {{"global", ClipMode::kGlobal},
+                                                {"per-layer", ClipMode::kPerLayer}};
 
 struct TrainRecipe {
   int64_t tokens = 500'000;
@@ -16,43 +21,57 @@ struct TrainRecipe {
   double learning_rate = 1e-3;
   double min_learning_rate = 1e-5;
   int64_t warmup_steps = 50;
-  std::string schedule = "halo";
+  ScheduleForm schedule = ScheduleForm::kWarmupCosine;
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double weight_decay = 0;
   double clip = 1;
-  std::string clip_mode = "global";
+  ClipMode clip_mode = ClipMode::kGlobal;
   int64_t checkpoint_every = 0;
-  int64_t keep = 2;
+  int64_t keep_checkpoints = 2;
   double diverged_factor = 30;
 
-  template <class V>
-  void fields(V& v) {
-    v("tokens", tokens, "training tokens, all steps together");
-    v("sequence_length", sequence_length, "tokens a packed sequence");
-    v("tokens_per_step", tokens_per_step, "tokens an update");
-    v("micro_batch_rows", micro_batch_rows, "sequences at a time (memory only)");
-    v("learning_rate", learning_rate, "peak rate");
-    v("min_learning_rate", min_learning_rate, "rate at the end of the cosine");
-    v("warmup_steps", warmup_steps, "updates of linear warm-up");
-    v("schedule", schedule, "halo | paper (one update late) | constant");
-    v("beta1", beta1, "AdamW's first decay");
-    v("beta2", beta2, "AdamW's second decay");
-    v("eps", eps, "AdamW's epsilon");
-    v("weight_decay", weight_decay, "decoupled decay of matrices");
-    v("clip", clip, "largest gradient norm");
-    v("clip_mode", clip_mode, "global | per-layer (one norm a layer)");
-    v("checkpoint_every", checkpoint_every, "steps between checkpoints; 0: only at the end");
-    v("keep", keep, "checkpoints kept, at least 2");
-    v("diverged_factor", diverged_factor,
-      "stop when the gradient norm is this many times its median so far; 0: never");
+  void settings(Settings& s) {
+    s("tokens", tokens, {.help = "training tokens, all steps together", .max = kMaxCount});
+    s("sequence_length", sequence_length,
+      {.help = "tokens a packed sequence",
+       .min = 1,
+       .max = 16'777'216,
+       .effect = Effect::kBatches});
+    s("tokens_per_step", tokens_per_step,
+      {.help = "tokens an update", .min = 1, .max = 1e12, .effect = Effect::kBatches});
+    s("micro_batch_rows", micro_batch_rows,
+      {.help = "sequences at a time (memory only)", .min = 1, .max = 1e6});
+    s("learning_rate", learning_rate, {.help = "peak rate", .min = 1e-30, .max = 1e3});
+    s("min_learning_rate", min_learning_rate,
+      {.help = "rate at the end of the cosine", .max = 1e3});
+    s("warmup_steps", warmup_steps, {.help = "updates of linear warm-up", .max = kMaxCount});
+    s("schedule", schedule, kScheduleForms,
+      {.help = "the rate after warm-up; late: one update late"});
+    s("beta1", beta1, {.help = "AdamW's first decay", .max = 0.999999});
+    s("beta2", beta2, {.help = "AdamW's second decay", .max = 0.999999});
+    s("eps", eps, {.help = "AdamW's epsilon", .min = 1e-30, .max = 1});
+    s("weight_decay", weight_decay, {.help = "decoupled decay of matrices", .max = 100});
+    s("clip", clip, {.help = "largest gradient norm", .min = 1e-12, .max = 1e12});
+    s("clip_mode", clip_mode, kClipModes, {.help = "one norm for all, or one a layer"});
+    s("checkpoint_every", checkpoint_every,
+      {.help = "steps between checkpoints; 0: only at the end",
+       .max = kMaxCount,
+       .effect = Effect::kNone});
+    s("keep_checkpoints", keep_checkpoints,
+      {.help = "the newest ones that stay",
+       .min = 2,
+       .max = 1e6,
+       .effect = Effect::kNone,
+       .was = "keep"});
+    s("diverged_factor", diverged_factor,
+      {.help = "stop when the gradient norm is this many times its median so far; 0: never",
+       .max = 1e12,
+       .effect = Effect::kNone});
   }
 
   int64_t steps() const { return (tokens + tokens_per_step - 1) / tokens_per_step; }
   int64_t rows_per_step() const { return tokens_per_step / sequence_length; }
 };
-
-enum class ClipMode { kGlobal, kPerLayer };
-ClipMode parse_clip_mode(const std::string& name);
 
 // Every value that cannot work is an Error that names `where` ("align") and the key.
 void check_recipe(const TrainRecipe& recipe, const std::string& where);

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "halo/base/check.h"
+#include "halo/base/settings_io.h"
 #include "halo/runtime/machine.h"
 #include "tests/golden/forms.h"
 
@@ -129,7 +130,7 @@ int main(int argc, char** argv) {
   try {
     if (words.size() >= 2 && words[0] == "--device") {
       halo::RunRecipe run;
-      run.device = words[1];
+      halo::set_setting(run, "device=" + words[1]);
       const at::Device device = halo::open_machine(run).device;
       if (device.is_cuda()) halo::golden::place() = {device, {halo::Kernels::kFast}};
       words.erase(words.begin(), words.begin() + 2);

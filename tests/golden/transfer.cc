@@ -19,7 +19,7 @@ ParameterStore frozen_store(const ModelConfig& config) {
 
 ParameterStore transferred(const Model& teacher, const ModelConfig& config) {
   ParameterStore store = frozen_store(config);
-  transfer(teacher, config, store, {.init = TransferInit::kPaper});
+  transfer(teacher, config, store, {.init = TransferInit::kRandom});
   return store;
 }
 

@@ -1,0 +1,96 @@
+// Settings as options of CLI11.
+#include "halo/base/options.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <memory>
+
+#include "halo/base/check.h"
+#include "halo/base/settings_io.h"
+
+namespace halo {
+namespace {
+
+bool is_list(const Setting& setting) {
+  return std::holds_alternative<std::vector<int64_t>*>(setting.value) ||
+         std::holds_alternative<std::vector<double>*>(setting.value) ||
+         std::holds_alternative<std::vector<std::string>*>(setting.value);
+}
+
+// What stands behind the option in the help.
+std::string type_name(const Setting& setting) {
+  std::string allowed = allowed_values(setting);
+  std::erase(allowed, ' ');
+  if (std::holds_alternative<Choice>(setting.value)) return allowed;
+  return is_list(setting) ? "VALUE ..." : "VALUE";
+}
+
+std::string description(const Setting& setting) {
+  std::string text(setting.about.help);
+  const bool is_words = std::holds_alternative<Choice>(setting.value);
+  const std::string allowed = is_words ? "" : allowed_values(setting);
+  if (!allowed.empty()) text += " (" + allowed + ")";
+  return text;
+}
+
+// Calls take(words) with what is given.
+void add_option(CLI::App& app, const Setting& setting,
+                const std::function<void(const std::vector<std::string>&)>& take) {
+  const std::string name = option_name(setting);
+  const auto callback = [name, take](const CLI::results_t& words) {
+    try {
+      take(words);
+    } catch (const Error& error) {
+      throw UsageError(fmt::format("{}: {}", name, error.what()));
+    }
+    return true;
+  };
+  if (const auto* flag = std::get_if<bool*>(&setting.value)) {
+    const std::string off = "--no-" + name.substr(2);
+    app.add_flag_function(
+        name + ",!" + off, [callback](int64_t count) { callback({count > 0 ? "true" : "false"}); },
+        fmt::format("{} ({})", setting.about.help, **flag ? "on" : "off"));
+    return;
+  }
+  CLI::Option* option = app.add_option(name, callback, description(setting));
+  option->type_name(type_name(setting))->default_str(value_to_toml(setting));
+  if (is_list(setting)) option->expected(-1)->delimiter(',');
+}
+
+void clear_list(const Setting& setting) {
+  std::visit(
+      [](auto& member) {
+        if constexpr (requires { member->clear(); }) member->clear();
+      },
+      setting.value);
+}
+
+}  // namespace
+
+std::string option_name(const Setting& setting) {
+  std::string name = setting.key.substr(setting.key.rfind('.') + 1);
+  std::ranges::replace(name, '_', '-');
+  return "--" + name;
+}
+
+void add_options(CLI::App& app, const Settings& settings) {
+  for (const Setting& setting : settings.all()) {
+    add_option(app, setting, [setting](const std::vector<std::string>& words) {
+      clear_list(setting);
+      for (const std::string& word : words) read_word(setting, word);
+    });
+  }
+}
+
+void add_overrides(CLI::App& app, const Settings& settings, const std::string& section,
+                   std::vector<std::string>& set) {
+  for (const Setting& setting : settings.all()) {
+    HALO_CHECK(!is_list(setting), "{}: a list has no option over a recipe", setting.key);
+    add_option(app, setting,
+               [key = section + "." + setting.key, &set](const std::vector<std::string>& words) {
+                 set.push_back(key + "=" + words.back());
+               });
+  }
+}
+
+}  // namespace halo

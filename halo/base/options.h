@@ -1,0 +1,31 @@
+// Settings as command-line options.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "halo/base/settings.h"
+
+namespace CLI {
+class App;
+}  // namespace CLI
+
+namespace halo {
+
+// "--max-tokens" of "run.max_tokens".
+std::string option_name(const Setting& setting);
+
+// One option a setting: "max_tokens" is --max-tokens, a switch --cuda-graphs and --no-cuda-graphs;
+// the sections' names are left out. Help, default, words and bounds are the declaration's. What the
+// settings refer to must outlive the parsing.
+void add_options(CLI::App& app, const Settings& settings);
+template <HasSettings T>
+void add_options(CLI::App& app, T& object) {
+  add_options(app, settings_of(object));
+}
+
+// The same over a recipe: what is given is added to `set` as "SECTION.key=value".
+void add_overrides(CLI::App& app, const Settings& settings, const std::string& section,
+                   std::vector<std::string>& set);
+
+}  // namespace halo
