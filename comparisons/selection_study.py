@@ -15,7 +15,7 @@ import random
 import shutil
 import subprocess
 
-RULES = ["joint", "halo", "kl", "recall", "even"]
+RULES = ["joint", "recall-ratio", "kl", "recall", "even"]
 LOGIT_SCALE = "hype 1000"
 
 

@@ -425,8 +425,9 @@ std::string settings_help(const Settings& settings) {
   std::string out;
   for (const Setting& setting : settings.all()) {
     const bool words = std::holds_alternative<Choice>(setting.value);
-    out += fmt::format("{}  ({})  {}{}\n", setting.key, value_to_toml(setting),
-                       words ? allowed_values(setting) + ": " : "", setting.about.help);
+    out += fmt::format("{}  ({})  {}{}{}\n", setting.key, value_to_toml(setting),
+                       words ? allowed_values(setting) + ": " : "", setting.about.help,
+                       setting.about.effect == Effect::kNone ? " *" : "");
   }
   return out;
 }

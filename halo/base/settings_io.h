@@ -28,7 +28,7 @@ json::object to_json(const Settings& settings);
 // TOML text that read_toml reads back to equal values.
 std::string to_toml(const Settings& settings);
 std::string value_to_toml(const Setting& setting);
-// "align.tokens  (500000)  training tokens" a line each.
+// "align.tokens  (500000)  training tokens" a line each; with a " *" what has Effect::kNone.
 std::string settings_help(const Settings& settings);
 // "0 to 1", "cpu | cuda"; empty where any text will do.
 std::string allowed_values(const Setting& setting);

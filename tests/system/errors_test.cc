@@ -105,7 +105,8 @@ TEST(Errors, MissingHeldOutText) {
 TEST(Errors, WhatCannotBeReachedIsRefusedAtOnce) {
   const std::vector<std::pair<std::string, Words>> cases = {
       {"select.keep=5", {"select.keep = 5", "4 layers"}},
-      {"select.keep=-1", {"select.keep = -1"}},
+      {"select.keep=-1", {"select.keep", "-1"}},
+      {"run.threads=1000000", {"run.threads", "1024", "1000000"}},
       {"select.rule=\"jont\"", {"jont", "joint"}},
       {"select.needle_length=1000000", {"1000000", "held-out"}},
       {"scale.lengths=[1000000]", {"1000000", "held-out"}},
