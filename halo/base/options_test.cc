@@ -6,7 +6,7 @@
 #include <CLI/CLI.hpp>
 
 #include "halo/base/check.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

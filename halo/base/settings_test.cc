@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "halo/base/settings_io.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

@@ -8,7 +8,7 @@
 #include "halo/base/json.h"
 #include "halo/base/settings_io.h"
 #include "halo/train/settings.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {
