@@ -7,17 +7,12 @@
 #include <vector>
 
 #include "halo/base/json.h"
-#include "halo/stages/recipe.h"
+#include "halo/runtime/run_recipe.h"
 
 namespace halo {
 
-enum class BenchStage { kAlign, kDistill, kFinetune };
-inline constexpr Word<BenchStage> kBenchStages[] = {{"align", BenchStage::kAlign},
-                                                    {"distill", BenchStage::kDistill},
-                                                    {"finetune", BenchStage::kFinetune}};
-
 struct TrainBenchArgs {
-  BenchStage stage = BenchStage::kDistill;
+  std::string stage = "distill";  // one that trains
   // What trains: a hybrid's config.json, with random weights and a teacher of its shapes; or model
   // directories.
   std::string config;
@@ -30,7 +25,7 @@ struct TrainBenchArgs {
   RunRecipe run;
 
   void settings(Settings& s) {
-    s("stage", stage, kBenchStages, {.help = "whose steps"});
+    s("stage", stage, {.help = "whose steps: align, align-attention, distill or finetune"});
     s("config", config, {.help = "config.json of a hybrid: random weights"});
     s("teacher", teacher, {.help = "model directory"});
     s("student", student, {.help = "hybrid directory"});
@@ -47,7 +42,7 @@ struct TrainBenchArgs {
 // {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, the untimed first
 // ones included, "flops" of a step, "matrix_gflops" (measure_matrix_gflops),
 // "share_of_matrix_rate", "peak_memory_bytes" (GPU: of tensors; CPU: resident),
-// "planned_memory_bytes" (peak_memory of stages/plan.h), and on a GPU "profile" (profile_step)}.
+// "planned_memory_bytes" (peak_memory of pipeline/cost.h), and on a GPU "profile" (profile_step)}.
 json::object bench_train(const TrainBenchArgs& args);
 
 struct TokenizeBenchArgs {

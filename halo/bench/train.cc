@@ -12,10 +12,9 @@
 #include "halo/bench/step_profile.h"
 #include "halo/formats/safetensors.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
-#include "halo/pipeline/plan.h"
+#include "halo/pipeline/stage.h"
 #include "halo/runtime/device_event.h"
 #include "halo/runtime/machine.h"
-#include "halo/stages/losses.h"
 #include "halo/stages/transfer.h"
 #include "halo/train/optimizer.h"
 
@@ -54,57 +53,53 @@ at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
 }
 
 // A stage as it trains: what it holds in memory, its step on a micro-batch, its arithmetic.
-struct Stage {
+struct OpenStage {
   int64_t vocab_size = 0;
-  std::shared_ptr<ParameterStore> trained, teacher;  // kept for `step`; no teacher in stage 3
+  std::shared_ptr<ParameterStore> trained, teacher;  // kept for `step`
   ForwardBackward step;
   StageCost cost;
 };
 
-Stage open_stage(const TrainBenchArgs& args, const Machine& machine) {
+Model open_teacher(const TrainBenchArgs& args, const ModelConfig& hybrid, const Machine& machine) {
+  if (args.config.empty() == args.teacher.empty()) {
+    throw_error("bench train: stage {} takes --teacher beside --student, and not beside --config",
+                args.stage);
+  }
+  return args.config.empty()
+             ? load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute,
+                          machine.device)
+             : random_model(teacher_config_of(hybrid), ParameterStore::Use::kFrozen, machine);
+}
+
+OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine) {
+  const Stage& row = find_stage(pipeline_stages(), args.stage);
+  if (!row.training) throw_error("--stage {}: this stage trains nothing", args.stage);
+  const StageTraining& training = *row.training;
   if (args.config.empty() == args.student.empty()) {
     throw_error("bench train: give either --config or --student");
   }
   const ModelConfig hybrid =
       args.config.empty() ? read_model_config(args.student)
                           : parse_model_config(read_json(args.config).as_object(), args.config);
-  Stage stage;
+  OpenStage stage;
   stage.vocab_size = hybrid.vocab_size;
   Model teacher;
-  if (args.stage != BenchStage::kFinetune) {
-    if (args.config.empty() == args.teacher.empty()) {
-      throw_error("bench train: stage {} takes --teacher beside --student, and not beside --config",
-                  word_of(kBenchStages, args.stage));
-    }
-    teacher = args.config.empty()
-                  ? load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute,
-                               machine.device)
-                  : random_model(teacher_config_of(hybrid), ParameterStore::Use::kFrozen, machine);
-    stage.teacher = teacher.store;
-  }
-  if (args.stage == BenchStage::kAlign) {
-    const ModelConfig lightning = all_lightning(hybrid);
-    stage.trained = std::make_shared<ParameterStore>(all_mixer_parameters(lightning),
-                                                     ParameterStore::Use::kTrained, machine.compute,
-                                                     machine.device);
-    randomise(*stage.trained);
-    stage.step = align_step(bind_mixers(lightning, *stage.trained), teacher.weights, machine);
-    stage.cost = align_cost(teacher.config, lightning, args.sequence_length);
-    return stage;
-  }
-  const Model student =
-      args.config.empty()
-          ? load_model(args.student, ParameterStore::Use::kTrained, machine.compute, machine.device)
-          : random_model(hybrid, ParameterStore::Use::kTrained, machine);
-  stage.trained = student.store;
-  if (args.stage == BenchStage::kDistill) {
-    stage.step = kl_step(student.weights, teacher.weights, machine);
-    stage.cost = distill_cost(teacher.config, hybrid, args.sequence_length,
-                              machine.activation_checkpointing);
+  if (training.uses_teacher) teacher = open_teacher(args, hybrid, machine);
+  stage.teacher = teacher.store;
+  const ModelConfig student = training.student(hybrid);
+  if (training.whole_student && args.config.empty()) {
+    stage.trained =
+        load_model(args.student, ParameterStore::Use::kTrained, machine.compute, machine.device)
+            .store;
   } else {
-    stage.step = cross_entropy_step(student.weights, machine);
-    stage.cost = finetune_cost(hybrid, args.sequence_length, machine.activation_checkpointing);
+    stage.trained = std::make_shared<ParameterStore>(
+        training.whole_student ? decoder_parameters(student) : all_mixer_parameters(student),
+        ParameterStore::Use::kTrained, machine.compute, machine.device);
+    randomise(*stage.trained);
   }
+  stage.step = training.step(student, *stage.trained, teacher.weights, machine);
+  stage.cost = training.cost(teacher.config, student, args.sequence_length,
+                             machine.activation_checkpointing);
   return stage;
 }
 
@@ -137,7 +132,7 @@ json::object bench_train(const TrainBenchArgs& args) {
   const Machine machine = open_machine(args.run);
   const double matrix_rate = measure_matrix_gflops(machine);
   at::manual_seed(static_cast<uint64_t>(args.run.seed));
-  const Stage stage = open_stage(args, machine);
+  const OpenStage stage = open_stage(args, machine);
   const TrainBatch batch = make_rows(args, stage.vocab_size);
   const TrainRecipe recipe;  // for the optimiser's settings
   Optimizer optimizer(*stage.trained, recipe);
@@ -178,7 +173,7 @@ json::object bench_train(const TrainBenchArgs& args) {
   const double flops = double(tokens) * stage.cost.flops_a_token;
   json::object result{
       {"device", machine.device_name},
-      {"stage", word_of(kBenchStages, args.stage)},
+      {"stage", args.stage},
       {"tokens_a_step", tokens},
       {"tokens_per_second", double(tokens) / median},
       {"seconds", times},

@@ -11,13 +11,13 @@
 #include "halo/cli/commands.h"
 #include "halo/report/report.h"
 #include "halo/stages/selection_rule.h"
-#include "halo/stages/stages.h"
 
 namespace halo {
 namespace {
 
-struct StageArgs {
-  std::string recipe, run, teacher, student, attention, out;
+struct StageCommand {
+  std::string recipe, run, teacher, out;
+  std::vector<std::string> inputs;  // in the order of the stage's row
   std::vector<std::string> set;
 };
 
@@ -36,65 +36,48 @@ struct SweepArgs {
   }
 };
 
-// A stage's place: in a run folder the recipe, the student and the output follow from it; with
-// --teacher, --student, --out everything is said.
-struct Place {
-  Recipe recipe;
-  std::string teacher;
-  fs::path student, attention, out;
-};
-
-Place find_place(const StageArgs& args, const std::string& stage, const std::string& before) {
-  if (args.run.empty() == args.out.empty()) {
+Recipe stage_recipe(const StageCommand& command, const std::string& stage) {
+  if (command.run.empty() == command.out.empty()) {
     throw UsageError(
         fmt::format("halo {}: give --run DIR, or --recipe, --student and --out", stage));
   }
-  Place place;
-  if (args.run.empty()) {
-    if (args.recipe.empty()) throw UsageError(fmt::format("halo {}: --recipe is missing", stage));
-    place.recipe = read_recipe(args.recipe, args.set);
-    place.student = args.student;
-    place.attention = args.attention;
-    place.out = args.out;
-  } else {
-    const fs::path run = args.run;
-    place.recipe = read_recipe(run / "config.resolved.toml", args.set);
-    place.out = run / stage;
-    const bool finetuned = place.recipe.finetune.tokens > 0;
-    const std::string from = before == "finetune" && !finetuned ? "distill" : before;
-    if (!from.empty()) place.student = stage_model(run / from);
-    if (place.recipe.align_attention.tokens > 0 && stage == "select") {
-      place.attention = stage_model(run / "align-attention");
-    }
+  if (command.run.empty() && command.recipe.empty()) {
+    throw UsageError(fmt::format("halo {}: --recipe is missing", stage));
   }
-  if (!before.empty() && place.student.empty()) {
-    throw UsageError(fmt::format("halo {}: --student is missing", stage));
-  }
-  place.teacher = args.teacher;
-  return place;
+  Recipe recipe = read_recipe(command.run.empty() ? fs::path(command.recipe)
+                                                  : fs::path(command.run) / "config.resolved.toml",
+                              command.set);
+  if (!command.teacher.empty()) recipe.teacher = command.teacher;
+  return recipe;
 }
 
-void run_stage(const StageArgs& args, const std::string& stage, const std::string& before) {
-  const Place place = find_place(args, stage, before);
-  const StageContext context(place.recipe, place.teacher);
-  if (stage_finished(place.out)) {
-    if (args.run.empty()) {
-      throw_error("{}: holds a finished stage; remove it or use another --out", place.out.string());
+// In a run folder inputs and output follow from it; else everything is said.
+StageArgs stage_args(const StageCommand& command, const Stage& stage, const Recipe& recipe) {
+  if (!command.run.empty()) return args_in_run(pipeline_stages(), stage, recipe, command.run);
+  for (size_t i = 0; i < stage.inputs.size(); ++i) {
+    if (command.inputs[i].empty() && !stage.inputs[i].optional) {
+      throw UsageError(fmt::format("halo {}: --{} is missing", stage.name, stage.inputs[i].option));
+    }
+  }
+  return args_by_hand(stage, recipe, {command.inputs.begin(), command.inputs.end()}, command.out);
+}
+
+void run_stage(const StageCommand& command, const Stage& stage) {
+  const Recipe recipe = stage_recipe(command, stage.name);
+  const StageArgs args = stage_args(command, stage, recipe);
+  const StageContext context(context_settings(recipe));
+  if (stage_finished(args.out)) {
+    if (command.run.empty()) {
+      throw_error("{}: holds a finished stage; remove it or use another --out", args.out.string());
     }
     spdlog::warn(
         "{}: done before, runs again from its start; what later stages of {} made of it "
         "stays until they run again too",
-        stage, args.run);
-    restart_stage(place.out);
+        stage.name, command.run);
+    restart_stage(args.out);
   }
-  fs::create_directories(place.out);
-  if (stage == "transfer") run_transfer(context, place.out);
-  if (stage == "align") run_align(context, place.student, place.out);
-  if (stage == "align-attention") run_align_attention(context, place.out);
-  if (stage == "select") run_select(context, place.student, place.attention, place.out);
-  if (stage == "distill") run_distill(context, place.student, place.out);
-  if (stage == "finetune") run_finetune(context, place.student, place.out);
-  if (stage == "scale") run_scale(context, place.student, place.out);
+  fs::create_directories(args.out);
+  stage.run(recipe, context, args);
 }
 
 void select_from_scores(const SweepArgs& args) {
@@ -114,23 +97,33 @@ void select_from_scores(const SweepArgs& args) {
   }
 }
 
-CLI::App* add_stage(CLI::App& app, const std::string& stage, const std::string& before,
-                    const std::string& help, std::shared_ptr<StageArgs>* out = nullptr) {
-  auto args = std::make_shared<StageArgs>();
-  if (out) *out = args;
-  CLI::App* command = app.add_subcommand(stage, help);
+// Returns what the command does.
+std::function<void()> add_stage(CLI::App& app, const Stage& stage) {
+  auto args = std::make_shared<StageCommand>();
+  args->inputs.resize(stage.inputs.size());
+  CLI::App* command = app.add_subcommand(stage.name, stage.help);
   command->add_option("--run", args->run,
                       "run folder of `halo convert`: resumes its stage, or redoes it if done");
   command->add_option("--recipe", args->recipe, "RECIPE.toml, outside a run folder");
   command->add_option("--teacher", args->teacher, "Hugging Face directory, over the recipe's");
-  if (!before.empty()) {
-    command->add_option("--student", args->student, "model directory to start from");
+  for (size_t i = 0; i < stage.inputs.size(); ++i) {
+    command->add_option("--" + stage.inputs[i].option, args->inputs[i], stage.inputs[i].help);
   }
   command->add_option("--out", args->out, "folder for step-N and result.json");
   add_recipe_options(*command, args->set);
-  command->footer(fmt::format("Example: halo {} --run runs/demo", stage));
-  if (!out) command->callback([args, stage, before] { run_stage(*args, stage, before); });
-  return command;
+  command->footer(fmt::format("Example: halo {} --run runs/demo", stage.name));
+  const std::function<void()> run = [args, &stage] { run_stage(*args, stage); };
+  command->callback(run);
+  return run;
+}
+
+// `halo select --scores`: the rule alone, on scores that somebody else measured.
+void add_sweep(CLI::App& select, const std::function<void()>& run_stage) {
+  auto args = std::make_shared<SweepArgs>();
+  add_options(select, *args);
+  select.add_flag("--json", args->json, "print JSON");
+  select.callback(
+      [args, run_stage] { args->scores.empty() ? run_stage() : select_from_scores(*args); });
 }
 
 }  // namespace
@@ -164,22 +157,10 @@ void add_convert(CLI::App& app) {
         "student: {0}/model\nfigures: {0}/summary.json\nreport:  {0}/report.html\n", args->run);
   });
 
-  add_stage(app, "transfer", "", "Stage 0: a student from the teacher's weights");
-  add_stage(app, "align", "transfer", "Stage 1: lightning mixers learn the teacher's outputs");
-  add_stage(app, "align-attention", "", "Stage 1b: the same for attention without positions");
-  std::shared_ptr<StageArgs> select;
-  CLI::App* select_command =
-      add_stage(app, "select", "align", "Choose the layers that keep attention", &select);
-  select_command->add_option("--attention", select->attention, "align-attention's model, if any");
-  auto sweep = std::make_shared<SweepArgs>();
-  add_options(*select_command, *sweep);
-  select_command->add_flag("--json", sweep->json, "print JSON");
-  select_command->callback([select, sweep] {
-    sweep->scores.empty() ? run_stage(*select, "select", "align") : select_from_scores(*sweep);
-  });
-  add_stage(app, "distill", "select", "Stage 2: KL from the teacher");
-  add_stage(app, "finetune", "distill", "Stage 3: cross-entropy on long sequences");
-  add_stage(app, "scale", "finetune", "Find the logit scale");
+  for (const Stage& stage : pipeline_stages()) {
+    const std::function<void()> run = add_stage(app, stage);
+    if (stage.name == "select") add_sweep(*app.get_subcommand(stage.name), run);
+  }
 }
 
 }  // namespace halo

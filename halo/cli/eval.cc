@@ -2,8 +2,8 @@
 #include <iostream>
 
 #include "halo/cli/commands.h"
+#include "halo/pipeline/recipe.h"
 #include "halo/report/report.h"
-#include "halo/stages/evaluate.h"
 
 namespace halo {
 namespace {
@@ -48,8 +48,10 @@ void add_eval(CLI::App& app) {
   command->footer(
       "Example: halo eval runs/demo/model --recipe demo/demo.toml --set eval.haystacks=40");
   command->callback([args] {
-    const StageContext context(read_recipe(args->recipe, args->set), args->teacher);
-    const json::object result = evaluate(context, args->model);
+    Recipe recipe = read_recipe(args->recipe, args->set);
+    if (!args->teacher.empty()) recipe.teacher = args->teacher;
+    const StageContext context(context_settings(recipe));
+    const json::object result = evaluate(recipe.eval, context, args->model);
     if (!args->out.empty()) write_json(args->out, result);
     if (args->json) {
       std::cout << format_json(result) << "\n";

@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <CLI/CLI.hpp>
+
 #include "ATen/ATen.h"
+#include "halo/base/options.h"
 #include "halo/model/model_testing.h"
 
 namespace halo {
@@ -95,6 +98,27 @@ TEST_F(GenerateTest, SamplesFollowTheDistribution) {
   // Mean 60, variance 120 + sum(1/(600 p)) for small cells: six standard deviations and more.
   const double variance = 120 + p.reciprocal().sum().item<double>() / 600;
   EXPECT_LT(chi2, 60 + 6 * std::sqrt(variance));
+}
+
+// One more option is one more line of settings().
+struct MoreArgs : GenerateArgs {
+  double made_up = 0;
+  void settings(Settings& s) {
+    GenerateArgs::settings(s);
+    s("made_up", made_up, {.help = "of this test", .max = 2});
+  }
+};
+
+TEST(GenerateArgs, ASettingIsAnOption) {
+  MoreArgs args;
+  CLI::App app;
+  add_options(app, args);
+  for (const Setting& setting : settings_of(args).all()) {
+    EXPECT_NE(app.get_option_no_throw(option_name(setting)), nullptr) << setting.key;
+  }
+  app.parse("--made-up 1.5 --top-k 3");
+  EXPECT_EQ(args.made_up, 1.5);
+  EXPECT_EQ(args.sample.top_k, 3);
 }
 
 }  // namespace

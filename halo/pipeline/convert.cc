@@ -6,10 +6,6 @@
 #include "ATen/Parallel.h"
 #include "halo/base/files.h"
 #include "halo/base/settings_io.h"
-#include "halo/pipeline/plan.h"
-#include "halo/stages/choose_layers.h"
-#include "halo/stages/evaluate.h"
-#include "halo/stages/stages.h"
 
 namespace halo {
 namespace {
@@ -57,48 +53,13 @@ void write_environment(const StageContext& context, const ConvertArgs& args) {
 }
 
 // What a later stage or the evaluation would refuse, refused before the first one trains.
-void check_ahead(const StageContext& context) {
-  const Recipe& r = context.recipe();
-  num_layers_to_keep(r.select, context.teacher().config.num_layers);
-  context.loader(r.align, "align");
-  if (r.finetune.tokens > 0) finetune_view(context);
-  const TokenShard& text = context.held_out();
-  check_needle_lengths("select.needle_length", text, {candidate_needle_length(r)},
-                       NeedlePool::kSearch);
-  check_needle_lengths(r.scale.lengths.empty() ? "scale.lengths by default" : "scale.lengths", text,
-                       context.scale_lengths(), NeedlePool::kSearch);
-  check_needle_lengths(r.eval.lengths.empty() ? "eval.lengths by default" : "eval.lengths", text,
-                       context.eval_lengths(), NeedlePool::kReport);
-}
-
-struct Step {
-  std::string name;
-  bool wanted;
-  std::function<void(const fs::path& out)> run;
-};
-
-std::vector<Step> pipeline(const StageContext& context, const fs::path& run) {
-  const Recipe& r = context.recipe();
-  const auto model = [run](const std::string& stage) { return stage_model(run / stage); };
-  const bool attention = r.align_attention.tokens > 0, finetune = r.finetune.tokens > 0;
-  return {
-      {"transfer", true, [&](const fs::path& out) { run_transfer(context, out); }},
-      {"align", true,
-       [&context, model](const fs::path& out) { run_align(context, model("transfer"), out); }},
-      {"align-attention", attention,
-       [&](const fs::path& out) { run_align_attention(context, out); }},
-      {"select", true,
-       [&context, model, attention](const fs::path& out) {
-         run_select(context, model("align"), attention ? model("align-attention") : fs::path(),
-                    out);
-       }},
-      {"distill", true,
-       [&context, model](const fs::path& out) { run_distill(context, model("select"), out); }},
-      {"finetune", finetune,
-       [&context, model](const fs::path& out) { run_finetune(context, model("distill"), out); }},
-      {"scale", true, [&context, model, finetune](const fs::path& out) {
-         run_scale(context, model(finetune ? "finetune" : "distill"), out);
-       }}};
+void check_ahead(const Recipe& recipe, const StageContext& context, std::span<const Stage> stages) {
+  for (const Stage& stage : stages) {
+    if (stage.check && is_wanted(stage, recipe)) stage.check(recipe, context);
+  }
+  check_needle_lengths(recipe.eval.lengths.empty() ? "eval.lengths by default" : "eval.lengths",
+                       context.held_out(), report_lengths(recipe.eval, context),
+                       NeedlePool::kReport);
 }
 
 // Seconds a run has spent converting, over all its resumes.
@@ -108,13 +69,13 @@ double seconds_before(const fs::path& run) {
   return json_get<double>(read_json(path).as_object(), "seconds", path.string());
 }
 
-void summarise(const StageContext& context, const fs::path& run) {
-  json::object summary = evaluate(context, run / "model");
+void summarise(const Recipe& recipe, const StageContext& context,
+               const std::vector<const Stage*>& stages, const fs::path& run) {
+  json::object summary = evaluate(recipe.eval, context, run / "model");
   json::object tokens;
-  for (const Step& step : pipeline(context, run)) {
-    if (!step.wanted) continue;
-    const fs::path path = run / step.name / "result.json";
-    tokens[step.name] = json_get<int64_t>(read_json(path).as_object(), "tokens", path.string());
+  for (const Stage* stage : stages) {
+    const fs::path path = run / stage->name / "result.json";
+    tokens[stage->name] = json_get<int64_t>(read_json(path).as_object(), "tokens", path.string());
   }
   summary["tokens_per_stage"] = tokens;
   summary["seconds"] = seconds_before(run);
@@ -124,33 +85,36 @@ void summarise(const StageContext& context, const fs::path& run) {
 
 }  // namespace
 
-void convert(const Recipe& recipe, const ConvertArgs& args) {
+void convert(const Recipe& recipe, const ConvertArgs& args, std::span<const Stage> all) {
   check_folder(recipe, args);
-  const StageContext context(recipe);
-  check_ahead(context);
+  const StageContext context(context_settings(recipe));
+  check_ahead(recipe, context, all);
   open_folder(recipe, args);
   write_environment(context, args);
-  const std::vector<Step> steps = pipeline(context, args.run);
-  for (const Step& step : steps) {
-    const fs::path out = args.run / step.name;
-    if (!step.wanted || stage_finished(out)) continue;
-    leave_if_stopped(step.name);
-    write_file(args.run / "STATUS", "running " + step.name + "\n");
+  std::vector<const Stage*> stages;
+  for (const Stage& stage : all) {
+    if (is_wanted(stage, recipe)) stages.push_back(&stage);
+  }
+  for (const Stage* stage : stages) {
+    const fs::path out = args.run / stage->name;
+    if (stage_finished(out)) continue;
+    leave_if_stopped(stage->name);
+    write_file(args.run / "STATUS", "running " + stage->name + "\n");
     fs::create_directories(out);
     const double before = seconds_before(args.run);
     const auto start = std::chrono::steady_clock::now();
-    step.run(out);
+    stage->run(recipe, context, args_in_run(all, *stage, recipe, args.run));
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
     write_json(args.run / "seconds.json", json::object{{"seconds", before + time.count()}});
   }
   if (!fs::exists(args.run / "model")) {
     commit_directory(args.run / "model", [&](const fs::path& directory) {
-      fs::copy(stage_model(args.run / "scale"), directory, fs::copy_options::recursive);
+      fs::copy(stage_model(args.run / stages.back()->name), directory, fs::copy_options::recursive);
     });
   }
   if (!fs::exists(args.run / "summary.json")) {
     write_file(args.run / "STATUS", "running eval\n");
-    summarise(context, args.run);
+    summarise(recipe, context, stages, args.run);
   }
   write_file(args.run / "STATUS", "done\n");
 }

@@ -2,9 +2,10 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 
-#include "halo/stages/recipe.h"
+#include "halo/pipeline/stage.h"
 
 namespace halo {
 
@@ -17,6 +18,7 @@ struct ConvertArgs {
 // Runs the stages that are not done yet, each from the newest checkpoint it has, then evaluates.
 // Leaves RUN/model (the student) and RUN/summary.json. A folder that is not empty is refused
 // without `resume`; a resumed run must have the recipe it began with.
-void convert(const Recipe& recipe, const ConvertArgs& args);
+void convert(const Recipe& recipe, const ConvertArgs& args,
+             std::span<const Stage> stages = pipeline_stages());
 
 }  // namespace halo

@@ -3,64 +3,12 @@
 #include <algorithm>
 
 #include "halo/base/check.h"
-#include "halo/kernels/logit_loss/chunked_loss.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
 #include "halo/stages/transfer.h"
 
 namespace halo {
 namespace {
-
-// Of a token's forward pass in the mixers, between their projections.
-double mixing_flops(const ModelConfig& c, int64_t length) {
-  double flops = 0;
-  for (MixerType type : c.mixer_types) {
-    if (type == MixerType::kAttention) {
-      flops += 2.0 * double(c.num_heads * c.head_dim) * double(length);  // QK^T and PV, half masked
-    } else {
-      const double width = double(c.lightning_heads * c.lightning_head_dim);
-      flops += 4.0 * width * double(c.lightning_head_dim) + 2.0 * width * 64;  // state, chunk of 64
-    }
-  }
-  return flops;
-}
-
-// Of a token's forward pass, 2 a multiply-add: all matrices, the head, the mixers.
-double forward_flops(const ModelConfig& c, int64_t length, bool with_head) {
-  double flops = 2.0 * double(num_parameters(decoder_parameters(c)));
-  flops -= 2.0 * double(c.vocab_size * c.hidden_size) * (c.tie_word_embeddings ? 1 : 2);
-  if (with_head) flops += 2.0 * double(c.vocab_size * c.hidden_size);
-  return flops + mixing_flops(c, length);
-}
-
-// Elements a mixer keeps for backward, behind its input: the stacked projections, q, k, v, the
-// gate, the mixed values and the gated ones.
-int64_t mixer_elements(const ModelConfig& c, MixerType type, bool gate) {
-  const bool attention = type == MixerType::kAttention;
-  const int64_t d = attention ? c.head_dim : c.lightning_head_dim;
-  const int64_t heads = (attention ? c.num_heads : c.lightning_heads) * d;
-  const int64_t shared = (attention ? c.num_kv_heads : c.lightning_kv_heads) * d;
-  return 2 * (heads + 2 * shared) + heads + (gate ? 3 * heads : 0);
-}
-
-bool has_gate(const ModelConfig& c, MixerType type) {
-  return type == MixerType::kAttention ? c.attn_use_output_gate : c.lightning_use_output_gate;
-}
-
-// Elements a token for a whole student: in each layer the residual stream and the normed one,
-// twice, the mixer, gate and up and their product; at the end the hidden states of both models, the
-// student's gradient and its last residual stream. Where layers are recomputed, each keeps its two
-// inputs, and one layer at a time the rest, with the gradients of its MLP.
-int64_t decoder_elements(const ModelConfig& c, bool recompute) {
-  int64_t elements = 4 * c.hidden_size, largest = 0;
-  for (MixerType type : c.mixer_types) {
-    const int64_t layer =
-        4 * c.hidden_size + mixer_elements(c, type, has_gate(c, type)) + 3 * c.intermediate_size;
-    elements += recompute ? 2 * c.hidden_size : layer;
-    largest = std::max(largest, layer);
-  }
-  return recompute ? elements + largest + 3 * c.intermediate_size : elements;
-}
 
 json::object stage_plan(const std::string& name, const TrainRecipe& train, const StageCost& cost,
                         const RunRecipe& run, double gflops) {
@@ -76,36 +24,33 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
           {"disk_bytes", train.keep_checkpoints * cost.trained_parameters * (12 + compute_bytes)}};
 }
 
+StageCost stage_cost(const StageTraining& training, const ModelConfig& teacher,
+                     const ModelConfig& hybrid, const Recipe& recipe) {
+  const ModelConfig student = training.student(hybrid);
+  StageCost cost = training.cost(teacher, student, training.recipe(recipe).sequence_length,
+                                 recipe.run.activation_checkpointing);
+  // The rest of the student waits for its checkpoints.
+  if (!training.whole_student)
+    cost.frozen_parameters += num_parameters(decoder_parameters(student));
+  return cost;
+}
+
 }  // namespace
 
-json::object plan(const Recipe& recipe, double gflops) {
+json::object plan(const Recipe& recipe, double gflops, std::span<const Stage> all) {
   const ModelConfig teacher = read_model_config(recipe.teacher);
   const auto layers = static_cast<size_t>(teacher.num_layers);
   const int64_t keep = num_layers_to_keep(recipe.select, teacher.num_layers);
   std::vector<MixerType> mixers(layers, MixerType::kLightning);
   for (int64_t layer : even_layers(teacher.num_layers, keep)) mixers[layer] = MixerType::kAttention;
   const ModelConfig hybrid = student_config(teacher, mixers);
-  const ModelConfig lightning =
-      student_config(teacher, std::vector<MixerType>(layers, MixerType::kLightning));
-  const ModelConfig attention =
-      student_config(teacher, std::vector<MixerType>(layers, MixerType::kAttention));
-  const auto mixers_cost = [&](const TrainRecipe& train, const ModelConfig& student) {
-    StageCost cost = align_cost(teacher, student, train.sequence_length);
-    // The rest of the student waits for its checkpoints.
-    cost.frozen_parameters += num_parameters(decoder_parameters(student));
-    return cost;
-  };
   json::array stages;
-  const auto add = [&](const char* name, const TrainRecipe& train, const StageCost& cost) {
-    if (train.tokens > 0) stages.push_back(stage_plan(name, train, cost, recipe.run, gflops));
-  };
-  add("align", recipe.align, mixers_cost(recipe.align, lightning));
-  add("align-attention", recipe.align_attention, mixers_cost(recipe.align_attention, attention));
-  const bool recompute = recipe.run.activation_checkpointing;
-  add("distill", recipe.distill,
-      distill_cost(teacher, hybrid, recipe.distill.sequence_length, recompute));
-  add("finetune", recipe.finetune,
-      finetune_cost(hybrid, recipe.finetune.sequence_length, recompute));
+  for (const Stage& stage : all) {
+    if (!stage.training || !is_wanted(stage, recipe)) continue;
+    stages.push_back(stage_plan(stage.name, stage.training->recipe(recipe),
+                                stage_cost(*stage.training, teacher, hybrid, recipe), recipe.run,
+                                gflops));
+  }
   double seconds = 0;
   int64_t memory = 0, disk = 0;
   for (const json::value& value : stages) {
@@ -122,60 +67,6 @@ json::object plan(const Recipe& recipe, double gflops) {
           {"seconds_at_least", seconds},
           {"memory_bytes", memory},
           {"disk_bytes", disk}};
-}
-
-StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length) {
-  const MixerType type = student.mixer_types[0];
-  const int64_t width = type == MixerType::kAttention
-                            ? student.num_heads * student.head_dim
-                            : student.lightning_heads * student.lightning_head_dim;
-  StageCost cost;
-  cost.trained_parameters = num_parameters(all_mixer_parameters(student));
-  cost.frozen_parameters = num_parameters(decoder_parameters(teacher));
-  // Backward stops at the mixers' input, so the gradient of their first product's is not needed.
-  cost.flops_a_token = forward_flops(teacher, length, false) +
-                       4.0 * double(cost.trained_parameters) +
-                       2.0 * double(student.num_layers * student.hidden_size * width) +
-                       3 * mixing_flops(student, length);
-  // One layer at a time: its input, target, output's gradient and the residual stream; what its
-  // mixer keeps, and the gradients of that but for the last two.
-  const bool gate = has_gate(student, type);
-  cost.elements_a_token =
-      4 * student.hidden_size + 2 * (mixer_elements(student, type, gate) - (gate ? 2 : 1) * width);
-  return cost;
-}
-
-StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompute) {
-  StageCost cost;
-  cost.flops_a_token = 3 * forward_flops(student, length, true);
-  if (recompute) cost.flops_a_token += forward_flops(student, length, false);
-  cost.trained_parameters = num_parameters(decoder_parameters(student));
-  cost.elements_a_token = decoder_elements(student, recompute);
-  cost.vocabulary = student.vocab_size;
-  cost.hidden_size = student.hidden_size;
-  cost.logits = 1;
-  return cost;
-}
-
-StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,
-                       bool recompute) {
-  StageCost cost = finetune_cost(student, length, recompute);
-  cost.flops_a_token += forward_flops(teacher, length, true);
-  cost.frozen_parameters = num_parameters(decoder_parameters(teacher));
-  cost.logits = 2;
-  return cost;
-}
-
-int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu) {
-  const int64_t copy = compute_bytes == 4 ? 0 : compute_bytes;  // fp32 computes with the masters
-  int64_t bytes = cost.trained_parameters * (16 + copy) + cost.frozen_parameters * compute_bytes +
-                  tokens * cost.elements_a_token * compute_bytes;
-  if (cost.logits > 0) {
-    const int64_t rows = std::min(tokens, rows_per_chunk(cost.vocabulary, cpu));
-    bytes += cost.logits * rows * cost.vocabulary * (cpu ? 4 : compute_bytes) +
-             cost.vocabulary * cost.hidden_size * 4;  // the head's gradient, before it is scaled
-  }
-  return bytes;
 }
 
 std::string format_plan(const json::object& plan) {

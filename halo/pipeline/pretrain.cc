@@ -7,6 +7,7 @@
 #include "halo/base/random.h"
 #include "halo/data/pack.h"
 #include "halo/data/readers.h"
+#include "halo/pipeline/recipe.h"
 #include "halo/stages/losses.h"
 #include "halo/train/loop.h"
 
@@ -106,6 +107,35 @@ class Curriculum {
 };
 
 }  // namespace
+
+PretrainRecipe::PretrainRecipe() {
+  train.tokens = 110'000'000;
+  train.sequence_length = 1024;
+  train.tokens_per_step = 32'768;
+  train.learning_rate = 2e-3;
+  train.min_learning_rate = 2e-5;
+  train.weight_decay = 0.1;
+  train.warmup_steps = 100;
+  data.needle_share = 0.45;
+  data.answer_weight = 0.5;
+}
+
+PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path,
+                                    const std::vector<std::string>& set) {
+  PretrainRecipe r = read_settings_file<PretrainRecipe>(path, set);
+  check_recipe(r.train, "train");
+  if (r.lengths.size() != r.shares.size()) {
+    throw_error("{}: lengths has {} entries, shares {}", path.string(), r.lengths.size(),
+                r.shares.size());
+  }
+  for (int64_t length : r.lengths) {
+    if (r.train.sequence_length % length != 0) {
+      throw_error("{}: length {} does not divide train.sequence_length {}", path.string(), length,
+                  r.train.sequence_length);
+    }
+  }
+  return r;
+}
 
 void pretrain(const PretrainRecipe& recipe, const fs::path& run) {
   const Machine machine = open_machine(recipe.run);

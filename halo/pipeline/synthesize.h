@@ -6,7 +6,7 @@
 
 #include "halo/base/json.h"
 #include "halo/kernels/sample/sample.h"
-#include "halo/stages/recipe.h"
+#include "halo/runtime/run_recipe.h"
 
 namespace halo {
 

@@ -63,6 +63,27 @@ StageFiles read_stage(const fs::path& folder, const std::string& name) {
   return stage;
 }
 
+// Those that the summary counts, in the order they ran; then what else looks like a stage's folder.
+std::vector<std::string> stage_names(const fs::path& folder, const JsonFile& summary) {
+  std::vector<std::string> names;
+  if (const JsonView tokens = summary.view().object("tokens_per_stage")) {
+    for (const auto& [name, count] : tokens.members()) names.emplace_back(name);
+  }
+  std::vector<std::string> others;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (std::ranges::find(names, name) != names.end()) continue;
+    const auto has = [&](const char* file) { return fs::exists(entry.path() / file); };
+    if (has("result.json") || has("failed.json") || has("metrics.jsonl") || has("selection.json") ||
+        has("scale.json")) {
+      others.push_back(name);
+    }
+  }
+  std::ranges::sort(others);
+  names.insert(names.end(), others.begin(), others.end());
+  return names;
+}
+
 }  // namespace
 
 const json::value* JsonView::find(std::string_view key) const {
@@ -146,12 +167,6 @@ size_t StageFiles::count_events(std::string_view name) const {
   }));
 }
 
-const StageFiles& RunFiles::stage(std::string_view name) const {
-  const auto it = std::ranges::find(stages, name, &StageFiles::name);
-  HALO_CHECK(it != stages.end(), "no stage '{}'", name);
-  return *it;
-}
-
 RunFiles read_run(const fs::path& folder) {
   RunFiles run;
   run.folder = folder;
@@ -161,14 +176,17 @@ RunFiles read_run(const fs::path& folder) {
                 folder.string());
   }
   run.environment = read_object(folder / "env.json");
-  run.selection = read_object(folder / "select" / "selection.json");
-  run.scale = read_object(folder / "scale" / "scale.json");
   if (fs::exists(folder / "config.resolved.toml")) {
     run.recipe = read_file(folder / "config.resolved.toml");
   }
-  for (const char* name :
-       {"transfer", "align", "align-attention", "select", "distill", "finetune", "scale"}) {
+  for (const std::string& name : stage_names(folder, run.summary)) {
     run.stages.push_back(read_stage(folder, name));
+    const auto take = [&](JsonFile& into, const char* file) {
+      JsonFile found = read_object(folder / name / file);
+      if (!found.path.empty()) into = std::move(found);
+    };
+    take(run.selection, "selection.json");
+    take(run.scale, "scale.json");
   }
   return run;
 }

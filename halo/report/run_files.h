@@ -70,9 +70,7 @@ struct RunFiles {
   std::filesystem::path folder;
   JsonFile summary, environment, selection, scale;
   std::string recipe;              // config.resolved.toml
-  std::vector<StageFiles> stages;  // all of them, in the order they run
-
-  const StageFiles& stage(std::string_view name) const;
+  std::vector<StageFiles> stages;  // in the order they ran
 };
 
 RunFiles read_run(const std::filesystem::path& folder);

@@ -10,17 +10,6 @@
 namespace halo {
 namespace {
 
-struct TrainedStage {
-  const char* name;
-  const char *loss, *unit;  // what its loss is
-};
-constexpr TrainedStage kTrained[] = {
-    {"align", "Loss: MSE to the teacher's mixers, mean over layers", "MSE"},
-    {"align-attention", "Loss: MSE to the teacher's mixers, mean over layers", "MSE"},
-    {"distill", "Loss: KL from the teacher", "nats a token"},
-    {"finetune", "Loss: cross-entropy of the next token", "nats a token"},
-};
-
 double finite_extreme(const std::vector<double>& values, bool largest) {
   double out = kNoNumber;
   for (const double value : values) {
@@ -146,13 +135,15 @@ std::vector<Point> thin(const std::vector<double>& x, const std::vector<double>&
 
 void add_training(Page& page, const RunFiles& run) {
   std::string body;
-  for (const TrainedStage& trained : kTrained) {
-    const StageFiles& stage = run.stage(trained.name);
+  for (const StageFiles& stage : run.stages) {
     if (stage.metrics.rows == 0) continue;
-    body += fmt::format("<h3>{}</h3>\n", trained.name);
-    body += beside({metric_chart(stage.metrics, trained.loss, "loss", trained.unit, Pool::kMean),
-                    metric_chart(stage.metrics, "Gradient norm, before clipping", "grad_norm",
-                                 "gradient norm", Pool::kMax)});
+    const JsonView loss = stage.result.view().object("loss");
+    const std::string title = loss ? "Loss: " + loss.text("figure") : "Loss";
+    body += fmt::format("<h3>{}</h3>\n", stage.name);
+    body += beside(
+        {metric_chart(stage.metrics, title, "loss", loss ? loss.text("unit") : "loss", Pool::kMean),
+         metric_chart(stage.metrics, "Gradient norm, before clipping", "grad_norm", "gradient norm",
+                      Pool::kMax)});
     body += training_note(stage);
   }
   if (body.empty()) return;
@@ -165,15 +156,14 @@ void add_training(Page& page, const RunFiles& run) {
 void add_alignment(Page& page, const RunFiles& run) {
   std::string body;
   const std::vector<bool> attention = attention_layers(run);
-  for (const char* name : {"align", "align-attention"}) {
-    const StageFiles& stage = run.stage(name);
+  for (const StageFiles& stage : run.stages) {
     const JsonView result = stage.result.view();
     std::vector<std::string> charts;
     for (std::string chart : {layer_errors(stage), variance_bars(result, attention)}) {
       if (!chart.empty()) charts.push_back(std::move(chart));
     }
     if (charts.empty()) continue;
-    body += fmt::format("<h3>{}</h3>\n", name) + beside(charts);
+    body += fmt::format("<h3>{}</h3>\n", stage.name) + beside(charts);
     const std::vector<double> variance = result.numbers("explained_variance");
     const double worst = result.number("worst_layer");
     if (worst >= 0 && worst < double(variance.size())) {

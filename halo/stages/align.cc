@@ -1,12 +1,12 @@
 // Stages 0, 1 and 1b: transfer and alignment, layer by layer, to the teacher's mixers.
+#include "halo/stages/align.h"
+
 #include <algorithm>
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/median.h"
 #include "halo/stages/losses.h"
-#include "halo/stages/stages.h"
-#include "halo/stages/transfer.h"
 
 namespace halo {
 namespace {
@@ -15,31 +15,29 @@ std::vector<MixerType> all_layers(const ModelConfig& config, MixerType type) {
   return std::vector<MixerType>(static_cast<size_t>(config.num_layers), type);
 }
 
-TransferArgs transfer_args(const StageContext& context, const ModelConfig& student) {
+TransferArgs transfer_args(const TransferRecipe& recipe, const StageContext& context,
+                           const ModelConfig& student) {
   TransferArgs args;
-  args.init = context.recipe().transfer.init;
+  args.init = recipe.init;
   args.seed = context.seed();
   if (args.init == TransferInit::kMatch || args.init == TransferInit::kLsq) {
-    const int64_t chosen = context.recipe().transfer.calibration_tokens;
     const int64_t published = args.init == TransferInit::kMatch ? 4096 : 65'536;
-    args.calibration =
-        context.calibration(context.recipe().align, "transfer", chosen > 0 ? chosen : published);
+    args.calibration = context.calibration(
+        "transfer", recipe.calibration_tokens > 0 ? recipe.calibration_tokens : published);
   }
   if (needs_qk_calibration(context.teacher().config, student)) {
-    args.qk_calibration = context.calibration(context.recipe().align, "transfer",
-                                              context.recipe().transfer.qk_norm_tokens);
+    args.qk_calibration = context.calibration("transfer", recipe.qk_norm_tokens);
   }
   return args;
 }
 
 // Trains the mixers in `trained` (a store of mixers alone) towards the teacher's and writes whole
 // models: everything else comes from `rest`.
-void align_mixers(const StageContext& context, const std::string& stage, const TrainRecipe& train,
-                  const ModelConfig& config, ParameterStore& trained, ParameterStore& rest,
-                  const fs::path& out) {
-  const Loader loader = context.loader(train, stage);
+void align_mixers(const TrainRecipe& train, const StageContext& context, const StageArgs& args,
+                  const ModelConfig& config, ParameterStore& trained, ParameterStore& rest) {
+  const Loader loader = context.loader(context.data(), train, args.name);
   const std::vector<Mixer> mixers = bind_mixers(config, trained);
-  TrainJob job = context.job(stage, train, out, loader, trained, config);
+  TrainJob job = context.job(args, train, loader, trained, config);
   job.forward_backward = align_step(mixers, context.teacher().weights, context.machine());
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     job.extra_metrics.push_back(fmt::format("layer_{}", layer));
@@ -57,38 +55,47 @@ void align_mixers(const StageContext& context, const std::string& stage, const T
   const auto worst = std::min_element(variance.begin(), variance.end()) - variance.begin();
   json::array layers;
   for (double v : variance) layers.push_back(number_or_null(v));
-  finish_stage(out, stage,
-               {"median over layers of held-out explained variance", median(variance),
-                context.recipe().gates.align_explained_variance, Gate::Kind::kAtLeast},
-               {{"explained_variance", layers},
-                {"worst_layer", worst},
-                {"first_loss", result.first_loss},
-                {"last_loss", result.last_loss},
-                {"tokens", train.steps() * train.tokens_per_step},
-                {"skipped_steps", result.skipped},
-                {"seconds", result.seconds}});
+  finish_stage(
+      args,
+      {"median over layers of held-out explained variance", median(variance), Gate::Kind::kAtLeast},
+      {{"explained_variance", layers},
+       {"worst_layer", worst},
+       {"first_loss", result.first_loss},
+       {"last_loss", result.last_loss},
+       {"tokens", train.steps() * train.tokens_per_step},
+       {"skipped_steps", result.skipped},
+       {"seconds", result.seconds}});
 }
 
 }  // namespace
 
-void run_transfer(const StageContext& context, const fs::path& out) {
+AlignRecipe::AlignRecipe() {
+  tokens = 327'680'000;
+}
+
+AlignAttentionRecipe::AlignAttentionRecipe() {
+  tokens = 0;
+}
+
+void run_transfer(const TransferRecipe& recipe, const StageContext& context,
+                  const StageArgs& args) {
   const Model& teacher = context.teacher();
   const ModelConfig config =
       student_config(teacher.config, all_layers(teacher.config, MixerType::kLightning));
   ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen,
                        context.machine().compute, context.machine().device);
-  const TransferArgs args = transfer_args(context, config);
-  transfer(teacher, config, store, args);
-  commit_directory(out / "step-0",
+  const TransferArgs how = transfer_args(recipe, context, config);
+  transfer(teacher, config, store, how);
+  commit_directory(args.out / "step-0",
                    [&](const fs::path& directory) { context.save(directory, config, store); });
-  finish_stage(out, "transfer",
+  finish_stage(args,
                {"largest difference from what the teacher determines",
-                transfer_error(teacher, config, store, args.init), 0, Gate::Kind::kAtMost},
-               {{"init", word_of(kTransferInits, context.recipe().transfer.init)}, {"tokens", 0}});
+                transfer_error(teacher, config, store, how.init), Gate::Kind::kAtMost},
+               {{"init", word_of(kTransferInits, recipe.init)}, {"tokens", 0}});
 }
 
-void run_align(const StageContext& context, const fs::path& student, const fs::path& out) {
-  Model model = context.load(student, ParameterStore::Use::kFrozen);
+void run_align(const AlignRecipe& recipe, const StageContext& context, const StageArgs& args) {
+  Model model = context.load(args.inputs[0], ParameterStore::Use::kFrozen);
   ParameterStore mixers(all_mixer_parameters(model.config), ParameterStore::Use::kTrained,
                         context.machine().compute, context.machine().device);
   {
@@ -98,10 +105,11 @@ void run_align(const StageContext& context, const fs::path& student, const fs::p
     }
     mixers.refresh_compute();
   }
-  align_mixers(context, "align", context.recipe().align, model.config, mixers, *model.store, out);
+  align_mixers(recipe, context, args, model.config, mixers, *model.store);
 }
 
-void run_align_attention(const StageContext& context, const fs::path& out) {
+void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecipe& transfer_recipe,
+                         const StageContext& context, const StageArgs& args) {
   const Model& teacher = context.teacher();
   const ModelConfig config =
       student_config(teacher.config, all_layers(teacher.config, MixerType::kAttention));
@@ -109,12 +117,11 @@ void run_align_attention(const StageContext& context, const fs::path& out) {
                        context.machine().compute, context.machine().device);
   ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
                         context.machine().compute, context.machine().device);
-  TransferArgs args = transfer_args(context, config);
-  if (args.init != TransferInit::kRandom) args.init = TransferInit::kIdentity;
-  transfer(teacher, config, model, args);
-  transfer(teacher, config, mixers, args);
-  align_mixers(context, "align-attention", context.recipe().align_attention, config, mixers, model,
-               out);
+  TransferArgs how = transfer_args(transfer_recipe, context, config);
+  if (how.init != TransferInit::kRandom) how.init = TransferInit::kIdentity;
+  transfer(teacher, config, model, how);
+  transfer(teacher, config, mixers, how);
+  align_mixers(recipe, context, args, config, mixers, model);
 }
 
 std::vector<double> explained_variance(const StageContext& context,
@@ -122,7 +129,7 @@ std::vector<double> explained_variance(const StageContext& context,
   at::NoGradGuard no_grad;
   HeldOutArgs args;
   args.part = TextPart::kSearch;
-  args.row_length = context.recipe().align.sequence_length;
+  args.row_length = context.row_length();
   args.max_tokens = 16'384;
   const TextBatches text = context.held_out_batches(args);
   const DecoderWeights& teacher = context.teacher().weights;

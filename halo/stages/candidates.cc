@@ -18,12 +18,12 @@ double weighted_text(const TextScores& text, const std::vector<double>& values,
   return sum / count;
 }
 
-HeldOutArgs text_args(const StageContext& context) {
+HeldOutArgs text_args(const SelectRecipe& recipe, const StageContext& context) {
   HeldOutArgs args;
   args.part = TextPart::kSearch;
-  args.row_length = context.recipe().align.sequence_length;
+  args.row_length = context.row_length();
   args.rows = TextRows::kStream;
-  args.max_tokens = context.recipe().select.held_out_rows * args.row_length;
+  args.max_tokens = recipe.held_out_rows * args.row_length;
   return args;
 }
 
@@ -51,11 +51,6 @@ SetFigures CandidateScores::figures(const Resample* draw) const {
   return {needle_logprob(draw), halo::needle_logprob(needles).standard_error, kl(draw)};
 }
 
-int64_t candidate_needle_length(const Recipe& recipe) {
-  return recipe.select.needle_length > 0 ? recipe.select.needle_length
-                                         : recipe.align.sequence_length;
-}
-
 json::object candidate_to_json(const Layers& layers, const CandidateScores& c) {
   json::array list;
   for (int64_t layer : layers) list.push_back(layer);
@@ -69,17 +64,16 @@ json::object candidate_to_json(const Layers& layers, const CandidateScores& c) {
           {"loss", number_or_null(loss.mean)}};
 }
 
-Candidates::Candidates(const StageContext& context, const DecoderWeights& aligned,
-                       const DecoderWeights& attention)
+Candidates::Candidates(const SelectRecipe& recipe, const StageContext& context,
+                       const DecoderWeights& aligned, const DecoderWeights& attention)
     : context_(context),
       aligned_(aligned),
       attention_(attention),
-      text_(context.held_out_batches(text_args(context))) {
-  const SelectRecipe& r = context.recipe().select;
+      text_(context.held_out_batches(text_args(recipe, context))) {
   NeedleArgs args;
-  args.lengths = {candidate_needle_length(context.recipe())};
-  args.haystacks = r.needle_haystacks;
-  args.depths = even_depths(r.needle_questions);
+  args.lengths = {needle_length(recipe, context)};
+  args.haystacks = recipe.needle_haystacks;
+  args.depths = even_depths(recipe.needle_questions);
   args.pool = NeedlePool::kSearch;
   args.seed = Random(context.seed(), "select.needles").bits(0);
   tasks_ = make_needles(context.needles(), context.held_out(), args);

@@ -5,8 +5,7 @@
 #include <vector>
 
 #include "halo/eval/needle.h"
-#include "halo/stages/context.h"
-#include "halo/stages/selection_rule.h"
+#include "halo/stages/select.h"
 
 namespace halo {
 
@@ -28,9 +27,6 @@ struct CandidateScores {
   SetFigures figures(const Resample* draw) const;  // the standard error is that of all items
 };
 
-// Tokens of the haystacks that candidates are scored on.
-int64_t candidate_needle_length(const Recipe& recipe);
-
 // {"layers", "needle_accuracy", "needle_logprob", "needle_logprob_stderr", "kl", "kl_stderr",
 //  "loss"}
 json::object candidate_to_json(const Layers& layers, const CandidateScores& scores);
@@ -40,7 +36,7 @@ json::object candidate_to_json(const Layers& layers, const CandidateScores& scor
 class Candidates {
  public:
   // `aligned`: every layer lightning; `attention`: every layer a NoPE attention mixer.
-  Candidates(const StageContext& context, const DecoderWeights& aligned,
+  Candidates(const SelectRecipe& recipe, const StageContext& context, const DecoderWeights& aligned,
              const DecoderWeights& attention);
 
   // All layers lightning but the kept ones.

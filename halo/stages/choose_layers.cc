@@ -112,12 +112,11 @@ int64_t num_layers_to_keep(const SelectRecipe& recipe, int64_t num_layers) {
   return keep;
 }
 
-LayerChoice choose_layers(const Candidates& candidates, const StageContext& context, int64_t keep) {
-  const SelectRecipe& recipe = context.recipe().select;
+LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidates,
+                          const StageContext& context, int64_t keep) {
   const int64_t layers = context.teacher().config.num_layers;
   if (!recipe.layers.empty()) return {recipe.layers, {}, {}, {}};
-  const SelectionRule rule = recipe.rule;
-  switch (rule) {
+  switch (recipe.rule) {
     case SelectionRule::kJoint:
       return choose_joint(candidates, layers, keep, recipe);
     case SelectionRule::kEven:
@@ -125,7 +124,7 @@ LayerChoice choose_layers(const Candidates& candidates, const StageContext& cont
     case SelectionRule::kRandom:
       return {random_layers(layers, keep, context.seed()), {}, {}, {}};
     default:
-      return choose_by_sweep(candidates, rule, layers, keep, recipe);
+      return choose_by_sweep(candidates, recipe.rule, layers, keep, recipe);
   }
 }
 

@@ -18,6 +18,7 @@ struct LayerChoice {
 int64_t num_layers_to_keep(const SelectRecipe& recipe, int64_t num_layers);
 
 // select.layers, or `keep` layers by the recipe's select.rule.
-LayerChoice choose_layers(const Candidates& candidates, const StageContext& context, int64_t keep);
+LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidates,
+                          const StageContext& context, int64_t keep);
 
 }  // namespace halo

@@ -6,21 +6,20 @@
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/stages/losses.h"
-#include "halo/stages/scale_rule.h"
 #include "halo/train/checkpoint.h"
 
 namespace halo {
 
-StageContext::StageContext(Recipe recipe, const std::string& teacher)
-    : recipe_(std::move(recipe)),
-      machine_(open_machine(recipe_.run)),
-      teacher_directory_(teacher.empty() ? recipe_.teacher : teacher),
+StageContext::StageContext(ContextSettings settings)
+    : settings_(std::move(settings)),
+      machine_(open_machine(settings_.run)),
+      teacher_directory_(settings_.teacher),
       teacher_(load_model(teacher_directory_, ParameterStore::Use::kFrozen, machine_.compute,
                           machine_.device)),
       tokenizer_path_(teacher_directory_ / "tokenizer.json"),
       tokenizer_(tokenizer_path_),
       tokenizer_hash_(hash_file(tokenizer_path_)),
-      needles_(tokenizer_, recipe_.data.document_end) {
+      needles_(tokenizer_, settings_.data.document_end) {
   if (tokenizer_.vocab_size() > teacher_.config.vocab_size) {
     throw_error("{}: tokenizer.json has {} tokens, config.json a vocabulary of {}",
                 teacher_directory_.string(), tokenizer_.vocab_size(), teacher_.config.vocab_size);
@@ -28,31 +27,15 @@ StageContext::StageContext(Recipe recipe, const std::string& teacher)
 }
 
 int64_t StageContext::training_length() const {
-  int64_t length = teacher_.config.max_position_embeddings;
-  const TrainRecipe& distill = recipe_.distill;
-  for (const TrainRecipe* train :
-       {&recipe_.align, &recipe_.align_attention, &distill, &recipe_.finetune}) {
-    if (train->tokens > 0) length = std::max(length, train->sequence_length);
-  }
-  return length;
-}
-
-std::vector<int64_t> StageContext::scale_lengths() const {
-  return lengths_beyond(recipe_.scale.lengths, training_length());
-}
-
-std::vector<int64_t> StageContext::eval_lengths() const {
-  if (!recipe_.eval.lengths.empty()) return recipe_.eval.lengths;
-  const int64_t trained = training_length();
-  return {trained, 2 * trained, 4 * trained, 8 * trained};
+  return std::max(teacher_.config.max_position_embeddings, settings_.longest_row);
 }
 
 const TokenShard& StageContext::held_out() const {
   if (!held_out_) {
-    if (recipe_.eval.held_out.empty()) {
+    if (settings_.held_out.empty()) {
       throw_error("eval.held_out names no token shard; make one with `halo data pack`");
     }
-    TokenShard shard(expand_shards(recipe_.eval.held_out).front());
+    TokenShard shard(expand_shards(settings_.held_out).front());
     if (shard.header().tokenizer_hash != tokenizer_hash_) {
       throw_error("{}: made with tokenizer {}, the teacher's is {}; pack the text again",
                   shard.path().string(), shard.header().tokenizer_hash, tokenizer_hash_);
@@ -67,39 +50,34 @@ TextBatches StageContext::held_out_batches(const HeldOutArgs& args, int64_t buck
           machine_.device, machine_.kernels};
 }
 
-Loader StageContext::loader(const TrainRecipe& train, const std::string& stage) const {
-  DataRecipe data = recipe_.data;
-  if (stage == "finetune" && data.long_context == LongContext::kConcat)
-    data.packing = Packing::kConcat;
+Loader StageContext::loader(const DataRecipe& data, const TrainRecipe& train,
+                            const std::string& stage) const {
   return Loader(data, tokenizer_, tokenizer_hash_,
                 {train.sequence_length, train.rows_per_step(), Random(seed(), stage).bits(0)});
 }
 
-std::vector<Batch> StageContext::calibration(const TrainRecipe& train, const std::string& stage,
-                                             int64_t tokens) const {
-  DataRecipe text = recipe_.data;
+std::vector<Batch> StageContext::calibration(const std::string& stage, int64_t tokens) const {
+  DataRecipe text = settings_.data;
   text.needle_share = 0;
-  const int64_t rows =
-      std::max<int64_t>(1, std::min<int64_t>(4096, tokens) / train.sequence_length);
+  const int64_t rows = std::max<int64_t>(1, std::min<int64_t>(4096, tokens) / row_length());
   const Loader loader(text, tokenizer_, tokenizer_hash_,
-                      {train.sequence_length, rows, Random(seed(), stage).bits(0)});
+                      {row_length(), rows, Random(seed(), stage).bits(0)});
   std::vector<Batch> batches;
-  for (int64_t done = 0; done < tokens; done += rows * train.sequence_length) {
+  for (int64_t done = 0; done < tokens; done += rows * row_length()) {
     batches.push_back(to_batch(loader.step(static_cast<int64_t>(batches.size())), machine_));
   }
   return batches;
 }
 
-TrainJob StageContext::job(const std::string& stage, const TrainRecipe& train, const fs::path& out,
-                           const Loader& loader, ParameterStore& store,
-                           const ModelConfig& config) const {
+TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train, const Loader& loader,
+                           ParameterStore& store, const ModelConfig& config) const {
   TrainJob job;
-  job.stage = job.title = stage;
-  job.directory = out;
+  job.stage = job.title = args.name;
+  job.directory = args.out;
   job.recipe = train;
   job.seed = seed();
   job.kernels = machine_.kernels;
-  job.data_id = data_hash(recipe_.data);
+  job.data_id = data_hash(settings_.data);
   job.store = &store;
   job.data = [&loader](int64_t step, int64_t row, int64_t rows) {
     return loader.step(step, row, rows);
@@ -146,7 +124,7 @@ fs::path stage_model(const fs::path& stage_directory) {
   return checkpoints.path(steps.front());
 }
 
-bool Gate::passed() const {
+bool Gate::passed(double limit) const {
   switch (kind) {
     case Kind::kAtMost:
       return value <= limit;
@@ -158,27 +136,29 @@ bool Gate::passed() const {
   return false;
 }
 
-void finish_stage(const fs::path& out, const std::string& stage, const Gate& gate,
-                  json::object figures) {
+void finish_stage(const StageArgs& args, const Gate& gate, json::object figures) {
   const char* relation = gate.kind == Gate::Kind::kAtMost    ? "at most"
                          : gate.kind == Gate::Kind::kAtLeast ? "at least"
                                                              : "above";
-  json::object result{{"stage", stage}};
+  const bool passed = gate.passed(args.gate);
+  json::object result{{"stage", args.name}};
+  if (!args.loss.empty()) result["loss"] = {{"figure", args.loss}, {"unit", args.unit}};
   result["gate"] = {{"figure", gate.figure},
                     {"value", number_or_null(gate.value)},
                     {"must_be", relation},
-                    {"limit", gate.limit},
-                    {"passed", gate.passed()}};
+                    {"limit", args.gate},
+                    {"passed", passed}};
   for (auto& [key, value] : figures) result[key] = std::move(value);
   crash_point("stage.before_result");
-  write_json(out / (gate.passed() ? "result.json" : "failed.json"), result);
-  if (!gate.passed()) {
-    throw GateFailed(fmt::format(
-        "{}: the gate is not passed: {} is {:.4g}, must be {} {:.4g}; "
-        "train longer, or change gates.* in the recipe (figures in {})",
-        stage, gate.figure, gate.value, relation, gate.limit, (out / "failed.json").string()));
+  write_json(args.out / (passed ? "result.json" : "failed.json"), result);
+  if (!passed) {
+    throw GateFailed(
+        fmt::format("{}: the gate is not passed: {} is {:.4g}, must be {} {:.4g}; "
+                    "train longer, or change gates.* in the recipe (figures in {})",
+                    args.name, gate.figure, gate.value, relation, args.gate,
+                    (args.out / "failed.json").string()));
   }
-  fs::remove(out / "failed.json");
+  fs::remove(args.out / "failed.json");
 }
 
 bool stage_finished(const fs::path& out) {

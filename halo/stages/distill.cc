@@ -1,8 +1,9 @@
 // Stage 2, KL from the teacher, and stage 3, cross-entropy on long sequences. Both train the whole
 // student.
+#include "halo/stages/distill.h"
+
 #include "ATen/ATen.h"
 #include "halo/stages/losses.h"
-#include "halo/stages/stages.h"
 
 namespace halo {
 namespace {
@@ -20,6 +21,14 @@ TextScores held_out_scores(const StageContext& context, const DecoderWeights& st
   return score_text(without_gradients(student), text, &teacher);
 }
 
+// Whose rows are one piece where the recipe lets any document fill them.
+Loader finetune_loader(const FinetuneRecipe& recipe, const StageContext& context,
+                       const std::string& stage) {
+  DataRecipe data = context.data();
+  if (data.long_context == LongContext::kConcat) data.packing = Packing::kConcat;
+  return context.loader(data, recipe, stage);
+}
+
 json::object training_figures(const TrainRecipe& train, const TrainResult& result) {
   return {{"first_loss", result.first_loss},
           {"last_loss", result.last_loss},
@@ -30,28 +39,43 @@ json::object training_figures(const TrainRecipe& train, const TrainResult& resul
 
 }  // namespace
 
-void run_distill(const StageContext& context, const fs::path& student, const fs::path& out) {
-  const DistillRecipe& train = context.recipe().distill;
-  Model model = context.load(student, ParameterStore::Use::kTrained);
-  const Loader loader = context.loader(train, "distill");
-  TrainJob job = context.job("distill", train, out, loader, *model.store, model.config);
-  job.objective = {{"cross_entropy_share", train.cross_entropy_share}};
-  job.forward_backward = kl_step(model.weights, context.teacher().weights, context.machine(),
-                                 train.cross_entropy_share);
-  const TrainResult result = halo::train(job);
-  const TextScores scores = held_out_scores(context, model.weights, train.sequence_length);
-  json::object figures = training_figures(train, result);
-  figures["held_out_loss"] = mean_loss(scores).mean;
-  finish_stage(out, "distill",
-               {"held-out KL from the teacher, nats a token", mean_kl(scores).mean,
-                context.recipe().gates.distill_kl, Gate::Kind::kAtMost},
-               figures);
+DistillRecipe::DistillRecipe() {
+  tokens = 983'040'000;
+  sequence_length = 512;
+  tokens_per_step = 49'152;
+  learning_rate = 1e-4;
 }
 
-std::vector<double> finetune_view(const StageContext& context) {
-  const Loader loader = context.loader(context.recipe().finetune, "finetune");
+FinetuneRecipe::FinetuneRecipe() {
+  tokens = 1'048'576'000;
+  sequence_length = 16'384;
+  tokens_per_step = 2'097'152;
+  learning_rate = 1e-5;
+  schedule = ScheduleForm::kConstant;
+  micro_batch_rows = 1;
+}
+
+void run_distill(const DistillRecipe& recipe, const StageContext& context, const StageArgs& args) {
+  Model model = context.load(args.inputs[0], ParameterStore::Use::kTrained);
+  const Loader loader = context.loader(context.data(), recipe, args.name);
+  TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
+  job.objective = {{"cross_entropy_share", recipe.cross_entropy_share}};
+  job.forward_backward = kl_step(model.weights, context.teacher().weights, context.machine(),
+                                 recipe.cross_entropy_share);
+  const TrainResult result = halo::train(job);
+  const TextScores scores = held_out_scores(context, model.weights, recipe.sequence_length);
+  json::object figures = training_figures(recipe, result);
+  figures["held_out_loss"] = mean_loss(scores).mean;
+  finish_stage(
+      args,
+      {"held-out KL from the teacher, nats a token", mean_kl(scores).mean, Gate::Kind::kAtMost},
+      figures);
+}
+
+std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageContext& context) {
+  const Loader loader = finetune_loader(recipe, context, "finetune");
   std::vector<double> shares = loader.token_share_in_view({0.25, 0.5, 0.75});
-  if (shares[1] < 0.3 && context.recipe().data.long_context != LongContext::kConcat) {
+  if (shares[1] < 0.3 && context.data().long_context != LongContext::kConcat) {
     throw_error(
         "finetune: only {:.0f}% of the tokens have more than half of {} tokens in view; pack "
         "with --join-sources, use longer documents or a shorter finetune.sequence_length, or "
@@ -61,30 +85,29 @@ std::vector<double> finetune_view(const StageContext& context) {
   return shares;
 }
 
-void run_finetune(const StageContext& context, const fs::path& student, const fs::path& out) {
-  const TrainRecipe& train = context.recipe().finetune;
-  Model model = context.load(student, ParameterStore::Use::kTrained);
+void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
+                  const StageArgs& args) {
+  Model model = context.load(args.inputs[0], ParameterStore::Use::kTrained);
   const double before =
-      mean_loss(held_out_scores(context, model.weights, train.sequence_length)).mean;
-  const std::vector<double> in_view = finetune_view(context);
+      mean_loss(held_out_scores(context, model.weights, recipe.sequence_length)).mean;
+  const std::vector<double> in_view = finetune_view(recipe, context);
   fmt::print(stderr,
              "finetune: of its tokens {:.0f}%, {:.0f}% and {:.0f}% have more than 1/4, 1/2 and 3/4 "
              "of {} tokens in view\n",
-             100 * in_view[0], 100 * in_view[1], 100 * in_view[2], train.sequence_length);
-  const Loader loader = context.loader(train, "finetune");
-  TrainJob job = context.job("finetune", train, out, loader, *model.store, model.config);
+             100 * in_view[0], 100 * in_view[1], 100 * in_view[2], recipe.sequence_length);
+  const Loader loader = finetune_loader(recipe, context, args.name);
+  TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.count = count_targets;
   job.forward_backward = cross_entropy_step(model.weights, context.machine());
   const TrainResult result = halo::train(job);
   const double after =
-      mean_loss(held_out_scores(context, model.weights, train.sequence_length)).mean;
-  json::object figures = training_figures(train, result);
+      mean_loss(held_out_scores(context, model.weights, recipe.sequence_length)).mean;
+  json::object figures = training_figures(recipe, result);
   figures["share_in_view"] = json::value_from(in_view);
   figures["held_out_loss_before"] = before;
   figures["held_out_loss"] = after;
-  finish_stage(out, "finetune",
-               {"fall of the held-out loss, nats a token", before - after,
-                context.recipe().gates.finetune_loss_decrease, Gate::Kind::kAbove},
+  finish_stage(args,
+               {"fall of the held-out loss, nats a token", before - after, Gate::Kind::kAbove},
                figures);
 }
 

@@ -11,14 +11,15 @@ namespace {
 
 class Evaluation {
  public:
-  explicit Evaluation(const StageContext& context)
+  Evaluation(const EvalRecipe& recipe, const StageContext& context)
       : context_(context),
-        recipe_(context.recipe().eval),
+        recipe_(recipe),
+        lengths_(report_lengths(recipe, context)),
         text_(batches(context.training_length(), recipe_.held_out_tokens, TextRows::kDocuments)),
         long_text_(batches(long_row(), recipe_.position_documents * long_row(), TextRows::kStream)),
         teacher_(teacher_states(context.teacher().weights, text_)) {
     NeedleArgs args;
-    args.lengths = context.eval_lengths();
+    args.lengths = lengths_;
     args.haystacks = recipe_.haystacks;
     args.depths = even_depths(recipe_.questions);
     args.pool = NeedlePool::kReport;
@@ -48,7 +49,7 @@ class Evaluation {
   }
 
  private:
-  int64_t long_row() const { return std::ranges::max(context_.eval_lengths()); }
+  int64_t long_row() const { return std::ranges::max(lengths_); }
 
   TextBatches batches(int64_t row_length, int64_t max_tokens, TextRows rows) const {
     HeldOutArgs args;
@@ -64,6 +65,7 @@ class Evaluation {
 
   const StageContext& context_;
   const EvalRecipe& recipe_;
+  const std::vector<int64_t> lengths_;
   TextBatches text_, long_text_;
   TeacherStates teacher_;
   std::vector<NeedleTask> tasks_;
@@ -80,9 +82,16 @@ json::array mixer_names(const ModelConfig& config) {
 
 }  // namespace
 
-json::object evaluate(const StageContext& context, const fs::path& student_directory) {
+std::vector<int64_t> report_lengths(const EvalRecipe& recipe, const StageContext& context) {
+  if (!recipe.lengths.empty()) return recipe.lengths;
+  const int64_t trained = context.training_length();
+  return {trained, 2 * trained, 4 * trained, 8 * trained};
+}
+
+json::object evaluate(const EvalRecipe& recipe, const StageContext& context,
+                      const fs::path& student_directory) {
   at::NoGradGuard no_grad;
-  const Evaluation evaluation(context);
+  const Evaluation evaluation(recipe, context);
   const DecoderWeights& teacher = context.teacher().weights;
   json::object teacher_figures = evaluation.text(teacher, true);
   teacher_figures["needle"] = evaluation.needles("teacher", teacher);

@@ -1,13 +1,15 @@
 // The search of the logit scale (hypenet.md 2.4): needles beyond the training length first, loss on
 // long documents among those that find as many, then the largest a.
+#include "halo/stages/scale.h"
+
 #include <algorithm>
+#include <cmath>
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/eval/needle.h"
 #include "halo/stages/scale_rule.h"
-#include "halo/stages/stages.h"
 
 namespace halo {
 namespace {
@@ -60,12 +62,22 @@ json::object to_json(const Candidate& c, int64_t training_length) {
 
 }  // namespace
 
-void run_scale(const StageContext& context, const fs::path& student, const fs::path& out) {
+void check_recipe(const ScaleRecipe& recipe, const std::string& file) {
+  if (recipe.candidates.empty()) throw_error("{}: scale.candidates must not be empty", file);
+  for (double a : recipe.candidates) {
+    if (a != std::floor(a)) throw_error("{}: scale.candidates: {} is not an integer", file, a);
+  }
+}
+
+std::vector<int64_t> search_lengths(const ScaleRecipe& recipe, const StageContext& context) {
+  return lengths_beyond(recipe.lengths, context.training_length());
+}
+
+void run_scale(const ScaleRecipe& recipe, const StageContext& context, const StageArgs& args) {
   at::NoGradGuard no_grad;
-  const ScaleRecipe& recipe = context.recipe().scale;
-  Model model = context.load(student, ParameterStore::Use::kFrozen);
+  Model model = context.load(args.inputs[0], ParameterStore::Use::kFrozen);
   std::vector<Candidate> candidates = make_candidates(recipe);
-  const std::vector<int64_t> lengths = context.scale_lengths();
+  const std::vector<int64_t> lengths = search_lengths(recipe, context);
   const int64_t longest = std::ranges::max(lengths);
   const int64_t training_length = context.training_length();
 
@@ -84,9 +96,9 @@ void run_scale(const StageContext& context, const fs::path& student, const fs::p
   text_args.max_tokens = recipe.documents * text_args.row_length;
   const TextBatches text = context.held_out_batches(text_args, training_length);
 
-  Progress progress("scale", static_cast<int64_t>(candidates.size()));
+  Progress progress(args.name, static_cast<int64_t>(candidates.size()));
   for (size_t i = 0; i < candidates.size(); ++i) {
-    leave_if_stopped("scale");
+    leave_if_stopped(args.name);
     Candidate& c = candidates[i];
     const DecoderWeights weights = with_logit_scale(model.weights, c.scale);
     EngineOptions options;
@@ -105,21 +117,20 @@ void run_scale(const StageContext& context, const fs::path& student, const fs::p
   json::array curve;
   for (const Candidate& c : candidates) curve.push_back(to_json(c, training_length));
   const json::object scale_figures{{"chosen", candidates[chosen].name}, {"candidates", curve}};
-  write_json(out / "scale.json", scale_figures);
+  write_json(args.out / "scale.json", scale_figures);
   model.config.attn_logits_scaling = candidates[chosen].scale;
-  commit_directory(out / "step-0", [&](const fs::path& directory) {
+  commit_directory(args.out / "step-0", [&](const fs::path& directory) {
     context.save(directory, model.config, *model.store);
   });
   const auto at_longest = [&](const Candidate& c) {
     return needle_accuracy(items_of_length(c.needles, longest)).mean;
   };
-  finish_stage(
-      out, "scale",
-      {fmt::format("needle accuracy at {} tokens", longest), at_longest(candidates[chosen]),
-       context.recipe().gates.scale_needle, Gate::Kind::kAtLeast},
-      {{"chosen", candidates[chosen].name},
-       {"accuracy_unscaled", at_longest(candidates.front())},
-       {"tokens", 0}});
+  finish_stage(args,
+               {fmt::format("needle accuracy at {} tokens", longest),
+                at_longest(candidates[chosen]), Gate::Kind::kAtLeast},
+               {{"chosen", candidates[chosen].name},
+                {"accuracy_unscaled", at_longest(candidates.front())},
+                {"tokens", 0}});
 }
 
 }  // namespace halo

@@ -1,10 +1,14 @@
 // Layer selection on models (hypenet.md 2.3): what is kept, assembled from aligned mixers, and the
 // record of the choice.
+#include "halo/stages/select.h"
+
+#include <algorithm>
+#include <functional>
+
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
-#include "halo/stages/stages.h"
 #include "halo/stages/transfer.h"
 
 namespace halo {
@@ -17,7 +21,7 @@ json::array to_array(const auto& values) {
 }
 
 // The mixers that kept layers get where none were aligned: the teacher's weights as they are.
-Model teacher_attention(const StageContext& context) {
+Model teacher_attention(TransferInit init, const StageContext& context) {
   const Model& teacher = context.teacher();
   Model model;
   model.config = student_config(
@@ -28,8 +32,7 @@ Model teacher_attention(const StageContext& context) {
       context.machine().device);
   TransferArgs args;
   args.seed = context.seed();
-  args.init = context.recipe().transfer.init == TransferInit::kRandom ? TransferInit::kRandom
-                                                                      : TransferInit::kIdentity;
+  args.init = init == TransferInit::kRandom ? TransferInit::kRandom : TransferInit::kIdentity;
   transfer(teacher, model.config, *model.store, args);
   model.weights = bind_decoder(model.config, *model.store);
   return model;
@@ -56,21 +59,37 @@ void write_hybrid(const StageContext& context, const Model& aligned, const Model
 
 }  // namespace
 
-void run_select(const StageContext& context, const fs::path& aligned_directory,
-                const fs::path& attention_directory, const fs::path& out) {
+void check_recipe(const SelectRecipe& select, const std::string& file) {
+  const std::vector<int64_t>& layers = select.layers;
+  if (layers.empty()) return;
+  if (std::adjacent_find(layers.begin(), layers.end(), std::greater_equal<>()) != layers.end()) {
+    throw_error("{}: select.layers must be different layers, counted from 0, in ascending order",
+                file);
+  }
+  if (select.keep > 0 && select.keep != static_cast<int64_t>(layers.size())) {
+    throw_error("{}: select.keep = {}, but select.layers lists {}", file, select.keep,
+                layers.size());
+  }
+}
+
+int64_t needle_length(const SelectRecipe& recipe, const StageContext& context) {
+  return recipe.needle_length > 0 ? recipe.needle_length : context.row_length();
+}
+
+void run_select(const SelectRecipe& recipe, TransferInit init, const StageContext& context,
+                const StageArgs& args) {
   at::NoGradGuard no_grad;
-  const SelectRecipe& recipe = context.recipe().select;
   const int64_t num_layers = context.teacher().config.num_layers;
   const int64_t keep = num_layers_to_keep(recipe, num_layers);
-  const Model aligned = context.load(aligned_directory, ParameterStore::Use::kFrozen);
-  const Model attention = attention_directory.empty()
-                              ? teacher_attention(context)
-                              : context.load(attention_directory, ParameterStore::Use::kFrozen);
-  const Candidates candidates(context, aligned.weights, attention.weights);
-  const LayerChoice choice = choose_layers(candidates, context, keep);
+  const Model aligned = context.load(args.inputs[0], ParameterStore::Use::kFrozen);
+  const Model attention = args.inputs[1].empty()
+                              ? teacher_attention(init, context)
+                              : context.load(args.inputs[1], ParameterStore::Use::kFrozen);
+  const Candidates candidates(recipe, context, aligned.weights, attention.weights);
+  const LayerChoice choice = choose_layers(recipe, candidates, context, keep);
   const CandidateScores chosen = candidates.score_set(choice.layers);
   const CandidateScores nothing_kept = candidates.score_set({});
-  write_hybrid(context, aligned, attention, choice.layers, out);
+  write_hybrid(context, aligned, attention, choice.layers, args.out);
 
   const double ratio = kept_loss_share(chosen.figures(nullptr), nothing_kept.figures(nullptr));
   const json::object figures{
@@ -83,12 +102,12 @@ void run_select(const StageContext& context, const fs::path& aligned_directory,
       {"tokens", 0}};
   json::object selection = figures;
   selection["candidates"] = choice.candidates;
-  write_json(out / "selection.json", selection);
+  write_json(args.out / "selection.json", selection);
   finish_stage(
-      out, "select",
+      args,
       {"loss of the chosen set as a share of that with nothing kept, on needles' digits or "
        "as KL, the smaller share",
-       ratio, context.recipe().gates.select_ratio, Gate::Kind::kAtMost},
+       ratio, Gate::Kind::kAtMost},
       figures);
 }
 

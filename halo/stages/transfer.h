@@ -23,6 +23,23 @@ inline constexpr Word<TransferInit> kTransferInits[] = {
     {"identity", TransferInit::kIdentity},
     {"random-gates", TransferInit::kRandom, "paper"}};
 
+// Section `transfer` of a recipe.
+struct TransferRecipe {
+  TransferInit init = TransferInit::kMatch;
+  int64_t calibration_tokens = 0;
+  int64_t qk_norm_tokens = 65'536;
+
+  void settings(Settings& s) {
+    s("init", init, kTransferInits, {.help = "how gates and output norms start"});
+    s("calibration_tokens", calibration_tokens,
+      {.help = "tokens that match and lsq are fitted to; 0: 4096 and 65536", .max = 1e9});
+    s("qk_norm_tokens", qk_norm_tokens,
+      {.help = "tokens over which q and k of a teacher without QK-norm are measured",
+       .min = 1,
+       .max = 1e9});
+  }
+};
+
 // The HypeNet configuration of a student of this teacher with these mixers. An Error where the
 // teacher is no Transformer. Where the teacher has no QK-norm, neither have the student's attention
 // layers; its lightning layers always have.

@@ -29,8 +29,7 @@ Imported import(const fs::path& source, Words more = {}) {
   return out;
 }
 
-void expect_import_error(const fs::path& source, Words more, const Words& parts,
-                         int code = 1) {
+void expect_import_error(const fs::path& source, Words more, const Words& parts, int code = 1) {
   const fs::path out = World::get().folder("import") / "out";
   Words words = {"import", source.string(), "--out", out.string()};
   words.insert(words.end(), more.begin(), more.end());

@@ -1,13 +1,13 @@
 // What each stage may change, and what its gate is for: every gate is passed by the trained model
 // and failed by the weights the stage began with.
-#include "halo/stages/stages.h"
-
 #include <gtest/gtest.h>
 
 #include <numeric>
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
+#include "halo/pipeline/convert.h"
+#include "halo/pipeline/plan.h"
 #include "halo/stages/transfer.h"
 #include "halo/train/checkpoint.h"
 #include "tests/system/world.h"
@@ -114,7 +114,7 @@ TEST(Stages, ScaleAndTheStudentKeepTheWeights) {
 }
 
 TEST(Stages, TransferGateFailsOnOtherWeights) {
-  const StageContext context(read_recipe(World::get().recipe(), {}));
+  const StageContext context(context_settings(read_recipe(World::get().recipe(), {})));
   const Model student = context.load(model("transfer"), ParameterStore::Use::kFrozen);
   const auto error = [&] {
     return transfer_error(context.teacher(), student.config, *student.store, TransferInit::kMatch);
@@ -160,7 +160,7 @@ TEST(Stages, EachLeavesAModelItsMetricsAndItsGate) {
 
 // Each way to start; `match` is nearer to the teacher than `identity`, `lsq` nearer still.
 TEST(Stages, TransferInitsByName) {
-  const StageContext context(read_recipe(World::get().recipe(), {}));
+  const StageContext context(context_settings(read_recipe(World::get().recipe(), {})));
   std::map<std::string, double> variance;
   for (const std::string init : {"random-gates", "identity", "match", "lsq"}) {
     const fs::path out = World::get().folder("init") / init;
@@ -237,8 +237,8 @@ TEST_P(SelectRule, KeepsTwoLayersAndSaysHowSure) {
 INSTANTIATE_TEST_SUITE_P(Stages, SelectRule,
                          testing::Values(Rule{"joint", false, true, 6},
                                          Rule{"joint_greedy", false, true, 9},
-                                         Rule{"recall-ratio", true, true, 4}, Rule{"kl", true, true, 4},
-                                         Rule{"recall", true, true, 4},
+                                         Rule{"recall-ratio", true, true, 4},
+                                         Rule{"kl", true, true, 4}, Rule{"recall", true, true, 4},
                                          Rule{"even", false, false, 0},
                                          Rule{"random", false, false, 0}),
                          [](const auto& info) {
@@ -318,9 +318,8 @@ TEST(Stages, HowAStepRunsMayChangeInARun) {
   fs::copy(World::get().reference(), run, fs::copy_options::recursive);
   for (const char* stage : {"distill", "finetune", "scale"}) fs::remove_all(run / stage);
   Process process = convert(run, true);
-  process.arguments.insert(
-      process.arguments.end(),
-      {"--set", "run.activation_checkpointing=true", "--set", "run.cuda_graphs=false"});
+  process.arguments.insert(process.arguments.end(), {"--set", "run.activation_checkpointing=true",
+                                                     "--set", "run.cuda_graphs=false"});
   const Outcome done = run_halo(process);
   ASSERT_EQ(done.code, 0) << done.err;
   for (const char* stage : {"distill", "finetune"}) {
@@ -328,6 +327,38 @@ TEST(Stages, HowAStepRunsMayChangeInARun) {
               read_file(stage_model(World::get().reference() / stage) / "model.safetensors"))
         << stage;
   }
+}
+
+// Another stage is a row and a function: it is planned, run in its place, the next one starts from
+// it, and the figures count it.
+TEST(Stages, OneMoreIsARowAndAFunction) {
+  std::vector<Stage> stages(pipeline_stages().begin(), pipeline_stages().end());
+  Stage polish{.name = "polish",
+               .help = "Copies the student",
+               .inputs = {{"student", "model directory", {"finetune", "distill"}}},
+               .training = find_stage(stages, "finetune").training,
+               .run = [](const Recipe&, const StageContext& context, const StageArgs& args) {
+                 const Model model = context.load(args.inputs[0], ParameterStore::Use::kFrozen);
+                 commit_directory(args.out / "step-0", [&](const fs::path& directory) {
+                   context.save(directory, model.config, *model.store);
+                 });
+                 finish_stage(args, {"nothing", 0}, {{"tokens", 77}});
+               }};
+  stages.back().inputs[0].from = {"polish"};
+  stages.insert(stages.end() - 1, polish);
+
+  const fs::path run = World::get().path("polished");
+  fs::copy(World::get().reference(), run, fs::copy_options::recursive);
+  for (const char* name : {"scale", "model", "summary.json"}) fs::remove_all(run / name);
+  const Recipe recipe = read_recipe(World::get().recipe(), {});
+  convert(recipe, {run, /*resume=*/true, "a test"}, stages);
+  EXPECT_EQ(result(run / "polish").at("tokens"), 77);
+  EXPECT_EQ(result(run / "polish").at("loss").at("unit"), "nats a token");
+  EXPECT_EQ(read_json(run / "summary.json").at("tokens_per_stage").at("polish"), 77);
+  EXPECT_EQ(read_file(run / "model" / "model.safetensors"),
+            read_file(World::get().reference() / "model" / "model.safetensors"));
+  const json::array planned = plan(recipe, 100, stages).at("stages").as_array();
+  EXPECT_EQ(planned.back().at("stage"), "polish");
 }
 
 // In a run folder: a gate that fails stops the pipeline there; with the gate moved it goes on.

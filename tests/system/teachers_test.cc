@@ -5,7 +5,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
-#include "halo/stages/stages.h"
+#include "halo/pipeline/recipe.h"
 #include "halo/stages/transfer.h"
 #include "tests/system/world.h"
 
@@ -86,9 +86,9 @@ TEST(TeacherStages, WithoutQkNorm) {
 
   Words set = kShort;
   set.push_back("teacher=" + teacher_folder.string());
-  const StageContext context(read_recipe(World::get().recipe(), set));
+  const StageContext context(context_settings(read_recipe(World::get().recipe(), set)));
   std::vector<std::vector<at::Tensor>> inputs(4);
-  for (const Batch& batch : context.calibration(context.recipe().align, "transfer", 2048))
+  for (const Batch& batch : context.calibration("transfer", 2048))
     decode_visiting(context.teacher().weights, batch,
                     [&](int64_t layer, const at::Tensor& x, const at::Tensor&) {
                       inputs[layer].push_back(x.clone());

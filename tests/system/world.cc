@@ -12,6 +12,7 @@
 #include "halo/data/pack.h"
 #include "halo/model/decoder.h"
 #include "halo/model/model_testing.h"
+#include "halo/pipeline/stage.h"
 #include "halo/tokenizer/tokenizer.h"
 
 namespace halo::system_test {
@@ -157,8 +158,11 @@ std::string without_times(const std::string& line) {
 
 }  // namespace
 
-const Words kStages = {"transfer", "align", "align-attention", "select", "distill",
-                       "finetune", "scale"};
+const Words kStages = [] {
+  Words names;
+  for (const Stage& stage : pipeline_stages()) names.push_back(stage.name);
+  return names;
+}();
 
 World::World() {
   make_text();

@@ -1,4 +1,4 @@
-#include "halo/stages/recipe.h"
+#include "halo/pipeline/recipe.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "halo/base/settings_io.h"
+#include "halo/pipeline/pretrain.h"
+#include "halo/pipeline/synthesize.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -29,6 +31,7 @@ void expect_bounds(T object) {
 TEST(Recipe, EveryNumberHasBounds) {
   expect_bounds(Recipe());
   expect_bounds(PretrainRecipe());
+  expect_bounds(SynthesizeArgs());
 }
 
 // So that what is written is read again.

@@ -1,0 +1,28 @@
+// What a stage costs: arithmetic and memory of a micro-batch.
+#pragma once
+
+#include "halo/formats/model_config.h"
+
+namespace halo {
+
+// What a micro-batch of a stage costs: the teacher's forward pass, the student's forward and
+// backward.
+struct StageCost {
+  double flops_a_token = 0;
+  int64_t trained_parameters = 0, frozen_parameters = 0;
+  int64_t elements_a_token = 0;                         // of the compute type, alive at once
+  int64_t vocabulary = 0, hidden_size = 0, logits = 0;  // of the loss; 0: it has no head
+};
+// Of stage 1 (`student` has the mixers that are trained in every layer), 2 and 3, on rows of
+// `length` tokens, without activation checkpointing or (`recompute`) with it.
+StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length);
+StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,
+                       bool recompute = false);
+StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompute = false);
+
+// Bytes of tensors at the peak of a micro-batch of `tokens`: masters, gradients, moments and
+// compute copies, the frozen weights, what backward needs, the loss' buffers, with the kernels of a
+// GPU (others keep a little more).
+int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu);
+
+}  // namespace halo

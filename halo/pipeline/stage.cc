@@ -1,0 +1,204 @@
+// The table of the stages, and what follows from a row.
+#include "halo/pipeline/stage.h"
+
+#include <algorithm>
+
+#include "halo/base/check.h"
+#include "halo/base/nearest.h"
+#include "halo/stages/choose_layers.h"
+
+namespace halo {
+namespace {
+
+constexpr const char* kMixerLoss = "MSE to the teacher's mixers, mean over layers";
+
+ModelConfig with_mixer(ModelConfig hybrid, MixerType type) {
+  hybrid.mixer_types.assign(hybrid.mixer_types.size(), type);
+  return hybrid;
+}
+
+StageTraining mixer_training(MixerType type,
+                             std::function<const TrainRecipe&(const Recipe&)> recipe) {
+  StageTraining out;
+  out.recipe = std::move(recipe);
+  out.loss = kMixerLoss;
+  out.unit = "MSE";
+  out.whole_student = false;
+  out.student = [type](const ModelConfig& hybrid) { return with_mixer(hybrid, type); };
+  out.step = [](const ModelConfig& student, const ParameterStore& trained,
+                const DecoderWeights& teacher, const Machine& machine) {
+    return align_step(bind_mixers(student, trained), teacher, machine);
+  };
+  out.cost = [](const ModelConfig& teacher, const ModelConfig& student, int64_t length, bool) {
+    return align_cost(teacher, student, length);
+  };
+  return out;
+}
+
+ModelConfig itself(const ModelConfig& hybrid) {
+  return hybrid;
+}
+
+StageTraining distill_training() {
+  StageTraining out;
+  out.recipe = [](const Recipe& r) -> const TrainRecipe& { return r.distill; };
+  out.loss = "KL from the teacher";
+  out.unit = "nats a token";
+  out.student = itself;
+  out.step = [](const ModelConfig& student, const ParameterStore& trained,
+                const DecoderWeights& teacher, const Machine& machine) {
+    return kl_step(bind_decoder(student, trained), teacher, machine);
+  };
+  out.cost = distill_cost;
+  return out;
+}
+
+StageTraining finetune_training() {
+  StageTraining out;
+  out.recipe = [](const Recipe& r) -> const TrainRecipe& { return r.finetune; };
+  out.loss = "cross-entropy of the next token";
+  out.unit = "nats a token";
+  out.uses_teacher = false;
+  out.student = itself;
+  out.step = [](const ModelConfig& student, const ParameterStore& trained, const DecoderWeights&,
+                const Machine& machine) {
+    return cross_entropy_step(bind_decoder(student, trained), machine);
+  };
+  out.cost = [](const ModelConfig&, const ModelConfig& student, int64_t length, bool recompute) {
+    return finetune_cost(student, length, recompute);
+  };
+  return out;
+}
+
+// An Error that names the key where the held-out text has no haystacks so long.
+void check_lengths(const StageContext& context, const std::string& key,
+                   const std::vector<int64_t>& lengths) {
+  check_needle_lengths(key, context.held_out(), lengths, NeedlePool::kSearch);
+}
+
+StageInput student_of(std::vector<std::string> stages) {
+  return {"student", "model directory to start from", std::move(stages)};
+}
+
+std::vector<Stage> make_stages() {
+  const auto align_gate = [](const Recipe& r) { return r.gates.align_explained_variance; };
+  return {
+      {.name = "transfer",
+       .help = "Stage 0: a student from the teacher's weights",
+       .run = [](const Recipe& r, const StageContext& context,
+                 const StageArgs& args) { run_transfer(r.transfer, context, args); }},
+      {.name = "align",
+       .help = "Stage 1: lightning mixers learn the teacher's outputs",
+       .inputs = {student_of({"transfer"})},
+       .training = mixer_training(MixerType::kLightning,
+                                  [](const Recipe& r) -> const TrainRecipe& { return r.align; }),
+       .gate = align_gate,
+       .check =
+           [](const Recipe& r, const StageContext& context) {
+             context.loader(context.data(), r.align, "align");
+           },
+       .run = [](const Recipe& r, const StageContext& context,
+                 const StageArgs& args) { run_align(r.align, context, args); }},
+      {.name = "align-attention",
+       .help = "Stage 1b: the same for attention without positions",
+       .wanted = [](const Recipe& r) { return r.align_attention.tokens > 0; },
+       .training =
+           mixer_training(MixerType::kAttention,
+                          [](const Recipe& r) -> const TrainRecipe& { return r.align_attention; }),
+       .gate = align_gate,
+       .run =
+           [](const Recipe& r, const StageContext& context, const StageArgs& args) {
+             run_align_attention(r.align_attention, r.transfer, context, args);
+           }},
+      {.name = "select",
+       .help = "Choose the layers that keep attention",
+       .inputs = {student_of({"align"}),
+                  {"attention", "align-attention's model, if any", {"align-attention"}, true}},
+       .gate = [](const Recipe& r) { return r.gates.select_ratio; },
+       .check =
+           [](const Recipe& r, const StageContext& context) {
+             num_layers_to_keep(r.select, context.teacher().config.num_layers);
+             check_lengths(context, "select.needle_length", {needle_length(r.select, context)});
+           },
+       .run = [](const Recipe& r, const StageContext& context,
+                 const StageArgs& args) { run_select(r.select, r.transfer.init, context, args); }},
+      {.name = "distill",
+       .help = "Stage 2: KL from the teacher",
+       .inputs = {student_of({"select"})},
+       .training = distill_training(),
+       .gate = [](const Recipe& r) { return r.gates.distill_kl; },
+       .run = [](const Recipe& r, const StageContext& context,
+                 const StageArgs& args) { run_distill(r.distill, context, args); }},
+      {.name = "finetune",
+       .help = "Stage 3: cross-entropy on long sequences",
+       .inputs = {student_of({"distill"})},
+       .wanted = [](const Recipe& r) { return r.finetune.tokens > 0; },
+       .training = finetune_training(),
+       .gate = [](const Recipe& r) { return r.gates.finetune_loss_decrease; },
+       .check = [](const Recipe& r,
+                   const StageContext& context) { finetune_view(r.finetune, context); },
+       .run = [](const Recipe& r, const StageContext& context,
+                 const StageArgs& args) { run_finetune(r.finetune, context, args); }},
+      {.name = "scale",
+       .help = "Find the logit scale",
+       .inputs = {student_of({"finetune", "distill"})},
+       .gate = [](const Recipe& r) { return r.gates.scale_needle; },
+       .check =
+           [](const Recipe& r, const StageContext& context) {
+             check_lengths(context,
+                           r.scale.lengths.empty() ? "scale.lengths by default" : "scale.lengths",
+                           search_lengths(r.scale, context));
+           },
+       .run = [](const Recipe& r, const StageContext& context,
+                 const StageArgs& args) { run_scale(r.scale, context, args); }}};
+}
+
+}  // namespace
+
+std::span<const Stage> pipeline_stages() {
+  static const std::vector<Stage> stages = make_stages();
+  return stages;
+}
+
+bool is_wanted(const Stage& stage, const Recipe& recipe) {
+  return !stage.wanted || stage.wanted(recipe);
+}
+
+const Stage& find_stage(std::span<const Stage> stages, const std::string& name) {
+  std::vector<std::string> names;
+  for (const Stage& stage : stages) {
+    if (stage.name == name) return stage;
+    names.push_back(stage.name);
+  }
+  throw_error("there is no stage '{}'; did you mean '{}'?", name, nearest(name, names));
+}
+
+StageArgs args_by_hand(const Stage& stage, const Recipe& recipe, std::vector<fs::path> inputs,
+                       const fs::path& out) {
+  StageArgs args;
+  args.name = stage.name;
+  if (stage.training) {
+    args.loss = stage.training->loss;
+    args.unit = stage.training->unit;
+  }
+  if (stage.gate) args.gate = stage.gate(recipe);
+  args.inputs = std::move(inputs);
+  args.out = out;
+  return args;
+}
+
+StageArgs args_in_run(std::span<const Stage> stages, const Stage& stage, const Recipe& recipe,
+                      const fs::path& run) {
+  std::vector<fs::path> inputs;
+  for (const StageInput& input : stage.inputs) {
+    const auto from = std::ranges::find_if(input.from, [&](const std::string& name) {
+      return is_wanted(find_stage(stages, name), recipe);
+    });
+    HALO_CHECK(from != input.from.end() || input.optional,
+               "stage {}: no stage that the recipe wants gives its {}", stage.name, input.option);
+    inputs.push_back(from == input.from.end() ? fs::path() : stage_model(run / *from));
+  }
+  return args_by_hand(stage, recipe, std::move(inputs), run / stage.name);
+}
+
+}  // namespace halo

@@ -1,0 +1,64 @@
+#include "halo/pipeline/stage.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "halo/base/files.h"
+#include "tests/testing.h"
+
+namespace halo {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// As a finished stage leaves it.
+void finish(const fs::path& run, const std::string& stage) {
+  fs::create_directories(run / stage / "step-0");
+  write_file(run / stage / "result.json", "{}");
+}
+
+TEST(Stage, InputsAreThoseOfTheNearestStageThatIsWanted) {
+  const test::Folder run;
+  for (const char* stage : {"align", "align-attention", "distill", "finetune"}) {
+    finish(run.path(), stage);
+  }
+  const auto inputs = [&](const std::string& stage, const Recipe& recipe) {
+    const auto all = pipeline_stages();
+    return args_in_run(all, find_stage(all, stage), recipe, run.path()).inputs;
+  };
+  Recipe recipe;
+  EXPECT_THAT(inputs("scale", recipe), ElementsAre(run / "finetune/step-0"));
+  EXPECT_THAT(inputs("select", recipe), ElementsAre(run / "align/step-0", ""));
+  EXPECT_THAT(inputs("transfer", recipe), ElementsAre());
+  recipe.finetune.tokens = 0;
+  recipe.align_attention.tokens = 1024;
+  EXPECT_THAT(inputs("scale", recipe), ElementsAre(run / "distill/step-0"));
+  EXPECT_THAT(inputs("select", recipe),
+              ElementsAre(run / "align/step-0", run / "align-attention/step-0"));
+  EXPECT_THAT(test::error_of([&] { inputs("distill", recipe); }), HasSubstr("halo select --run"));
+}
+
+TEST(Stage, UnknownNamesTheNearest) {
+  EXPECT_EQ(test::error_of([] { find_stage(pipeline_stages(), "aline"); }),
+            "there is no stage 'aline'; did you mean 'align'?");
+}
+
+// What trains has a name for its loss, and a cost at the recipe's lengths.
+TEST(Stage, RowsAreWhole) {
+  const Recipe recipe;
+  for (const Stage& stage : pipeline_stages()) {
+    EXPECT_FALSE(stage.help.empty()) << stage.name;
+    EXPECT_TRUE(stage.run) << stage.name;
+    for (const StageInput& input : stage.inputs) {
+      for (const std::string& from : input.from) find_stage(pipeline_stages(), from);
+    }
+    if (!stage.training) continue;
+    EXPECT_FALSE(stage.training->loss.empty() || stage.training->unit.empty()) << stage.name;
+    EXPECT_GT(stage.training->recipe(recipe).sequence_length, 0) << stage.name;
+    EXPECT_TRUE(stage.training->student && stage.training->step && stage.training->cost);
+  }
+}
+
+}  // namespace
+}  // namespace halo

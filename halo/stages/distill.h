@@ -1,0 +1,33 @@
+// Stage 2, KL from the teacher, and stage 3, cross-entropy on long sequences (hypenet.md 2.2). Both
+// train the whole student.
+#pragma once
+
+#include "halo/stages/context.h"
+
+namespace halo {
+
+struct DistillRecipe : TrainRecipe {
+  double cross_entropy_share = 0;
+
+  DistillRecipe();  // as published
+
+  void settings(Settings& s) {
+    TrainRecipe::settings(s);
+    s("cross_entropy_share", cross_entropy_share,
+      {.help = "share of next-token cross-entropy in the loss, 0 to 1; the rest is KL", .max = 1});
+  }
+};
+
+struct FinetuneRecipe : TrainRecipe {
+  FinetuneRecipe();  // as published
+};
+
+// From a hybrid.
+void run_distill(const DistillRecipe& recipe, const StageContext& context, const StageArgs& args);
+void run_finetune(const FinetuneRecipe& recipe, const StageContext& context, const StageArgs& args);
+
+// Shares of stage 3's tokens with more than 1/4, 1/2 and 3/4 of its sequence length in view; an
+// Error where too few see far for training on them to teach anything about length.
+std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageContext& context);
+
+}  // namespace halo

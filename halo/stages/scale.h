@@ -1,0 +1,39 @@
+// The search of the logit scale (hypenet.md 2.4).
+#pragma once
+
+#include "halo/stages/context.h"
+
+namespace halo {
+
+// Section `scale` of a recipe.
+struct ScaleRecipe {
+  std::vector<double> candidates = {100, 300, 500, 1000, 3000};
+  std::vector<int64_t> lengths;
+  int64_t haystacks = 6;
+  int64_t questions = 5;
+  int64_t documents = 4;
+
+  void settings(Settings& s) {
+    s("candidates", candidates,
+      {.help = "values of a in ln(t + a) / ln(a) that are tried", .min = 2, .max = 1e9});
+    s("lengths", lengths,
+      {.help = "needle lengths, the longest beyond the training length; empty: 4 and 8 times that",
+       .min = 1,
+       .max = 16'777'216});
+    s("haystacks", haystacks, {.help = "haystacks a length", .min = 1, .max = 100'000});
+    s("questions", questions, {.help = "questions a haystack", .min = 1, .max = 100'000});
+    s("documents", documents,
+      {.help = "long held-out documents whose loss decides among equals", .min = 1, .max = 1e6});
+  }
+};
+
+// An Error that names `file` where there is nothing to search.
+void check_recipe(const ScaleRecipe& recipe, const std::string& file);
+
+// Needle lengths of the search, whose longest is beyond the training length (an Error else).
+std::vector<int64_t> search_lengths(const ScaleRecipe& recipe, const StageContext& context);
+
+// Finds the logit scale of a student and writes it, with the weights as they are, to OUT/step-0.
+void run_scale(const ScaleRecipe& recipe, const StageContext& context, const StageArgs& args);
+
+}  // namespace halo

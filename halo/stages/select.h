@@ -1,0 +1,55 @@
+// Which layers keep attention (hypenet.md 2.3).
+#pragma once
+
+#include "halo/stages/context.h"
+#include "halo/stages/selection_rule.h"
+#include "halo/stages/transfer.h"
+
+namespace halo {
+
+// Section `select` of a recipe.
+struct SelectRecipe {
+  SelectionRule rule = SelectionRule::kJoint;
+  std::vector<int64_t> layers;
+  int64_t keep = 0;
+  int64_t needle_haystacks = 8;
+  int64_t needle_questions = 5;
+  int64_t needle_length = 0;
+  int64_t held_out_rows = 8;
+  int64_t max_sets = 128;
+  int64_t bootstrap = 1000;
+
+  void settings(Settings& s) {
+    s("rule", rule, kSelectionRules, {.help = "how the layers that keep attention are chosen"});
+    s("layers", layers,
+      {.help = "layers to keep as given, ascending, in place of a rule", .max = 10'000});
+    s("keep", keep, {.help = "attention layers kept; 0: a quarter, at least 1", .max = 10'000});
+    s("needle_haystacks", needle_haystacks,
+      {.help = "haystacks each candidate is scored on", .min = 1, .max = 100'000});
+    s("needle_questions", needle_questions,
+      {.help = "questions a haystack", .min = 1, .max = 100'000});
+    s("needle_length", needle_length,
+      {.help = "tokens a haystack; 0: align.sequence_length", .max = 16'777'216});
+    s("held_out_rows", held_out_rows,
+      {.help = "rows of held-out text each candidate is scored on", .min = 1, .max = 1e6});
+    s("max_sets", max_sets,
+      {.help = "joint tries all sets up to this many, else it searches greedily",
+       .min = 1,
+       .max = 1e6});
+    s("bootstrap", bootstrap,
+      {.help = "resamples behind the reported uncertainty", .min = 1, .max = 1e6});
+  }
+};
+
+// An Error that names `file` where no model could be given these layers.
+void check_recipe(const SelectRecipe& recipe, const std::string& file);
+
+// Tokens of the haystacks that candidates are scored on.
+int64_t needle_length(const SelectRecipe& recipe, const StageContext& context);
+
+// From align's model and that of align-attention, without which kept layers start as the teacher's,
+// by `init`. OUT/step-0: the hybrid; OUT/selection.json: scores and their uncertainty.
+void run_select(const SelectRecipe& recipe, TransferInit init, const StageContext& context,
+                const StageArgs& args);
+
+}  // namespace halo
