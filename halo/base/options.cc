@@ -19,23 +19,30 @@ bool is_list(const Setting& setting) {
 
 // What stands behind the option in the help.
 std::string type_name(const Setting& setting) {
-  std::string allowed = allowed_values(setting);
-  std::erase(allowed, ' ');
-  if (std::holds_alternative<Choice>(setting.value)) return allowed;
+  if (const auto* choice = std::get_if<Choice>(&setting.value)) {
+    return fmt::format("{}", fmt::join(choice->words, "|"));
+  }
   return is_list(setting) ? "VALUE ..." : "VALUE";
 }
 
 std::string description(const Setting& setting) {
-  std::string text(setting.about.help);
   const bool is_words = std::holds_alternative<Choice>(setting.value);
   const std::string allowed = is_words ? "" : allowed_values(setting);
-  if (!allowed.empty()) text += " (" + allowed + ")";
+  return std::string(setting.about.help) + (allowed.empty() ? "" : " (" + allowed + ")");
+}
+
+// Empty where there is nothing to show.
+std::string default_text(const Setting& setting) {
+  std::string text = value_to_toml(setting);
+  if (text == "[]") return "";
+  std::erase(text, '"');
   return text;
 }
 
-// Calls take(words) with what is given.
-void add_option(CLI::App& app, const Setting& setting,
-                const std::function<void(const std::vector<std::string>&)>& take) {
+using Take = std::function<void(const std::vector<std::string>&)>;
+
+// Calls take(words) with what is given; what it throws is said of the option.
+CLI::Option* add_option(CLI::App& app, const Setting& setting, const Take& take) {
   const std::string name = option_name(setting);
   const auto callback = [name, take](const CLI::results_t& words) {
     try {
@@ -45,16 +52,16 @@ void add_option(CLI::App& app, const Setting& setting,
     }
     return true;
   };
-  if (const auto* flag = std::get_if<bool*>(&setting.value)) {
+  if (std::holds_alternative<bool*>(setting.value)) {
     const std::string off = "--no-" + name.substr(2);
-    app.add_flag_function(
+    return app.add_flag_function(
         name + ",!" + off, [callback](int64_t count) { callback({count > 0 ? "true" : "false"}); },
-        fmt::format("{} ({})", setting.about.help, **flag ? "on" : "off"));
-    return;
+        description(setting));
   }
   CLI::Option* option = app.add_option(name, callback, description(setting));
-  option->type_name(type_name(setting))->default_str(value_to_toml(setting));
+  option->type_name(type_name(setting));
   if (is_list(setting)) option->expected(-1)->delimiter(',');
+  return option;
 }
 
 void clear_list(const Setting& setting) {
@@ -75,21 +82,29 @@ std::string option_name(const Setting& setting) {
 
 void add_options(CLI::App& app, const Settings& settings) {
   for (const Setting& setting : settings.all()) {
-    add_option(app, setting, [setting](const std::vector<std::string>& words) {
-      clear_list(setting);
-      for (const std::string& word : words) read_word(setting, word);
-    });
+    CLI::Option* option =
+        add_option(app, setting, [setting](const std::vector<std::string>& words) {
+          clear_list(setting);
+          for (const std::string& word : words) read_word(setting, word);
+        });
+    if (const auto* flag = std::get_if<bool*>(&setting.value)) {
+      option->description(description(setting) + (**flag ? " (on)" : " (off)"));
+    } else {
+      option->default_str(default_text(setting));
+    }
   }
 }
 
-void add_overrides(CLI::App& app, const Settings& settings, const std::string& section,
-                   std::vector<std::string>& set) {
+void add_overrides(CLI::App& app, const Settings& settings, std::shared_ptr<void> object,
+                   const std::string& section, std::vector<std::string>& set) {
   for (const Setting& setting : settings.all()) {
     HALO_CHECK(!is_list(setting), "{}: a list has no option over a recipe", setting.key);
     add_option(app, setting,
-               [key = section + "." + setting.key, &set](const std::vector<std::string>& words) {
-                 set.push_back(key + "=" + words.back());
-               });
+               [setting, object, section, &set](const std::vector<std::string>& words) {
+                 read_word(setting, words.back());
+                 set.push_back(fmt::format("{}.{}={}", section, setting.key, words.back()));
+               })
+        ->group(fmt::format("Over the recipe's [{}]", section));
   }
 }
 

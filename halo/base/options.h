@@ -1,6 +1,7 @@
 // Settings as command-line options.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,8 +25,14 @@ void add_options(CLI::App& app, T& object) {
   add_options(app, settings_of(object));
 }
 
-// The same over a recipe: what is given is added to `set` as "SECTION.key=value".
-void add_overrides(CLI::App& app, const Settings& settings, const std::string& section,
-                   std::vector<std::string>& set);
+// The same over a section of a recipe: what is given is added to `set` as "SECTION.key=value".
+// `object`, which the settings refer to, is kept to check the values.
+void add_overrides(CLI::App& app, const Settings& settings, std::shared_ptr<void> object,
+                   const std::string& section, std::vector<std::string>& set);
+template <HasSettings T>
+void add_overrides(CLI::App& app, const std::string& section, std::vector<std::string>& set) {
+  auto object = std::make_shared<T>();
+  add_overrides(app, settings_of(*object), object, section, set);
+}
 
 }  // namespace halo

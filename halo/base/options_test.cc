@@ -76,7 +76,7 @@ TEST(Options, HelpSaysDefaultWordsAndBounds) {
   add_options(app, args);
   const std::string help = app.help();
   EXPECT_THAT(help, HasSubstr("--max-tokens"));
-  EXPECT_THAT(help, HasSubstr("[128]"));
+  EXPECT_THAT(help, HasSubstr("=128"));
   EXPECT_THAT(help, HasSubstr("new tokens at most (1 to 1000)"));
   EXPECT_THAT(help, HasSubstr("cpu|gpu"));
 }
@@ -84,10 +84,10 @@ TEST(Options, HelpSaysDefaultWordsAndBounds) {
 TEST(Options, OverARecipeAreAssignments) {
   CLI::App app;
   std::vector<std::string> set;
-  Machine machine;
-  add_overrides(app, settings_of(machine), "run", set);
+  add_overrides<Machine>(app, "run", set);
   app.parse("--device gpu --no-graphs");
   EXPECT_THAT(set, ElementsAre("run.device=gpu", "run.graphs=false"));
+  EXPECT_THAT(error_of([&] { app.parse("--device gup"); }), HasSubstr("--device: 'gup'"));
 }
 
 }  // namespace

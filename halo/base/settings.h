@@ -24,6 +24,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -119,7 +120,8 @@ class Settings {
     place_ = outside;
   }
 
-  const std::vector<Setting>& all() const { return all_; }
+  const std::vector<Setting>& all() const& { return all_; }
+  std::vector<Setting> all() && { return std::move(all_); }  // for (... : settings_of(x).all())
   // By its key or, `was`, by a key it had; null where there is none.
   const Setting* find(std::string_view key) const;
   const Setting* find_old(std::string_view was) const;

@@ -418,7 +418,9 @@ std::string allowed_values(const Setting& setting) {
   const bool is_text = std::holds_alternative<std::string*>(setting.value) ||
                        std::holds_alternative<std::vector<std::string>*>(setting.value);
   if (std::holds_alternative<bool*>(setting.value) || is_text) return "";
-  return format_bounds(setting.about);
+  // A bound that nobody will meet says nothing.
+  if (setting.about.max < kMaxCount) return format_bounds(setting.about);
+  return setting.about.min > 0 ? "at least " + format_bound(setting.about.min) : "";
 }
 
 std::string settings_help(const Settings& settings) {

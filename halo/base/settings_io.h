@@ -30,7 +30,7 @@ std::string to_toml(const Settings& settings);
 std::string value_to_toml(const Setting& setting);
 // "align.tokens  (500000)  training tokens" a line each; with a " *" what has Effect::kNone.
 std::string settings_help(const Settings& settings);
-// "0 to 1", "cpu | cuda"; empty where any text will do.
+// "0 to 1", "cpu | cuda"; empty where anything sensible will do.
 std::string allowed_values(const Setting& setting);
 
 struct Difference {

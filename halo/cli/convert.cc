@@ -130,8 +130,7 @@ void add_sweep(CLI::App& select, const std::function<void()>& run_stage) {
 
 void add_recipe_options(CLI::App& command, std::vector<std::string>& set) {
   command.add_option("--set", set, "section.key=value, over the recipe");
-  RunRecipe run;
-  add_overrides(command, settings_of(run), "run", set);
+  add_overrides<RunRecipe>(command, "run", set);
 }
 
 void add_convert(CLI::App& app) {

@@ -6,6 +6,7 @@
 #include "ATen/Parallel.h"
 #include "halo/base/files.h"
 #include "halo/base/settings_io.h"
+#include "halo/eval/needle.h"
 
 namespace halo {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/nearest.h"
+#include "halo/eval/needle.h"
 #include "halo/stages/choose_layers.h"
 
 namespace halo {

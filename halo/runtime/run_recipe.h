@@ -31,7 +31,7 @@ struct MachineRecipe {
       {.help = "type of products and activations (masters are float32 always); auto: bfloat16 on "
                "a GPU, float32 on a CPU"});
     s("kernels", kernels, kKernels,
-      {.help = "reference: plain, bit-equal for any batch and split, on the CPU only"});
+      {.help = "fast ones, or plain ones that are bit-equal for any batch and split (CPU only)"});
     s("threads", threads, {.help = "CPU threads; 0: all", .max = 1024, .effect = Effect::kNone});
     s("deterministic", deterministic,
       {.help = "the same bits in every run; false lets bf16 attention on a GPU sum in any order, "

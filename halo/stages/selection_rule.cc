@@ -9,6 +9,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "halo/base/nearest.h"
 #include "halo/base/random.h"
 
 namespace halo {
