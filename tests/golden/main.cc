@@ -68,7 +68,8 @@ void add_folder(const fs::path& folder, std::vector<Unit>& units) {
       {"selection", check_selection},
   };
   const std::string name = folder.filename().string();
-  static constexpr const char* kModelFolders[] = {"hypenet-", "qwen3-", "llama", "smollm-"};
+  static constexpr const char* kModelFolders[] = {"hypenet-", "qwen2-",   "qwen3-",
+                                                  "llama",    "mistral-", "smollm-"};
   if (std::ranges::any_of(kModelFolders, [&](auto begin) { return name.starts_with(begin); })) {
     return add_models(folder, name, units);
   }
@@ -116,7 +117,8 @@ bool check_tree(const fs::path& root, const fs::path& smollm2) {
     fmt::print("{}\n", findings.line(unit.name));
     std::fflush(stdout);
   }
-  fmt::print("{} within bounds, {} not, {} of forms not yet built\n", passed, failed, not_built);
+  fmt::print("{} fixtures: {} within bounds, {} not, {} of forms not yet built\n", units.size(),
+             passed, failed, not_built);
   if (passed + failed == 0) fmt::print("{}: nothing there could be compared\n", root.string());
   return failed == 0 && passed > 0;
 }
@@ -136,7 +138,8 @@ int main(int argc, char** argv) {
     }
     if (words.empty() || words.size() > 2) {
       fmt::print(stderr,
-                 "usage: golden [--device cuda] ROOT [MODEL], a tree as golden/README.md says\n");
+                 "usage: golden [--device cuda] ROOT [MODEL], a tree as "
+                 "tests/golden/fixtures/README.md says\n");
       return 2;
     }
     return halo::golden::check_tree(words[0], words.size() == 2 ? words[1] : "") ? 0 : 1;
