@@ -266,6 +266,31 @@ def lightning_of(config, teacher, layer, random):
     return out
 
 
+def started(config, teacher, ids):
+    """What `match` and `lsq` find on ids for lightning mixers in all layers, "match.NAME"."""
+    source = model.Decoder(plain_config("qwen3", 3, rope_theta=1e6), values(teacher))
+    every = {**config, "mixer_types": ["lightning-attn"] * config["num_hidden_layers"]}
+    stream, at, out = source.embed(ids), np.arange(len(ids)), {}
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}.self_attn."
+        x = source.mixer_input(layer, stream)
+        heads, target = source.heads(layer, x, at).data, source.mixer(layer, x, at)
+        o_norm = np.sqrt((heads ** 2).mean(axis=0))
+        mixer = lightning_of(config, teacher, layer, generator("unused"))
+        mixer.update({prefix + "o_norm.weight": o_norm,
+                      prefix + "z_proj.weight": 0 * mixer[prefix + "z_proj.weight"]})
+        y = model.Decoder(every, values(mixer)).heads(layer, x, at).data
+        gram = y.T @ y
+        gram += 1e-6 * gram.diagonal().mean() * np.eye(len(gram))
+        out.update({f"match.{prefix}o_norm.weight": o_norm,
+                    f"match.{prefix}o_proj.weight": 2 * teacher[prefix + "o_proj.weight"],
+                    f"lsq.{prefix}o_norm.weight": o_norm,
+                    f"lsq.{prefix}o_proj.weight": np.linalg.solve(gram, y.T @ target.data).T})
+        stream = stream + target
+        stream = stream + source.mlp(layer, stream)
+    return out
+
+
 def make_transfer(root):
     folder, config = root / "transfer", hybrid_config("lal", rope_theta=1e6)
     teacher = tensors.read(root / "qwen3-tiny" / "model.safetensors")
@@ -298,7 +323,8 @@ def make_transfer(root):
         f"{stage}_deterministic": [n for n in names if not any(part in n for part in is_free)]
         for stage, names in (("stage1", stage1), ("stage2", stage2))})
     write_expected(folder / "expected.safetensors", {"input_ids": ids},
-                   {"stage2_student_logits": decoder.run(ids[0])[0].data[None]})
+                   {"stage2_student_logits": decoder.run(ids[0])[0].data[None],
+                    **started(config, teacher, ids[0])})
 
 
 def make_stage_losses(root):

@@ -15,7 +15,7 @@ def rms_norm(x, weight, eps):
 
 
 def linear(x, weights, name):
-    y = einsum("ti,oi->to", x, weights[name + ".weight"])
+    y = tape.linear(x, weights[name + ".weight"])
     bias = weights.get(name + ".bias")
     return y if bias is None else y + bias
 
@@ -156,7 +156,7 @@ class Decoder:
             out.append(y)
         return out
 
-    def attention_mixer(self, layer, x, positions):
+    def attention_heads(self, layer, x, positions):
         c, prefix = self.config, f"model.layers.{layer}.self_attn."
         heads, kv_heads = c["num_attention_heads"], c["num_key_value_heads"]
         has_norm = prefix + "q_norm.weight" in self.weights
@@ -166,9 +166,9 @@ class Decoder:
         o = attention(q, repeat_heads(k, heads), repeat_heads(v, heads)).reshape(len(x.data), -1)
         if c.get("attn_use_output_gate", False):
             o = o * sigmoid(linear(x, self.weights, prefix + "o_gate"))
-        return linear(o, self.weights, prefix + "o_proj")
+        return o
 
-    def lightning_mixer(self, layer, x, positions):
+    def lightning_heads(self, layer, x, positions):
         c, prefix = self.config, f"model.layers.{layer}.self_attn."
         heads = c.get("lightning_nh") or c["num_attention_heads"]
         kv_heads = c.get("lightning_nkv") or c["num_key_value_heads"]
@@ -183,11 +183,16 @@ class Decoder:
             o = rms_norm(o, self.weights[prefix + "o_norm.weight"], self.eps)
         if c.get("lightning_use_output_gate", False):
             o = o * sigmoid(linear(x, self.weights, prefix + "z_proj"))
-        return linear(o, self.weights, prefix + "o_proj")
+        return o
+
+    def heads(self, layer, x, positions):
+        """A mixer without its o_proj: [T, H d]."""
+        run = self.attention_heads if self.mixers[layer] == "attn" else self.lightning_heads
+        return run(layer, x, positions)
 
     def mixer(self, layer, x, positions):
-        run = self.attention_mixer if self.mixers[layer] == "attn" else self.lightning_mixer
-        return run(layer, x, positions)
+        return linear(self.heads(layer, x, positions), self.weights,
+                      f"model.layers.{layer}.self_attn.o_proj")
 
     def mixer_input(self, layer, stream):
         name = f"model.layers.{layer}.input_layernorm.weight"

@@ -101,6 +101,12 @@ def einsum(form, a, b):
                   (b, lambda d: np.einsum(f"{out},{left}->{right}", d, a.data))))
 
 
+def linear(x, weight):
+    """x [T, in], weight [out, in]."""
+    return Value(x.data @ weight.data.T,
+                 ((x, lambda d: d @ weight.data), (weight, lambda d: d.T @ x.data)))
+
+
 def concatenate(parts, axis):
     starts = np.cumsum([0] + [p.shape[axis] for p in parts])
 
