@@ -9,7 +9,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
-#include "tests/golden_roots.h"
+#include "tests/golden_testing.h"
 #include "tests/testing.h"
 
 namespace halo {

@@ -7,7 +7,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
-#include "tests/golden_roots.h"
+#include "tests/golden_testing.h"
 #include "tests/testing.h"
 
 namespace halo {
