@@ -9,7 +9,7 @@ help:
 	@echo 'make build       build/halo, the program (installs what it needs first)'
 	@echo 'make demo        converts demo/teacher on the CPU; results in runs/demo'
 	@echo 'make demo-quick  every stage of the demo in a quarter of the time; runs/demo-quick'
-	@echo 'make test        unit, golden and system tests'
+	@echo 'make test        unit, golden and system tests; fetches a real model (98 MB) for one of them'
 	@echo 'make fuzz        every parser for 20 seconds under sanitizers (tests/fuzz/README.md)'
 	@echo 'make gpu         build-gpu/halo and the libraries for run.device = "cuda"'
 	@echo 'make lint        formatting, layout and clang-tidy'
@@ -28,9 +28,8 @@ gpu:
 	@cmake --preset gpu
 	@cmake --build --preset gpu --target halo
 
-# The real model of a golden fixture is fetched where the fixtures are.
 test: bootstrap
-	@[ ! -d ../shared/golden/smollm2 ] || tools/fetch-smollm2
+	@tools/fetch-smollm2
 	@cmake --preset cpu
 	@cmake --build --preset cpu
 	@tools/run-tests build

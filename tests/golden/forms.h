@@ -7,6 +7,7 @@
 
 #include "halo/kernels/common/sequences.h"
 #include "halo/model/decoder.h"
+#include "halo/tokenizer/tokenizer.h"
 #include "tests/golden/findings.h"
 
 namespace halo::golden {
@@ -29,6 +30,8 @@ void check_selection(const std::filesystem::path& folder, Findings& findings);
 std::vector<std::string> tokenizer_names(const std::filesystem::path& folder);
 void check_tokenizer(const std::filesystem::path& folder, const std::string& name,
                      Findings& findings);
+// A tokenizer against a file of cases.
+void check_cases(const Tokenizer& tokenizer, const std::filesystem::path& file, Findings& findings);
 
 // The chat templates in a folder (NAME.jinja) that have cases (NAME.json), and one of them.
 std::vector<std::string> chat_template_names(const std::filesystem::path& folder);

@@ -56,8 +56,12 @@ std::vector<std::string> tokenizer_names(const fs::path& folder) {
 
 void check_tokenizer(const fs::path& folder, const std::string& name, Findings& findings) {
   const fs::path file = stored(folder / (name + ".tokenizer.json"));
-  const Tokenizer tokenizer(read_text(file), file.string());
-  const std::string cases = read_text(stored(folder / (name + std::string(kCases))));
+  check_cases(Tokenizer(read_text(file), file.string()),
+              stored(folder / (name + std::string(kCases))), findings);
+}
+
+void check_cases(const Tokenizer& tokenizer, const fs::path& file, Findings& findings) {
+  const std::string cases = read_text(file);
   int64_t number = 0;
   for (size_t begin = 0; begin < cases.size();) {
     const size_t end = std::min(cases.find('\n', begin), cases.size());

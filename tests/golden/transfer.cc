@@ -1,5 +1,6 @@
 // Stage 0: what the teacher determines of the official stage-1 and stage-2 checkpoints must be what
-// our transfer makes, and the hybrid that they describe must give its logits.
+// our transfer makes, and the hybrid that they describe must give its logits; what our own starts
+// measure must be what the fixture measured.
 #include "halo/stages/transfer.h"
 
 #include "ATen/ATen.h"
@@ -51,6 +52,24 @@ std::vector<TensorView> assemble(const ModelConfig& config, const SafetensorsFil
   return tensors;
 }
 
+// What `match` and `lsq` measure on the folder's tokens, if it says so.
+void check_starts(const Model& teacher, const ModelConfig& config, const Expected& expected,
+                  Findings& findings) {
+  for (const auto& [prefix, init] :
+       {std::pair("match.", TransferInit::kMatch), {"lsq.", TransferInit::kLsq}}) {
+    const std::vector<std::string> names = expected.names(prefix);
+    if (names.empty()) continue;
+    const at::Tensor ids = expected.get("input_ids");
+    ParameterStore store = frozen_store(config);
+    transfer(
+        teacher, config, store,
+        {.init = init, .calibration = {make_batch(ids.flatten(), row_offsets(ids), at::kCPU)}});
+    for (const std::string& name : names) {
+      findings.tensor(name, store.value(without(name, prefix)), expected.get(name));
+    }
+  }
+}
+
 }  // namespace
 
 void check_transfer(const fs::path& folder, Findings& findings) {
@@ -68,6 +87,7 @@ void check_transfer(const fs::path& folder, Findings& findings) {
                    transferred(teacher, config), findings);
 
   const Expected expected(folder / "expected.safetensors");
+  check_starts(teacher, all_lightning(config), expected, findings);
   const at::Tensor ids = expected.get("input_ids"), want = expected.get("stage2_student_logits");
   const std::pair<std::string, std::vector<TensorView>> hybrids[] = {
       {"logits from stage 1", assemble(config, stage1, stage2)},
