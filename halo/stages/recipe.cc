@@ -7,6 +7,7 @@
 #include "halo/base/check.h"
 #include "halo/base/fields.h"
 #include "halo/base/files.h"
+#include "halo/base/text.h"
 #include "halo/stages/selection_rule.h"
 #include "halo/stages/transfer.h"
 
@@ -26,7 +27,7 @@ TrainRecipe stage(int64_t tokens, int64_t length, int64_t step, double rate, dou
 template <class T>
 T read(const std::filesystem::path& path, const std::vector<std::string>& set) {
   T recipe;
-  read_fields(recipe, parse_toml(read_file(path), path.string()), path.string());
+  read_fields(recipe, parse_toml(read_text_file(path), path.string()), path.string());
   for (const std::string& assignment : set) set_field(recipe, assignment);
   return recipe;
 }
