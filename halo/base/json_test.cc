@@ -8,7 +8,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {

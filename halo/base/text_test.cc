@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "halo/base/files.h"
-#include "tests/test_support.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {
