@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "halo/cli/commands.h"
+#include "halo/data/pack.h"
 #include "halo/runtime/machine.h"
 #include "halo/tokenizer/tokenizer.h"
 
@@ -24,9 +25,18 @@ void run(const Args& args) {
   const Machine machine = open_machine(where);
   const Model model =
       load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
-  const Tokenizer tokenizer(std::filesystem::path(args.model) / "tokenizer.json");
-  const std::vector<int64_t> prompt = tokenizer.encode(args.prompt);
+  const auto tokenizer_path = std::filesystem::path(args.model) / "tokenizer.json";
+  const Tokenizer tokenizer(tokenizer_path);
+  std::vector<int64_t> prompt = tokenizer.encode(args.prompt);
   if (prompt.empty()) throw_error("the prompt is empty");
+  const auto begin = document_begin(tokenizer, tokenizer_path);
+  if (begin && prompt.front() != *begin) prompt.insert(prompt.begin(), *begin);
+  // Tokenizers may have tokens that were added without the model's knowing.
+  for (const int64_t id : prompt) {
+    if (id >= model.config.vocab_size)
+      throw_error("the prompt holds '{}', token {}, for which the model has no row: its are {}",
+                  tokenizer.token_bytes(id), id, model.config.vocab_size);
+  }
   EngineOptions options;
   options.kernels = machine.kernels;
   Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
@@ -34,7 +44,7 @@ void run(const Args& args) {
   generate_args.max_tokens = args.max_tokens;
   generate_args.sample = args.sample;
   generate_args.seed = static_cast<uint64_t>(args.seed);
-  generate_args.stop_ids = model.config.eos_token_ids;
+  generate_args.stop_ids = read_end_tokens(args.model, model.config);
   StreamDecoder stream(tokenizer);
   std::cout << args.prompt;
   generate(engine, {prompt}, generate_args, [&](const GenerateStep& step) {
