@@ -11,9 +11,15 @@ namespace halo {
 
 namespace json = boost::json;
 
-// Depth at most 64; a duplicate key, trailing bytes or bad UTF-8 is a ParseError with the offset,
-// to which `base_offset` (where `text` begins in `file`) is added.
-json::value parse_json(std::string_view text, const std::string& file, uint64_t base_offset = 0);
+// Integers beyond 64 bits: the double next to them, or an Error.
+enum class HugeIntegers { kRounded, kRefused };
+
+// Depth at most 64; a duplicate key (unless both times with the same integer), trailing bytes, bad
+// UTF-8 or half a surrogate pair is a ParseError with the offset, to which `base_offset` (where
+// `text` begins in `file`) is added.
+json::value parse_json(std::string_view text, const std::string& file, uint64_t base_offset = 0,
+                       HugeIntegers huge = HugeIntegers::kRounded);
+// A file, with or without a byte-order mark.
 json::value read_json(const std::filesystem::path& path);
 
 // Two-space indented, keys in insertion order, numbers that read back to the same

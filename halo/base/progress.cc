@@ -79,6 +79,10 @@ void Progress::finish(const std::string& text) {
   line_open_ = false;
 }
 
+void warn(const std::string& what) {
+  fmt::print(stderr, "warning: {}\n", what);
+}
+
 void install_stop_handler() {
   struct sigaction action = {};
   action.sa_handler = on_stop_signal;

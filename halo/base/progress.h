@@ -26,6 +26,9 @@ class Progress {
   std::chrono::steady_clock::time_point start_, last_;
 };
 
+// A line on stderr about something that went on although it was not as one would expect it.
+void warn(const std::string& what);
+
 // SIGTERM and SIGINT ask a run to save and leave; a second one ends the process at once.
 void install_stop_handler();
 bool stop_requested();

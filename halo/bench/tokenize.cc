@@ -12,7 +12,7 @@ json::object bench_tokenize(const TokenizeBenchArgs& args) {
   const Tokenizer tokenizer(std::filesystem::path(args.model) / "tokenizer.json");
   std::vector<std::string> texts;
   uint64_t bytes = 0;
-  read_documents(expand_inputs({args.inputs.begin(), args.inputs.end()}), [&](Document document) {
+  read_documents({args.inputs.begin(), args.inputs.end()}, [&](Document document) {
     bytes += document.text.size();
     texts.push_back(std::move(document.text));
   });

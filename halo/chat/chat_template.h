@@ -32,9 +32,10 @@ class ChatTemplate {
   jinja::Template template_;
 };
 
-// The templates of a model directory with its special tokens: chat_template.jinja where there is
-// one, else `chat_template` of tokenizer_config.json, a text or a list of named ones. `tool_use`
-// serves conversations with tools where the model has it.
+// The templates of a model directory with its special tokens (special_tokens.h):
+// chat_template.jinja and additional_chat_templates/tool_use.jinja where there is one of them, else
+// `chat_template` of tokenizer_config.json, a text or named ones. `tool_use` serves conversations
+// with tools where the model has it.
 class ModelChat {
  public:
   explicit ModelChat(const std::filesystem::path& model);

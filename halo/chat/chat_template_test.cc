@@ -98,10 +98,28 @@ TEST(ModelChat, TemplateAndSpecialTokensOfTheConfiguration) {
 
 TEST(ModelChat, NamedTemplates) {
   const ModelFolder model;
-  model.write("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "D"},
-      {"name": "tool_use", "template": "T{{ tools | length }}"}, {"name": "rag", "template": "{{"}]})");
-  EXPECT_EQ(render_model(model.path()), "D");
-  EXPECT_EQ(render_model(model.path(), json::array{1, 2}), "T2");
+  const std::string tool = "T{{ tools | length }}", rag = "{{";
+  const json::object object{{"default", "D"}, {"tool_use", tool}, {"rag", rag}};
+  json::array list;
+  for (const auto& [name, text] : object)
+    list.push_back(json::object{{"name", name}, {"template", text}});
+  for (const json::value& templates : {json::value(list), json::value(object)}) {
+    write_json(model.path() / "tokenizer_config.json", json::object{{"chat_template", templates}});
+    EXPECT_EQ(render_model(model.path()), "D");
+    EXPECT_EQ(render_model(model.path(), json::array{1, 2}), "T2");
+  }
+  // Files count before what the configuration has, all of it.
+  model.write("additional_chat_templates/tool_use.jinja", "tools");
+  EXPECT_EQ(render_model(model.path(), json::array{1}), "tools");
+  EXPECT_THAT(test::error_of([&] { render_model(model.path()); }), HasSubstr("without tools"));
+}
+
+TEST(ModelChat, SpecialTokensOfTheMap) {
+  const ModelFolder model;
+  model.write("tokenizer_config.json", R"({"eos_token": "<old>", "image_token": "<i>",
+      "chat_template": "{{ bos_token ~ eos_token ~ image_token }}"})");
+  model.write("special_tokens_map.json", R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>"})");
+  EXPECT_EQ(render_model(model.path()), "<s></s><i>");
 }
 
 TEST(ModelChat, TheFileWins) {

@@ -18,7 +18,8 @@ void add_pack(CLI::App& data) {
     PackOptions options;
   };
   auto args = std::make_shared<Args>();
-  CLI::App* command = data.add_subcommand("pack", "Text, JSONL (.zst, .gz) or Parquet to shards");
+  CLI::App* command =
+      data.add_subcommand("pack", "Text, JSON Lines (.zst, .gz) or Parquet to shards");
   command->add_option("inputs", args->inputs, "files and folders")->required();
   command->add_option("--tokenizer", args->tokenizer, "model directory or tokenizer.json")
       ->required();
@@ -56,18 +57,18 @@ void add_shard_inspect(CLI::App& data) {
     std::string shard, tokenizer;
   };
   auto args = std::make_shared<Args>();
-  CLI::App* command = data.add_subcommand("inspect", "Look into a token shard");
-  command->add_option("shard", args->shard, "shard file")->required();
+  CLI::App* command = data.add_subcommand("inspect", "Look into a token shard or a folder of them");
+  command->add_option("shard", args->shard, "shard file, folder or glob")->required();
   command->add_option("--tokenizer", args->tokenizer, "model directory: also show the first text");
   command->footer("Example: halo data inspect shards/shard-00000.halotok --tokenizer demo/teacher");
   command->callback([args] {
     if (args->tokenizer.empty()) {
-      std::cout << format_json(inspect_shard(args->shard, nullptr, "")) << "\n";
+      std::cout << format_json(inspect_shards(args->shard, nullptr, "")) << "\n";
       return;
     }
     const auto path = std::filesystem::path(args->tokenizer) / "tokenizer.json";
     const Tokenizer tokenizer(path);
-    std::cout << format_json(inspect_shard(args->shard, &tokenizer, hash_file(path))) << "\n";
+    std::cout << format_json(inspect_shards(args->shard, &tokenizer, hash_file(path))) << "\n";
   });
 }
 

@@ -3,6 +3,7 @@
 #include <iostream>
 
 #include "halo/base/json.h"
+#include "halo/base/text.h"
 #include "halo/chat/chat_template.h"
 #include "halo/cli/commands.h"
 #include "halo/tokenizer/tokenizer.h"
@@ -49,7 +50,8 @@ json::object render_line(const ModelChat& chat, json::object line, const std::st
   return {{"text", chat.render(messages, std::move(options))}};
 }
 
-// convert(object, where) for each line of the file.
+// convert(object, where) for each line of the file. Integers that no 64 bits hold are refused:
+// templates print what they are given.
 template <class Convert>
 void convert_lines(const std::string& path, Convert convert) {
   std::ifstream file(path);
@@ -57,7 +59,8 @@ void convert_lines(const std::string& path, Convert convert) {
   std::string line;
   for (int64_t number = 1; std::getline(file, line); ++number) {
     const std::string where = fmt::format("{}:{}", path, number);
-    json::value value = parse_json(line, where);
+    const std::string_view text = number == 1 ? without_byte_order_mark(line, path) : line;
+    json::value value = parse_json(text, where, 0, HugeIntegers::kRefused);
     if (!value.is_object()) throw_error("{}: expected a JSON object", where);
     std::cout << json::serialize(convert(std::move(value.as_object()), where)) << "\n";
   }

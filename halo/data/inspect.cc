@@ -1,10 +1,11 @@
-// What is in a token shard.
+// What is in token shards.
 #include <algorithm>
 #include <bit>
 #include <map>
 #include <numeric>
 
 #include "halo/base/check.h"
+#include "halo/data/loader.h"
 #include "halo/data/pack.h"
 
 namespace halo {
@@ -42,30 +43,72 @@ int64_t count_needle_documents(const TokenShard& shard) {
   return count;
 }
 
-}  // namespace
+struct Described {
+  json::object shard;
+  std::vector<int64_t> lengths;
+};
 
-json::object inspect_shard(const std::filesystem::path& path, const Tokenizer* tokenizer,
-                           const std::string& tokenizer_hash) {
+Described describe(const std::filesystem::path& path) {
   const TokenShard shard(path);
   const TokenShardHeader& header = shard.header();
+  Described out;
+  for (int64_t d = 0; d < shard.num_documents(); ++d)
+    out.lengths.push_back(shard.document_end(d) - shard.document_begin(d));
+  out.shard = {{"path", path.string()},
+               {"tokenizer_hash", header.tokenizer_hash},
+               {"vocab_size", header.vocab_size},
+               {"documents", header.num_documents},
+               {"tokens", header.num_tokens},
+               {"needle_documents", count_needle_documents(shard)},
+               {"lengths", describe_lengths(out.lengths)},
+               {"provenance", header.provenance}};
+  return out;
+}
+
+// The sums, and each one's figures; of one tokenizer.
+json::object describe_all(const std::string& name,
+                          const std::vector<std::filesystem::path>& paths) {
   std::vector<int64_t> lengths;
-  for (int64_t d = 0; d < shard.num_documents(); ++d) {
-    lengths.push_back(shard.document_end(d) - shard.document_begin(d));
-  }
-  json::object result{{"path", path.string()},
-                      {"tokenizer_hash", header.tokenizer_hash},
-                      {"vocab_size", header.vocab_size},
-                      {"documents", header.num_documents},
-                      {"tokens", header.num_tokens},
-                      {"needle_documents", count_needle_documents(shard)},
-                      {"lengths", describe_lengths(std::move(lengths))},
-                      {"provenance", header.provenance}};
-  if (tokenizer) {
-    if (tokenizer_hash != header.tokenizer_hash) {
-      throw_error("{}: made with tokenizer {}, not with this one, {}", path.string(),
-                  header.tokenizer_hash, tokenizer_hash);
+  json::array shards;
+  json::object out{{"path", name}};
+  for (const auto& path : paths) {
+    Described found = describe(path);
+    lengths.insert(lengths.end(), found.lengths.begin(), found.lengths.end());
+    json::object& shard = found.shard;
+    for (const char* key : {"tokenizer_hash", "vocab_size"}) {
+      const json::value& first = out.emplace(key, shard.at(key)).first->value();
+      if (first != shard.at(key)) {
+        throw_error("{}: its shards are of several tokenizers: '{}' has {} {}, '{}' has {}", name,
+                    paths.front().filename().string(), key, json::serialize(first),
+                    path.filename().string(), json::serialize(shard.at(key)));
+      }
+      shard.erase(key);
     }
-    std::vector<int64_t> ids(std::min(kShownTokens, header.num_tokens));
+    for (const char* key : {"documents", "tokens", "needle_documents"}) {
+      json::value& sum = out.emplace(key, 0).first->value();
+      sum = sum.as_int64() + shard.at(key).as_int64();
+    }
+    shards.push_back(std::move(shard));
+  }
+  out["lengths"] = describe_lengths(std::move(lengths));
+  out["shards"] = std::move(shards);
+  return out;
+}
+
+}  // namespace
+
+json::object inspect_shards(const std::string& name, const Tokenizer* tokenizer,
+                            const std::string& tokenizer_hash) {
+  const std::vector<std::filesystem::path> paths = expand_shards(name);
+  const bool is_file = std::filesystem::is_regular_file(name);
+  json::object result = is_file ? describe(name).shard : describe_all(name, paths);
+  if (tokenizer) {
+    if (tokenizer_hash != result.at("tokenizer_hash").as_string()) {
+      throw_error("{}: made with tokenizer {}, not with this one, {}", name,
+                  std::string(result.at("tokenizer_hash").as_string()), tokenizer_hash);
+    }
+    const TokenShard shard(paths.front());
+    std::vector<int64_t> ids(std::min(kShownTokens, shard.header().num_tokens));
     shard.copy_tokens(0, static_cast<int64_t>(ids.size()), ids.data());
     result["first"] = tokenizer->decode(ids);
   }

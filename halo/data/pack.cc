@@ -11,6 +11,7 @@
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/data/readers.h"
+#include "halo/tokenizer/special_tokens.h"
 
 namespace halo {
 
@@ -212,11 +213,9 @@ std::optional<int64_t> document_begin(const Tokenizer& tokenizer, const fs::path
   const json::object& config = value.as_object();
   if (!config.contains("add_bos_token")) return tokenizer.document_begin();
   if (!json_get<bool>(config, "add_bos_token", path.string())) return std::nullopt;
-  const json::value* bos = config.if_contains("bos_token");
-  if (bos && bos->is_object()) bos = bos->as_object().if_contains("content");
-  if (!bos || !bos->is_string()) {
-    throw_error("{}: add_bos_token is true, but bos_token names no token", path.string());
-  }
+  const json::object tokens = special_tokens(tokenizer_json.parent_path());
+  const json::value* bos = tokens.if_contains("bos_token");
+  if (!bos) throw_error("{}: add_bos_token is true, but bos_token names no token", path.string());
   const auto id = tokenizer.token_id(std::string_view(bos->as_string()));
   if (!id) {
     throw_error("{}: the vocabulary has no bos_token '{}'", path.string(),
@@ -227,15 +226,18 @@ std::optional<int64_t> document_begin(const Tokenizer& tokenizer, const fs::path
 
 PackCounts pack(const std::vector<fs::path>& inputs, const fs::path& tokenizer_json,
                 const fs::path& output, const PackOptions& options) {
-  const std::vector<fs::path> files = expand_inputs(inputs);
+  const InputFiles files = expand_inputs(inputs);
   const Tokenizer tokenizer(tokenizer_json);
   ShardFolderWriter writer(output, hash_file(tokenizer_json), tokenizer.vocab_size(),
-                           provenance_of(files, tokenizer_json, options), options.shard_tokens);
+                           provenance_of(files.read, tokenizer_json, options),
+                           options.shard_tokens);
   PackCounts counts;
+  counts.files = static_cast<int64_t>(files.read.size());
+  counts.files_skipped = static_cast<int64_t>(files.skipped.size());
   Packer packer(tokenizer, document_begin(tokenizer, tokenizer_json),
                 tokenizer.document_end(options.document_end), writer, counts);
   std::vector<Document> held;  // for joining
-  read_documents(files, [&](Document document) {
+  const auto take = [&](Document document) {
     ++counts.documents_read;
     if (document.text.empty()) {
       ++counts.documents_empty;
@@ -244,7 +246,8 @@ PackCounts pack(const std::vector<fs::path>& inputs, const fs::path& tokenizer_j
     } else {
       packer.add(std::move(document));
     }
-  });
+  };
+  read_documents(files.read, take, options.join_sources ? SourceUse::kNeeded : SourceUse::kIfText);
   for (auto& document : join_by_source(std::move(held))) packer.add(std::move(document));
   packer.flush();
   writer.finish();
@@ -253,7 +256,9 @@ PackCounts pack(const std::vector<fs::path>& inputs, const fs::path& tokenizer_j
 }
 
 json::object counts_to_json(const PackCounts& counts) {
-  return {{"documents_read", counts.documents_read},
+  return {{"files", counts.files},
+          {"files_skipped", counts.files_skipped},
+          {"documents_read", counts.documents_read},
           {"documents_empty", counts.documents_empty},
           {"documents", counts.documents},
           {"bytes", counts.bytes},

@@ -52,6 +52,8 @@ struct PackOptions {
 };
 
 struct PackCounts {
+  int64_t files = 0;            // that were read
+  int64_t files_skipped = 0;    // of folders, their kind not being known
   int64_t documents_read = 0;   // from the inputs
   int64_t documents_empty = 0;  // of those, left out
   int64_t documents = 0;        // written, after joining
@@ -76,8 +78,10 @@ std::optional<int64_t> document_begin(const Tokenizer& tokenizer,
 
 // {path, tokenizer_hash, vocab_size, documents, tokens, needle_documents, lengths {min, median,
 // mean, max, histogram [{up_to, documents}]}, provenance, first} of a shard; `first` is the text of
-// its first tokens where a tokenizer is given (another one than the shard's is an Error).
-json::object inspect_shard(const std::filesystem::path& path, const Tokenizer* tokenizer,
-                           const std::string& tokenizer_hash);
+// its first tokens where a tokenizer is given (another one than the shard's is an Error). Of a
+// folder or a glob (loader.h) the same over all its shards, without provenance, and what is each
+// one's own in `shards`; they must be of one tokenizer.
+json::object inspect_shards(const std::string& name, const Tokenizer* tokenizer,
+                            const std::string& tokenizer_hash);
 
 }  // namespace halo

@@ -14,6 +14,7 @@ using test::error_of;
 using test::Folder;
 using test::tokenizer;
 using test::tokenizer_json;
+using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -177,7 +178,7 @@ TEST_F(Pack, InspectTellsWhatIsInside) {
   writer.add_document(std::vector<int64_t>(12, rain[0]));
   writer.finish();
   const Tokenizer& reader = tokenizer();
-  const auto found = inspect_shard(path, &reader, "feed");
+  const auto found = inspect_shards(path, &reader, "feed");
   EXPECT_EQ(found.at("documents"), 3);
   EXPECT_EQ(found.at("tokens"), static_cast<int64_t>(rain.size()) + 17);
   EXPECT_EQ(found.at("needle_documents"), 1);
@@ -190,8 +191,68 @@ TEST_F(Pack, InspectTellsWhatIsInside) {
   }
   EXPECT_EQ(documents, 3);
   EXPECT_TRUE(std::string_view(found.at("first").as_string()).starts_with("rain"));
-  EXPECT_THAT(error_of([&] { inspect_shard(path, &reader, "other"); }), HasSubstr("other"));
-  EXPECT_FALSE(inspect_shard(path, nullptr, "").contains("first"));
+  EXPECT_THAT(error_of([&] { inspect_shards(path, &reader, "other"); }), HasSubstr("other"));
+  EXPECT_FALSE(inspect_shards(path, nullptr, "").contains("first"));
+}
+
+TEST_F(Pack, InspectTellsWhatIsInAFolder) {
+  const auto folder = folder_ / "shards";
+  std::filesystem::create_directory(folder);
+  const std::vector<int64_t> rain = tokenizer().encode("rain"), plain = tokenizer().encode("plain");
+  const auto write = [&](const char* name, const std::string& hash, const auto& first, int64_t n) {
+    TokenShardWriter writer(folder / name, hash, tokenizer().vocab_size(), "{}");
+    writer.add_document(first);
+    writer.add_document(std::vector<int64_t>(n, rain[0]), std::vector<uint8_t>(n, 2));
+    writer.finish();
+  };
+  write("b.halotok", "feed", plain, 3);
+  write("a.halotok", "feed", rain, 30);
+  const Tokenizer& reader = tokenizer();
+  const auto tokens = static_cast<int64_t>(rain.size() + plain.size()) + 33;
+  for (const auto& name : {folder, folder / "*.halotok"}) {
+    const json::object found = inspect_shards(name, &reader, "feed");
+    EXPECT_EQ(found.at("path").as_string(), name.string());
+    EXPECT_EQ(found.at("tokenizer_hash").as_string(), "feed");
+    EXPECT_EQ(found.at("documents"), 4);
+    EXPECT_EQ(found.at("tokens"), tokens);
+    EXPECT_EQ(found.at("needle_documents"), 2);
+    EXPECT_EQ(found.at("lengths").at("max"), 30);
+    EXPECT_TRUE(std::string_view(found.at("first").as_string()).starts_with("rain"));
+    const json::array& shards = found.at("shards").as_array();
+    ASSERT_EQ(shards.size(), 2u);
+    EXPECT_EQ(shards[0].at("path").as_string(), (folder / "a.halotok").string());
+    EXPECT_EQ(shards[0].at("lengths").at("max"), 30);
+    EXPECT_EQ(shards[1].at("lengths").at("max"),
+              static_cast<int64_t>(std::max<size_t>(3, plain.size())));
+  }
+  EXPECT_THAT(error_of([&] { inspect_shards(folder, &reader, "other"); }), HasSubstr("other"));
+  write("c.halotok", "food", rain, 3);
+  EXPECT_THAT(error_of([&] { inspect_shards(folder, nullptr, ""); }),
+              AllOf(HasSubstr("several tokenizers"), HasSubstr("c.halotok")));
+  EXPECT_THAT(error_of([&] { inspect_shards(folder_ / "none", nullptr, ""); }),
+              HasSubstr("no token shard there"));
+}
+
+TEST_F(Pack, CountsFilesAndTakesNulls) {
+  const auto folder = folder_ / "corpus";
+  std::filesystem::create_directory(folder);
+  write_file(folder / "a.jsonl", "{\"text\": \"rain\"}\n{\"text\": null}\n{\"text\": \"\"}\n");
+  write_file(folder / "b.ndjson", "{\"text\": \"plain\", \"source\": 5}\n");
+  write_file(folder / "c.csv", "rain");
+  testing::internal::CaptureStderr();
+  const PackCounts counts = pack({folder}, folder_ / "tokenizer.json", folder_ / "out", {});
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("c.csv"));
+  EXPECT_EQ(counts.files, 2);
+  EXPECT_EQ(counts.files_skipped, 1);
+  EXPECT_EQ(counts.documents_read, 4);
+  EXPECT_EQ(counts.documents_empty, 2);
+  EXPECT_EQ(counts_to_json(counts).at("files_skipped"), 1);
+  EXPECT_THAT(unpack(folder_ / "out"), ElementsAre("rain<|endoftext|>", "plain<|endoftext|>"));
+  EXPECT_THAT(error_of([&] {
+                pack({folder / "b.ndjson"}, folder_ / "tokenizer.json", folder_ / "joined",
+                     {.join_sources = true});
+              }),
+              HasSubstr("'source'"));
 }
 
 }  // namespace

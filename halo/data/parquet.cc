@@ -29,33 +29,63 @@ T unwrap(arrow::Result<T> result, const std::string& file) {
   return std::move(result).ValueUnsafe();
 }
 
-// One text column of a batch, whichever width its offsets have.
+// One column of a batch that may be text, in whichever of Arrow's forms.
 class TextColumn {
  public:
-  TextColumn(const arrow::RecordBatch& batch, const std::string& name, const std::string& file)
-      : column_(batch.GetColumnByName(name)) {
-    if (column_->type_id() != arrow::Type::STRING &&
-        column_->type_id() != arrow::Type::LARGE_STRING) {
-      throw_error("{}: column \"{}\" is {}, not text", file, name, column_->type()->ToString());
+  explicit TextColumn(std::shared_ptr<arrow::Array> column) : column_(std::move(column)) {
+    if (const auto* extension = dynamic_cast<const arrow::ExtensionArray*>(column_.get()))
+      column_ = extension->storage();
+    if (const auto* dictionary = dynamic_cast<const arrow::DictionaryArray*>(column_.get()))
+      words_ = std::make_shared<TextColumn>(dictionary->dictionary());
+  }
+
+  bool is_text() const {
+    switch (column_->type_id()) {
+      case arrow::Type::STRING:
+      case arrow::Type::LARGE_STRING:
+      case arrow::Type::STRING_VIEW:
+      case arrow::Type::NA:  // a column of nulls alone
+        return true;
+      default:
+        return words_ && words_->is_text();
     }
   }
 
-  // Empty where the value is null.
+  // Of text; empty where the value is null.
   std::string at(int64_t row) const {
     if (column_->IsNull(row)) return "";
-    if (column_->type_id() == arrow::Type::STRING) {
-      return static_cast<const arrow::StringArray&>(*column_).GetString(row);
+    if (words_)
+      return words_->at(static_cast<const arrow::DictionaryArray&>(*column_).GetValueIndex(row));
+    switch (column_->type_id()) {
+      case arrow::Type::STRING:
+        return static_cast<const arrow::StringArray&>(*column_).GetString(row);
+      case arrow::Type::LARGE_STRING:
+        return static_cast<const arrow::LargeStringArray&>(*column_).GetString(row);
+      case arrow::Type::STRING_VIEW:
+        return static_cast<const arrow::StringViewArray&>(*column_).GetString(row);
+      default:
+        return "";
     }
-    return static_cast<const arrow::LargeStringArray&>(*column_).GetString(row);
   }
 
  private:
   std::shared_ptr<arrow::Array> column_;
+  std::shared_ptr<TextColumn> words_;  // of a dictionary
 };
+
+TextColumn text_column(const arrow::RecordBatch& batch, const std::string& name,
+                       const std::string& file) {
+  const auto array = batch.GetColumnByName(name);
+  TextColumn column(array);
+  if (!column.is_text())
+    throw_error("{}: column \"{}\" is {}, not text", file, name, array->type()->ToString());
+  return column;
+}
 
 }  // namespace
 
-void read_parquet(const std::filesystem::path& path, const std::function<void(Document)>& use) {
+void read_parquet(const std::filesystem::path& path, const std::function<void(Document)>& use,
+                  SourceUse source_use) {
   const std::string file = path.string();
   parquet::arrow::FileReaderBuilder builder;
   check(builder.OpenFile(file), file);
@@ -81,9 +111,14 @@ void read_parquet(const std::filesystem::path& path, const std::function<void(Do
                            ? unwrap(reader->GetRecordBatchReader(groups), file)
                            : unwrap(reader->GetRecordBatchReader(groups, columns), file);
   while (const auto batch = unwrap(batches->Next(), file)) {
-    const TextColumn text(*batch, "text", file);
+    const TextColumn text = text_column(*batch, "text", file);
     std::optional<TextColumn> source;
-    if (source_index >= 0) source.emplace(*batch, "source", file);
+    if (source_index >= 0 && source_use == SourceUse::kNeeded) {
+      source = text_column(*batch, "source", file);
+    } else if (source_index >= 0) {
+      source.emplace(batch->GetColumnByName("source"));
+      if (!source->is_text()) source.reset();
+    }
     for (int64_t row = 0; row < batch->num_rows(); ++row) {
       use({text.at(row), source ? source->at(row) : ""});
     }
@@ -92,7 +127,8 @@ void read_parquet(const std::filesystem::path& path, const std::function<void(Do
 
 #else
 
-void read_parquet(const std::filesystem::path& path, const std::function<void(Document)>&) {
+void read_parquet(const std::filesystem::path& path, const std::function<void(Document)>&,
+                  SourceUse) {
   throw_error(
       "{}: this build reads no Parquet; run tools/bootstrap with pyarrow and build again, or "
       "convert "

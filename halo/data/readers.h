@@ -15,25 +15,43 @@ struct Document {
   std::string source;  // "work:part", or empty where the input does not say
 };
 
-// Files and folders in, files out: a folder becomes the known files below it in name order. Known
-// are
-//   .txt     one document a file, its source the file's name
-//   .jsonl   a document a line: "text", and "source" where there is one
-//   (both also as .zst and .gz)
-//   .parquet a document a row: column "text", and "source" where there is one
+struct InputFiles {
+  std::vector<std::filesystem::path> read;
+  std::vector<std::filesystem::path> skipped;  // of folders; there is a warning that names them
+};
+
+// Files and folders in, files out: a folder becomes the known files below it in name order. Known,
+// by endings in upper or lower case, are
+//   .txt                         one document a file, its source the file's name
+//   .jsonl, .ndjson, .jsonlines  a document a line: "text", and "source" where there is one
+//   .json.gz, .json.zst          the same; .json too where it is named itself, for folders of
+//                                corpora have such files beside the text
+//   (all also as .zst, .zstd, .gz)
+//   .parquet                     a document a row: column "text", and "source" where there is one
 // A path that is none of these, or a folder without any, is an Error.
-std::vector<std::filesystem::path> expand_inputs(const std::vector<std::filesystem::path>& inputs);
+InputFiles expand_inputs(const std::vector<std::filesystem::path>& inputs);
 
-// Calls `use` with every document of the inputs, in order. Damaged or truncated streams, bad JSON
-// and missing columns are Errors that name file and place.
+// What is asked of "source".
+enum class SourceUse {
+  kIfText,  // of another kind: as if it was not there
+  kNeeded,  // of another kind: an Error
+};
+
+// Calls `use` with every document of the inputs, in order; a null text is an empty one, a null
+// source none, a byte-order mark of UTF-8 nothing. Damaged or truncated streams, bad JSON, another
+// encoding's mark and missing columns are Errors that name file and place. Bytes of plain text and
+// Parquet that are no UTF-8 are left to the tokenizer, with a warning for the first of a file.
 void read_documents(const std::vector<std::filesystem::path>& inputs,
-                    const std::function<void(Document)>& use);
+                    const std::function<void(Document)>& use,
+                    SourceUse source = SourceUse::kIfText);
 
-// Calls `use` with a file's bytes in order, decompressed where it ends in .zst or .gz.
+// Calls `use` with a file's bytes in order, decompressed where it ends in .zst, .zstd or .gz.
+// Frames and members may follow each other, zeros a gzip member. zstd's window is 1 GiB at most.
 void stream_file(const std::filesystem::path& path,
                  const std::function<void(std::string_view)>& use);
 
 // In parquet.cc; an Error where this build has no Arrow.
-void read_parquet(const std::filesystem::path& path, const std::function<void(Document)>& use);
+void read_parquet(const std::filesystem::path& path, const std::function<void(Document)>& use,
+                  SourceUse source);
 
 }  // namespace halo

@@ -1,10 +1,8 @@
 #include "halo/data/readers.h"
 
 #include <gmock/gmock.h>
-#include <zlib.h>
-#include <zstd.h>
 
-#include "halo/data/shard_testing.h"
+#include "halo/data/readers_testing.h"
 
 #ifdef HALO_HAVE_PARQUET
 #include <arrow/api.h>
@@ -17,36 +15,11 @@ namespace {
 
 using test::error_of;
 using test::Folder;
+using test::gzip;
+using test::read;
+using test::zstd;
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-std::string zstd(const std::string& text) {
-  std::string packed(ZSTD_compressBound(text.size()), '\0');
-  packed.resize(ZSTD_compress(packed.data(), packed.size(), text.data(), text.size(), 3));
-  return packed;
-}
-
-std::string gzip(const std::string& text) {
-  z_stream stream{};
-  deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY);
-  std::string packed(deflateBound(&stream, text.size()), '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(text.data()));
-  stream.avail_in = static_cast<uInt>(text.size());
-  stream.next_out = reinterpret_cast<Bytef*>(packed.data());
-  stream.avail_out = static_cast<uInt>(packed.size());
-  deflate(&stream, Z_FINISH);
-  packed.resize(stream.total_out);
-  deflateEnd(&stream);
-  return packed;
-}
-
-std::vector<std::string> read(const std::vector<std::filesystem::path>& inputs) {
-  std::vector<std::string> documents;
-  read_documents(inputs, [&](Document document) {
-    documents.push_back(document.source + "|" + document.text);
-  });
-  return documents;
-}
 
 // Many lines that do not compress away, so that several buffers are needed.
 std::string many_lines(int64_t count) {

@@ -133,7 +133,7 @@ class ConfigWriter {
   int64_t integer(const std::string& name) const { return metadata_.get<int64_t>(key(name)); }
 
   void refuse_unsupported() const {
-    for (const char* name : {"expert_count", "attention.sliding_window", "rope.scale_linear"}) {
+    for (const char* name : {"expert_count", "attention.sliding_window"}) {
       const GgufValue* value = metadata_.find(key(name));
       const auto* number = value ? std::get_if<int64_t>(value) : nullptr;
       if (value && !(number && *number == 0)) metadata_.refuse(key(name), "is not supported");
@@ -163,38 +163,76 @@ class ConfigWriter {
     out_["num_key_value_heads"] = metadata_.get_or(key("attention.head_count_kv"), heads);
     out_["head_dim"] = head_dim_;
     out_["max_position_embeddings"] = integer("context_length");
-    out_["rms_norm_eps"] = shortest(metadata_.get<double>(key("attention.layer_norm_rms_epsilon")));
+    metadata_.get<double>(key("attention.layer_norm_rms_epsilon"));  // is there
+    out_["rms_norm_eps"] = metadata_.number_or(key("attention.layer_norm_rms_epsilon"), 0);
   }
 
   void write_rope() {
-    const double theta = shortest(metadata_.get_or(key("rope.freq_base"), 10000.0));
+    const double theta = metadata_.number_or(key("rope.freq_base"), 10000);
     out_["rope_theta"] = theta;
     out_["rope_scaling"] = nullptr;
-    const auto type = metadata_.get_or<std::string_view>(key("rope.scaling.type"), "none");
+    // As llama.cpp has it: a factor without a type is linear, and has an older name.
+    const auto type = metadata_.get_or<std::string_view>(key("rope.scaling.type"), "linear");
+    const double factor = metadata_.number_or(key("rope.scaling.factor"),
+                                              metadata_.number_or(key("rope.scale_linear"), 1));
+    const bool is_scaled = type != "none" && factor != 1 && factor != 0;
     if (const GgufTensor* factors = find_tensor(contents_, kRopeFactors)) {
-      if (type != "none")
+      if (is_scaled || (type != "none" && metadata_.has(key("rope.scaling.type"))))
         metadata_.refuse(key("rope.scaling.type"),
-                         fmt::format("is '{}' beside the tensor '{}'", type, kRopeFactors));
+                         fmt::format("is '{}', with a factor of {}, beside the tensor '{}'", type,
+                                     factor, kRopeFactors));
       out_["rope_scaling"] = llama3_scaling(*factors, file_, theta, head_dim_);
-      return;
-    }
-    if (type == "none") return;
-    if (type != "linear" && type != "yarn")
+    } else if (type == "linear") {
+      if (is_scaled)
+        out_["rope_scaling"] = json::object{{"rope_type", "linear"}, {"factor", factor}};
+    } else if (type == "yarn") {
+      if (is_scaled) out_["rope_scaling"] = yarn_scaling(factor);
+    } else if (type != "none") {
       metadata_.refuse(key("rope.scaling.type"),
                        fmt::format("is '{}'; none, linear and yarn are supported", type));
-    json::object scaling{{"rope_type", json::string_view(type)},
-                         {"factor", shortest(metadata_.get<double>(key("rope.scaling.factor")))}};
-    if (type == "yarn")
-      scaling["original_max_position_embeddings"] = integer("rope.scaling.original_context_length");
-    out_["rope_scaling"] = scaling;
+    }
+    refuse_other_scalings(type == "yarn");
+  }
+
+  json::object yarn_scaling(double factor) const {
+    json::object scaling{
+        {"rope_type", "yarn"},
+        {"factor", factor},
+        {"original_max_position_embeddings",
+         metadata_.get_or(key("rope.scaling.original_context_length"), integer("context_length"))}};
+    for (const auto& [name, own] :
+         {std::pair("yarn_beta_fast", "beta_fast"), {"yarn_beta_slow", "beta_slow"}})
+      if (metadata_.has(key(fmt::format("rope.scaling.{}", name))))
+        scaling[own] = metadata_.number_or(key(fmt::format("rope.scaling.{}", name)), 0);
+    // There it is on top of the usual magnitude, in config.json instead of it.
+    const double magnitude = metadata_.number_or(key("rope.scaling.attn_factor"), 1);
+    if (magnitude != 1) scaling["attention_factor"] = magnitude * (0.1 * std::log(factor) + 1);
+    return scaling;
+  }
+
+  // Numbers that would change the rotation and that config.json has no place for.
+  void refuse_other_scalings(bool is_yarn) const {
+    const auto need = [&](const char* name, double usual) {
+      const std::string full = key(fmt::format("rope.scaling.{}", name));
+      const double value = metadata_.number_or(full, usual);
+      // -1: whatever the type asks for.
+      if (value != usual && !(usual == 1 && value == -1))
+        metadata_.refuse(full, fmt::format("is {}; {} is supported", value, usual));
+    };
+    if (!is_yarn) need("attn_factor", 1);
+    if (is_yarn) need("yarn_ext_factor", 1);
+    need("yarn_attn_factor", 1);
+    need("yarn_log_multiplier", 0);
   }
 
   void write_tokens() {
     for (const auto& [name, own] :
-         {std::pair("bos", "bos_token_id"), {"eos", "eos_token_id"}, {"padding", "pad_token_id"}}) {
+         {std::pair("bos", "bos_token_id"), {"padding", "pad_token_id"}}) {
       const std::string key = fmt::format("tokenizer.ggml.{}_token_id", name);
       if (metadata_.has(key)) out_[own] = metadata_.get<int64_t>(key);
     }
+    const std::vector<int64_t> ends = metadata_.end_tokens();
+    if (!ends.empty()) out_["eos_token_id"] = json::value_from(ends);
   }
 
   const Gguf& contents_;
@@ -211,6 +249,24 @@ const GgufValue* GgufMetadata::find(const std::string& key) const {
   const auto& metadata = contents_.metadata;
   const auto it = metadata.find(key);
   return it == metadata.end() ? nullptr : &it->second;
+}
+
+double GgufMetadata::number_or(const std::string& key, double fallback) const {
+  const GgufValue* value = find(key);
+  if (value == nullptr) return fallback;
+  if (const auto* integer = std::get_if<int64_t>(value)) return static_cast<double>(*integer);
+  return shortest(get<double>(key));
+}
+
+std::vector<int64_t> GgufMetadata::end_tokens() const {
+  std::vector<int64_t> out;
+  for (const char* name : {"eos", "eot", "eom"}) {
+    const std::string key = fmt::format("tokenizer.ggml.{}_token_id", name);
+    if (!has(key)) continue;
+    const auto id = get<int64_t>(key);
+    if (std::ranges::find(out, id) == out.end()) out.push_back(id);
+  }
+  return out;
 }
 
 void GgufMetadata::refuse(const std::string& key, const std::string& what) const {

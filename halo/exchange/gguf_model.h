@@ -48,6 +48,7 @@ class GgufMetadata {
   GgufMetadata(const Gguf& contents, std::string file)
       : contents_(contents), file_(std::move(file)) {}
 
+  const auto& entries() const { return contents_.metadata; }
   bool has(const std::string& key) const { return find(key) != nullptr; }
   const GgufValue* find(const std::string& key) const;  // nullptr: not there
   [[noreturn]] void refuse(const std::string& key, const std::string& what) const;
@@ -64,6 +65,10 @@ class GgufMetadata {
   T get_or(const std::string& key, T fallback) const {
     return has(key) ? get<T>(key) : fallback;
   }
+  // Of either kind of number, as the shortest decimal that rounds to the fp32 value in the file.
+  double number_or(const std::string& key, double fallback) const;
+  // The tokens that end a text: eos, and eot and eom of chat models, each once.
+  std::vector<int64_t> end_tokens() const;
 
  private:
   const Gguf& contents_;

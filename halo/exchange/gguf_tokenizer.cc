@@ -58,6 +58,13 @@ class TokenizerWriter {
     } else {
       types_.assign(tokens_.size(), kNormal);
     }
+    const auto embedding =
+        std::ranges::find(contents.tensors, "token_embd.weight", &GgufTensor::name);
+    if (embedding == contents.tensors.end()) return;
+    if (static_cast<int64_t>(tokens_.size()) > embedding->num_rows())
+      metadata_.refuse("tokenizer.ggml.tokens",
+                       fmt::format("has {} entries for the {} rows of 'token_embd.weight'",
+                                   tokens_.size(), embedding->num_rows()));
   }
 
   GgufTokenizer write() {
@@ -142,9 +149,19 @@ class TokenizerWriter {
     return merges;
   }
 
+  // Files of before May 2024 do not name it; some architectures have one kind alone.
+  std::string_view pre_tokenizer(const char* key) const {
+    if (metadata_.has(key)) return metadata_.get<std::string_view>(key);
+    const auto architecture = metadata_.get<std::string_view>("general.architecture");
+    if (architecture == "qwen2" || architecture == "qwen3") return "qwen2";
+    metadata_.refuse(key, fmt::format("is missing, and models of architecture '{}' have several; "
+                                      "make the file anew with a newer converter",
+                                      architecture));
+  }
+
   void write_byte_level() {
     const char* key = "tokenizer.ggml.pre";
-    const auto pre = metadata_.get_or<std::string_view>(key, "gpt-2");
+    const std::string_view pre = pre_tokenizer(key);
     const bool is_llama3 = pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3";
     out_["normalizer"] = nullptr;
     if (pre == "gpt-2") {
@@ -266,17 +283,38 @@ class TokenizerWriter {
     config["clean_up_tokenization_spaces"] = false;
     const std::string architecture(metadata_.get<std::string_view>("general.architecture"));
     config["model_max_length"] = metadata_.get<int64_t>(architecture + ".context_length");
-    if (metadata_.has("tokenizer.chat_template"))
-      config["chat_template"] =
-          json::string_view(metadata_.get<std::string_view>("tokenizer.chat_template"));
+    const json::array templates = chat_templates();
+    if (templates.size() == 1 && templates[0].at("name") == "default") {
+      config["chat_template"] = templates[0].at("template");
+    } else if (!templates.empty()) {
+      config["chat_template"] = templates;
+    }
     return config;
+  }
+
+  // The default one, and those with a name, "tool_use" for example, as {name, template}.
+  json::array chat_templates() const {
+    constexpr std::string_view kKey = "tokenizer.chat_template";
+    json::array templates;
+    for (const auto& [key, value] : metadata_.entries()) {
+      if (!key.starts_with(kKey) || (key.size() > kKey.size() && key[kKey.size()] != '.')) continue;
+      const std::string_view name =
+          key.size() == kKey.size() ? "default" : std::string_view(key).substr(kKey.size() + 1);
+      templates.push_back(
+          json::object{{"name", json::string_view(name)},
+                       {"template", json::string_view(metadata_.get<std::string_view>(key))}});
+    }
+    return templates;
   }
 
   json::object generation_config() const {
     json::object config;
-    for (const auto& [name, key] :
-         {std::pair("bos", "bos_token_id"), {"eos", "eos_token_id"}, {"padding", "pad_token_id"}})
+    for (const auto& [name, key] : {std::pair("bos", "bos_token_id"), {"padding", "pad_token_id"}})
       if (const auto id = token_id(name)) config[key] = *id;
+    for (const char* name : {"eos", "eot", "eom"}) token_id(name);  // are tokens
+    const std::vector<int64_t> ends = metadata_.end_tokens();
+    if (ends.size() == 1) config["eos_token_id"] = ends.front();
+    if (ends.size() > 1) config["eos_token_id"] = json::value_from(ends);
     return config;
   }
 

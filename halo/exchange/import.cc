@@ -9,7 +9,9 @@
 #include "halo/base/files.h"
 #include "halo/exchange/gguf_model.h"
 #include "halo/exchange/hypenet_layouts.h"
+#include "halo/formats/weight_names.h"
 #include "halo/model/decoder.h"
+#include "halo/model/weight_values.h"
 #include "halo/stages/transfer.h"
 
 namespace halo {
@@ -99,6 +101,8 @@ void write_model(const fs::path& out, ModelConfig config, std::vector<OutTensor>
   for (const OutTensor& tensor : tensors)
     tensor.produce([&](std::span<const std::byte> bytes) { writer.write(bytes); });
   writer.commit();
+  const WeightFiles written(out);
+  for (const TensorView& tensor : written.tensors()) check_values(tensor, from);
   config.other.erase("auto_map");  // names code that is not copied
   write_model_config(out, config, specs.front().dtype);
 }
@@ -145,17 +149,17 @@ json::object import_directory(const ImportArgs& args, const fs::path& out) {
   const fs::path config_path = find_config(args);
   const json::value object = read_json(config_path);
   if (!object.is_object()) throw_error("{}: expected an object", config_path.string());
-  const ModelConfig config = parse_model_config(object.get_object(), config_path.string());
+  ModelConfig config = parse_model_config(object.get_object(), config_path.string());
   const WeightFiles files(args.source);
-  const std::vector<TensorView> all = files.tensors();
+  const std::vector<TensorView>& all = files.tensors();
   const HypenetLayout layout = find_layout(all);
-  const std::vector<TensorView> student =
-      student_tensors(all, layout, config, args.source.string());
+  std::vector<TensorView> student = student_tensors(all, layout, config, args.source.string());
+  if (has_own_head(student)) config.tie_word_embeddings = false;
+  student = model_tensors(std::move(student), config);
 
   const bool gates_missing = layout == HypenetLayout::kStage1 && config.attn_use_output_gate;
   std::vector<OutTensor> tensors;
   for (const TensorView& view : student) {
-    if (config.tie_word_embeddings && view.name == "lm_head.weight") continue;
     bool doubled = false;
     for (const int64_t layer : config.attention_layers())
       doubled |= gates_missing && args.init == TransferInit::kIdentity &&

@@ -8,6 +8,7 @@
 
 #include "halo/base/check.h"
 #include "halo/exchange/element_blocks.h"
+#include "halo/formats/weight_names.h"
 #include "halo/model/decoder.h"
 
 namespace halo {
@@ -103,12 +104,10 @@ std::vector<std::string> misfits(const ModelConfig& config,
   std::map<std::string, std::vector<int64_t>> expected;
   for (const ParameterSpec& spec : decoder_parameters(config)) expected[spec.name] = spec.shape;
   std::vector<std::string> out;
-  for (const TensorView& tensor : tensors) {
+  for (const TensorView& tensor : model_tensors(tensors, config)) {
     const auto spec = expected.find(tensor.name);
     if (spec == expected.end()) {
-      // Some writers store the tied head a second time.
-      if (tensor.name != "lm_head.weight" || !config.tie_word_embeddings)
-        out.push_back(fmt::format("tensor '{}' has no place in config.json", tensor.name));
+      out.push_back(fmt::format("tensor '{}' has no place in config.json", tensor.name));
       continue;
     }
     if (tensor.shape != spec->second)

@@ -136,6 +136,27 @@ TEST_F(InspectTest, MisfitsAreNamed) {
                          "tensor 'model.layers.0.mlp.down_proj.weight' [16, 24] is missing"));
 }
 
+TEST_F(InspectTest, TensorsThatModelsMayHaveAreNoMisfits) {
+  const at::Tensor matrix = at::ones({40, 16}), buffer = at::ones({4});
+  const auto misfits_of = [&](bool tied, std::vector<TensorView> tensors) {
+    ModelConfig config = teacher_config();
+    config.tie_word_embeddings = tied;
+    tensors.push_back(to_view("model.rotary_emb.inv_freq", buffer));
+    std::vector<std::string> out;
+    for (const std::string& misfit : misfits(config, tensors))
+      if (misfit.find("layers.") == misfit.npos && misfit.find("model.norm") == misfit.npos)
+        out.push_back(misfit);
+    return out;
+  };
+  const TensorView head = to_view("lm_head.weight", matrix);
+  const TensorView embedding = to_view("model.embed_tokens.weight", matrix);
+  EXPECT_THAT(misfits_of(true, {head, embedding}), ::testing::IsEmpty());
+  EXPECT_THAT(misfits_of(true, {head}), ::testing::IsEmpty());
+  EXPECT_THAT(misfits_of(false, {head, embedding}), ::testing::IsEmpty());
+  EXPECT_THAT(misfits_of(false, {head}),
+              ElementsAre(HasSubstr("embed_tokens.weight' [40, 16] is missing")));
+}
+
 TEST_F(InspectTest, DiffSaysWhereAndByHowMuch) {
   save_model(student_, config_, store_, DType::kF32);
   const fs::path other = root_ / "other";

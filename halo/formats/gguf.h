@@ -44,17 +44,19 @@ struct Gguf {
 // The fuzz target's entry. Strings and tensors are views into `bytes`.
 Gguf parse_gguf(std::span<const std::byte> bytes, const std::string& file);
 
-// One mapped file and what it holds.
+// A mapped file and what it holds. Of a model in parts (NAME-00001-of-00003.gguf, ...) the first is
+// to be named, which has the metadata; the tensors are those of all parts, which lie beside it.
 class GgufFile {
  public:
-  explicit GgufFile(const std::filesystem::path& path)
-      : file_(path), contents_(parse_gguf(file_.bytes(), path.string())) {}
+  explicit GgufFile(const std::filesystem::path& path);
 
   const Gguf& contents() const { return contents_; }
-  const std::filesystem::path& path() const { return file_.path(); }
+  const std::filesystem::path& path() const { return files_.front().path(); }
 
  private:
-  MappedFile file_;
+  void add_parts(int64_t count);
+
+  std::vector<MappedFile> files_;
   Gguf contents_;
 };
 

@@ -10,6 +10,7 @@
 #include "halo/base/check.h"
 #include "halo/base/nearest.h"
 #include "halo/formats/config_keys.h"
+#include "halo/formats/weight_names.h"
 
 namespace halo {
 namespace {
@@ -157,14 +158,18 @@ int64_t check_token(const KeyReader& keys, const std::string& key, const json::v
   return value.get_int64();
 }
 
+// The value of a key as a list; none where it is absent.
+json::array one_or_more(KeyReader& keys, const std::string& key) {
+  const json::value* value = keys.find(key);
+  if (value == nullptr) return {};
+  return value->is_array() ? value->get_array() : json::array{*value};
+}
+
 void read_tokens(KeyReader& keys, ModelConfig& config) {
   if (const json::value* bos = keys.find("bos_token_id"))
     config.bos_token_id = check_token(keys, "bos_token_id", *bos, config.vocab_size);
-  if (const json::value* eos = keys.find("eos_token_id")) {
-    const json::array list = eos->is_array() ? eos->get_array() : json::array{*eos};
-    for (const json::value& token : list)
-      config.eos_token_ids.push_back(check_token(keys, "eos_token_id", token, config.vocab_size));
-  }
+  for (const json::value& token : one_or_more(keys, "eos_token_id"))
+    config.eos_token_ids.push_back(check_token(keys, "eos_token_id", token, config.vocab_size));
 }
 
 LogitScale read_logit_scale(KeyReader& keys) {
@@ -350,7 +355,26 @@ ModelConfig read_model_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "config.json";
   const json::value value = read_json(path);
   if (!value.is_object()) throw_error("{}: expected an object", path.string());
-  return parse_model_config(value.get_object(), path.string());
+  ModelConfig config = parse_model_config(value.get_object(), path.string());
+  if (config.tie_word_embeddings && WeightFiles::are_in(directory))
+    config.tie_word_embeddings = !has_own_head(WeightFiles(directory).tensors());
+  return config;
+}
+
+std::vector<int64_t> read_end_tokens(const std::filesystem::path& directory,
+                                     const ModelConfig& config) {
+  const std::filesystem::path path = directory / "generation_config.json";
+  if (!std::filesystem::exists(path)) return config.eos_token_ids;
+  const json::value value = read_json(path);
+  if (!value.is_object()) throw_error("{}: expected an object", path.string());
+  KeyReader keys(value.get_object(), path.string());
+  std::vector<int64_t> tokens;
+  for (const json::value& token : one_or_more(keys, "eos_token_id")) {
+    // Tokens beyond the vocabulary never come.
+    if (!token.is_int64()) keys.refuse("eos_token_id", "expected a token or a list of them");
+    tokens.push_back(token.get_int64());
+  }
+  return tokens;
 }
 
 json::object model_config_to_json(const ModelConfig& config) {

@@ -32,6 +32,7 @@ struct RopeScaling {
   double factor = 1;
   double low_freq_factor = 1, high_freq_factor = 4;            // llama3
   double beta_fast = 32, beta_slow = 1, attention_factor = 0;  // yarn; 0: computed from factor
+  bool truncate = true;  // yarn: the ramp begins and ends at whole frequencies
   int64_t original_max_position_embeddings = 0;
   bool operator==(const RopeScaling&) const = default;
 };
@@ -76,7 +77,13 @@ struct ModelConfig {
 // as sliding windows, mixture of experts, an unknown rope type, short convolutions) is an Error
 // that names file, key, value and the nearest known value.
 ModelConfig parse_model_config(const json::object& object, const std::string& file);
+// DIRECTORY/config.json. Where it ties the head to the embedding and the weights beside it have
+// another head, the head is not tied, as in transformers 5.
 ModelConfig read_model_config(const std::filesystem::path& directory);
+// The tokens that end a text which the model makes: eos_token_id of generation_config.json where
+// there is that file (null: none), else of config.json, as in transformers.
+std::vector<int64_t> read_end_tokens(const std::filesystem::path& directory,
+                                     const ModelConfig& config);
 
 // Hugging Face's form: model_type and architecture as they were read, HypeNetForCausalLM for a
 // hybrid; rotary settings in transformers 4's spelling, which 5 reads as well.

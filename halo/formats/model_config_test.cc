@@ -332,6 +332,8 @@ TEST(SideFiles, AreCarriedByteForByte) {
   const test::Folder root;
   const fs::path from = root / "from", to = root / "deep" / "to";
   fs::create_directories(from / "folder");
+  fs::create_directories(from / "additional_chat_templates");
+  write_file(from / "additional_chat_templates" / "tool_use.jinja", "{{ tools }}");
   for (const char* name : {"config.json", "model.safetensors", "model.safetensors.index.json",
                            "README.md", "pytorch_model.bin", "tokenizer.json", "vocab.txt"})
     write_file(from / name, std::string("\0\r\n\xff", 4) + name);
@@ -339,7 +341,9 @@ TEST(SideFiles, AreCarriedByteForByte) {
   copy_side_files(from, to);
   std::set<std::string> names;
   for (const auto& item : fs::directory_iterator(to)) names.insert(item.path().filename());
-  EXPECT_THAT(names, ElementsAre("generation_config.json", "tokenizer.json", "vocab.txt"));
+  EXPECT_THAT(names, ElementsAre("additional_chat_templates", "generation_config.json",
+                                 "tokenizer.json", "vocab.txt"));
+  EXPECT_EQ(read_file(to / "additional_chat_templates" / "tool_use.jinja"), "{{ tools }}");
   EXPECT_EQ(read_file(to / "vocab.txt"), read_file(from / "vocab.txt"));
   EXPECT_FALSE(fs::is_symlink(to / "generation_config.json"));
   copy_side_files(from, from);

@@ -30,9 +30,10 @@ void scale_yarn(std::vector<double>& frequencies, int64_t head_dim, double theta
     return static_cast<double>(head_dim) * std::log(length / (turns * kTwoPi)) /
            (2 * std::log(theta));
   };
-  const double low = std::max(std::floor(index_of(scaling.beta_fast)), 0.0);
+  const double first = index_of(scaling.beta_fast), last = index_of(scaling.beta_slow);
+  const double low = std::max(scaling.truncate ? std::floor(first) : first, 0.0);
   const double high =
-      std::min(std::ceil(index_of(scaling.beta_slow)), static_cast<double>(head_dim - 1));
+      std::min(scaling.truncate ? std::ceil(last) : last, static_cast<double>(head_dim - 1));
   const double width = high == low ? 0.001 : high - low;
   for (size_t i = 0; i < frequencies.size(); ++i) {
     const double scaled = std::clamp((static_cast<double>(i) - low) / width, 0.0, 1.0);

@@ -1,5 +1,5 @@
-// safetensors files, read and written (docs/formats/safetensors.md). Strict as the reference
-// implementation and stricter: each violation is a ParseError of its own.
+// safetensors files, read and written (docs/formats/safetensors.md). What the reference reads is
+// read, each violation is a ParseError of its own.
 #pragma once
 
 #include <filesystem>
@@ -20,7 +20,7 @@ struct TensorView {
   std::string name;
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
-  std::span<const std::byte> bytes;  // row-major, little-endian
+  std::span<const std::byte> bytes;  // row-major, little-endian; anywhere, aligned or not
 
   int64_t numel() const;
 };
@@ -82,19 +82,25 @@ std::map<std::string, std::string> parse_weight_index(std::string_view text,
 
 // The tensors of a model directory: model.safetensors, or the shards that
 // model.safetensors.index.json lists (every index entry is checked against the shards' headers,
-// both ways).
+// both ways). They have their full names (weight_names.h).
 class WeightFiles {
  public:
   explicit WeightFiles(const std::filesystem::path& directory);
-  std::vector<TensorView> tensors() const;  // sorted by name
-  const TensorView* find(std::string_view name) const;
+  // Whether there are any.
+  static bool are_in(const std::filesystem::path& directory);
+
+  const std::vector<TensorView>& tensors() const { return tensors_; }  // sorted by name
+  const TensorView* find(std::string_view name) const;                 // nullptr: not there
   void allow_private_writes();  // MappedFile's, of every file
   // The files themselves, the index included.
   std::vector<std::filesystem::path> paths() const;
 
  private:
+  void read_shards(const std::filesystem::path& directory);
+
   std::filesystem::path index_;  // empty: a single file
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::vector<TensorView> tensors_;
 };
 
 }  // namespace halo

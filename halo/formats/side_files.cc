@@ -10,6 +10,8 @@
 namespace halo {
 namespace {
 
+constexpr const char* kTemplates = "additional_chat_templates";
+
 // The model card and Python code (config.json's auto_map) describe the model they came with; a file
 // of weights in another form would be another model's too.
 bool is_carried(std::string_view name) {
@@ -39,6 +41,9 @@ void copy_side_files(const std::filesystem::path& from, const std::filesystem::p
     if (!entry.is_regular_file() || !is_carried(entry.path().filename().string())) continue;
     copy_synced(entry.path(), to / entry.path().filename());
   }
+  // The one folder that belongs to a model.
+  if (std::filesystem::is_directory(from / kTemplates))
+    copy_side_files(from / kTemplates, to / kTemplates);
 }
 
 }  // namespace halo

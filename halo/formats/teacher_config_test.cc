@@ -168,7 +168,7 @@ TEST(TeacherConfig, RotarySettingsInBothSpellings) {
   json::object both = with(teacher("llama"), "rope_scaling", llama3);
   both["rope_parameters"] = json::object{{"rope_type", "default"}, {"rope_theta", 10000}};
   EXPECT_THAT(error_of(both), HasSubstr("rope_parameters"));
-  // A set for each kind of layer.
+  // A set for each kind of layer, where there are kinds (rope_config_test.cc).
   EXPECT_THAT(error_of(with(teacher("llama"), "rope_parameters",
                             {{"full_attention", {{"rope_type", "default"}}}})),
               HasSubstr("'rope_type'"));

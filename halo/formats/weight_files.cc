@@ -4,7 +4,8 @@
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
-#include "halo/formats/safetensors.h"
+#include "halo/base/text.h"
+#include "halo/formats/weight_names.h"
 
 namespace halo {
 namespace {
@@ -34,22 +35,42 @@ std::map<std::string, std::string> parse_weight_index(std::string_view text,
   return shards;
 }
 
+bool WeightFiles::are_in(const std::filesystem::path& directory) {
+  return std::filesystem::exists(directory / kSingleFile) ||
+         std::filesystem::exists(directory / kIndexFile);
+}
+
 WeightFiles::WeightFiles(const std::filesystem::path& directory) {
-  if (std::filesystem::exists(directory / kSingleFile)) {
-    files_.push_back(std::make_unique<SafetensorsFile>(directory / kSingleFile));
-    return;
-  }
-  const std::filesystem::path index = directory / kIndexFile;
-  if (!std::filesystem::exists(index))
+  if (!are_in(directory))
     throw_error("{} holds no weights: neither {} nor {} is there", directory.string(), kSingleFile,
                 kIndexFile);
-  const auto weight_map = parse_weight_index(read_file(index, kMaxIndexBytes), index.string());
+  if (std::filesystem::exists(directory / kSingleFile)) {
+    files_.push_back(std::make_unique<SafetensorsFile>(directory / kSingleFile));
+  } else {
+    read_shards(directory);
+  }
+  for (const auto& file : files_)
+    for (TensorView tensor : file->tensors()) {
+      tensor.name = full_tensor_name(tensor.name);
+      tensors_.push_back(std::move(tensor));
+    }
+  std::ranges::sort(tensors_, {}, &TensorView::name);
+  const auto twice = std::ranges::adjacent_find(tensors_, {}, &TensorView::name);
+  if (twice != tensors_.end())
+    throw_error("{}: tensor '{}' is there with and without 'model.' in front", directory.string(),
+                twice->name);
+}
+
+void WeightFiles::read_shards(const std::filesystem::path& directory) {
+  const std::filesystem::path index = directory / kIndexFile;
+  const auto weight_map = parse_weight_index(read_text_file(index, kMaxIndexBytes), index.string());
   index_ = index;
   std::set<std::string> shards;
   for (const auto& [name, shard] : weight_map) shards.insert(shard);
   for (const std::string& shard : shards)
     files_.push_back(std::make_unique<SafetensorsFile>(directory / shard));
 
+  size_t found = 0;
   for (const auto& file : files_) {
     const std::string shard = file->path().filename().string();
     for (const TensorView& tensor : file->tensors()) {
@@ -59,27 +80,21 @@ WeightFiles::WeightFiles(const std::filesystem::path& directory) {
       if (entry->second != shard)
         throw_error("{}: tensor '{}' is listed in {} but also found in {}", index.string(),
                     tensor.name, entry->second, shard);
+      ++found;
     }
   }
-  for (const auto& [name, shard] : weight_map)
-    if (find(name) == nullptr)
+  if (found == weight_map.size()) return;
+  for (const auto& [name, shard] : weight_map) {
+    const auto holds = [&](const auto& file) { return file->find(name) != nullptr; };
+    if (std::ranges::none_of(files_, holds))
       throw_error("{}: tensor '{}' is listed in {} but not found there", index.string(), name,
                   shard);
-}
-
-std::vector<TensorView> WeightFiles::tensors() const {
-  std::vector<TensorView> all;
-  for (const auto& file : files_)
-    all.insert(all.end(), file->tensors().begin(), file->tensors().end());
-  std::sort(all.begin(), all.end(),
-            [](const TensorView& a, const TensorView& b) { return a.name < b.name; });
-  return all;
+  }
 }
 
 const TensorView* WeightFiles::find(std::string_view name) const {
-  for (const auto& file : files_)
-    if (const TensorView* tensor = file->find(name)) return tensor;
-  return nullptr;
+  const auto found = std::ranges::lower_bound(tensors_, name, {}, &TensorView::name);
+  return found == tensors_.end() || found->name != name ? nullptr : &*found;
 }
 
 void WeightFiles::allow_private_writes() {

@@ -81,8 +81,36 @@ TEST(Template, ErrorsSayWhere) {
 TEST(Template, NumbersOfJsonThatPythonWouldReadOtherwiseAreRefused) {
   EXPECT_EQ(error_of("{{ x }}", {{"x", 18446744073709551615u}}),
             "x: the integer 18446744073709551615 has more than 64 bits");
-  EXPECT_THAT(error_of("{{ x }}", {{"x", 1e22}}), HasSubstr("x: the number 1e+22"));
   EXPECT_EQ(render("{{ x }}", {{"x", INT64_MIN}}), "-9223372036854775808");
+}
+
+// As Python prints what json.loads makes of it.
+TEST(Template, FloatsOfJson) {
+  for (const auto& [text, shown] : {std::pair{"1e22", "1e+22"},
+                                    {"1e16", "1e+16"},
+                                    {"1E15", "1000000000000000.0"},
+                                    {"9999999999999998.0", "9999999999999998.0"},
+                                    {"123456789012345680.0", "1.2345678901234568e+17"},
+                                    {"-9223372036854775808.0", "-9.223372036854776e+18"},
+                                    {"1.7976931348623157e308", "1.7976931348623157e+308"},
+                                    {"1e-05", "1e-05"},
+                                    {"0.0001", "0.0001"},
+                                    {"-0.0", "-0.0"},
+                                    {"5e-324", "5e-324"},
+                                    {"2.50", "2.5"},
+                                    {"-0", "0"},
+                                    {"1e5", "100000.0"}}) {
+    const json::value x = parse_json(text, "f", 0, HugeIntegers::kRefused);
+    EXPECT_EQ(render("{{ x }}|{{ [x] }}|{{ x | tojson }}", {{"x", x}}),
+              fmt::format("{0}|[{0}]|{0}", shown))
+        << text;
+  }
+  const json::object large = {{"x", 1e22}};
+  EXPECT_EQ(render("{{ x > 5 }} {{ x == x + 1 }} {{ x is float }} {{ x is integer }}", large),
+            "True True True False");
+  EXPECT_EQ(render("{{ {x: 1}[x] }} {{ -x }} {{ x // 1 }} {{ '%s' % x }} {{ x | round }}", large),
+            "1 -1e+22 1e+22 1e+22 1e+22");
+  EXPECT_THAT(error_of("{{ x | int }}", large), HasSubstr("64 bits"));
 }
 
 TEST(Template, TimeIsTheOneGiven) {

@@ -93,7 +93,6 @@ Value make_method(const Value& self, std::string_view name) {
 
 Value from_json(Budget& budget, const boost::json::value& json) {
   namespace bj = boost::json;
-  constexpr double kTwo63 = 9223372036854775808.0;
   switch (json.kind()) {
     case bj::kind::null:
       return None{};
@@ -104,9 +103,6 @@ Value from_json(Budget& budget, const boost::json::value& json) {
     case bj::kind::uint64:
       throw_error("the integer {} has more than 64 bits", json.get_uint64());
     case bj::kind::double_:
-      if (json.get_double() >= kTwo63 || json.get_double() <= -kTwo63) {
-        throw_error("the number {} is too large for an integer of 64 bits", json.get_double());
-      }
       return json.get_double();
     case bj::kind::string:
       return make_string(budget, std::string(json.get_string()));

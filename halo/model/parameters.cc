@@ -2,6 +2,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/model/weight_values.h"
 
 namespace halo {
 namespace {
@@ -85,12 +86,11 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::Sc
 
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType compute,
                                std::shared_ptr<WeightFiles> files,
-                               const std::vector<TensorView>& tensors, const std::string& from,
-                               Ignore ignore)
+                               const std::vector<TensorView>& tensors, const std::string& from)
     : specs_(std::move(specs)), use_(Use::kFrozen) {
   at::NoGradGuard no_grad;
   index_specs();
-  const std::vector<const TensorView*> sources = match(tensors, from, ignore);
+  const std::vector<const TensorView*> sources = match(tensors, from);
   files->allow_private_writes();
   int64_t end = 0;
   std::vector<std::pair<int64_t, int64_t>> gaps;  // between stacks of the arena
@@ -186,12 +186,11 @@ void ParameterStore::zero_grad() {
 }
 
 std::vector<const TensorView*> ParameterStore::match(const std::vector<TensorView>& tensors,
-                                                     const std::string& from, Ignore ignore) const {
+                                                     const std::string& from) const {
   std::vector<const TensorView*> sources(specs_.size());
   for (const TensorView& tensor : tensors) {
     const auto it = index_.find(tensor.name);
     if (it == index_.end()) {
-      if (ignore && ignore(tensor.name)) continue;
       throw_error("{}: tensor '{}' belongs to nothing in this model; is config.json the right one?",
                   from, tensor.name);
     }
@@ -213,13 +212,13 @@ std::vector<const TensorView*> ParameterStore::match(const std::vector<TensorVie
                   shape_text(specs_[i].shape));
     }
   }
+  for (const TensorView* source : sources) check_values(*source, from);
   return sources;
 }
 
-void ParameterStore::load(const std::vector<TensorView>& tensors, const std::string& from,
-                          Ignore ignore) {
+void ParameterStore::load(const std::vector<TensorView>& tensors, const std::string& from) {
   at::NoGradGuard no_grad;
-  const std::vector<const TensorView*> sources = match(tensors, from, ignore);
+  const std::vector<const TensorView*> sources = match(tensors, from);
   for (size_t i = 0; i < specs_.size(); ++i) copy_tensor(*sources[i], value(specs_[i].name));
   refresh_compute();
 }

@@ -38,10 +38,9 @@ class ParameterStore {
   // in the arena and in the compute type are used where they are, without a copy
   // (docs/decisions/mapped-weights.md); the others go into the arena. What is written to a value is
   // this store's alone.
-  using Ignore = bool (*)(const std::string& name);
   ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType compute,
                  std::shared_ptr<WeightFiles> files, const std::vector<TensorView>& tensors,
-                 const std::string& from, Ignore ignore = nullptr);
+                 const std::string& from);
 
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   bool contains(const std::string& name) const;
@@ -68,16 +67,15 @@ class ParameterStore {
   void refresh_compute();  // compute = cast(master); nothing to do where they are one
   void zero_grad();
 
-  // Strict: every spec exactly once, name, shape and floating type checked; left-over tensors are
-  // an Error unless `ignore` says true for their name.
-  void load(const std::vector<TensorView>& tensors, const std::string& from,
-            Ignore ignore = nullptr);
+  // Strict: every spec exactly once, nothing left over; name, shape, floating type and values
+  // (weight_values.h) are checked.
+  void load(const std::vector<TensorView>& tensors, const std::string& from);
 
  private:
   void index_specs();
   // The file's tensor of every spec, in their order.
   std::vector<const TensorView*> match(const std::vector<TensorView>& tensors,
-                                       const std::string& from, Ignore ignore) const;
+                                       const std::string& from) const;
   // The flat tensor that parameter i lies in at offsets_[i]: its stack in a file, or `arena`.
   const at::Tensor& home(size_t i, const at::Tensor& arena) const {
     return mapped_[i].defined() ? mapped_[i] : arena;

@@ -1,6 +1,7 @@
 // From a configuration to parameters and from parameters to weights (tensor names: hypenet.md 1.4).
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/formats/weight_names.h"
 #include "halo/kernels/lightning/lightning.h"
 #include "halo/model/decoder.h"
 
@@ -204,23 +205,14 @@ Model load_model(const std::filesystem::path& directory, ParameterStore::Use use
   Model model;
   model.config = read_model_config(directory);
   const auto files = std::make_shared<WeightFiles>(directory);
-  auto tensors = files->tensors();
-  if (model.config.tie_word_embeddings) {
-    // Some writers store the tied head a second time.
-    std::erase_if(tensors, [](const TensorView& t) { return t.name == "lm_head.weight"; });
-  }
-  // Old Llama checkpoints carry the rotary frequencies that config.json says.
-  const auto is_computed = [](const std::string& name) {
-    return name.ends_with(".self_attn.rotary_emb.inv_freq");
-  };
+  const std::vector<TensorView> tensors = model_tensors(files->tensors(), model.config);
   std::vector<ParameterSpec> specs = decoder_parameters(model.config);
   const std::string from = directory.string();
   if (use == ParameterStore::Use::kFrozen && device.is_cpu()) {
-    model.store = std::make_shared<ParameterStore>(std::move(specs), compute, files, tensors, from,
-                                                   is_computed);
+    model.store = std::make_shared<ParameterStore>(std::move(specs), compute, files, tensors, from);
   } else {
     model.store = std::make_shared<ParameterStore>(std::move(specs), use, compute, device);
-    model.store->load(tensors, from, is_computed);
+    model.store->load(tensors, from);
   }
   model.weights = bind_decoder(model.config, *model.store);
   return model;

@@ -8,6 +8,7 @@
 
 #include "halo/base/files.h"
 #include "halo/base/settings_io.h"
+#include "halo/base/text.h"
 #include "halo/data/loader.h"
 #include "halo/runtime/run_recipe.h"
 #include "halo/stages/align.h"
@@ -82,7 +83,7 @@ ContextSettings context_settings(const Recipe& recipe);
 template <HasSettings T>
 T read_settings_file(const std::filesystem::path& path, const std::vector<std::string>& set) {
   T recipe;
-  read_toml(recipe, read_file(path), path.string());
+  read_toml(recipe, read_text_file(path), path.string());
   for (const std::string& assignment : set) set_setting(recipe, assignment);
   return recipe;
 }

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "halo/base/check.h"
-#include "halo/base/files.h"
+#include "halo/base/text.h"
 #include "halo/base/utf8.h"
 #include "halo/tokenizer/added_tokens.h"
 #include "halo/tokenizer/byte_alphabet.h"
@@ -101,7 +101,7 @@ struct Tokenizer::Impl {
 };
 
 Tokenizer::Tokenizer(const std::filesystem::path& tokenizer_json)
-    : Tokenizer(read_file(tokenizer_json), tokenizer_json.string()) {}
+    : Tokenizer(read_text_file(tokenizer_json), tokenizer_json.string()) {}
 
 Tokenizer::Tokenizer(std::string_view json_text, const std::string& file)
     : impl_(std::make_unique<Impl>(parse_tokenizer_json(json_text, file))) {}

@@ -2,6 +2,7 @@
 // carry what the last call left there.
 #include "halo/tokenizer/tokenizer_json.h"
 
+#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
@@ -78,6 +79,7 @@ BpeModel read_model(const json::object& model, const std::string& file) {
 
 std::vector<AddedToken> read_added_tokens(const json::object& root, const std::string& file) {
   std::vector<AddedToken> out;
+  std::unordered_map<std::string, AddedToken> by_text;
   if (!find(root, "added_tokens")) return out;
   for (const json::value& value : array_at(root, "added_tokens", file)) {
     if (!value.is_object()) throw_error("{}: 'added_tokens' must hold objects", file);
@@ -91,13 +93,20 @@ std::vector<AddedToken> read_added_tokens(const json::object& root, const std::s
     const json::value* id = find(token, "id");
     if (!id) throw_error("{}: added token '{}' has no id", file, text);
     const bool special = json_get_or(token, "special", false, file);
-    out.push_back({.text = text,
-                   .id = checked_id(*id, text, file),
-                   .special = special,
-                   .normalized = json_get_or(token, "normalized", !special, file),
-                   .single_word = json_get_or(token, "single_word", false, file),
-                   .lstrip = json_get_or(token, "lstrip", false, file),
-                   .rstrip = json_get_or(token, "rstrip", false, file)});
+    const AddedToken added{.text = text,
+                           .id = checked_id(*id, text, file),
+                           .special = special,
+                           .normalized = json_get_or(token, "normalized", !special, file),
+                           .single_word = json_get_or(token, "single_word", false, file),
+                           .lstrip = json_get_or(token, "lstrip", false, file),
+                           .rstrip = json_get_or(token, "rstrip", false, file)};
+    // Some writers append what is there already.
+    const auto [known, is_new] = by_text.emplace(text, added);
+    if (is_new) {
+      out.push_back(added);
+    } else if (known->second != added) {
+      throw_error("{}: added token '{}' is there twice, and not the same", file, text);
+    }
   }
   return out;
 }
@@ -109,10 +118,7 @@ void check_ids(const TokenizerFile& tokenizer, const std::string& file) {
   for (const auto& [token, id] : vocab) {
     if (!ids.insert(id).second) throw_error("{}: two tokens have id {}", file, id);
   }
-  std::unordered_set<std::string> texts;
   for (const AddedToken& token : tokenizer.added_tokens) {
-    if (!texts.insert(token.text).second)
-      throw_error("{}: added token '{}' is there twice", file, token.text);
     const auto known = vocab.find(token.text);
     const bool in_vocab = known != vocab.end();
     if (in_vocab ? known->second != token.id : !ids.insert(token.id).second) {

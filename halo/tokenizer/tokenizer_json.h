@@ -20,6 +20,8 @@ struct AddedToken {
   bool normalized;      // looked for in normalised text; otherwise in the text as given
   bool single_word;     // not beside a letter, digit or underscore
   bool lstrip, rstrip;  // takes the spaces before, after it
+
+  bool operator==(const AddedToken&) const = default;
 };
 
 struct TokenizerFile {

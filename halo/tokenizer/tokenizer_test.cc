@@ -11,7 +11,9 @@
 #include <vector>
 
 #include "halo/base/check.h"
+#include "halo/base/files.h"
 #include "halo/base/json.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {
@@ -352,6 +354,50 @@ TEST(Tokenizer, AcceptsWhatChangesNoIds) {
   value.as_object()["post_processor"] = {{"type", "ByteLevel"}, {"trim_offsets", false}};
   value.at("model").as_object()["continuing_subword_prefix"] = "";
   EXPECT_EQ(round_trip(make(value), "e\u0301"), "e\u0301");
+}
+
+// As the reference has it: what says nothing new is taken, of merges the later rank counts.
+TEST(Tokenizer, TakesIdenticalDuplicates) {
+  json::value value = small_json();
+  json::object& root = value.as_object();
+  json::array& added = root["added_tokens"].as_array();
+  const json::value first = added.at(0);
+  added.push_back(first);
+  EXPECT_EQ(make(value).encode("a<|endoftext|>"), small().encode("a<|endoftext|>"));
+  for (const char* flag : {"special", "lstrip", "single_word"}) {
+    json::value other = first;
+    other.as_object()[flag] = !(first.as_object().contains(flag) && first.at(flag).as_bool());
+    added.back() = other;
+    EXPECT_THAT(test::error_of([&] { make(value); }), HasSubstr("'<|endoftext|>' is there twice"))
+        << flag;
+  }
+  added.pop_back();
+
+  std::string text = json::serialize(value);
+  const std::string vocab = "\"vocab\":{";
+  const size_t at = text.find(vocab) + vocab.size();
+  ASSERT_NE(text.find("\"a\":97"), std::string::npos);
+  EXPECT_EQ(Tokenizer(std::string(text).insert(at, "\"a\":97,"), "t.json").encode("the a"),
+            small().encode("the a"));
+  EXPECT_THAT(
+      test::error_of([&] { Tokenizer(std::string(text).insert(at, "\"a\":98,"), "t.json"); }),
+      HasSubstr("duplicate key 'a'"));
+
+  json::object& model = root["model"].as_object();
+  model["vocab"].as_object()["ab"] = 300;
+  model["vocab"].as_object()["bc"] = 301;
+  model["merges"] = {"a b", "b c"};
+  EXPECT_THAT(make(value).encode("abc"), ElementsAre(300, 'c'));
+  model["merges"] = {"a b", "a b", "b c"};
+  EXPECT_THAT(make(value).encode("abc"), ElementsAre(300, 'c'));
+  model["merges"] = {"a b", "b c", "a b"};
+  EXPECT_THAT(make(value).encode("abc"), ElementsAre('a', 301));
+}
+
+TEST(Tokenizer, SkipsTheByteOrderMarkOfItsFile) {
+  const test::Folder folder;
+  write_file(folder / "tokenizer.json", "\xef\xbb\xbf" + json::serialize(small_json()));
+  EXPECT_EQ(Tokenizer(folder / "tokenizer.json").encode("the theme"), small().encode("the theme"));
 }
 
 }  // namespace

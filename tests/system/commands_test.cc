@@ -83,6 +83,10 @@ TEST(Commands, PackInspectAndTokenizeAgree) {
       json_of({"data", "inspect", out + "/shard-00000.halotok", "--tokenizer", teacher()});
   EXPECT_EQ(shard.at("documents"), 24);
   EXPECT_EQ(shard.at("tokens"), counts.at("tokens"));
+  const json::object whole = json_of({"data", "inspect", out, "--tokenizer", teacher()});
+  EXPECT_EQ(whole.at("documents"), shard.at("documents"));
+  EXPECT_EQ(whole.at("first"), shard.at("first"));
+  EXPECT_EQ(whole.at("shards").as_array().size(), 1u);
 
   const std::string text = "The old dog follows the river. \u00e9";
   write_file(folder / "in.jsonl", json::serialize(json::object{{"text", text}}) + "\n");
@@ -253,6 +257,50 @@ TEST(Commands, GenerateContinuesTheSameWayForTheSameSeed) {
   EXPECT_GT(first.size(), std::string("The old dog\n").size());
   EXPECT_EQ(text("1"), first);
   EXPECT_NE(text("2"), first);
+}
+
+// A copy of the teacher's folder that may be changed.
+fs::path teacher_copy(const char* name) {
+  const fs::path folder = World::get().folder(name) / "model";
+  fs::copy(teacher(), folder);
+  return folder;
+}
+
+TEST(Commands, GenerateEndsAtAnyTokenOfTheGenerationConfig) {
+  const fs::path model = teacher_copy("generate_ends");
+  const auto text = [&](const char* tokens) {
+    return output_of({"generate", model.string(), "The old dog", "--max-tokens", tokens});
+  };
+  const std::string one = text("1"), eight = text("8");
+  ASSERT_NE(one, eight);
+  json::array all;
+  for (int64_t id = 0; id < read_model_config(model).vocab_size; ++id) all.push_back(id);
+  write_json(model / "generation_config.json", json::object{{"eos_token_id", all}});
+  EXPECT_EQ(text("8"), one);
+  write_json(model / "generation_config.json", json::object{{"eos_token_id", nullptr}});
+  EXPECT_EQ(text("8"), eight);
+}
+
+TEST(Commands, GenerateBeginsAsTheTokenizerDoesAndKnowsItsRows) {
+  const fs::path model = teacher_copy("generate_begins");
+  const auto text = [&](const std::string& prompt) {
+    return run_halo({"generate", model.string(), prompt, "--max-tokens", "8"});
+  };
+  const std::string bare = text("The old dog").out, begun = text("<|endoftext|>The old dog").out;
+  write_json(model / "tokenizer_config.json",
+             json::object{{"add_bos_token", true}, {"bos_token", "<|endoftext|>"}});
+  EXPECT_EQ("<|endoftext|>" + text("The old dog").out, begun);
+  EXPECT_NE(text("The old dog").out, bare);
+  EXPECT_EQ(text("<|endoftext|>The old dog").out, begun);  // once
+
+  json::value tokenizer = read_json(model / "tokenizer.json");
+  const int64_t rows = read_model_config(model).vocab_size;
+  tokenizer.at("added_tokens")
+      .as_array()
+      .push_back(json::object{{"id", rows}, {"content", "<more>"}, {"special", true}});
+  write_json(model / "tokenizer.json", tokenizer);
+  EXPECT_EQ(text("The old dog").code, 0);
+  expect_error(text("The <more> dog"), 1, {"'<more>'", std::to_string(rows)});
 }
 
 TEST(Commands, InspectCountsWhatIsInTheFile) {

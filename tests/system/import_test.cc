@@ -212,6 +212,7 @@ TEST_F(ImportGolden, GgufOfALlama) {
   w.add("llama.rope.freq_base", static_cast<float>(c.rope_theta));
   w.add("llama.attention.layer_norm_rms_epsilon", static_cast<float>(c.rms_norm_eps));
   w.add("tokenizer.ggml.model", "gpt2");
+  w.add("tokenizer.ggml.pre", "gpt-2");
   std::vector<std::string> tokens;
   for (int64_t i = 0; i < c.vocab_size; ++i) tokens.push_back(fmt::format("t{}", i));
   w.add("tokenizer.ggml.tokens", tokens);

@@ -139,7 +139,9 @@ def rotary_frequencies(config, head_dim):
             head_dim * math.log(length / (n * 2 * math.pi)) / (2 * math.log(config.rope_theta))
             for n in turns
         )
-        low, high = max(math.floor(low), 0), min(math.ceil(high), head_dim - 1)
+        if scaling.get("truncate", True):
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, head_dim - 1)
         width = high - low if high != low else 0.001
         scaled = [min(max((i - low) / width, 0.0), 1.0) for i in range(head_dim // 2)]
         magnitude = scaling.get("attention_factor")

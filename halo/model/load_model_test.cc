@@ -1,0 +1,161 @@
+// Model directories as other programs write them: the same model, or an Error that says why not.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <limits>
+#include <map>
+
+#include "ATen/ATen.h"
+#include "halo/base/files.h"
+#include "halo/formats/weight_names.h"
+#include "halo/model/decoder.h"
+#include "tests/testing.h"
+
+namespace halo {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+ModelConfig small_config(bool tied) {
+  ModelConfig c;
+  c.vocab_size = 40;
+  c.hidden_size = 16;
+  c.intermediate_size = 24;
+  c.num_layers = 2;
+  c.num_heads = 4;
+  c.num_kv_heads = 2;
+  c.head_dim = 8;
+  c.max_position_embeddings = 64;
+  c.tie_word_embeddings = tied;
+  c.mixer_types.assign(2, MixerType::kAttention);
+  c.lightning_heads = c.lightning_kv_heads = 4;
+  c.lightning_head_dim = 8;
+  return c;
+}
+
+using Tensors = std::map<std::string, at::Tensor>;
+
+class LoadModel : public testing::Test {
+ protected:
+  LoadModel() {
+    at::NoGradGuard no_grad;
+    for (const ParameterSpec& spec : decoder_parameters(small_config(true))) {
+      at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(tensors_.size());
+      tensors_[spec.name] = at::empty(spec.shape).normal_(0, 0.1, generator);
+    }
+  }
+
+  // The folder with the tensors that `change` leaves.
+  const std::filesystem::path& write(
+      const std::function<void(Tensors&)>& change = [](Tensors&) {}, bool tied = true) const {
+    Tensors tensors = tensors_;
+    change(tensors);
+    std::vector<TensorView> views;
+    for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
+    write_safetensors(folder_ / "model.safetensors", views);
+    write_model_config(folder_.path(), small_config(tied), DType::kF32);
+    return folder_.path();
+  }
+
+  static Model load(const std::filesystem::path& folder,
+                    ParameterStore::Use use = ParameterStore::Use::kFrozen) {
+    return load_model(folder, use, at::kFloat, at::kCPU);
+  }
+
+  // Everything is as in `tensors_`, the head is the embedding; in both ways of loading.
+  void expect_the_same(const std::filesystem::path& folder) const {
+    for (const auto use : {ParameterStore::Use::kFrozen, ParameterStore::Use::kTrained}) {
+      const Model model = load(folder, use);
+      EXPECT_TRUE(model.config.tie_word_embeddings);
+      EXPECT_EQ(model.store->specs().size(), tensors_.size());
+      for (const auto& [name, tensor] : tensors_)
+        EXPECT_TRUE(at::equal(model.store->value(name), tensor)) << name;
+    }
+  }
+
+  std::string error_of(const std::function<void(Tensors&)>& change, bool tied = true) const {
+    const std::filesystem::path& folder = write(change, tied);
+    const std::string error = test::error_of([&] { load(folder); });
+    EXPECT_EQ(test::error_of([&] { load(folder, ParameterStore::Use::kTrained); }), error);
+    return error;
+  }
+
+  Tensors tensors_;
+  const test::Folder folder_;
+};
+
+const std::string kEmbedding(kEmbeddingName), kHead(kHeadName);
+
+TEST_F(LoadModel, NamesWithoutTheirPrefix) {
+  expect_the_same(write([](Tensors& tensors) {
+    Tensors renamed;
+    for (auto& [name, tensor] : tensors) renamed[name.substr(std::strlen("model."))] = tensor;
+    tensors = renamed;
+  }));
+  EXPECT_THAT(error_of([](Tensors& tensors) {
+                Tensors renamed;
+                for (auto& [name, tensor] : tensors) renamed["other." + name] = tensor;
+                tensors = renamed;
+              }),
+              HasSubstr("'other.model.embed_tokens.weight' belongs to nothing"));
+}
+
+TEST_F(LoadModel, ConstantBuffers) {
+  expect_the_same(write([](Tensors& tensors) {
+    tensors["model.rotary_emb.inv_freq"] = at::ones({4});
+    tensors["model.layers.1.self_attn.rotary_emb.inv_freq"] = at::ones({4});
+    tensors["model.layers.1.self_attn.rotary_emb.cos_cached"] = at::ones({1, 1, 64, 8});
+    tensors["model.layers.0.self_attn.masked_bias"] = at::tensor(-1e9);
+    tensors["model.layers.0.self_attn.bias"] = at::ones({1, 1, 64, 64}).to(at::kBool);
+    tensors["model.position_ids"] = at::arange(64);
+  }));
+  EXPECT_THAT(error_of([](Tensors& t) { t["model.rotary_emb.other"] = at::ones({4}); }),
+              HasSubstr("'model.rotary_emb.other' belongs to nothing"));
+}
+
+TEST_F(LoadModel, TiedHeads) {
+  expect_the_same(write([](Tensors& t) { t[kHead] = t.at(kEmbedding).clone(); }));
+  // Stored once, under the other name.
+  expect_the_same(write([](Tensors& t) {
+    t[kHead] = t.at(kEmbedding);
+    t.erase(kEmbedding);
+  }));
+  const Model own = load(write([](Tensors& t) { t[kHead] = 2 * t.at(kEmbedding) + 0.01; }));
+  EXPECT_FALSE(own.config.tie_word_embeddings);
+  EXPECT_TRUE(at::equal(own.weights.head.value, 2 * tensors_.at(kEmbedding) + 0.01));
+  EXPECT_TRUE(at::equal(own.weights.embedding.value, tensors_.at(kEmbedding)));
+  EXPECT_THAT(error_of([](Tensors&) {}, false), HasSubstr("'lm_head.weight' [40, 16] is missing"));
+}
+
+// Headers of any length, so that the values lie anywhere.
+TEST_F(LoadModel, ValuesThatAreNotAligned) {
+  for (int i = 0; i < 4; ++i) {
+    write();
+    const std::string file = read_file(folder_ / "model.safetensors");
+    uint64_t length;
+    std::memcpy(&length, file.data(), sizeof(length));
+    const uint64_t longer = length + i;
+    write_file(folder_ / "model.safetensors",
+               std::string(reinterpret_cast<const char*>(&longer), sizeof(longer)) +
+                   file.substr(8, length) + std::string(i, ' ') + file.substr(8 + length));
+    expect_the_same(folder_.path());
+  }
+}
+
+TEST_F(LoadModel, DamagedValuesAreRefusedByName) {
+  const std::string q = "model.layers.1.self_attn.q_proj.weight";
+  EXPECT_THAT(error_of([&](Tensors& t) {
+                t[q] = t.at(q).clone();
+                t[q][3][5] = std::numeric_limits<float>::quiet_NaN();
+              }),
+              AllOf(HasSubstr(folder_.path().string()), HasSubstr("'" + q + "' has 1 value"),
+                    HasSubstr("[3, 5]")));
+  EXPECT_THAT(error_of([&](Tensors& t) { t[q] = at::zeros_like(t.at(q)); }),
+              HasSubstr("'" + q + "' is zero throughout"));
+}
+
+}  // namespace
+}  // namespace halo
