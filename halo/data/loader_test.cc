@@ -5,7 +5,9 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <span>
 
+#include "halo/base/files.h"
 #include "halo/data/shard_testing.h"
 
 namespace halo {
@@ -265,6 +267,23 @@ TEST(Loader, RefusesWhatDoesNotFit) {
   };
   EXPECT_THAT(refused([](auto& r) { r.weights = {1, 2}; }), HasSubstr("data.weights"));
   EXPECT_THAT(refused([](auto& r) { r.needle_share = 0.5; }), HasSubstr("needle document"));
+}
+
+// In the words of the first version, or its runs could not be resumed.
+TEST(DataHash, IsThatOfTheFirstVersion) {
+  const Folder folder;
+  const auto path = folder / "a.halotok";
+  write_shard(path, {30, 50});
+  DataRecipe recipe = recipe_of(path);
+  recipe.weights = {2};
+  recipe.packing = Packing::kConcat;
+  recipe.long_context = LongContext::kConcat;
+  const std::string text = fmt::format(
+      "shards = []\nweights = [2.0]\nneedle_share = 0.0\nhaystack = []\npacking = \"paper\"\n"
+      "long_context = \"\"\ndocument_end = \"\"\nanswer_weight = 0.0\n"
+      "shards\n{} {} 70000 80 2 {{}}\n",
+      std::filesystem::file_size(path), kHash);
+  EXPECT_EQ(data_hash(recipe), hash_hex(std::as_bytes(std::span(text))));
 }
 
 TEST(Prefetcher, GivesBatchesInOrderAndPassesErrorsOn) {
