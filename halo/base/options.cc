@@ -22,7 +22,7 @@ std::string type_name(const Setting& setting) {
   if (const auto* choice = std::get_if<Choice>(&setting.value)) {
     return fmt::format("{}", fmt::join(choice->words, "|"));
   }
-  return is_list(setting) ? "VALUE ..." : "VALUE";
+  return is_list(setting) ? "VALUE,..." : "VALUE";
 }
 
 std::string description(const Setting& setting) {
@@ -60,7 +60,11 @@ CLI::Option* add_option(CLI::App& app, const Setting& setting, const Take& take)
   }
   CLI::Option* option = app.add_option(name, callback, description(setting));
   option->type_name(type_name(setting));
-  if (is_list(setting)) option->expected(-1)->delimiter(',');
+  // A list is the option again and again, or, where no value can have a comma, one word with them.
+  if (is_list(setting)) option->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  if (is_list(setting) && !std::holds_alternative<std::vector<std::string>*>(setting.value)) {
+    option->delimiter(',');
+  }
   return option;
 }
 

@@ -56,7 +56,7 @@ TEST(Options, AreTheSettings) {
   EXPECT_EQ(args.top_p, 0.9);
   EXPECT_EQ(args.machine.device, Place::kGpu);
   EXPECT_FALSE(args.machine.graphs);
-  EXPECT_THAT(args.stop, ElementsAre("a", "b", "c"));
+  EXPECT_THAT(args.stop, ElementsAre("a,b", "c"));
   EXPECT_EQ(parse("").max_tokens, 128);
   EXPECT_TRUE(parse("--graphs").machine.graphs);
 }
