@@ -23,7 +23,7 @@ def expanded(config, name, array):
 
 
 def lightning_of(config, teacher, layer, random):
-    """The mixer that layer `layer` gets in stage 1 under `paper`."""
+    """The mixer that layer `layer` gets in stage 1 under `random-gates`."""
     prefix, hidden = f"model.layers.{layer}.self_attn.", config["hidden_size"]
     out = {n: expanded(config, n, x) for n, x in teacher.items() if n.startswith(prefix)}
     width = config["num_attention_heads"] * config["head_dim"]

@@ -60,7 +60,7 @@ RATES = {"stage1": (1e-3, 1e-5, 20_000), "stage2-2b": (1e-4, 1e-5, 20_000),
 WARM_UP = 50
 
 
-def paper_rate(update, peak, least, steps):
+def late_rate(update, peak, least, steps):
     """One update late: the first has rate 0."""
     k = update - 1
     if k <= WARM_UP:
@@ -72,7 +72,7 @@ def make_schedules(root):
     updates = (1, 2, 3, 26, 50, 51, 52, 100, 275, 500, 1000, 5000, 10_025, 15_000, 19_999, 20_000)
     write_json(root / "lr-schedule" / "expected.json", {
         stage: {"lr": peak, "min_lr": least, "warmup": WARM_UP, "steps": steps,
-                "lr_used_in_update": {str(k): paper_rate(k, peak, least, steps)
+                "lr_used_in_update": {str(k): late_rate(k, peak, least, steps)
                                       for k in updates if k <= steps}}
         for stage, (peak, least, steps) in RATES.items()})
 
