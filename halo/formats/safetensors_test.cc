@@ -234,7 +234,7 @@ TEST_F(SafetensorsFiles, WriterRefuses) {
   const TensorView good{"a", DType::kU8, {1}, std::span(&byte, 1)};
   TensorView wrong_size = good, bad_name = good;
   wrong_size.shape = {2};
-  bad_name.name = "a\tb";
+  bad_name.name = "a\nb";
   const fs::path path = folder_ / "f";
   EXPECT_THROW(write_safetensors(path, std::vector{wrong_size}), Error);
   EXPECT_THROW(write_safetensors(path, std::vector{bad_name}), Error);
