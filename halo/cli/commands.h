@@ -26,5 +26,6 @@ void add_plan(CLI::App& app);
 void add_report(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_doctor(CLI::App& app);
+void add_documentation(CLI::App& app);  // completion, man
 
 }  // namespace halo

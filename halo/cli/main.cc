@@ -10,6 +10,7 @@
 #include "halo/base/check.h"
 #include "halo/base/progress.h"
 #include "halo/cli/commands.h"
+#include "halo/cli/version.h"
 
 namespace {
 
@@ -35,7 +36,7 @@ int main(int argc, char** argv) {
       "Lightning-attention layers, a million tokens of context.",
       "halo");
   app.require_subcommand(1);
-  app.set_version_flag("--version", HALO_VERSION);
+  app.set_version_flag("--version", std::string(halo::version_line()));
   halo::add_convert(app);
   halo::add_pretrain(app);
   halo::add_data(app);
@@ -50,6 +51,7 @@ int main(int argc, char** argv) {
   halo::add_report(app);
   halo::add_bench(app);
   halo::add_doctor(app);
+  halo::add_documentation(app);
   // Standard output is for results alone.
   spdlog::set_default_logger(spdlog::stderr_logger_mt("halo"));
   spdlog::set_pattern("halo: %l: %v");
