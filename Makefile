@@ -1,7 +1,10 @@
 # Everything from a checkout to a converted model. Each target first installs what it needs
 # (tools/bootstrap); running one again skips what is done.
 .DEFAULT_GOAL := help
-.PHONY: help build gpu test demo demo-quick fuzz lint format clean bootstrap
+.PHONY: help build build-all gpu test run-tests tsan demo demo-quick fuzz lint format clean bootstrap
+
+# Which files `make lint` gives to clang-tidy (tools/check-changed --help).
+TIDY ?= --base HEAD
 
 SOURCES = $(shell find halo tests -name '*.h' -o -name '*.cc' -o -name '*.cu' -o -name '*.cuh')
 
@@ -12,6 +15,7 @@ help:
 	@echo 'make test        unit, golden and system tests; fetches a real model (98 MB) for one of them'
 	@echo 'make fuzz        every parser for 20 seconds under sanitizers (tests/fuzz/README.md)'
 	@echo 'make gpu         build-gpu/halo and the libraries for run.device = "cuda"'
+	@echo 'make tsan        unit tests of the parts with threads under ThreadSanitizer'
 	@echo 'make lint        formatting, layout and clang-tidy'
 	@echo 'make format      clang-format over the sources'
 	@echo 'make clean       removes build folders; runs/ and .deps/ stay'
@@ -28,11 +32,24 @@ gpu:
 	@cmake --preset gpu
 	@cmake --build --preset gpu --target halo
 
-test: bootstrap
+# Everything that the tests need, the real model of a golden test among it.
+build-all: bootstrap
 	@tools/fetch-smollm2
 	@cmake --preset cpu
 	@cmake --build --preset cpu
+
+run-tests:
 	@tools/run-tests build
+
+test: build-all run-tests
+
+# Address randomisation with many bits leaves no room for TSan's shadow memory: setarch -R.
+TSAN_PARTS = base data train engine
+tsan: bootstrap
+	@cmake --preset tsan
+	@cmake --build --preset tsan --target $(TSAN_PARTS:%=%_test)
+	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" setarch "$$(uname -m)" -R \
+	  tools/run-tests build-tsan '^($(subst $() $(),|,$(TSAN_PARTS)))$$'
 
 fuzz:
 	@tools/bootstrap --fuzz
@@ -44,20 +61,18 @@ fuzz:
 demo demo-quick: build
 	@build/halo convert demo/$@.toml --run runs/$@ --resume
 
-# clang-tidy takes half a minute a file: those that differ from the last commit, or all without git.
+# clang-tidy takes half a minute a file: by default those that differ from the last commit.
 # build-lint is never built: clang cannot read the precompiled header that GCC leaves in build.
 lint:
 	@tools/bootstrap --lint
-	@cmake --preset lint
 	@clang-format --dry-run --Werror $(SOURCES)
 	@tests/layers_test.py
-	@{ { git diff --name-only --diff-filter=d HEAD -- '*.cc' && \
-	     git ls-files --others --exclude-standard -- '*.cc'; } 2>/dev/null || \
-	   find halo -name '*.cc'; } | xargs -r clang-tidy --quiet -p build-lint
+	@cmake --preset lint
+	@tools/check-changed tidy $(TIDY)
 
 format:
 	@tools/bootstrap --lint
 	@clang-format -i $(SOURCES)
 
 clean:
-	rm -rf build build-gpu build-lint build-sanitize build-fuzz
+	rm -rf build build-gpu build-lint build-sanitize build-fuzz build-tsan

@@ -3,7 +3,7 @@
 # stands in for the launchers of X.cu where there is no nvcc.
 set(HALO_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Wno-sign-compare)
 if(HALO_SANITIZE)
-  add_compile_options(-fsanitize=${HALO_SANITIZE} -fno-omit-frame-pointer)
+  add_compile_options(-fsanitize=${HALO_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${HALO_SANITIZE})
 endif()
 
