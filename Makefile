@@ -1,8 +1,10 @@
 # Everything from a checkout to a converted model. Each target first installs what it needs
 # (tools/bootstrap); running one again skips what is done.
 .DEFAULT_GOAL := help
-.PHONY: help build build-all gpu test run-tests tsan demo demo-quick fuzz lint format clean bootstrap
+.PHONY: help build build-all gpu test run-tests tsan demo demo-quick fuzz lint format clean bootstrap \
+	install wheel deb
 
+PREFIX ?= /usr/local
 # Which files `make lint` gives to clang-tidy (tools/check-changed --help).
 TIDY ?= --base HEAD
 
@@ -16,6 +18,10 @@ help:
 	@echo 'make fuzz        every parser for 20 seconds under sanitizers (tests/fuzz/README.md)'
 	@echo 'make gpu         build-gpu/halo and the libraries for run.device = "cuda"'
 	@echo 'make tsan        unit tests of the parts with threads under ThreadSanitizer'
+	@echo 'make install     the program, its libraries, manual page and completions into PREFIX'
+	@echo '                 ($(PREFIX)), which then needs no checkout; DESTDIR as usual'
+	@echo 'make wheel       dist/halo_hypenet-*.whl, for pip; make deb  dist/halo_*.deb, for apt'
+	@echo '                 (packaging/README.md)'
 	@echo 'make lint        formatting, layout and clang-tidy'
 	@echo 'make format      clang-format over the sources'
 	@echo 'make clean       removes build folders; runs/ and .deps/ stay'
@@ -51,6 +57,17 @@ tsan: bootstrap
 	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" setarch "$$(uname -m)" -R \
 	  tools/run-tests build-tsan '^($(subst $() $(),|,$(TSAN_PARTS)))$$'
 
+install: build
+	@cmake --install build --prefix "$(PREFIX)"
+
+wheel: build
+	@packaging/make_wheel.py build/halo
+
+deb: build
+	@tools/bootstrap --package
+	@cpack --config build/CPackConfig.cmake -B dist
+	@rm -rf dist/_CPack_Packages
+
 fuzz:
 	@tools/bootstrap --fuzz
 	@cmake --preset fuzz
@@ -75,4 +92,4 @@ format:
 	@clang-format -i $(SOURCES)
 
 clean:
-	rm -rf build build-gpu build-lint build-sanitize build-fuzz build-tsan
+	rm -rf build build-gpu build-lint build-sanitize build-fuzz build-tsan dist
