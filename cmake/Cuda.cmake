@@ -36,6 +36,13 @@ set(HALO_NVCC_FLAGS -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -ccbin ${CMAK
     -gencode=arch=compute_90a,code=sm_90a -gencode=arch=compute_80,code=[sm_80,compute_80]
     -Xcompiler=-Wall,-Wextra,-Wno-unused-parameter)
 
+# Through ccache in depend mode alone, by the files that nvcc names: in its other modes ccache sees what
+# one architecture preprocesses to, and takes an object in which another's code is old.
+set(HALO_NVCC_LAUNCHER "")
+if(CCACHE)
+  set(HALO_NVCC_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1 ${CCACHE})
+endif()
+
 # halo_cuda_objects(OUT sources...): one object file a source.
 function(halo_cuda_objects out)
   set(objects)
@@ -45,7 +52,7 @@ function(halo_cuda_objects out)
     get_filename_component(folder ${object} DIRECTORY)
     file(MAKE_DIRECTORY ${folder})
     add_custom_command(OUTPUT ${object}
-      COMMAND ${HALO_NVCC_PROGRAM} ${HALO_NVCC_FLAGS} -MD -MF ${object}.d -c ${source} -o ${object}
+      COMMAND ${HALO_NVCC_LAUNCHER} ${HALO_NVCC_PROGRAM} ${HALO_NVCC_FLAGS} -MD -MF ${object}.d -c ${source} -o ${object}
       DEPENDS ${source} DEPFILE ${object}.d COMMENT "Building CUDA object ${name}.o" VERBATIM)
     list(APPEND objects ${object})
   endforeach()

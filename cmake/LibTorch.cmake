@@ -22,10 +22,11 @@ target_link_libraries(halo_torch INTERFACE
 set(CMAKE_SKIP_BUILD_RPATH ON)
 set(CMAKE_EXE_LINKER_FLAGS "${CMAKE_EXE_LINKER_FLAGS} -Wl,--disable-new-dtags,-rpath,'$ORIGIN/../.deps/py/torch/lib:$ORIGIN/../.deps/py/nvidia/cu13/lib:$ORIGIN/../../.deps/py/torch/lib:$ORIGIN/../../.deps/py/nvidia/cu13/lib:$ORIGIN/../.deps/py/pyarrow:$ORIGIN/../../.deps/py/pyarrow'")
 
-# One precompiled header for all parts that use LibTorch, so they share one set of flags.
+# One precompiled header for all parts that use LibTorch, so they share one set of flags. No more in
+# it than most sources use: docs/decisions/build-time.md.
 file(WRITE ${CMAKE_BINARY_DIR}/pch_anchor.cc "\n")
 add_library(halo_pch OBJECT ${CMAKE_BINARY_DIR}/pch_anchor.cc)
 target_link_libraries(halo_pch PUBLIC halo_torch)
 target_include_directories(halo_pch PUBLIC ${CMAKE_SOURCE_DIR})
 target_precompile_headers(halo_pch PRIVATE
-  <ATen/ATen.h> <ATen/Parallel.h> <torch/csrc/autograd/custom_function.h>)
+  <ATen/ATen.h> <ATen/Parallel.h> <ATen/core/grad_mode.h>)
