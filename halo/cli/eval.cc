@@ -1,9 +1,12 @@
-// halo eval: held-out loss, KL from a teacher, loss by position, needles; halo report.
+// halo eval: tasks, or the figures of a recipe; halo report.
 #include <iostream>
 
+#include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
+#include "halo/eval/tasks/runner.h"
 #include "halo/pipeline/recipe.h"
 #include "halo/report/report.h"
+#include "halo/runtime/machine.h"
 
 namespace halo {
 namespace {
@@ -27,38 +30,88 @@ void print_model(const std::string& name, const json::object& model) {
   }
 }
 
+struct EvalArgs {
+  std::vector<std::string> models, set;
+  std::string teacher, recipe, out, samples, cache;
+  TaskArgs tasks;
+  bool json = false;
+};
+
+// What the options of a recipe's run section say where there is no recipe.
+struct TaskMachine {
+  RunRecipe run;
+  void settings(Settings& s) { s("run", run, {}); }
+};
+
+void eval_tasks(const EvalArgs& args) {
+  TaskMachine machine;
+  for (const std::string& assignment : args.set) set_setting(machine, assignment);
+  RunTasksOptions options{args.models, args.samples, args.cache};
+  if (!args.teacher.empty()) options.models.insert(options.models.begin(), args.teacher);
+  if (options.models.empty()) throw UsageError("halo eval --tasks needs a model");
+  const std::vector<ModelResult> results =
+      run_tasks(args.tasks, options, open_machine(machine.run));
+  const json::object object = results_to_json(results);
+  if (!args.out.empty()) write_json(args.out, object);
+  std::cout << (args.json ? format_json(object) + "\n" : results_to_text(results));
+}
+
+void eval_recipe(const EvalArgs& args) {
+  if (args.models.size() > 1) throw UsageError("halo eval --recipe takes one model");
+  Recipe recipe = read_recipe(args.recipe, args.set);
+  if (!args.teacher.empty()) recipe.teacher = args.teacher;
+  const StageContext context(context_settings(recipe));
+  const json::object result =
+      evaluate(recipe.eval, context, args.models.empty() ? "" : args.models.front());
+  if (!args.out.empty()) write_json(args.out, result);
+  if (args.json) {
+    std::cout << format_json(result) << "\n";
+    return;
+  }
+  print_model("teacher", result.at("teacher").as_object());
+  if (result.contains("student")) print_model("student", result.at("student").as_object());
+}
+
 }  // namespace
 
 void add_eval(CLI::App& app) {
-  struct Args {
-    std::string model, teacher, recipe, out;
-    std::vector<std::string> set;
-    bool json = false;
-  };
-  auto args = std::make_shared<Args>();
-  CLI::App* command = app.add_subcommand(
-      "eval", "Held-out loss, KL from the teacher, loss by position and needles of a model");
-  command->add_option("model", args->model, "Hugging Face directory of a student");
-  command->add_option("--recipe", args->recipe, "RECIPE.toml: its run, data and eval sections")
-      ->required();
-  command->add_option("--teacher", args->teacher, "Hugging Face directory, over the recipe's");
+  auto args = std::make_shared<EvalArgs>();
+  CLI::App* command =
+      app.add_subcommand("eval", "What models can do: tasks, or the figures of a recipe");
+  command->add_option("models", args->models, "Hugging Face directories");
+  command->add_option("--tasks", args->tasks.tasks, "TASK,TASK,...: of\n" + task_help())
+      ->delimiter(',');
+  command->add_option("--data", args->tasks.data,
+                      "folder with TASK.jsonl, .jsonl.zst or .jsonl.gz");
+  command->add_option("--limit", args->tasks.limit, "items of each task; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  command
+      ->add_option("--lengths", args->tasks.lengths,
+                   "TOKENS,TOKENS,... of tasks that are made to a length")
+      ->delimiter(',')
+      ->capture_default_str();
+  command->add_option("--log-samples", args->samples,
+                      "write what each model said of each item to this file, as JSON lines");
+  command->add_option("--cache", args->cache,
+                      "folder where answers are kept, and taken from when the same is asked again");
+  command->add_option("--recipe", args->recipe,
+                      "RECIPE.toml, in place of tasks: held-out loss, KL from the teacher, loss by "
+                      "position and needles, as its run, data and eval sections say");
+  command->add_option("--teacher", args->teacher,
+                      "Hugging Face directory: with tasks the model that the others are compared "
+                      "with, else over the recipe's");
   add_recipe_options(*command, args->set);
   command->add_option("--out", args->out, "also write the JSON to this file");
   command->add_flag("--json", args->json, "print JSON");
   command->footer(
-      "Example: halo eval runs/demo/model --recipe demo/demo.toml --set eval.haystacks=40");
+      "Examples: halo eval runs/demo/model --teacher demo/teacher --tasks arc_easy,lambada "
+      "--data eval --limit 200\n"
+      "          halo eval runs/demo/model --recipe demo/demo.toml --set eval.haystacks=40");
   command->callback([args] {
-    Recipe recipe = read_recipe(args->recipe, args->set);
-    if (!args->teacher.empty()) recipe.teacher = args->teacher;
-    const StageContext context(context_settings(recipe));
-    const json::object result = evaluate(recipe.eval, context, args->model);
-    if (!args->out.empty()) write_json(args->out, result);
-    if (args->json) {
-      std::cout << format_json(result) << "\n";
-      return;
+    if (args->tasks.tasks.empty() == args->recipe.empty()) {
+      throw UsageError("halo eval needs --tasks or --recipe, one of them");
     }
-    print_model("teacher", result.at("teacher").as_object());
-    if (result.contains("student")) print_model("student", result.at("student").as_object());
+    args->recipe.empty() ? eval_tasks(*args) : eval_recipe(*args);
   });
 }
 

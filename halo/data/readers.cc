@@ -71,10 +71,7 @@ void read_text(const fs::path& path, const std::function<void(Document)>& use) {
   use(std::move(document));
 }
 
-Document parse_line(std::string_view line, const std::string& place, SourceUse source_use) {
-  json::value value = parse_json(line, place);
-  if (!value.is_object()) throw_error("{}: not a JSON object with a \"text\"", place);
-  const json::object& object = value.as_object();
+Document to_document(const json::object& object, const std::string& place, SourceUse source_use) {
   Document document;
   const json::value* text = object.if_contains("text");
   if (!text || !text->is_null()) document.text = json_get<std::string>(object, "text", place);
@@ -84,13 +81,18 @@ Document parse_line(std::string_view line, const std::string& place, SourceUse s
   return document;
 }
 
-void read_json_lines(const fs::path& path, const std::function<void(Document)>& use,
-                     SourceUse source) {
+}  // namespace
+
+void read_json_lines(const fs::path& path,
+                     const std::function<void(const json::object&, const std::string&)>& use) {
   std::string line;
   int64_t number = 1;
   const auto finish_line = [&] {
     if (line.find_first_not_of(" \t\r") != std::string::npos) {
-      use(parse_line(line, fmt::format("{}: line {}", path.string(), number), source));
+      const std::string place = fmt::format("{}: line {}", path.string(), number);
+      const json::value value = parse_json(line, place);
+      if (!value.is_object()) throw_error("{}: not a JSON object", place);
+      use(value.as_object(), place);
     }
     line.clear();
     ++number;
@@ -111,13 +113,17 @@ void read_json_lines(const fs::path& path, const std::function<void(Document)>& 
   finish_line();
 }
 
+namespace {
+
 void read_file_of(const fs::path& path, const std::function<void(Document)>& use,
                   SourceUse source) {
   switch (kind_of(path)) {
     case Kind::kText:
       return read_text(path, use);
     case Kind::kJsonLines:
-      return read_json_lines(path, use, source);
+      return read_json_lines(path, [&](const json::object& object, const std::string& place) {
+        use(to_document(object, place, source));
+      });
     case Kind::kParquet:
       return read_parquet(path, use, source);
     case Kind::kUnknown:

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "halo/base/json.h"
+
 namespace halo {
 
 struct Document {
@@ -49,6 +51,12 @@ void read_documents(const std::vector<std::filesystem::path>& inputs,
 // Frames and members may follow each other, zeros a gzip member. zstd's window is 1 GiB at most.
 void stream_file(const std::filesystem::path& path,
                  const std::function<void(std::string_view)>& use);
+
+// Calls `use` with every line of a .jsonl file (also .zst, .gz) that is not blank, and where it
+// stands, "FILE: line N". A line that is no JSON object is an Error.
+void read_json_lines(
+    const std::filesystem::path& path,
+    const std::function<void(const json::object& object, const std::string& place)>& use);
 
 // In parquet.cc; an Error where this build has no Arrow.
 void read_parquet(const std::filesystem::path& path, const std::function<void(Document)>& use,

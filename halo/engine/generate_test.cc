@@ -58,6 +58,18 @@ TEST_F(GenerateTest, StepsShowTheLogitsOfEveryToken) {
   EXPECT_EQ(steps, 3);
 }
 
+TEST_F(GenerateTest, TheCallerMayEndAPrompt) {
+  const auto all = generate(engine_, prompts_, {.max_tokens = 6});
+  std::vector<int> asked(prompts_.size());
+  GenerateArgs args{.max_tokens = 6};
+  args.ended = [&](size_t prompt) { return ++asked[prompt] == 2 && prompt == 1; };
+  const auto made = generate(engine_, prompts_, args);
+  for (size_t p = 0; p < prompts_.size(); ++p) {
+    const std::vector<int64_t> expected(all[p].begin(), all[p].begin() + (p == 1 ? 2 : 6));
+    EXPECT_EQ(made[p], expected);
+  }
+}
+
 TEST_F(GenerateTest, StopsAfterAStopTokenAndKeepsIt) {
   const auto all = generate(engine_, prompts_, {.max_tokens = 12});
   const int64_t stop = all[2][4];

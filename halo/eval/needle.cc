@@ -5,7 +5,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/kernels/sample/sample.h"
+#include "halo/eval/token_scores.h"
 
 namespace halo {
 
@@ -52,26 +52,6 @@ std::vector<NeedleTask> make_needles(const NeedleWriter& writer, const TokenShar
 }
 
 namespace {
-
-struct Answers {
-  at::Tensor correct;  // [Q * digits] bool
-  at::Tensor logprob;  // [Q * digits] double
-};
-
-// What the model says of each digit. hidden [Q * digits, D], answers [Q * digits] on its device.
-Answers score_answers(const Engine& engine, const at::Tensor& hidden, const at::Tensor& answers) {
-  constexpr int64_t kMaxLogits = int64_t{1} << 26;  // 256 MB in fp32
-  const int64_t rows = std::max<int64_t>(1, kMaxLogits / engine.weights().head.value.size(0));
-  std::vector<at::Tensor> correct, logprob;
-  for (int64_t begin = 0; begin < hidden.size(0); begin += rows) {
-    const int64_t count = std::min(rows, hidden.size(0) - begin);
-    const at::Tensor truth = answers.narrow(0, begin, count);
-    const at::Tensor logits = engine.logits(hidden.narrow(0, begin, count));
-    correct.push_back(sample_tokens(logits, {}, {}).eq(truth));
-    logprob.push_back(logits.log_softmax(-1).gather(1, truth.unsqueeze(1)).squeeze(1));
-  }
-  return {at::cat(correct).cpu(), at::cat(logprob).to(at::kCPU, at::kDouble)};
-}
 
 // Feeds each haystack as far as its question number `round` shares it. Tasks without one are passed
 // over.
@@ -122,17 +102,13 @@ void score_group(Engine& engine, const std::vector<NeedleTask>& tasks, size_t fi
   }
   if (forks.empty()) return;
   const at::Tensor hidden = engine.extend(ids, inputs, Engine::Rows::kAll);
-  const at::Device device = hidden.device();
-  const Answers scored =
-      score_answers(engine, hidden.index_select(0, at::tensor(rows, at::kLong).to(device)),
-                    at::tensor(answers, at::kLong).to(device));
-  const bool* correct = scored.correct.const_data_ptr<bool>();
-  const double* logprob = scored.logprob.const_data_ptr<double>();
+  const TokenScores scored = score_tokens(
+      engine, hidden.index_select(0, at::tensor(rows, at::kLong).to(hidden.device())), answers);
   NeedleItem* item = &items[items.size() - forks.size()];
   for (size_t q = 0; q < forks.size(); ++q, ++item) {
-    for (int64_t digit = 0; digit < kNeedleDigits; ++digit) {
-      item->correct &= *correct++;
-      item->logprob += *logprob++ / kNeedleDigits;
+    for (size_t digit = 0; digit < kNeedleDigits; ++digit) {
+      item->correct &= scored.best[q * kNeedleDigits + digit];
+      item->logprob += scored.logprob[q * kNeedleDigits + digit] / kNeedleDigits;
     }
   }
 }

@@ -74,6 +74,54 @@ TEST(Commands, HelpHasAnExample) {
   }
 }
 
+TEST(Commands, EvalAsksModelsTheItemsOfTasks) {
+  const fs::path folder = World::get().folder("tasks");
+  write_file(folder / "copa.jsonl",
+             R"({"id": "a", "context": "The old dog", "choices": ["follows", "is"], "label": 0}
+{"id": "b", "context": "The river", "choices": ["is", "follows the dog"], "label": 1}
+)");
+  const fs::path samples = folder / "samples.jsonl";
+  const json::object result =
+      json_of({"eval", teacher(), finished_model(), "--tasks", "copa,copying", "--data", folder,
+               "--limit", "2", "--json", "--log-samples", samples, "--out", folder / "out.json"});
+  EXPECT_EQ(read_json(folder / "out.json"), json::value(result));
+  const json::array& models = result.at("models").as_array();
+  ASSERT_EQ(models.size(), 2u);
+  EXPECT_EQ(models[0].at("model").as_string(), teacher());
+  const json::object& figures = models[1].at("tasks").at("copa").as_object();
+  for (const char* name : {"acc", "acc_norm"}) {
+    const json::object& figure = figures.at(name).as_object();
+    EXPECT_EQ(figure.at("n"), 2);
+    for (const char* key : {"value", "stderr", "difference", "difference_stderr"}) {
+      EXPECT_TRUE(figure.contains(key)) << key;
+    }
+  }
+  EXPECT_TRUE(models[0].at("tasks").at("copying").as_object().contains("exact_match"));
+
+  std::istringstream lines(read_file(samples));
+  std::vector<std::string> seen;
+  for (std::string line; std::getline(lines, line);) {
+    const json::value sample = parse_json(line, "samples");
+    seen.push_back(fmt::format("{} {}", std::string(sample.at("task").as_string()),
+                               std::string(sample.at("id").as_string())));
+    if (seen.back() != "copa b") continue;
+    EXPECT_EQ(sample.at("loglikelihoods").as_array().size(), 2u);
+    EXPECT_EQ(sample.at("label"), 1);
+  }
+  const std::vector<std::string> one_model = {"copa a", "copa b", "copying 0", "copying 1"};
+  EXPECT_EQ(seen.size(), 8u);
+  seen.resize(4);
+  EXPECT_EQ(seen, one_model);
+
+  const std::string table = output_of(
+      {"eval", finished_model(), "--teacher", teacher(), "--tasks", "copa", "--data", folder});
+  EXPECT_THAT(table, HasSubstr("difference to the first"));
+  expect_error(run_halo({"eval", teacher()}), 2, {"--tasks or --recipe"});
+  expect_error(run_halo({"eval", teacher(), "--tasks", "copas"}), 1, {"did you mean 'copa'?"});
+  expect_error(run_halo({"eval", teacher(), "--tasks", "boolq", "--data", folder}), 1,
+               {"no boolq.jsonl"});
+}
+
 TEST(Commands, PackInspectAndTokenizeAgree) {
   const fs::path folder = World::get().folder("pack");
   const std::string out = (folder / "shards").string();

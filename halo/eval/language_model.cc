@@ -1,0 +1,268 @@
+#include "halo/eval/language_model.h"
+
+#include <algorithm>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/base/utf8.h"
+#include "halo/data/pack.h"
+#include "halo/engine/generate.h"
+#include "halo/eval/token_scores.h"
+#include "halo/tokenizer/unicode.h"
+
+namespace halo {
+namespace {
+
+EngineOptions engine_options(Kernels kernels, at::Device device) {
+  EngineOptions options;
+  options.kernels = kernels;
+  // Most prompts are short, and a fork has a block of its own at least.
+  options.block_size = 16;
+  options.max_batch_tokens = device.is_cuda() ? 32768 : 4096;
+  return options;
+}
+
+SpecialTokens special_tokens(const Model& model, const std::filesystem::path& directory) {
+  const std::filesystem::path path = directory / "tokenizer.json";
+  const Tokenizer tokenizer(path);
+  SpecialTokens special;
+  special.begin = document_begin(tokenizer, path);
+  special.ends = read_end_tokens(directory, model.config);
+  special.before_all = model.config.bos_token_id.value_or(
+      special.ends.empty() ? tokenizer.document_end() : special.ends[0]);
+  return special;
+}
+
+size_t common_prefix(const std::vector<int64_t>& a, const std::vector<int64_t>& b) {
+  return std::ranges::mismatch(a, b).in1 - a.begin();
+}
+
+// Bytes of white space at the end of a text.
+size_t trailing_space(std::string_view text) {
+  size_t begin = text.size();
+  while (begin > 0) {
+    const size_t at = code_before(text, begin);
+    if (!is_space(code_at(text, at).code)) break;
+    begin = at;
+  }
+  return text.size() - begin;
+}
+
+}  // namespace
+
+LanguageModel::LanguageModel(const Model& model, const std::filesystem::path& directory,
+                             Kernels kernels)
+    : LanguageModel(std::make_shared<const DecoderWeights>(model.weights),
+                    Tokenizer(directory / "tokenizer.json"), special_tokens(model, directory),
+                    engine_options(kernels, model.weights.embedding.value.device()),
+                    default_min_shared(model.weights.embedding.value.device())) {}
+
+LanguageModel::LanguageModel(std::shared_ptr<const DecoderWeights> weights, Tokenizer tokenizer,
+                             SpecialTokens special, const EngineOptions& options,
+                             int64_t min_shared)
+    : engine_(std::move(weights), options),
+      tokenizer_(std::move(tokenizer)),
+      special_(std::move(special)),
+      min_shared_(min_shared) {}
+
+std::vector<int64_t> LanguageModel::encode(const std::string& text) const {
+  std::vector<int64_t> ids = tokenizer_.encode(text);
+  const bool there = !special_.begin || (!ids.empty() && ids.front() == *special_.begin);
+  if (!there) ids.insert(ids.begin(), *special_.begin);
+  return ids;
+}
+
+// As lm-evaluation-harness splits them: white space at the prompt's end belongs to the
+// continuation, whose tokens are those of the whole text behind as many as the prompt has.
+LanguageModel::Pair LanguageModel::encode_pair(const ScoreRequest& request) const {
+  Pair pair;
+  const size_t space = trailing_space(request.prompt);
+  const std::string prompt = request.prompt.substr(0, request.prompt.size() - space);
+  const std::string whole = request.prompt + request.continuation;
+  if (prompt.empty()) {
+    pair.continuation = tokenizer_.encode(whole);
+    pair.prompt = {special_.before_all};
+    if (pair.continuation.size() > 1 && pair.continuation.front() == special_.before_all) {
+      pair.continuation.erase(pair.continuation.begin());
+    }
+  } else {
+    pair.prompt = encode(prompt);
+    pair.continuation = encode(whole);
+    pair.continuation.erase(
+        pair.continuation.begin(),
+        pair.continuation.begin() +
+            static_cast<int64_t>(std::min(pair.prompt.size(), pair.continuation.size())));
+  }
+  if (pair.continuation.empty()) {
+    throw_error("the continuation '{}' of '{}' has no token of its own", request.continuation,
+                request.prompt);
+  }
+  return pair;
+}
+
+LanguageModel::Run LanguageModel::next_run(const std::vector<Pair>& pairs, size_t first) const {
+  const std::vector<int64_t>& prompt = pairs[first].prompt;
+  Run run{first, first + 1, static_cast<int64_t>(prompt.size())};
+  for (; run.last < pairs.size(); ++run.last) {
+    const std::vector<int64_t>& next = pairs[run.last].prompt;
+    const auto shared = std::min<int64_t>(run.shared, common_prefix(prompt, next));
+    if (shared < min_shared_ || 2 * shared < static_cast<int64_t>(next.size())) break;
+    run.shared = shared;
+  }
+  if (run.last == first + 1) run.shared = 0;
+  return run;
+}
+
+// Two calls of the decoder: prompts alone and what prompts share, then the rest of those that do.
+void LanguageModel::score_batch(const std::vector<Pair>& pairs, std::span<const Run> runs,
+                                std::vector<Score>& scores) {
+  struct Call {
+    std::vector<OwnedSequence> sequences;
+    std::vector<int64_t> ids;
+    std::vector<std::vector<int64_t>> inputs;
+    int64_t rows = 0;
+    std::vector<Prediction> predictions;
+
+    void add(OwnedSequence sequence, std::vector<int64_t> input) {
+      rows += static_cast<int64_t>(input.size());
+      ids.push_back(sequence.id());
+      sequences.push_back(std::move(sequence));
+      inputs.push_back(std::move(input));
+    }
+  };
+  Call first, second;
+  const auto input_of = [](const Pair& pair, int64_t from) {
+    std::vector<int64_t> input(pair.prompt.begin() + from, pair.prompt.end());
+    input.insert(input.end(), pair.continuation.begin(), pair.continuation.end() - 1);
+    return input;
+  };
+  std::vector<at::Tensor> hidden;
+  const auto run_call = [&](Call& call) {
+    if (call.predictions.empty() && call.ids.empty()) return;
+    const at::Tensor all = engine_.extend(call.ids, call.inputs, Engine::Rows::kAll);
+    std::vector<int64_t> rows;
+    for (const Prediction& p : call.predictions) rows.push_back(p.row);
+    hidden.push_back(all.index_select(0, at::tensor(rows, at::kLong).to(all.device())));
+  };
+
+  for (const Run& run : runs) {
+    if (run.shared == 0) {
+      const Pair& pair = pairs[run.first];
+      first.add(OwnedSequence(engine_), input_of(pair, 0));
+      const auto count = static_cast<int64_t>(pair.continuation.size());
+      for (int64_t t = 0; t < count; ++t) {
+        first.predictions.push_back({run.first, first.rows - count + t, pair.continuation[t]});
+      }
+      continue;
+    }
+    const std::vector<int64_t>& prompt = pairs[run.first].prompt;
+    first.add(OwnedSequence(engine_), {prompt.begin(), prompt.begin() + run.shared});
+    for (size_t p = run.first; p < run.last; ++p) {
+      if (static_cast<int64_t>(pairs[p].prompt.size()) > run.shared) continue;
+      first.predictions.push_back({p, first.rows - 1, pairs[p].continuation[0]});
+    }
+  }
+  run_call(first);
+  for (size_t r = 0; r < runs.size(); ++r) {
+    for (size_t p = runs[r].first; runs[r].shared > 0 && p < runs[r].last; ++p) {
+      const Pair& pair = pairs[p];
+      std::vector<int64_t> input = input_of(pair, runs[r].shared);
+      if (input.empty()) continue;  // one token, behind the shared prompt
+      second.add(first.sequences[r].fork(), std::move(input));
+      const auto count = static_cast<int64_t>(pair.continuation.size());
+      const bool begun = static_cast<int64_t>(pair.prompt.size()) == runs[r].shared;
+      for (int64_t t = begun ? 1 : 0; t < count; ++t) {
+        second.predictions.push_back({p, second.rows - count + t, pair.continuation[t]});
+      }
+    }
+  }
+  run_call(second);
+
+  std::vector<Prediction> predictions = std::move(first.predictions);
+  predictions.insert(predictions.end(), second.predictions.begin(), second.predictions.end());
+  std::vector<int64_t> targets;
+  for (const Prediction& p : predictions) targets.push_back(p.target);
+  const TokenScores tokens = score_tokens(engine_, at::cat(hidden), targets);
+  for (size_t i = 0; i < predictions.size(); ++i) {
+    Score& score = scores[predictions[i].pair];
+    score.loglikelihood += tokens.logprob[i];
+    score.greedy = score.greedy && tokens.best[i];
+  }
+}
+
+std::vector<Score> LanguageModel::score(const std::vector<ScoreRequest>& requests) {
+  at::NoGradGuard no_grad;
+  std::vector<Pair> pairs;
+  for (const ScoreRequest& request : requests) pairs.push_back(encode_pair(request));
+  std::vector<Score> scores(pairs.size());
+  // A batch is bounded by the memory of its sequences, whose states are kept in whole blocks.
+  const auto in_blocks = [block = engine_.options().block_size](int64_t tokens) {
+    return (tokens + block - 1) / block * block;
+  };
+  std::vector<Run> runs;
+  int64_t tokens = 0;
+  for (size_t first = 0; first < pairs.size(); first = runs.back().last) {
+    const Run run = next_run(pairs, first);
+    int64_t size = in_blocks(run.shared);
+    for (size_t p = run.first; p < run.last; ++p) {
+      const size_t all = pairs[p].prompt.size() + pairs[p].continuation.size();
+      size += in_blocks(static_cast<int64_t>(all) - run.shared);
+    }
+    if (!runs.empty() && tokens + size > engine_.options().max_batch_tokens) {
+      score_batch(pairs, runs, scores);
+      runs.clear();
+      tokens = 0;
+    }
+    runs.push_back(run);
+    tokens += size;
+  }
+  if (!runs.empty()) score_batch(pairs, runs, scores);
+  return scores;
+}
+
+namespace {
+
+// Where the first stop begins in a text, or npos.
+size_t find_stop(std::string_view text, const std::vector<std::string>& stops) {
+  size_t at = std::string_view::npos;
+  for (const std::string& stop : stops) at = std::min(at, text.find(stop));
+  return at;
+}
+
+}  // namespace
+
+std::vector<std::string> LanguageModel::generate_until(
+    const std::vector<GenerateRequest>& requests) {
+  std::vector<std::vector<int64_t>> prompts;
+  std::vector<StreamDecoder> streams;
+  std::vector<std::string> texts(requests.size());
+  std::vector<int64_t> left;
+  GenerateArgs args;
+  args.max_tokens = 0;
+  args.stop_ids = special_.ends;
+  for (const GenerateRequest& request : requests) {
+    prompts.push_back(request.prompt.empty() ? std::vector<int64_t>{special_.before_all}
+                                             : encode(request.prompt));
+    streams.emplace_back(tokenizer_);
+    left.push_back(request.max_tokens);
+    args.max_tokens = std::max(args.max_tokens, request.max_tokens);
+  }
+  args.ended = [&](size_t prompt) {
+    return left[prompt] == 0 ||
+           find_stop(texts[prompt], requests[prompt].stops) != std::string::npos;
+  };
+  generate(engine_, prompts, args, [&](const GenerateStep& step) {
+    for (size_t i = 0; i < step.prompts.size(); ++i) {
+      const size_t prompt = step.prompts[i];
+      streams[prompt].push(step.tokens[i], texts[prompt]);
+      --left[prompt];
+    }
+  });
+  for (size_t i = 0; i < requests.size(); ++i) {
+    streams[i].finish(texts[i]);
+    texts[i].resize(std::min(texts[i].size(), find_stop(texts[i], requests[i].stops)));
+  }
+  return texts;
+}
+
+}  // namespace halo

@@ -1,0 +1,117 @@
+#include "halo/eval/tasks/runner.h"
+
+#include <optional>
+
+#include "halo/base/check.h"
+#include "halo/base/files.h"
+#include "halo/base/progress.h"
+
+namespace halo {
+namespace {
+
+size_t text_size(const TaskItem& item) {
+  size_t size = 0;
+  for (const ScoreRequest& r : item.scored) size += r.prompt.size() + r.continuation.size();
+  for (const GenerateRequest& r : item.generated) size += r.prompt.size();
+  return size;
+}
+
+// Of items asked together.
+std::vector<Answers> ask(LanguageModel& model, const std::vector<const TaskItem*>& items) {
+  std::vector<ScoreRequest> scored;
+  std::vector<GenerateRequest> generated;
+  for (const TaskItem* item : items) {
+    scored.insert(scored.end(), item->scored.begin(), item->scored.end());
+    generated.insert(generated.end(), item->generated.begin(), item->generated.end());
+  }
+  const std::vector<Score> scores = model.score(scored);
+  const std::vector<std::string> texts = model.generate_until(generated);
+  std::vector<Answers> answers;
+  auto score = scores.begin();
+  auto text = texts.begin();
+  for (const TaskItem* item : items) {
+    const auto num_scores = static_cast<int64_t>(item->scored.size());
+    const auto num_texts = static_cast<int64_t>(item->generated.size());
+    answers.push_back({{score, score + num_scores}, {text, text + num_texts}});
+    score += num_scores;
+    text += num_texts;
+  }
+  return answers;
+}
+
+}  // namespace
+
+TaskResult run_task(LanguageModel& model, const Task& task, AnswerCache* cache,
+                    const std::function<void(const TaskItem&, const Outcome&)>& on_item,
+                    const std::function<void(size_t done)>& on_batch) {
+  // Texts asked together: some 16K tokens, so that batches are full and progress is seen.
+  constexpr size_t kBytes = size_t{1} << 16;
+  std::vector<std::string> ids;
+  std::vector<Outcome> outcomes;
+  const std::span<const TaskItem> items(task.items);
+  for (size_t first = 0, last = 0; first < items.size(); first = last) {
+    std::vector<const TaskItem*> open;  // that the cache has no answers of
+    for (size_t bytes = 0; last < items.size() && (last == first || bytes < kBytes); ++last) {
+      if (cache && cache->find(items[last])) continue;
+      open.push_back(&items[last]);
+      bytes += text_size(items[last]);
+    }
+    const std::vector<Answers> answers = ask(model, open);
+    size_t next = 0;
+    for (size_t i = first; i < last; ++i) {
+      const bool is_open = next < open.size() && open[next] == &items[i];
+      const Answers& given = is_open ? answers[next++] : *cache->find(items[i]);
+      if (is_open && cache) cache->add(items[i], given);
+      ids.push_back(items[i].id);
+      outcomes.push_back(items[i].judge(given));
+      on_item(items[i], outcomes.back());
+    }
+    if (cache) cache->flush();
+    if (on_batch) on_batch(last);
+    if (stop_requested()) {
+      throw Stopped(cache ? "eval: stopped; the same command goes on from its cache"
+                          : "eval: stopped; with --cache the answers so far would have been kept");
+    }
+  }
+  return summarise(task.name, ids, outcomes);
+}
+
+std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& options,
+                                   const Machine& machine) {
+  const std::vector<std::string> names = expand_tasks(args.tasks);
+  std::vector<ModelResult> results;
+  std::optional<AtomicFile> samples;
+  if (!options.samples.empty()) samples.emplace(options.samples);
+  for (const std::string& directory : options.models) {
+    const Model weights =
+        load_model(directory, ParameterStore::Use::kFrozen, machine.compute, machine.device);
+    LanguageModel model(weights, directory, machine.kernels);
+    ModelResult& result = results.emplace_back(ModelResult{directory, {}});
+    // Answers depend on how they are computed, too.
+    const std::string answers_of =
+        options.cache.empty() ? ""
+                              : fmt::format("{}-{}-{}", model_hash(directory),
+                                            c10::toString(machine.compute), machine.device.str());
+    for (const std::string& name : names) {
+      const Task task = make_task(name, args, model);
+      std::optional<AnswerCache> cache;
+      if (!answers_of.empty()) cache.emplace(options.cache / answers_of / (name + ".jsonl"));
+      Progress progress(fmt::format("{}: {}", directory, name),
+                        static_cast<int64_t>(task.items.size()));
+      progress.update(0, "items");
+      const auto on_item = [&](const TaskItem& item, const Outcome& outcome) {
+        if (!samples) return;
+        json::object line = {{"model", directory}, {"task", name}, {"id", item.id}};
+        for (const auto& [key, value] : outcome.sample) line[key] = value;
+        samples->write(json::serialize(line) + "\n");
+      };
+      result.tasks.push_back(
+          run_task(model, task, cache ? &*cache : nullptr, on_item,
+                   [&](size_t done) { progress.update(static_cast<int64_t>(done), "items"); }));
+    }
+  }
+  if (samples) samples->commit();
+  return results;
+}
+
+}  // namespace halo

@@ -1,0 +1,43 @@
+// A task as a value: items, each with what is asked of a model and what its answers are worth.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "halo/base/json.h"
+#include "halo/eval/language_model.h"
+
+namespace halo {
+
+// A figure of one item. Over items, its mean is reported, or exp(mean).
+struct Figure {
+  enum class Mean { kPlain, kExp };
+  std::string name;
+  double value = 0;
+  Mean mean = Mean::kPlain;
+};
+
+struct Answers {
+  std::vector<Score> scores;       // of TaskItem::scored
+  std::vector<std::string> texts;  // of TaskItem::generated
+};
+
+struct Outcome {
+  std::vector<Figure> figures;
+  json::object sample;  // what --log-samples writes of it beside model, task and id
+};
+
+struct TaskItem {
+  std::string id;
+  std::vector<ScoreRequest> scored;
+  std::vector<GenerateRequest> generated;
+  std::function<Outcome(const Answers&)> judge;
+};
+
+struct Task {
+  std::string name;
+  std::vector<TaskItem> items;
+};
+
+}  // namespace halo

@@ -1,0 +1,229 @@
+// Tasks whose items are lines of a file: what is asked, how it is judged, and a whole run.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "halo/eval/tasks/choice.h"
+#include "halo/eval/tasks/lambada.h"
+#include "halo/eval/tasks/question_answering.h"
+#include "halo/eval/tasks/runner.h"
+#include "halo/eval/tasks/tasks_testing.h"
+#include "halo/eval/tasks/written_choice.h"
+
+namespace halo {
+namespace {
+
+namespace fs = std::filesystem;
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+TaskItem item_of(TaskItem (*make)(const ItemLine&), const char* text) {
+  const json::value value = parse_json(text, "items");
+  return make(ItemLine(value.as_object(), "items: line 1", 0));
+}
+
+double figure(const Outcome& outcome, const std::string& name) {
+  for (const Figure& f : outcome.figures) {
+    if (f.name == name) return f.value;
+  }
+  ADD_FAILURE() << "no figure " << name;
+  return -1;
+}
+
+TEST(Choice, ScoresEachChoiceBehindASpace) {
+  const TaskItem item =
+      item_of(choice_item,
+              R"({"id": 7, "context": "Q:", "choices": ["no", "perh\u00e4ps so"], "label": 1})");
+  EXPECT_EQ(item.id, "7");
+  ASSERT_EQ(item.scored.size(), 2u);
+  EXPECT_EQ(item.scored[1].prompt, "Q:");
+  EXPECT_EQ(item.scored[1].continuation, " perh\u00e4ps so");
+  // The longer choice is less likely as a whole and likelier by character: -5/10 against -2/2.
+  const Outcome outcome = item.judge({{{-2, false}, {-5, false}}, {}});
+  EXPECT_EQ(figure(outcome, "acc"), 0);
+  EXPECT_EQ(figure(outcome, "acc_norm"), 1);
+  EXPECT_EQ(outcome.sample.at("choice").to_number<int>(), 0);
+  EXPECT_EQ(outcome.sample.at("label").to_number<int>(), 1);
+  // Characters, not bytes: -5.5/10 is more than -1.1/2 would be at 11 bytes.
+  EXPECT_EQ(figure(item.judge({{{-1.05, false}, {-5.4, false}}, {}}), "acc_norm"), 0);
+  EXPECT_EQ(figure(item.judge({{{-1, false}, {-1, false}}, {}}), "acc"), 0)
+      << "the first of equals";
+}
+
+TEST(Choice, RefusesLabelsThatAreNoChoice) {
+  const std::string error = test::error_of([] {
+    item_of(choice_item, R"({"id": "a", "context": "Q:", "choices": ["no"], "label": 1})");
+  });
+  EXPECT_THAT(error, HasSubstr("items: line 1: 'label' is 1, expected 0 to 0"));
+}
+
+TEST(Winogrande, ScoresWhatIsBehindTheBlank) {
+  const TaskItem item = item_of(
+      winogrande_item,
+      R"({"id": "w", "context": "The cup and _ broke. ", "choices": ["it", "he"], "label": 0})");
+  ASSERT_EQ(item.scored.size(), 2u);
+  EXPECT_EQ(item.scored[0].prompt, "The cup and it");
+  EXPECT_EQ(item.scored[1].prompt, "The cup and he");
+  EXPECT_EQ(item.scored[1].continuation, " broke.");
+  const Outcome outcome = item.judge({{{-1, false}, {-2, false}}, {}});
+  EXPECT_EQ(figure(outcome, "acc"), 1);
+  EXPECT_EQ(outcome.figures.size(), 1u);
+}
+
+TEST(Lambada, TheLastWordIsTheTarget) {
+  const TaskItem item = item_of(lambada_item, R"({"id": "l", "text": "so it\n\nwas he said"})");
+  ASSERT_EQ(item.scored.size(), 1u);
+  EXPECT_EQ(item.scored[0].prompt, "so it\n\nwas he");
+  EXPECT_EQ(item.scored[0].continuation, " said");
+  const Outcome outcome = item.judge({{{-1.5, true}}, {}});
+  EXPECT_EQ(figure(outcome, "acc"), 1);
+  EXPECT_EQ(figure(outcome, "perplexity"), 1.5);
+  EXPECT_EQ(outcome.sample.at("greedy"), true);
+}
+
+TEST(Questions, AreAskedOnALineOfTheirOwn) {
+  const TaskItem item =
+      item_of(question_item,
+              R"({"id": "q", "context": "C.", "question": "Who?", "answers": ["Ann", "An"]})");
+  ASSERT_EQ(item.generated.size(), 1u);
+  EXPECT_EQ(item.generated[0].prompt, "C.\nQuestion: Who?\nAnswer:");
+  EXPECT_EQ(item.generated[0].max_tokens, 48);
+  EXPECT_THAT(item.generated[0].stops, ElementsAre("\n"));
+  const Outcome outcome = item.judge({{}, {" Ann."}});
+  EXPECT_EQ(figure(outcome, "exact_match"), 1);
+  EXPECT_EQ(figure(outcome, "contains"), 1);
+  EXPECT_EQ(outcome.sample.at("answer").as_string(), "Ann.");
+  const TaskItem closed = item_of(
+      question_item, R"({"id": "q", "context": "", "question": "Who?", "answers": ["Ann"]})");
+  EXPECT_EQ(closed.generated[0].prompt, "Question: Who?\nAnswer:");
+}
+
+TEST(Extraction, ContinuesTheDocument) {
+  const TaskItem item = item_of(
+      extraction_item, R"({"doc_id": "d", "text": "Price: 3\nColour: ", "value": " Red "})");
+  EXPECT_EQ(item.id, "d");
+  EXPECT_EQ(item.generated.at(0).prompt, "Price: 3\nColour:");
+  EXPECT_EQ(figure(item.judge({{}, {" it is red, or so"}}), "contains"), 1);
+  EXPECT_EQ(figure(item.judge({{}, {" blue"}}), "contains"), 0);
+}
+
+TEST(WrittenChoice, ReadsLettersAndTexts) {
+  const std::vector<std::string> choices = {"a dog", "a dog house", "Cat"};
+  EXPECT_EQ(read_choice(" B", choices), 1);
+  EXPECT_EQ(read_choice("(C) Cat", choices), 2);
+  EXPECT_EQ(read_choice("A. a dog", choices), 0);
+  EXPECT_EQ(read_choice("D", choices), -1);
+  EXPECT_EQ(read_choice("Cat.", choices), 2) << "C begins a word, no letter";
+  EXPECT_EQ(read_choice("The dog house is", choices), 1);
+  EXPECT_EQ(read_choice("dog", choices), 0);
+  EXPECT_EQ(read_choice("", choices), -1);
+}
+
+TEST(WrittenChoice, ReportsTheGapBetweenTheModes) {
+  constexpr auto kLine =
+      R"({"id": 7, "context": "Question: Q\nAnswer:", "choices": ["no", "yes"], "label": 1})";
+  const json::value value = parse_json(kLine, "items");
+  const ItemLine line(value.as_object(), "items: line 1", 0);
+  const TaskItem item = written_choice_item(choice_item(line), line);
+  ASSERT_EQ(item.scored.size(), 2u);
+  ASSERT_EQ(item.generated.size(), 1u);
+  EXPECT_EQ(item.generated[0].prompt, "Question: Q\nA. no\nB. yes\nAnswer:");
+  const Outcome outcome = item.judge({{{-2, false}, {-1, false}}, {" A"}});
+  EXPECT_EQ(figure(outcome, "acc"), 1);
+  EXPECT_EQ(figure(outcome, "acc_written"), 0);
+  EXPECT_EQ(figure(outcome, "gap"), 1);
+  EXPECT_EQ(outcome.sample.at("choice_written").to_number<int>(), 0);
+  EXPECT_EQ(outcome.sample.at("choice").to_number<int>(), 1);
+}
+
+class RunTasks : public test::LanguageModelFixture {
+ protected:
+  void SetUp() override {
+    write_file(folder_ / "copa.jsonl",
+               R"({"id": "0", "context": "one two", "choices": ["three", "four"], "label": 0}
+
+{"id": "1", "context": "two one", "choices": ["three", "five six"], "label": 1}
+{"id": "2", "context": "six", "choices": ["one", "five six"], "label": 1}
+)");
+    write_file(folder_ / "drop.jsonl",
+               R"({"context": "one", "question": "two", "answers": ["three"]})");
+  }
+
+  test::Folder folder_;
+};
+
+TEST_F(RunTasks, FiguresAreOverTheItemsInOrder) {
+  LanguageModel model = language_model();
+  const TaskArgs args{{}, folder_.path(), {}, 2};
+  const Task copa_task = make_task("copa", args, model);
+  ASSERT_EQ(copa_task.items.size(), 2u);
+  std::vector<std::string> ids;
+  double right = 0;
+  const TaskResult copa =
+      run_task(model, copa_task, nullptr, [&](const TaskItem& item, const Outcome& o) {
+        ids.push_back(item.id);
+        right += figure(o, "acc");
+        const std::vector<Score> scores = model.score(item.scored);
+        EXPECT_NEAR(o.sample.at("loglikelihoods").at(1).as_double(), scores[1].loglikelihood, 2e-6);
+      });
+  EXPECT_THAT(ids, ElementsAre("0", "1"));
+  EXPECT_EQ(copa.figures[0].name, "acc");
+  EXPECT_EQ(copa.figures[0].estimate.mean, right / 2);
+  const Task drop_task = make_task("drop", args, model);
+  const TaskResult drop =
+      run_task(model, drop_task, nullptr, [](const TaskItem& item, const Outcome& o) {
+        EXPECT_EQ(item.id, "0");
+        EXPECT_TRUE(o.sample.contains("answer"));
+      });
+  EXPECT_EQ(drop.figures.size(), 3u);
+  EXPECT_EQ(drop.figures[0].estimate.n, 1);
+}
+
+TEST_F(RunTasks, TheCacheAnswersWhatWasAskedBefore) {
+  LanguageModel model = language_model();
+  const TaskArgs args{{}, folder_.path(), {}, 0};
+  const Task task = make_task("copa_written", args, model);
+  const fs::path file = folder_ / "cache" / "copa.jsonl";
+  const auto run = [&](LanguageModel& with) {
+    AnswerCache cache(file);
+    std::string all;
+    run_task(with, task, &cache, [&](const TaskItem& item, const Outcome& outcome) {
+      all += item.id + json::serialize(outcome.sample) + "\n";
+    });
+    return all;
+  };
+  const std::string once = run(model);
+  const std::string kept = read_file(file);
+  EXPECT_EQ(std::ranges::count(kept, '\n'), 3);
+  // Another model is not asked: what it would say is not there.
+  LanguageModel other(test::random_model(config(), 2), Tokenizer(test::words_tokenizer(), "words"),
+                      kSpecial, {Kernels::kReference, 4, 64}, 4);
+  EXPECT_EQ(run(other), once);
+  EXPECT_EQ(read_file(file), kept);
+  // Killed while it wrote the last line: that item is asked again.
+  write_file(file, kept.substr(0, kept.size() - 5));
+  EXPECT_EQ(run(model), once);
+  EXPECT_EQ(read_file(file), kept);
+  write_file(file, kept.substr(0, 5));
+  EXPECT_NE(run(other), once);
+}
+
+TEST_F(RunTasks, SaysWhichTaskOrFileIsMissing) {
+  const LanguageModel model = language_model();
+  const auto error = [&](const std::string& task) {
+    return test::error_of([&] { make_task(task, {{}, folder_.path(), {}, 0}, model); });
+  };
+  EXPECT_THAT(error("boolq"), HasSubstr("no boolq.jsonl, .jsonl.zst or .jsonl.gz there"));
+  write_file(folder_ / "boolq.jsonl", "\n");
+  EXPECT_THAT(error("boolq"), HasSubstr("there is no item in it"));
+}
+
+TEST(TaskNames, GroupsBecomeTheirTasks) {
+  EXPECT_THAT(expand_tasks({"copa", "closed_book", "copa", "triviaqa"}),
+              ElementsAre("copa", "nq_open", "triviaqa"));
+  EXPECT_EQ(test::error_of([] { expand_tasks({"copas"}); }),
+            "there is no task 'copas'; did you mean 'copa'?");
+}
+
+}  // namespace
+}  // namespace halo
