@@ -72,7 +72,8 @@ std::vector<std::vector<int64_t>> generate(
     std::erase_if(running, [&](const Running& r) {
       const std::vector<int64_t>& made = results[r.prompt];
       return static_cast<int64_t>(made.size()) >= args.max_tokens ||
-             std::ranges::find(args.stop_ids, made.back()) != args.stop_ids.end();
+             std::ranges::find(args.stop_ids, made.back()) != args.stop_ids.end() ||
+             (args.ended && args.ended(r.prompt));
     });
   }
 }

@@ -18,6 +18,8 @@ struct GenerateArgs {
   int64_t seed = 0;
   int64_t first_stream = 0;
   int64_t max_running = 256;  // prompts in one decoder call; as one ends the next one starts
+  // Asked of every prompt that ran, after `on_step`; true ends it.
+  std::function<bool(size_t prompt)> ended;
 
   // What a command or a request may say.
   void settings(Settings& s) {
