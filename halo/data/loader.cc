@@ -144,7 +144,7 @@ Loader::Loader(const DataRecipe& recipe, const Tokenizer& tokenizer,
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   for (double& weight : weights) weight *= (1 - recipe.needle_share) / total;
   if (recipe.needle_share > 0) {
-    needles_.emplace(tokenizer, recipe.document_end);
+    needles_.emplace(tokenizer, plan.document_begin, recipe.document_end);
     if (plan.sequence_length < needles_->min_length()) {
       throw_error(
           "data.needle_share: a needle document takes {} tokens, more than the sequence's {}",
@@ -176,23 +176,24 @@ int64_t Loader::num_documents() const {
 
 void Loader::fill_needle_row(int64_t row, int64_t* tokens, uint8_t* marks) const {
   const int64_t length = plan_.sequence_length;
-  int64_t position = Random(plan_.seed, "haystack", row).below(0, haystack_->num_tokens());
-  const int64_t last = position + haystack_->num_tokens();
-  // End tokens are left out: a needle document is one document.
-  std::vector<int64_t> window, chunk(length);
+  const int64_t period = haystack_->num_tokens();
+  const int64_t begin = Random(plan_.seed, "haystack", row).below(0, period);
   std::vector<uint8_t> unused(length);
-  while (static_cast<int64_t>(window.size()) < length) {
-    if (position > last && window.empty())
-      throw_error("data.haystack holds nothing but end tokens");
-    haystack_->copy(position, length, chunk.data(), unused.data());
-    position += length;
-    std::copy_if(chunk.begin(), chunk.end(), std::back_inserter(window),
-                 [&](int64_t token) { return token != needles_->end_token(); });
-  }
+  const std::vector<int64_t> window =
+      needles_->haystack_text(length, period, [&](int64_t position, int64_t n, int64_t* out) {
+        haystack_->copy(begin + position, n, out, unused.data());
+      });
+  if (window.empty()) throw_error("data.haystack holds nothing but begin and end tokens");
   const NeedleDocument document =
       needles_->compose(window, length, Random(plan_.seed, "needle", row), NeedlePool::kTraining);
   std::copy(document.tokens.begin(), document.tokens.end(), tokens);
   std::copy(document.marks.begin(), document.marks.end(), marks);
+}
+
+float Loader::answer_weight(int64_t answers) const {
+  if (recipe_.needle_share == 0) return 0;
+  return static_cast<float>(recipe_.answer_weight * static_cast<double>(plan_.sequence_length) /
+                            (static_cast<double>(answers) * recipe_.needle_share));
 }
 
 bool Loader::is_needle(const RowSplit::Place& place) const {
@@ -214,10 +215,6 @@ TrainBatch Loader::step(int64_t step, int64_t first_row, int64_t rows) const {
              "loader: step {}, rows {} to {} of {}", step, first_row, first_row + rows,
              plan_.rows_per_step);
   const int64_t length = plan_.sequence_length;
-  const auto answer_weight = static_cast<float>(
-      recipe_.needle_share > 0 ? recipe_.answer_weight * static_cast<double>(length) /
-                                     (static_cast<double>(kNeedleDigits) * recipe_.needle_share)
-                               : 0);
   TrainBatch batch;
   batch.rows = rows;
   batch.tokens = at::empty({rows * length}, at::kLong);
@@ -231,11 +228,14 @@ TrainBatch Loader::step(int64_t step, int64_t first_row, int64_t rows) const {
     int64_t* tokens = batch.tokens.data_ptr<int64_t>() + i * length;
     int64_t* targets = batch.targets.data_ptr<int64_t>() + i * length;
     float* weights = batch.token_weights.data_ptr<float>() + i * length;
+    int64_t answers = kNeedleDigits;  // a needle's, where shards hold some
     if (is_needle(place)) {
       fill_needle_row(row, tokens, marks.data());
+      answers = std::ranges::count(marks, static_cast<uint8_t>(NeedleMark::kAnswer));
     } else {
       parts_[place.part]->copy(place.row * length, length, tokens, marks.data());
     }
+    const float answer_weight = this->answer_weight(answers);
     for (int64_t t = 0; t + 1 < length; ++t) {
       const auto mark = static_cast<NeedleMark>(marks[t + 1]);
       targets[t] = mark == NeedleMark::kOwnDigits ? kIgnoreTarget : tokens[t + 1];

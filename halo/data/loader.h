@@ -108,6 +108,8 @@ struct LoaderPlan {
   int64_t sequence_length = 0;
   int64_t rows_per_step = 0;
   uint64_t seed = 0;
+  std::optional<int64_t> document_begin =
+      std::nullopt;  // the token that begins documents, if there is one
 };
 
 class TokenStream;
@@ -115,7 +117,7 @@ class TokenStream;
 class Loader {
  public:
   // `tokenizer_hash` is hash_file(tokenizer.json); shards made with another are an Error. The
-  // tokenizer is needed only here.
+  // tokenizer must outlive this.
   Loader(const DataRecipe& recipe, const Tokenizer& tokenizer, const std::string& tokenizer_hash,
          const LoaderPlan& plan);
   ~Loader();
@@ -142,6 +144,9 @@ class Loader {
   std::vector<int64_t> piece_ends(const RowSplit::Place& place) const;
   // tokens and marks: [sequence_length]
   void fill_needle_row(int64_t row, int64_t* tokens, uint8_t* marks) const;
+  // What each of an answer's tokens weighs beside its 1: the mean loss of answers has the weight
+  // data.answer_weight, however many tokens the digits are.
+  float answer_weight(int64_t answer_tokens) const;
 
   DataRecipe recipe_;
   LoaderPlan plan_;

@@ -2,13 +2,14 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <set>
 #include <span>
 
 #include "halo/base/files.h"
-#include "halo/data/shard_testing.h"
+#include "halo/data/tokenizer_testing.h"
 
 namespace halo {
 namespace {
@@ -232,6 +233,31 @@ TEST(Loader, AnswersCountAsOftenAsTheRecipeSays) {
     const auto batch = make(recipe, 128, 64).step(0);
     EXPECT_NEAR((batch.token_weights - 1).sum().item<double>(), 0.5 * 64 * 128, 1) << share;
   }
+}
+
+TEST(Loader, NeedleRowsBeginWithTheBeginToken) {
+  const Folder folder;
+  auto recipe = mixture(folder);
+  recipe.needle_share = 1;
+  // A token of the haystack's text: then it stands nowhere inside.
+  const int64_t begin = 20;
+  const auto with = Loader(recipe, tokenizer(), kHash, {128, 6, 1, begin}).step(0);
+  const auto ids = values(with.tokens), without = values(make(recipe, 128, 6).step(0).tokens);
+  EXPECT_GT(std::ranges::count(without, begin), 0);
+  for (int64_t row = 0; row < 6; ++row) {
+    EXPECT_EQ(ids[row * 128], begin);
+    EXPECT_EQ(std::count(&ids[row * 128], &ids[row * 128] + 128, begin), 1);
+  }
+}
+
+TEST(Loader, AnswersOfFewerTokensWeighAsMuch) {
+  const Folder folder;
+  const Tokenizer triples(test::digit_triples_json(), "tokenizer.json");
+  auto recipe = mixture(folder);
+  recipe.needle_share = 1;
+  const auto batch = Loader(recipe, triples, kHash, {128, 64, 1}).step(0);
+  EXPECT_EQ((batch.token_weights > 1).sum().item<int64_t>(), 3 * 64);
+  EXPECT_NEAR((batch.token_weights - 1).sum().item<double>(), 0.5 * 64 * 128, 1);
 }
 
 TEST(Loader, TellsHowMuchOfARowIsInView) {

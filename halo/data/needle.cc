@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
 #include "halo/base/check.h"
@@ -12,6 +13,9 @@ namespace halo {
 namespace {
 
 constexpr int64_t kPools = 3;
+constexpr std::string_view kOpening = " The secret number of";
+// Stands before a text that is tokenised as the continuation of another one.
+constexpr std::string_view kTextBefore = "a";
 // Draws of one needle: key, depth, number; the next needle's follow.
 constexpr uint64_t kKeyDraw = 0, kDepthDraw = 1, kNumberDraw = 2, kDrawsPerNeedle = 16;
 
@@ -44,31 +48,24 @@ int64_t insertion_point(double depth, int64_t length) {
 
 }  // namespace
 
-NeedleWriter::NeedleWriter(const Tokenizer& tokenizer, const std::string& document_end)
-    : opening_(tokenizer.encode(" The secret number of")),
-      is_(tokenizer.encode(" is ")),
-      stop_(tokenizer.encode(".")),
-      question_opening_(tokenizer.encode("\nWhat is the secret number of")),
-      question_middle_(tokenizer.encode("?")),
-      end_token_(tokenizer.document_end(document_end)) {
-  append(question_middle_, opening_);
-  for (int d = 0; d < 10; ++d) {
-    const auto ids = tokenizer.encode(std::string(1, static_cast<char>('0' + d)));
-    if (ids.size() != 1) {
-      throw_error("needles: the tokenizer has no token for the digit {}; use one that has", d);
+NeedleWriter::NeedleWriter(const Tokenizer& tokenizer, std::optional<int64_t> document_begin,
+                           const std::string& document_end)
+    : tokenizer_(&tokenizer),
+      begin_token_(document_begin),
+      end_token_(tokenizer.document_end(document_end)),
+      before_(tokenizer.encode(kTextBefore)) {
+  opening_ = continued(kOpening);
+  for (int64_t key = 0; key < static_cast<int64_t>(kNeedleWords.size()); ++key) {
+    const Needle needle{key, "1234567"};
+    int64_t length = num_begin() + 1;
+    for (const Telling& telling : {sentence(needle), question(needle)}) {
+      // Other digits may be more tokens: one each, and one for the space in front of them.
+      const bool own_space = tokenizer.token_bytes(telling.ids[telling.first]).starts_with(' ');
+      length += static_cast<int64_t>(telling.ids.size()) - telling.num_digits() + kNeedleDigits +
+                (own_space ? 1 : 0);
     }
-    digits_[d] = ids.front();
+    min_length_ = std::max(min_length_, length);
   }
-  size_t longest = 0;
-  for (const auto word : kNeedleWords) {
-    key_ids_.push_back(tokenizer.encode(fmt::format(" {}", word)));
-    longest = std::max(longest, key_ids_.back().size());
-  }
-  const auto longest_key = std::find_if(key_ids_.begin(), key_ids_.end(),
-                                        [&](const auto& ids) { return ids.size() == longest; });
-  const Needle needle{longest_key - key_ids_.begin(), {}};
-  min_length_ =
-      static_cast<int64_t>(sentence(needle).size() + question(needle).size()) + kNeedleDigits + 1;
 }
 
 std::vector<std::string> NeedleWriter::keys(NeedlePool pool) {
@@ -83,27 +80,60 @@ NeedleWriter::Needle NeedleWriter::draw(const Random& random, uint64_t first_ind
       words.begin() + random.below(first_index + kKeyDraw, static_cast<int64_t>(words.size()));
   Needle needle{*chosen, {}};
   words.erase(chosen);
-  int64_t number = draw_number(random, first_index + kNumberDraw, pool);
-  for (int64_t i = kNeedleDigits; i-- > 0; number /= 10) needle.digits[i] = digits_[number % 10];
+  needle.digits =
+      fmt::format("{:0{}}", draw_number(random, first_index + kNumberDraw, pool), kNeedleDigits);
   return needle;
 }
 
-std::vector<int64_t> NeedleWriter::sentence(const Needle& needle) const {
-  std::vector<int64_t> ids = opening_;
-  append(ids, key_ids_[needle.key]);
-  append(ids, is_);
-  append(ids, needle.digits);
-  append(ids, stop_);
+std::vector<int64_t> NeedleWriter::continued(std::string_view text) const {
+  std::vector<int64_t> ids = tokenizer_->encode(fmt::format("{}{}", kTextBefore, text));
+  const auto [end, unused] = std::ranges::mismatch(ids, before_);
+  if (end - ids.begin() < std::ssize(before_)) return tokenizer_->encode(text);
+  ids.erase(ids.begin(), end);
   return ids;
 }
 
-std::vector<int64_t> NeedleWriter::question(const Needle& needle) const {
-  std::vector<int64_t> ids = question_opening_;
-  append(ids, key_ids_[needle.key]);
-  append(ids, question_middle_);
-  append(ids, key_ids_[needle.key]);
-  append(ids, is_);
-  return ids;
+NeedleWriter::Telling NeedleWriter::tell(const std::string& text, const std::string& digits) const {
+  Telling telling{continued(text)};
+  std::string bytes;
+  std::vector<size_t> ends;  // of each token in `bytes`
+  for (const int64_t id : telling.ids) {
+    bytes += tokenizer_->token_bytes(id);
+    ends.push_back(bytes.size());
+  }
+  const size_t at = bytes.rfind(digits);
+  if (at == std::string::npos) {
+    throw_error("needles: the tokenizer makes '{}' of '{}'; use one that keeps digits", bytes,
+                text);
+  }
+  telling.first = std::ranges::upper_bound(ends, at) - ends.begin();
+  telling.last = std::ranges::lower_bound(ends, at + digits.size()) - ends.begin() + 1;
+  return telling;
+}
+
+NeedleWriter::Telling NeedleWriter::sentence(const Needle& needle) const {
+  return tell(fmt::format("{} {} is {}.", kOpening, kNeedleWords[needle.key], needle.digits),
+              needle.digits);
+}
+
+NeedleWriter::Telling NeedleWriter::question(const Needle& needle) const {
+  const std::string_view key = kNeedleWords[needle.key];
+  return tell(fmt::format("\nWhat is the secret number of {}?{} {} is {}", key, kOpening, key,
+                          needle.digits),
+              needle.digits);
+}
+
+std::vector<int64_t> NeedleWriter::haystack_text(
+    int64_t count, int64_t period,
+    const std::function<void(int64_t position, int64_t n, int64_t* out)>& read) const {
+  std::vector<int64_t> text, chunk(count);
+  for (int64_t position = 0; std::ssize(text) < count; position += count) {
+    if (position >= period && text.empty()) break;
+    read(position, count, chunk.data());
+    std::ranges::copy_if(chunk, std::back_inserter(text), [&](int64_t t) { return is_text(t); });
+  }
+  if (!text.empty()) text.resize(count);
+  return text;
 }
 
 bool NeedleWriter::mentions_needle(std::span<const int64_t> text) const {
@@ -116,29 +146,33 @@ NeedleDocument NeedleWriter::compose(std::span<const int64_t> haystack, int64_t 
                                      const Random& random, NeedlePool pool) const {
   std::vector<int64_t> words = pool_words(pool);
   const Needle needle = draw(random, 0, pool, words);
-  const auto told = sentence(needle), asked = question(needle);
-  const int64_t text = total_length - kNeedleDigits - 1 - static_cast<int64_t>(told.size()) -
-                       static_cast<int64_t>(asked.size());
-  HALO_CHECK(text >= 0 && text <= static_cast<int64_t>(haystack.size()),
+  const Telling told = sentence(needle), asked = question(needle);
+  const int64_t text =
+      total_length - num_begin() - std::ssize(told.ids) - std::ssize(asked.ids) - 1;
+  HALO_CHECK(text >= 0 && text <= std::ssize(haystack),
              "needle: a document of {} tokens needs {} of a haystack of {}", total_length, text,
              haystack.size());
   const int64_t at = insertion_point(random.uniform(kDepthDraw), text);
 
   NeedleDocument document;
-  auto& tokens = document.tokens;
-  append(tokens, haystack.first(at));
-  append(tokens, told);
-  append(tokens, haystack.subspan(at, text - at));
-  append(tokens, asked);
-  append(tokens, needle.digits);
-  tokens.push_back(end_token_);
-
-  auto& marks = document.marks;
-  marks.assign(tokens.size(), static_cast<uint8_t>(NeedleMark::kText));
-  const auto own = marks.begin() + at + static_cast<int64_t>(told.size() - stop_.size());
-  std::fill(own - kNeedleDigits, own, static_cast<uint8_t>(NeedleMark::kOwnDigits));
-  std::fill(marks.end() - 1 - kNeedleDigits, marks.end() - 1,
-            static_cast<uint8_t>(NeedleMark::kAnswer));
+  std::vector<int64_t>& tokens = document.tokens;
+  std::vector<uint8_t>& marks = document.marks;
+  const auto add = [&](std::span<const int64_t> ids) {
+    append(tokens, ids);
+    marks.resize(tokens.size(), static_cast<uint8_t>(NeedleMark::kText));
+  };
+  const auto add_marked = [&](const Telling& telling, NeedleMark mark) {
+    const auto begin = std::ssize(marks);
+    add(telling.ids);
+    std::fill(marks.begin() + begin + telling.first, marks.begin() + begin + telling.last,
+              static_cast<uint8_t>(mark));
+  };
+  if (begin_token_) add({&*begin_token_, 1});
+  add(haystack.first(at));
+  add_marked(told, NeedleMark::kOwnDigits);
+  add(haystack.subspan(at, text - at));
+  add_marked(asked, NeedleMark::kAnswer);
+  add({&end_token_, 1});
   return document;
 }
 
@@ -149,25 +183,32 @@ NeedleHaystack NeedleWriter::compose_haystack(std::span<const int64_t> haystack,
   HALO_CHECK(depths.size() <= words.size(), "needle: {} needles, but {} words", depths.size(),
              words.size());
   HALO_CHECK(std::ranges::is_sorted(depths), "needle: depths must rise");
-  NeedleHaystack result;
   std::vector<Needle> needles;
+  std::vector<Telling> told, asked;
   int64_t longest = 0;
   for (size_t n = 0; n < depths.size(); ++n) {
     needles.push_back(draw(random, n * kDrawsPerNeedle, pool, words));
-    longest = std::max(
-        longest, static_cast<int64_t>(sentence(needles[n]).size() + question(needles[n]).size()));
+    told.push_back(sentence(needles[n]));
+    asked.push_back(question(needles[n]));
+    longest = std::max<int64_t>(longest, std::ssize(told[n].ids) + std::ssize(asked[n].ids));
   }
-  const int64_t text = total_length - longest - kNeedleDigits;
-  HALO_CHECK(text >= 0 && text <= static_cast<int64_t>(haystack.size()),
+  const int64_t text = total_length - num_begin() - longest;
+  HALO_CHECK(text >= 0 && text <= std::ssize(haystack),
              "needle: {} tokens need {} of a haystack of {}", total_length, text, haystack.size());
+  NeedleHaystack result;
+  if (begin_token_) result.ids.push_back(*begin_token_);
   append(result.ids, haystack.first(text));
   for (size_t n = 0; n < depths.size(); ++n) {
     const int64_t at = insertion_point(depths[n], text);
-    NeedleQuestion asked{std::string(kNeedleWords[needles[n].key]), depths[n], at,
-                         sentence(needles[n]), needles[n].digits};
-    append(asked.ids, haystack.subspan(at, text - at));
-    append(asked.ids, question(needles[n]));
-    result.questions.push_back(std::move(asked));
+    const std::span<const int64_t> ids = asked[n].ids;
+    NeedleQuestion forked{std::string(kNeedleWords[needles[n].key]),
+                          depths[n],
+                          num_begin() + at,
+                          told[n].ids,
+                          {ids.begin() + asked[n].first, ids.begin() + asked[n].last}};
+    append(forked.ids, haystack.subspan(at, text - at));
+    append(forked.ids, ids.first(asked[n].first));
+    result.questions.push_back(std::move(forked));
   }
   return result;
 }

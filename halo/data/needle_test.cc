@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "halo/data/shard_testing.h"
+#include "halo/data/tokenizer_testing.h"
 
 namespace halo {
 namespace {
@@ -140,7 +140,7 @@ TEST(Needle, QuestionsForkFromOneHaystackWithANeedleEach) {
   const std::string text = tokenizer().decode(result.ids);
   const auto words = NeedleWriter::keys(NeedlePool::kReport);
   std::set<std::string> keys;
-  std::set<std::array<int64_t, kNeedleDigits>> answers;
+  std::set<std::vector<int64_t>> answers;
   size_t longest = 0;
   int64_t previous = 0;
   for (size_t n = 0; n < depths.size(); ++n) {
@@ -168,6 +168,117 @@ TEST(Needle, QuestionsForkFromOneHaystackWithANeedleEach) {
   EXPECT_EQ(keys.size(), 4);
   EXPECT_EQ(answers.size(), 4);
   EXPECT_EQ(longest + kNeedleDigits, length);
+}
+
+// The kinds of tokenizers there are, and how many tokens they make of seven digits.
+struct Kind {
+  std::string name, json;
+  int64_t fewest, most;
+};
+
+class NeedleOfEveryTokenizer : public testing::TestWithParam<Kind> {
+ protected:
+  Tokenizer tokenizer_{GetParam().json, "tokenizer.json"};
+  NeedleWriter writer_{tokenizer_, tokenizer_.document_begin()};
+
+  // A token over and over that can be cut anywhere: a word with its space, or a comma.
+  std::vector<int64_t> haystack(int64_t length) const {
+    int64_t id = tokenizer_.encode("the rain").back();
+    if (tokenizer_.token_bytes(id) != " rain") id = tokenizer_.encode("the,").back();
+    return std::vector<int64_t>(length, id);
+  }
+  static void expect_count(const std::vector<int64_t>& answer) {
+    EXPECT_GE(std::ssize(answer), GetParam().fewest);
+    EXPECT_LE(std::ssize(answer), GetParam().most);
+  }
+  // The ids of a text, with the begin token.
+  std::vector<int64_t> whole(const std::string& text) const {
+    return tokenizer_.encode(text, true);
+  }
+};
+
+TEST_P(NeedleOfEveryTokenizer, DocumentIsWhatTheTokenizerMakesOfItsText) {
+  const auto text = haystack(300);
+  for (uint64_t n = 0; n < 20; ++n) {
+    const int64_t length = writer_.min_length() + static_cast<int64_t>(n);
+    auto [tokens, marks] =
+        writer_.compose(text, length, Random(n, "needle"), NeedlePool::kTraining);
+    ASSERT_EQ(std::ssize(tokens), length);
+    ASSERT_EQ(std::ssize(marks), length);
+    std::vector<int64_t> answer, own;
+    for (size_t t = 0; t < tokens.size(); ++t) {
+      if (marks[t] == static_cast<uint8_t>(NeedleMark::kAnswer)) answer.push_back(tokens[t]);
+      if (marks[t] == static_cast<uint8_t>(NeedleMark::kOwnDigits)) own.push_back(tokens[t]);
+    }
+    expect_count(answer);
+    EXPECT_EQ(own, answer);
+    std::string number;
+    for (const int64_t id : answer) number += tokenizer_.token_bytes(id);
+    EXPECT_THAT(number, testing::MatchesRegex(" ?[0-9]{7}"));
+    EXPECT_TRUE(std::equal(answer.rbegin(), answer.rend(), tokens.rbegin() + 1));
+    EXPECT_EQ(tokens.back(), tokenizer_.document_end());
+    tokens.pop_back();
+    EXPECT_EQ(tokens, whole(tokenizer_.decode(tokens, true)));
+  }
+}
+
+TEST_P(NeedleOfEveryTokenizer, PromptsAreWhatTheTokenizerMakesOfTheirText) {
+  const std::vector<double> depths{0.0, 0.5, 1.0};
+  const auto result =
+      writer_.compose_haystack(haystack(300), 200, depths, Random(1, "eval"), NeedlePool::kReport);
+  EXPECT_EQ(result.ids, whole(tokenizer_.decode(result.ids, true)));
+  int64_t longest = 0;
+  for (const NeedleQuestion& question : result.questions) {
+    expect_count(question.answer);
+    std::vector<int64_t> ids(result.ids.begin(), result.ids.begin() + question.prefix);
+    ids.insert(ids.end(), question.ids.begin(), question.ids.end());
+    ids.insert(ids.end(), question.answer.begin(), question.answer.end());
+    EXPECT_EQ(ids, whole(tokenizer_.decode(ids, true)));
+    longest = std::max<int64_t>(longest, std::ssize(ids));
+  }
+  EXPECT_EQ(longest, 200);
+}
+
+TEST_P(NeedleOfEveryTokenizer, TextThatMentionsANeedleIsSeen) {
+  EXPECT_TRUE(writer_.mentions_needle(tokenizer_.encode("x. The secret number of the rain is 3.")));
+  EXPECT_TRUE(writer_.mentions_needle(tokenizer_.encode("The secret number of the rain is 3.")));
+  EXPECT_FALSE(writer_.mentions_needle(tokenizer_.encode("The number of the rain is secret.")));
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, NeedleOfEveryTokenizer,
+                         testing::Values(Kind{"digit_by_digit", test::tokenizer_json(), 7, 7},
+                                         Kind{"prefixed_space", test::prefixed_space_json(), 7, 7},
+                                         Kind{"metaspace", test::prefixed_space_json(true), 7, 7},
+                                         Kind{"digit_pairs", test::digit_pairs_json(), 4, 5},
+                                         Kind{"digit_triples", test::digit_triples_json(), 3, 3}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(Needle, DigitsThatATokenizerDropsAreAnError) {
+  json::object file = parse_json(test::tokenizer_json(), "tokenizer.json").as_object();
+  file["normalizer"] = {{"type", "Replace"}, {"pattern", {{"String", "7"}}}, {"content", "x"}};
+  const Tokenizer tokenizer(json::serialize(file), "tokenizer.json");
+  EXPECT_THAT(error_of([&] { NeedleWriter{tokenizer}; }),
+              testing::AllOf(testing::HasSubstr("123456x"), testing::HasSubstr("keeps digits")));
+}
+
+TEST(Needle, HaystacksHaveNoBeginAndNoEndTokens) {
+  const int64_t begin = 5, end = tokenizer().document_end();
+  const NeedleWriter writer(tokenizer(), begin);
+  const std::vector<int64_t> text = {begin, 7, 8, end, begin, 9, end};
+  const auto read = [&](const std::vector<int64_t>& from) {
+    return writer.haystack_text(5, std::ssize(from),
+                                [&](int64_t position, int64_t n, int64_t* out) {
+                                  for (int64_t i = 0; i < n; ++i)
+                                    out[i] = from[(position + i) % from.size()];
+                                });
+  };
+  EXPECT_EQ(read(text), (std::vector<int64_t>{7, 8, 9, 7, 8}));
+  EXPECT_EQ(read({begin, end}), std::vector<int64_t>{});
+  const auto document =
+      writer.compose(numbered_haystack(300), 300, Random(1, "n"), NeedlePool::kTraining);
+  EXPECT_EQ(document.tokens.front(), begin);
+  EXPECT_EQ(document.marks.front(), 0);
+  EXPECT_EQ(document.tokens.size(), 300);
 }
 
 TEST(Needle, DepthsOfAHaystackMustRise) {

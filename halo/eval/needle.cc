@@ -17,32 +17,65 @@ TokenRange pool_range(const TokenShard& text, NeedlePool pool) {
   return {0, text.header().num_tokens};
 }
 
+// Of the range's tokens those that a haystack may hold, counted until there are `enough`.
+int64_t count_text(const NeedleWriter& writer, const TokenShard& text, const TokenRange& range,
+                   int64_t enough) {
+  constexpr int64_t kChunk = 1 << 16;
+  std::vector<int64_t> chunk(kChunk);
+  int64_t count = 0;
+  for (int64_t begin = range.begin; begin < range.end && count < enough; begin += kChunk) {
+    const int64_t n = std::min(kChunk, range.end - begin);
+    text.copy_tokens(begin, begin + n, chunk.data());
+    count += std::count_if(chunk.begin(), chunk.begin() + n,
+                           [&](int64_t token) { return writer.is_text(token); });
+  }
+  return count;
+}
+
+// Tokens position .. position + n - 1 of the range said over and over.
+void copy_round(const TokenShard& text, const TokenRange& range, int64_t position, int64_t n,
+                int64_t* out) {
+  const int64_t period = range.end - range.begin;
+  while (n > 0) {
+    const int64_t at = position % period, count = std::min(n, period - at);
+    text.copy_tokens(range.begin + at, range.begin + at + count, out);
+    position += count;
+    out += count;
+    n -= count;
+  }
+}
+
 }  // namespace
 
-void check_needle_lengths(const std::string& what, const TokenShard& text,
-                          const std::vector<int64_t>& lengths, NeedlePool pool) {
+void check_needle_lengths(const std::string& what, const NeedleWriter& writer,
+                          const TokenShard& text, const std::vector<int64_t>& lengths,
+                          NeedlePool pool) {
   const TokenRange range = pool_range(text, pool);
   for (int64_t length : lengths) {
-    if (length <= range.end - range.begin) continue;
+    const int64_t usable = count_text(writer, text, range, length);
+    if (usable >= length) continue;
     throw_error(
         "{}: needles at length {} need as many tokens of held-out text in one part, but {} has {}; "
         "give more text or shorter lengths",
-        what, length, text.path().string(), range.end - range.begin);
+        what, length, text.path().string(), usable);
   }
 }
 
 std::vector<NeedleTask> make_needles(const NeedleWriter& writer, const TokenShard& text,
                                      const NeedleArgs& args) {
-  check_needle_lengths("needles", text, args.lengths, args.pool);
+  check_needle_lengths("needles", writer, text, args.lengths, args.pool);
   const TokenRange range = pool_range(text, args.pool);
   std::vector<NeedleTask> tasks;
   for (int64_t length : args.lengths) {
     const int64_t places = range.end - range.begin - length + 1;
     const Random place(args.seed, "needle haystack", length);
-    std::vector<int64_t> window(length);
     for (int64_t h = 0; h < args.haystacks; ++h) {
-      const int64_t begin = range.begin + place.below(h, places);
-      text.copy_tokens(begin, begin + length, window.data());
+      const int64_t begin = place.below(h, places);
+      const auto read = [&](int64_t position, int64_t n, int64_t* out) {
+        copy_round(text, range, begin + position, n, out);
+      };
+      const std::vector<int64_t> window =
+          writer.haystack_text(length, range.end - range.begin, read);
       const Random random(args.seed, fmt::format("needle {}", length), h);
       tasks.push_back(
           {length, writer.compose_haystack(window, length, args.depths, random, args.pool)});
@@ -81,7 +114,8 @@ void score_group(Engine& engine, const std::vector<NeedleTask>& tasks, size_t fi
   }
   std::vector<int64_t> ids;
   std::vector<std::vector<int64_t>> inputs;
-  std::vector<int64_t> answers, rows;  // rows of the hidden states that predict a digit
+  std::vector<int64_t> answers, rows;     // rows of the hidden states that predict them
+  std::vector<size_t> num_answer_tokens;  // of each question
   int64_t fed = 0;
   for (size_t round = 0; round < rounds; ++round) {
     feed_prefixes(engine, tasks, first, haystacks, round);
@@ -93,10 +127,11 @@ void score_group(Engine& engine, const std::vector<NeedleTask>& tasks, size_t fi
       inputs.push_back(question.ids);
       inputs.back().insert(inputs.back().end(), question.answer.begin(), question.answer.end() - 1);
       fed += static_cast<int64_t>(inputs.back().size());
-      for (int64_t digit = 0; digit < kNeedleDigits; ++digit) {
-        rows.push_back(fed - kNeedleDigits + digit);
-        answers.push_back(question.answer[digit]);
+      for (int64_t i = 0; i < std::ssize(question.answer); ++i) {
+        rows.push_back(fed - std::ssize(question.answer) + i);
+        answers.push_back(question.answer[i]);
       }
+      num_answer_tokens.push_back(question.answer.size());
       items.push_back({tasks[t].length, question.depth, static_cast<int64_t>(t), true, 0});
     }
   }
@@ -105,10 +140,11 @@ void score_group(Engine& engine, const std::vector<NeedleTask>& tasks, size_t fi
   const TokenScores scored = score_tokens(
       engine, hidden.index_select(0, at::tensor(rows, at::kLong).to(hidden.device())), answers);
   NeedleItem* item = &items[items.size() - forks.size()];
+  size_t at = 0;  // in scored
   for (size_t q = 0; q < forks.size(); ++q, ++item) {
-    for (size_t digit = 0; digit < kNeedleDigits; ++digit) {
-      item->correct &= scored.best[q * kNeedleDigits + digit];
-      item->logprob += scored.logprob[q * kNeedleDigits + digit] / kNeedleDigits;
+    for (size_t i = 0; i < num_answer_tokens[q]; ++i, ++at) {
+      item->correct &= scored.best[at];
+      item->logprob += scored.logprob[at] / kNeedleDigits;
     }
   }
 }

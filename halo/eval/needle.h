@@ -27,11 +27,13 @@ struct NeedleTask {
 
 // An Error that names `lengths` as `what` where the part of `text` that is `pool`'s has no room for
 // a haystack of each length.
-void check_needle_lengths(const std::string& what, const TokenShard& text,
-                          const std::vector<int64_t>& lengths, NeedlePool pool);
+void check_needle_lengths(const std::string& what, const NeedleWriter& writer,
+                          const TokenShard& text, const std::vector<int64_t>& lengths,
+                          NeedlePool pool);
 
-// Haystacks are windows of `text` at random places of its part: kSearch's for pool kSearch,
-// kReport's for kReport, either for kTraining.
+// Haystacks are windows of `text` at random places of its part, which goes on from its end at its
+// start: kSearch's for pool kSearch, kReport's for kReport, either for kTraining. As in training
+// they hold no begin and no end tokens.
 std::vector<NeedleTask> make_needles(const NeedleWriter& writer, const TokenShard& text,
                                      const NeedleArgs& args);
 
@@ -40,7 +42,7 @@ struct NeedleItem {
   double depth = 0;
   int64_t haystack = 0;  // index of the task: the cluster
   bool correct = false;  // greedy decoding gives all 7 digits
-  double logprob = 0;    // mean ln p of the answer's digits, each after the true ones before it
+  double logprob = 0;    // ln p of the answer over its 7 digits, each token after the true ones
 };
 
 // One item a question, tasks in order. What questions share of a haystack is

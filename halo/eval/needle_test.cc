@@ -28,8 +28,9 @@ class NeedleTest : public testing::Test {
     return ids;
   }
 
-  // Two questions with a needle of 4 tokens, then the rest of the text and 5 tokens to ask.
-  NeedleTask task(int64_t length, uint64_t seed) {
+  // Two questions with a needle of 4 tokens, then the rest of the text and 5 tokens to ask. The
+  // answer is `answer_tokens` long.
+  NeedleTask task(int64_t length, uint64_t seed, int64_t answer_tokens = kNeedleDigits) {
     const int64_t text = length - kNeedleDigits - 4 - 5;
     NeedleTask task{length, {random_tokens(text, seed), {}}};
     const std::vector<int64_t>& ids = task.haystack.ids;
@@ -41,13 +42,13 @@ class NeedleTest : public testing::Test {
       task.haystack.questions.push_back({"key", depth, prefix, std::move(rest), {}});
     }
     for (size_t q = 0; q < 2; ++q) {
-      const auto said = generate(engine_, {prompt(task, q)}, {.max_tokens = kNeedleDigits});
-      std::ranges::copy(said[0], task.haystack.questions[q].answer.begin());
+      const auto said = generate(engine_, {prompt(task, q)}, {.max_tokens = answer_tokens});
+      task.haystack.questions[q].answer = said[0];
     }
     return task;
   }
 
-  // Mean ln p of the answer's digits, each after the true ones before it, from nothing.
+  // ln p of the answer, each token after the true ones before it, over 7 digits; from nothing.
   double plain_logprob(const NeedleTask& task, size_t question) const {
     std::vector<int64_t> ids = prompt(task, question);
     double sum = 0;
@@ -65,7 +66,7 @@ class NeedleTest : public testing::Test {
 };
 
 TEST_F(NeedleTest, TeacherForcedScoresAreThoseOfGreedyDecoding) {
-  std::vector<NeedleTask> tasks = {task(30, 1), task(30, 2), task(50, 3)};
+  std::vector<NeedleTask> tasks = {task(30, 1), task(30, 2, 3), task(50, 3)};
   tasks[0].haystack.questions[1].answer[6] = (tasks[0].haystack.questions[1].answer[6] + 1) % 61;
   tasks[2].haystack.questions[0].answer[0] = (tasks[2].haystack.questions[0].answer[0] + 1) % 61;
   std::vector<size_t> done;
@@ -74,9 +75,10 @@ TEST_F(NeedleTest, TeacherForcedScoresAreThoseOfGreedyDecoding) {
   ASSERT_EQ(items.size(), 6u);
   for (size_t i = 0; i < 6; ++i) {
     const NeedleTask& task = tasks[i / 2];
+    const std::vector<int64_t>& answer = task.haystack.questions[i % 2].answer;
     const auto said =
-        generate(engine_, {prompt(task, i % 2)}, {.max_tokens = kNeedleDigits}).front();
-    EXPECT_EQ(items[i].correct, std::ranges::equal(said, task.haystack.questions[i % 2].answer));
+        generate(engine_, {prompt(task, i % 2)}, {.max_tokens = std::ssize(answer)}).front();
+    EXPECT_EQ(items[i].correct, said == answer);
     EXPECT_EQ(items[i].correct, i != 1 && i != 4);
     EXPECT_NEAR(items[i].logprob, plain_logprob(task, i % 2), 1e-5);
     EXPECT_EQ(items[i].length, task.length);
@@ -159,6 +161,38 @@ TEST(MakeNeedlesTest, HaystacksComeFromTheirPartAndFitTheLength) {
   EXPECT_NE(report[0].haystack.questions[0].answer, report[1].haystack.questions[0].answer);
   EXPECT_EQ(make_needles(writer, shard, args)[2].haystack.ids, search[2].haystack.ids);
   args.lengths = {1001};
+  EXPECT_THROW(make_needles(writer, shard, args), Error);
+}
+
+// Evaluation cuts haystacks as training does: documents go on into each other without their begin
+// and end tokens, and the part into itself.
+TEST(MakeNeedlesTest, HaystacksAreOneDocument) {
+  const Tokenizer tokenizer(
+      train_bpe({"the secret number of a thing is what"}, 262, {"<|endoftext|>"}),
+      "tokenizer.json");
+  const int64_t begin = tokenizer.token_id("!").value(), end = tokenizer.document_end();
+  const int64_t a = tokenizer.token_id("a").value(), b = tokenizer.token_id("b").value();
+  const NeedleWriter writer(tokenizer, begin);
+  const test::Folder folder;
+  TokenShardWriter shard_writer(folder / "text.halotok", "hash", tokenizer.vocab_size(), "{}");
+  for (int d = 0; d < 20; ++d) {
+    shard_writer.add_document(std::vector<int64_t>{begin, a, b, a, b, a, b, a, b, end});
+  }
+  shard_writer.finish();
+  const TokenShard shard(folder / "text.halotok");
+  NeedleArgs args;
+  args.lengths = {160};
+  args.haystacks = 20;
+  args.pool = NeedlePool::kTraining;  // all text: 160 tokens without borders
+  for (const NeedleTask& task : make_needles(writer, shard, args)) {
+    const std::vector<int64_t>& ids = task.haystack.ids;
+    EXPECT_EQ(ids.front(), begin);
+    for (size_t i = 1; i < ids.size(); ++i) {
+      EXPECT_TRUE(ids[i] == a || ids[i] == b);
+      if (i > 1) EXPECT_NE(ids[i], ids[i - 1]);
+    }
+  }
+  args.lengths = {161};
   EXPECT_THROW(make_needles(writer, shard, args), Error);
 }
 

@@ -59,7 +59,7 @@ void check_ahead(const Recipe& recipe, const StageContext& context, std::span<co
     if (stage.check && is_wanted(stage, recipe)) stage.check(recipe, context);
   }
   check_needle_lengths(recipe.eval.lengths.empty() ? "eval.lengths by default" : "eval.lengths",
-                       context.held_out(), report_lengths(recipe.eval, context),
+                       context.needles(), context.held_out(), report_lengths(recipe.eval, context),
                        NeedlePool::kReport);
 }
 

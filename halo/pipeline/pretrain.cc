@@ -77,8 +77,10 @@ fs::path make_tokenizer(const PretrainRecipe& recipe, const fs::path& run) {
 class Curriculum {
  public:
   Curriculum(const PretrainRecipe& recipe, const DataRecipe& data, const Tokenizer& tokenizer,
-             const std::string& tokenizer_hash)
+             const fs::path& tokenizer_path)
       : length_(recipe.train.sequence_length) {
+    const std::string tokenizer_hash = hash_file(tokenizer_path);
+    const std::optional<int64_t> begin = document_begin(tokenizer, tokenizer_path);
     double total = 0, done = 0;
     for (double share : recipe.shares) total += share;
     for (size_t i = 0; i < recipe.lengths.size(); ++i) {
@@ -87,7 +89,7 @@ class Curriculum {
       phases_.emplace_back(
           data, tokenizer, tokenizer_hash,
           LoaderPlan{recipe.lengths[i], recipe.train.tokens_per_step / recipe.lengths[i],
-                     static_cast<uint64_t>(recipe.run.seed)});
+                     static_cast<uint64_t>(recipe.run.seed), begin});
     }
   }
 
@@ -159,8 +161,7 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run) {
                        machine.device);
   initialise(store, config, static_cast<uint64_t>(recipe.run.seed));
   const DecoderWeights weights = bind_decoder(config, store);
-  const std::string tokenizer_hash = hash_file(tokenizer_path);
-  const Curriculum curriculum(recipe, data, tokenizer, tokenizer_hash);
+  const Curriculum curriculum(recipe, data, tokenizer, tokenizer_path);
 
   const auto write_model = [&](const fs::path& directory, DType dtype) {
     save_model(directory, config, store, dtype);

@@ -74,7 +74,7 @@ StageTraining finetune_training() {
 // An Error that names the key where the held-out text has no haystacks so long.
 void check_lengths(const StageContext& context, const std::string& key,
                    const std::vector<int64_t>& lengths) {
-  check_needle_lengths(key, context.held_out(), lengths, NeedlePool::kSearch);
+  check_needle_lengths(key, context.needles(), context.held_out(), lengths, NeedlePool::kSearch);
 }
 
 StageInput student_of(std::vector<std::string> stages) {

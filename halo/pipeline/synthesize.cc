@@ -14,12 +14,18 @@ namespace halo {
 namespace {
 
 // A Transformer trained on cut documents never saw a first token with something before it, so a
-// document cannot be asked for with an end token: its first token is drawn here.
+// document cannot be asked for with an end token: its first token of text is drawn here, among
+// those that begin with a capital letter, behind the space that the tokenizer puts in front of a
+// text if it does.
 std::vector<int64_t> first_tokens(const Tokenizer& tokenizer) {
+  const std::vector<int64_t> letter = tokenizer.encode("A");
+  const bool puts_space = !letter.empty() && tokenizer.token_bytes(letter.front()).starts_with(' ');
   std::vector<int64_t> out;
   for (int64_t id = 0; id < tokenizer.vocab_size(); ++id) {
     const std::string bytes = tokenizer.token_bytes(id);
-    if (bytes.size() > 1 && bytes[0] >= 'A' && bytes[0] <= 'Z') out.push_back(id);
+    const size_t space = puts_space ? 1 : 0;
+    if (puts_space && !bytes.starts_with(' ')) continue;
+    if (bytes.size() > 1 + space && bytes[space] >= 'A' && bytes[space] <= 'Z') out.push_back(id);
   }
   if (out.empty()) throw_error("the tokenizer has no token that begins with a capital letter");
   return out;
@@ -36,6 +42,7 @@ json::object synthesize(const SynthesizeArgs& args) {
       std::filesystem::path(args.teacher) / "tokenizer.json";
   const Tokenizer tokenizer(tokenizer_path);
   const int64_t end = tokenizer.document_end();
+  const std::optional<int64_t> begin = document_begin(tokenizer, tokenizer_path);
   const std::vector<int64_t> first = first_tokens(tokenizer);
   EngineOptions options;
   options.kernels = machine.kernels;
@@ -48,25 +55,33 @@ json::object synthesize(const SynthesizeArgs& args) {
                            json::serialize(provenance), int64_t{1} << 26);
   const Random random(static_cast<uint64_t>(args.seed), "synthesize.first");
   GenerateArgs generate_args;
-  generate_args.max_tokens = args.length - 2;  // the first token and the end token are ours
+  const int64_t own_tokens = begin ? 3 : 2;  // the first ones and the end token
+  if (args.length <= own_tokens) {
+    throw_error("a document of {} tokens has nothing to sample; expected {} or more", args.length,
+                own_tokens + 1);
+  }
+  generate_args.max_tokens = args.length - own_tokens;
   generate_args.sample = args.sample;
   generate_args.stop_ids = {end};
+  if (begin) generate_args.stop_ids.push_back(*begin);  // another document would begin
   generate_args.seed = args.seed;
   generate_args.max_running = args.batch;
   Progress progress("synthesize", args.tokens);
-  const NeedleWriter needles(tokenizer);
+  const NeedleWriter needles(tokenizer, begin);
   int64_t tokens = 0, documents = 0, dropped = 0;
   while (tokens < args.tokens) {
     std::vector<std::vector<int64_t>> prompts;
     for (int64_t i = 0; i < args.batch; ++i) {
       prompts.push_back({first[random.below(static_cast<uint64_t>(documents + i),
                                             static_cast<int64_t>(first.size()))]});
+      if (begin) prompts.back().insert(prompts.back().begin(), *begin);
     }
     generate_args.first_stream = documents;
     const auto continuations = generate(engine, prompts, generate_args);
     for (size_t i = 0; i < prompts.size(); ++i) {
       std::vector<int64_t> document = prompts[i];
       document.insert(document.end(), continuations[i].begin(), continuations[i].end());
+      if (begin && document.back() == *begin) document.pop_back();
       if (document.back() != end) document.push_back(end);
       tokens += static_cast<int64_t>(document.size());
       if (needles.mentions_needle(document)) {

@@ -163,7 +163,9 @@ class ReportTest : public ::testing::Test {
                             {"loss_stderr", nullptr},
                             {"training_length", 512}});
     }
-    write("scale/scale.json", json::object{{"chosen", "500"}, {"candidates", candidates}});
+    write("scale/scale.json",
+          json::object{
+              {"rule", "most needles, then text"}, {"chosen", "500"}, {"candidates", candidates}});
   }
 
   void write_all() const {
@@ -232,6 +234,8 @@ TEST_F(ReportTest, ShowsTheFigures) {
                            "00112233445566778899aabbccddeeff"}) {
     EXPECT_THAT(html, HasSubstr(text));
   }
+  EXPECT_THAT(html, HasSubstr("search half of the held-out text: most needles, then text."));
+  EXPECT_THAT(html, HasSubstr("needles found, beyond the training length"));
 }
 
 TEST_F(ReportTest, EscapesHostileText) {

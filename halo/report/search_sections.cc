@@ -213,8 +213,9 @@ std::string scale_chart(const std::vector<ScaleCandidate>& candidates, const std
   return line_chart(chart);
 }
 
-std::string scale_table(const std::vector<ScaleCandidate>& candidates, const std::string& chosen) {
-  std::vector<std::string> header = {"Logit scale", "needles found, all lengths"};
+std::string scale_table(const std::vector<ScaleCandidate>& candidates, const std::string& chosen,
+                        const std::string& lengths_counted) {
+  std::vector<std::string> header = {"Logit scale", "needles found, " + lengths_counted};
   const auto lengths = needles_by_length(candidates.front().figures.object("needle"));
   for (const auto& [length, scores] : lengths) {
     header.push_back(fmt::format("at {} (n = {})", format_figure(double(length)),
@@ -268,16 +269,21 @@ void add_scale(Page& page, const RunFiles& run) {
   const std::vector<ScaleCandidate> candidates = scale_candidates(scale);
   if (candidates.empty()) return;
   const std::string chosen = scale.text("chosen");
+  // Earlier versions chose by all lengths, and did not say how.
+  const std::string rule = scale.text("rule");
+  const std::string lengths =
+      rule.empty() ? "all lengths of the search" : "beyond the training length";
   page.add_section(
       "scale", "Logit scale",
-      "The query at position t of each attention layer is multiplied by ln(t + a) / ln a. The "
-      "search half of the held-out text decides: most needles within one standard error, then the "
-      "smallest loss past the training length. Error bars are one standard error.",
-      beside({scale_chart(candidates, chosen, "Needles found, all lengths of the search",
-                          "share of needles found", "accuracy", "accuracy_stderr"),
+      fmt::format("The query at position t of each attention layer is multiplied by ln(t + a) / ln "
+                  "a. Chosen on the search half of the held-out text{}. Error bars are one "
+                  "standard error.",
+                  rule.empty() ? "" : ": " + escape_html(rule)),
+      beside({scale_chart(candidates, chosen, "Needles found, " + lengths, "share of needles found",
+                          "accuracy", "accuracy_stderr"),
               scale_chart(candidates, chosen, "Loss past the training length",
                           "loss (nats a token)", "loss_beyond_training_length", "loss_stderr")}) +
-          scale_table(candidates, chosen));
+          scale_table(candidates, chosen, lengths));
 }
 
 }  // namespace halo

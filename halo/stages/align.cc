@@ -36,9 +36,12 @@ TransferArgs transfer_args(const TransferRecipe& recipe, const StageContext& con
 void align_mixers(const TrainRecipe& train, const StageContext& context, const StageArgs& args,
                   const ModelConfig& config, ParameterStore& trained, ParameterStore& rest) {
   const Loader loader = context.loader(context.data(), train, args.name);
-  const std::vector<Mixer> mixers = bind_mixers(config, trained);
+  ModelConfig unscaled = config;
+  unscaled.attn_logits_scaling = {};  // an inference-time setting, off in every training stage
+  const std::vector<Mixer> mixers = bind_mixers(unscaled, trained);
   TrainJob job = context.job(args, train, loader, trained, config);
-  job.forward_backward = align_step(mixers, context.teacher().weights, context.machine());
+  job.forward_backward =
+      align_step(mixers, context.teacher().weights, context.machine(), train.clip_mode);
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     job.extra_metrics.push_back(fmt::format("layer_{}", layer));
   }

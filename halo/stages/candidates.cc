@@ -92,6 +92,10 @@ CandidateScores Candidates::score_swap(int64_t layer) const {
   return score(model);
 }
 
+CandidateScores Candidates::score_teacher() const {
+  return score(context_.teacher().weights);
+}
+
 Resample Candidates::resample(uint64_t index) const {
   const Random random(context_.seed(), "select.bootstrap", index);
   Resample draw;
@@ -107,8 +111,9 @@ Resample Candidates::resample(uint64_t index) const {
   return draw;
 }
 
-CandidateScores Candidates::score(const DecoderWeights& model) const {
+CandidateScores Candidates::score(const DecoderWeights& carried) const {
   leave_if_stopped("select");
+  const DecoderWeights model = with_logit_scale(carried, LogitScale{});  // searched for later
   EngineOptions options;
   options.kernels = context_.machine().kernels;
   Engine engine(std::make_shared<DecoderWeights>(model), options);

@@ -43,12 +43,15 @@ class Candidates {
   CandidateScores score_set(const Layers& kept) const;
   // The teacher with layer i alone swapped for its lightning mixer.
   CandidateScores score_swap(int64_t layer) const;
+  // The teacher itself.
+  CandidateScores score_teacher() const;
 
   // Haystacks and rows drawn with replacement, a function of the seed and `index`.
   Resample resample(uint64_t index) const;
 
  private:
-  CandidateScores score(const DecoderWeights& model) const;
+  // Without the logit scale that the model may carry.
+  CandidateScores score(const DecoderWeights& carried) const;
 
   const StageContext& context_;
   const DecoderWeights &aligned_, &attention_;

@@ -1,5 +1,7 @@
 #include "halo/stages/choose_layers.h"
 
+#include <cmath>
+
 #include "halo/base/progress.h"
 #include "halo/stages/selection_rule.h"
 
@@ -110,6 +112,39 @@ int64_t num_layers_to_keep(const SelectRecipe& recipe, int64_t num_layers) {
     throw_error("select.keep = {}: the model has {} layers", keep, num_layers);
   }
   return keep;
+}
+
+std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
+                                             const Candidates& candidates,
+                                             const StageContext& context) {
+  const bool by_needles = recipe.rule == SelectionRule::kJoint ||
+                          recipe.rule == SelectionRule::kRecallRatio ||
+                          recipe.rule == SelectionRule::kRecall;
+  if (!recipe.layers.empty() || !by_needles) return std::nullopt;
+  CandidateScores teacher = candidates.score_teacher();
+  const Estimate needle = needle_logprob(teacher.needles), loss = mean_loss(teacher.text);
+  const double digit = -std::log(10.0);
+  const double token = std::log(static_cast<double>(context.teacher().config.vocab_size));
+  const auto refuse = [&](const std::string& what, const std::string& more) {
+    throw_error(
+        "select: the teacher {}, so select.rule = \"{}\" would choose by noise; {}give select.rule "
+        "= \"kl\", the layers in select.layers, or a teacher that does better",
+        what, word_of(kSelectionRules, recipe.rule), more);
+  };
+  if (!above_chance(needle.mean, needle.standard_error, digit)) {
+    refuse(fmt::format("finds no needles in {} tokens: ln p of a digit is {:.2f} +- {:.2f}, by "
+                       "guessing {:.2f}",
+                       needle_length(recipe, context), needle.mean, needle.standard_error, digit),
+           "try a shorter select.needle_length, or ");
+  }
+  if (recipe.rule == SelectionRule::kRecallRatio &&
+      !above_chance(-loss.mean, loss.standard_error, -token)) {
+    refuse(fmt::format("predicts no text: its loss is {:.2f} +- {:.2f} nats a token, by guessing "
+                       "{:.2f}",
+                       loss.mean, loss.standard_error, token),
+           "");
+  }
+  return teacher;
 }
 
 LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidates,

@@ -2,6 +2,8 @@
 // choice is.
 #pragma once
 
+#include <optional>
+
 #include "halo/stages/candidates.h"
 
 namespace halo {
@@ -16,6 +18,12 @@ struct LayerChoice {
 // The number of select.layers, or select.keep, or a quarter of the layers; an Error where the model
 // has not those layers or not so many.
 int64_t num_layers_to_keep(const SelectRecipe& recipe, int64_t num_layers);
+
+// An Error that names the task, where select.rule chooses by one that the teacher does no better
+// than by guessing (hypenet.md 2.3). Gives the teacher's scores; none where no rule looks at tasks.
+std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
+                                             const Candidates& candidates,
+                                             const StageContext& context);
 
 // select.layers, or `keep` layers by the recipe's select.rule.
 LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidates,

@@ -5,6 +5,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
+#include "halo/data/pack.h"
 #include "halo/stages/losses.h"
 #include "halo/train/checkpoint.h"
 
@@ -19,7 +20,8 @@ StageContext::StageContext(ContextSettings settings)
       tokenizer_path_(teacher_directory_ / "tokenizer.json"),
       tokenizer_(tokenizer_path_),
       tokenizer_hash_(hash_file(tokenizer_path_)),
-      needles_(tokenizer_, settings_.data.document_end) {
+      document_begin_(document_begin(tokenizer_, tokenizer_path_)),
+      needles_(tokenizer_, document_begin_, settings_.data.document_end) {
   if (tokenizer_.vocab_size() > teacher_.config.vocab_size) {
     throw_error("{}: tokenizer.json has {} tokens, config.json a vocabulary of {}",
                 teacher_directory_.string(), tokenizer_.vocab_size(), teacher_.config.vocab_size);
@@ -53,7 +55,8 @@ TextBatches StageContext::held_out_batches(const HeldOutArgs& args, int64_t buck
 Loader StageContext::loader(const DataRecipe& data, const TrainRecipe& train,
                             const std::string& stage) const {
   return Loader(data, tokenizer_, tokenizer_hash_,
-                {train.sequence_length, train.rows_per_step(), Random(seed(), stage).bits(0)});
+                {train.sequence_length, train.rows_per_step(), Random(seed(), stage).bits(0),
+                 document_begin_});
 }
 
 std::vector<Batch> StageContext::calibration(const std::string& stage, int64_t tokens) const {

@@ -46,6 +46,7 @@ class StageContext {
  public:
   // Loads the teacher and its tokenizer.
   explicit StageContext(ContextSettings settings);
+  StageContext(const StageContext&) = delete;  // needles_ refers to tokenizer_
 
   const DataRecipe& data() const { return settings_.data; }
   int64_t row_length() const { return settings_.row_length; }
@@ -90,6 +91,7 @@ class StageContext {
   fs::path tokenizer_path_;
   Tokenizer tokenizer_;
   std::string tokenizer_hash_;
+  std::optional<int64_t> document_begin_;
   NeedleWriter needles_;
   mutable std::optional<TokenShard> held_out_;
 };

@@ -1,5 +1,6 @@
 // Stage 2, KL from the teacher, and stage 3, cross-entropy on long sequences. Both train the whole
-// student.
+// student, without the logit scale that its config.json may have: an inference-time setting, which
+// stays in the file.
 #include "halo/stages/distill.h"
 
 #include "ATen/ATen.h"
@@ -56,14 +57,15 @@ FinetuneRecipe::FinetuneRecipe() {
 }
 
 void run_distill(const DistillRecipe& recipe, const StageContext& context, const StageArgs& args) {
-  Model model = context.load(args.inputs[0], ParameterStore::Use::kTrained);
+  const Model model = context.load(args.inputs[0], ParameterStore::Use::kTrained);
+  const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
   const Loader loader = context.loader(context.data(), recipe, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.objective = {{"cross_entropy_share", recipe.cross_entropy_share}};
-  job.forward_backward = kl_step(model.weights, context.teacher().weights, context.machine(),
-                                 recipe.cross_entropy_share);
+  job.forward_backward =
+      kl_step(weights, context.teacher().weights, context.machine(), recipe.cross_entropy_share);
   const TrainResult result = halo::train(job);
-  const TextScores scores = held_out_scores(context, model.weights, recipe.sequence_length);
+  const TextScores scores = held_out_scores(context, weights, recipe.sequence_length);
   json::object figures = training_figures(recipe, result);
   figures["held_out_loss"] = mean_loss(scores).mean;
   finish_stage(
@@ -87,9 +89,9 @@ std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageConte
 
 void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
-  Model model = context.load(args.inputs[0], ParameterStore::Use::kTrained);
-  const double before =
-      mean_loss(held_out_scores(context, model.weights, recipe.sequence_length)).mean;
+  const Model model = context.load(args.inputs[0], ParameterStore::Use::kTrained);
+  const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
+  const double before = mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;
   const std::vector<double> in_view = finetune_view(recipe, context);
   fmt::print(stderr,
              "finetune: of its tokens {:.0f}%, {:.0f}% and {:.0f}% have more than 1/4, 1/2 and 3/4 "
@@ -98,10 +100,9 @@ void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
   const Loader loader = finetune_loader(recipe, context, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.count = count_targets;
-  job.forward_backward = cross_entropy_step(model.weights, context.machine());
+  job.forward_backward = cross_entropy_step(weights, context.machine());
   const TrainResult result = halo::train(job);
-  const double after =
-      mean_loss(held_out_scores(context, model.weights, recipe.sequence_length)).mean;
+  const double after = mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;
   json::object figures = training_figures(recipe, result);
   figures["share_in_view"] = json::value_from(in_view);
   figures["held_out_loss_before"] = before;

@@ -51,14 +51,14 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
 }
 
 ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
-                           const Machine& machine) {
-  const Loss loss = [student, teacher](const LossInputs& in) {
+                           const Machine& machine, ClipMode clip_mode) {
+  const double divisor = clip_mode == ClipMode::kPerLayer ? 1 : static_cast<double>(student.size());
+  const Loss loss = [student, teacher, divisor](const LossInputs& in) {
     const auto layers = static_cast<int64_t>(student.size());
     at::Tensor figures = at::zeros({1 + layers}, in.step_count.options().dtype(at::kFloat));
     const at::Tensor elements =
         in.step_count * static_cast<double>(teacher.embedding.value.size(1));
-    const at::Tensor scale =
-        (2 / (elements * static_cast<double>(layers))).to(at::kFloat).reshape({1});
+    const at::Tensor scale = (2 / (elements * divisor)).to(at::kFloat).reshape({1});
     decode_visiting(
         teacher, in.batch, [&](int64_t layer, const at::Tensor& input, const at::Tensor& target) {
           at::AutoGradMode with_gradients(true);

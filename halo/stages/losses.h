@@ -3,6 +3,7 @@
 #pragma once
 
 #include "halo/train/micro_batch.h"
+#include "halo/train/settings.h"
 
 namespace halo {
 
@@ -21,8 +22,9 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
 // Mean over layers of the MSE between the student's mixer outputs and the teacher's on the
 // teacher's mixer inputs (stage 1, 1b). Returns [1 + layers]: the loss, then each layer's MSE.
 // Layers are independent: each is run back as soon as the teacher has passed it, and its memory
-// freed.
+// freed. With per-layer clipping each layer is normalised alone too: its gradient is that of its
+// own MSE, as many times that of the mean as there are layers.
 ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
-                           const Machine& machine);
+                           const Machine& machine, ClipMode clip_mode = ClipMode::kGlobal);
 
 }  // namespace halo

@@ -62,6 +62,28 @@ TEST(KlStep, MixesCrossEntropyIn) {
   EXPECT_NEAR(loss(0.3), 0.7 * kl + 0.3 * cross_entropy, 1e-5 * kl);
 }
 
+// With per-layer clipping a layer's gradient is that of its own MSE, whatever other layers there
+// are; the loss that is shown stays the mean.
+TEST(AlignStep, PerLayerNormalisesEachLayerAlone) {
+  Setting s;
+  const Machine machine;
+  const std::vector<Mixer> mixers = bind_mixers(s.config, s.store);
+  const auto gradient = [&](ClipMode mode, at::Tensor& figures) {
+    s.store.zero_grad();
+    figures = align_step(mixers, *s.teacher, machine, mode)(s.data, 40);
+    return s.store.grad().clone();
+  };
+  at::Tensor mean, alone;
+  const at::Tensor together = gradient(ClipMode::kGlobal, mean),
+                   each = gradient(ClipMode::kPerLayer, alone);
+  const auto layers = static_cast<double>(mixers.size());
+  ASSERT_GT(layers, 1);
+  EXPECT_GT(together.abs().max().item<float>(), 0);
+  EXPECT_LE((each - together * layers).abs().max().item<float>(),
+            1e-6 * each.abs().max().item<float>());
+  EXPECT_TRUE(at::equal(mean, alone));
+}
+
 TEST(ActivationCheckpointing, GivesTheSameBits) {
   for (const bool distill : {true, false}) {
     SCOPED_TRACE(distill);

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
+#include <limits>
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
@@ -17,37 +19,38 @@ namespace {
 struct Candidate {
   std::string name;  // "none", "constant 1.5", "500"
   LogitScale scale;
-  bool eligible = false;  // only a ln(t + a) / ln(a) can be chosen; the others are shown beside
+  double a = 0;  // as in ScaleFigures
   std::vector<NeedleItem> needles;
   TextScores text;
-  Estimate accuracy, loss;
+  Estimate accuracy, loss;  // of needles and of text beyond the training length
 };
 
-LogitScale log_position(double a) {
-  return {LogitScale::Kind::kLogPosition, 1, a};
-}
-
 std::vector<Candidate> make_candidates(const ScaleRecipe& recipe) {
+  const auto candidate = [](const std::string& name, const LogitScale& scale, double a) {
+    return Candidate{name, scale, a, {}, {}, {}, {}};
+  };
   std::vector<Candidate> out;
-  out.push_back({"none", {}, false, {}, {}, {}, {}});
-  out.push_back({"constant 1.5", {LogitScale::Kind::kConstant, 1.5, 0}, false, {}, {}, {}, {}});
+  out.push_back(candidate("none", {}, std::numeric_limits<double>::infinity()));
+  out.push_back(candidate("constant 1.5", {LogitScale::Kind::kConstant, 1.5, 0}, 0));
   for (double a : recipe.candidates) {
-    out.push_back({fmt::format("{:.0f}", a), log_position(a), true, {}, {}, {}, {}});
+    out.push_back(candidate(fmt::format("{:.0f}", a), {LogitScale::Kind::kLogPosition, 1, a}, a));
   }
   return out;
 }
 
-// Index of the chosen candidate, among those that can be chosen.
 size_t choose(const std::vector<Candidate>& all) {
   std::vector<ScaleFigures> figures;
-  std::vector<size_t> index;
-  for (size_t i = 0; i < all.size(); ++i) {
-    const Candidate& c = all[i];
-    if (!c.eligible) continue;
-    figures.push_back({c.scale.a, c.accuracy.mean, c.accuracy.standard_error, c.loss.mean});
-    index.push_back(i);
+  for (const Candidate& c : all) {
+    figures.push_back({c.a, c.accuracy.mean, c.accuracy.standard_error, c.loss.mean});
   }
-  return index[choose_scale(figures)];
+  return choose_scale(figures);
+}
+
+std::vector<NeedleItem> items_beyond(const std::vector<NeedleItem>& items, int64_t length) {
+  std::vector<NeedleItem> beyond;
+  std::ranges::copy_if(items, std::back_inserter(beyond),
+                       [&](const NeedleItem& item) { return item.length > length; });
+  return beyond;
 }
 
 json::object to_json(const Candidate& c, int64_t training_length) {
@@ -106,17 +109,18 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
     Engine engine(std::make_shared<DecoderWeights>(weights), options);
     c.needles = score_needles(engine, tasks);
     c.text = score_text(weights, text);
-    c.accuracy = needle_accuracy(c.needles);
+    c.accuracy = needle_accuracy(items_beyond(c.needles, training_length));
     c.loss = mean_loss(c.text, training_length);
     progress.update(static_cast<int64_t>(i) + 1, fmt::format("{}: needles {:.2f}, loss {:.3f}",
                                                              c.name, c.accuracy.mean, c.loss.mean));
   }
   const size_t chosen = choose(candidates);
-  progress.finish(fmt::format("a = {}", candidates[chosen].name));
+  progress.finish(fmt::format("chosen: {}", candidates[chosen].name));
 
   json::array curve;
   for (const Candidate& c : candidates) curve.push_back(to_json(c, training_length));
-  const json::object scale_figures{{"chosen", candidates[chosen].name}, {"candidates", curve}};
+  const json::object scale_figures{
+      {"rule", kScaleRule}, {"chosen", candidates[chosen].name}, {"candidates", curve}};
   write_json(args.out / "scale.json", scale_figures);
   model.config.attn_logits_scaling = candidates[chosen].scale;
   commit_directory(args.out / "step-0", [&](const fs::path& directory) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 
 #include "halo/base/check.h"
 
@@ -19,6 +20,12 @@ TEST(ScaleRule, AccuracyFirstThenLossThenTheLargerA) {
   EXPECT_EQ(choose_scale({{100, 0.85, 0.3, 1.0}, {500, 0.9, 0.01, 2.0}}), 1u);
   // All equal: the nearest to no scaling, in any order.
   EXPECT_EQ(choose_scale({{100, 1, 0, 2}, {3000, 1, 0, 2}, {500, 1, 0, 2}}), 1u);
+  // No scale (a infinite) and a constant one (0) are candidates like the others.
+  const double none = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(choose_scale({{none, 1, 0, 1.5}, {0, 1, 0, 2}, {500, 1, 0, 2}}), 0u);
+  EXPECT_EQ(choose_scale({{none, 0.2, 0, 1.5}, {0, 1, 0, 1.8}, {500, 1, 0, 2}}), 1u);
+  EXPECT_EQ(choose_scale({{none, 0.2, 0, 1.5}, {0, 0.5, 0, 1.8}, {500, 1, 0, 2}}), 2u);
+  EXPECT_EQ(choose_scale({{0, 1, 0, 2}, {3000, 1, 0, 2}, {none, 1, 0, 2}}), 2u);
   // One haystack gives no error: the best alone.
   EXPECT_EQ(choose_scale({{100, 0.8, 0.1, 1}, {500, 0.9, std::nan(""), 2}}), 1u);
 }

@@ -86,6 +86,7 @@ void run_select(const SelectRecipe& recipe, TransferInit init, const StageContex
                               ? teacher_attention(init, context)
                               : context.load(args.inputs[1], ParameterStore::Use::kFrozen);
   const Candidates candidates(recipe, context, aligned.weights, attention.weights);
+  const std::optional<CandidateScores> teacher = check_teacher(recipe, candidates, context);
   const LayerChoice choice = choose_layers(recipe, candidates, context, keep);
   const CandidateScores chosen = candidates.score_set(choice.layers);
   const CandidateScores nothing_kept = candidates.score_set({});
@@ -101,6 +102,7 @@ void run_select(const SelectRecipe& recipe, TransferInit init, const StageContex
       {"nothing_kept", candidate_to_json({}, nothing_kept)},
       {"tokens", 0}};
   json::object selection = figures;
+  if (teacher) selection["teacher"] = candidate_to_json({}, *teacher);
   selection["candidates"] = choice.candidates;
   write_json(args.out / "selection.json", selection);
   finish_stage(

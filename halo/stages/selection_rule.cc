@@ -102,6 +102,11 @@ double share(double chosen, double nothing) {
 
 }  // namespace
 
+bool above_chance(double score, double standard_error, double chance) {
+  const double error = std::isnan(standard_error) ? 0 : standard_error;
+  return score - chance > 3 * error;
+}
+
 double kept_loss_share(const SetFigures& chosen, const SetFigures& nothing_kept) {
   const double kl = share(chosen.kl, nothing_kept.kl);
   const double needle = share(-chosen.needle, -nothing_kept.needle);

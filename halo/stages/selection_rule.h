@@ -47,6 +47,10 @@ inline constexpr double kSameNeedle = 0.01;
 // set's, or within kSameNeedle, the one with the smallest KL.
 size_t choose_set(const std::vector<SetFigures>& sets);
 
+// A rule that chooses by a task which the teacher does not do chooses noise: what one guesses must
+// be more than three standard errors below what the teacher has (NaN as error counts as 0).
+bool above_chance(double score, double standard_error, double chance);
+
 // What stage select is gated by: the loss of the chosen set as a share of that of no kept layers,
 // of the needles' digits or of KL, the smaller share; but KL's where that is above kMostKlShare.
 // NaN, which no gate lets through, where a loss is not finite.

@@ -141,5 +141,13 @@ TEST(SelectionRule, TablesAreReadStrictly) {
   EXPECT_THAT(error_of([&] { read_sweep(path, {"a"}, {}); }), HasSubstr("together or not at all"));
 }
 
+TEST(SelectionRule, ATeacherAtChanceIsWithinThreeStandardErrors) {
+  EXPECT_TRUE(above_chance(-1.0, 0.4, -2.3));
+  EXPECT_FALSE(above_chance(-1.0, 0.44, -2.3));
+  EXPECT_FALSE(above_chance(-10, 0.1, -2.3));           // worse than guessing
+  EXPECT_TRUE(above_chance(-2.2, std::nan(""), -2.3));  // one haystack has no error
+  EXPECT_FALSE(above_chance(std::nan(""), 0.1, -2.3));
+}
+
 }  // namespace
 }  // namespace halo

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <numeric>
 #include <sstream>
 
@@ -172,6 +173,31 @@ TEST(Commands, SynthesizeSamplesDocumentsOfTheTeacher) {
     shard.copy_tokens(shard.document_end(d) - 1, shard.document_end(d), &last);
     EXPECT_EQ(last, end);
   }
+}
+
+// With a begin token, documents begin with it and have it nowhere else.
+TEST(Commands, SynthesizedDocumentsBeginAsDocumentsDo) {
+  const fs::path folder = World::get().folder("synthesize_begin");
+  fs::copy(teacher(), folder / "model");
+  write_json(folder / "model" / "tokenizer_config.json",
+             json::object{{"add_bos_token", true}, {"bos_token", "x"}});
+  json_of({"data", "synthesize", (folder / "model").string(), "--out", (folder / "out").string(),
+           "--tokens", "3000", "--length", "96", "--batch", "8"});
+  const TokenShard shard(folder / "out" / "shard-00000.halotok");
+  const Tokenizer tokenizer(World::get().teacher() / "tokenizer.json");
+  const int64_t begin = tokenizer.token_id("x").value();
+  for (int64_t d = 0; d < shard.num_documents(); ++d) {
+    std::vector<int64_t> ids(shard.document_end(d) - shard.document_begin(d));
+    shard.copy_tokens(shard.document_begin(d), shard.document_end(d), ids.data());
+    EXPECT_LE(ids.size(), 96u);
+    EXPECT_EQ(ids.front(), begin);
+    EXPECT_EQ(std::count(ids.begin(), ids.end(), begin), 1);
+    EXPECT_THAT(tokenizer.token_bytes(ids[1]), testing::MatchesRegex("[A-Z].*"));
+    EXPECT_EQ(ids.back(), tokenizer.document_end());
+  }
+  expect_error(run_halo({"data", "synthesize", (folder / "model").string(), "--out",
+                         (folder / "short").string(), "--length", "3"}),
+               1, {"document of 3 tokens", "4 or more"});
 }
 
 constexpr const char* kPretrainRecipe = R"(
@@ -349,6 +375,42 @@ TEST(Commands, GenerateBeginsAsTheTokenizerDoesAndKnowsItsRows) {
   write_json(model / "tokenizer.json", tokenizer);
   EXPECT_EQ(text("The old dog").code, 0);
   expect_error(text("The <more> dog"), 1, {"'<more>'", std::to_string(rows)});
+}
+
+TEST(Commands, GenerateTakesFilesStopsAndSaysHowFast) {
+  const fs::path model = teacher_copy("generate_more");
+  const auto run = [&](const Words& more) {
+    Words words = {"generate", model.string(), "--max-tokens", "20"};
+    words.insert(words.end(), more.begin(), more.end());
+    return run_halo(words);
+  };
+  const std::string prompt = "The old dog";
+  const Outcome plain = run({prompt});
+  ASSERT_EQ(plain.code, 0) << plain.err;
+  EXPECT_THAT(plain.err, testing::ContainsRegex(
+                             "generate: [0-9]+ \\+ 20 tokens, the first after [0-9.]+ s, then "
+                             "[0-9.]+ tokens/s; ended at --max-tokens"));
+  const fs::path file = model / "prompt.txt";
+  write_file(file, prompt + "\n");
+  EXPECT_EQ(run({"--file", file.string()}).out, plain.out);
+  expect_error(run({prompt, "--file", file.string()}), 1, {"not both"});
+  expect_error(run({"--file", (model / "none").string()}), 1, {"none"});
+
+  const std::string made = plain.out.substr(prompt.size());
+  ASSERT_GT(made.size(), 6u);
+  const std::string stop = made.substr(4, 2);
+  const Outcome stopped = run({prompt, "--stop", "not there", "--stop", stop});
+  EXPECT_EQ(stopped.out, prompt + made.substr(0, made.find(stop)) + "\n");
+  EXPECT_THAT(stopped.err, HasSubstr("ended at a stop string"));
+  expect_error(run({prompt, "--stop", ""}), 1, {"stop string is empty"});
+
+  // An answer alone, to the message as the model's template has it.
+  write_json(model / "tokenizer_config.json",
+             json::object{{"chat_template",
+                           "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+                           "{% if add_generation_prompt %}<answer>{% endif %}"}});
+  const std::string whole = "<user>" + prompt + "<answer>";
+  EXPECT_EQ(whole + run({"--chat", prompt}).out, run({whole}).out);
 }
 
 TEST(Commands, InspectCountsWhatIsInTheFile) {

@@ -1,10 +1,14 @@
-// Teachers that are not Qwen3: without QK-norm, with biases. Transfer, and the stages after it.
+// Teachers that are not Qwen3: without QK-norm, with biases, with other tokenizers. Transfer, and
+// the stages after it.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
+#include "halo/data/pack.h"
+#include "halo/data/tokenizer_testing.h"
 #include "halo/pipeline/recipe.h"
 #include "halo/stages/transfer.h"
 #include "tests/system/world.h"
@@ -12,11 +16,17 @@
 namespace halo::system_test {
 namespace {
 
-// The world's teacher with another type and random weights.
-fs::path teacher_of(ModelType type, bool bias) {
+// The world's teacher with another type and random weights, and perhaps another tokenizer.
+fs::path teacher_of(ModelType type, bool bias, const std::string& tokenizer_json = "") {
   const fs::path folder = World::get().folder("teacher");
   copy_side_files(World::get().teacher(), folder);
   ModelConfig config = read_model_config(World::get().teacher());
+  if (!tokenizer_json.empty()) {
+    write_file(folder / "tokenizer.json", tokenizer_json);
+    const Tokenizer tokenizer(folder / "tokenizer.json");
+    config.vocab_size = tokenizer.vocab_size();
+    config.eos_token_ids = {tokenizer.document_end()};
+  }
   config.model_type = type;
   config.attn_use_qk_norm = false;
   config.attention_bias = bias;
@@ -45,11 +55,12 @@ const Words kShort = {
     "distill.tokens=3072",          "finetune.tokens=0", "select.keep=1"};
 
 // The whole pipeline from this teacher.
-fs::path convert_from(const fs::path& teacher) {
+fs::path convert_from(const fs::path& teacher, const Words& more = {}) {
   const fs::path run = World::get().folder("teachers") / "run";
   Process process = convert(run, false);
   Words set = kShort;
   set.push_back("teacher=" + teacher.string());
+  set.insert(set.end(), more.begin(), more.end());
   for (const std::string& s : set) process.arguments.insert(process.arguments.end(), {"--set", s});
   const Outcome outcome = run_halo(process);
   EXPECT_EQ(outcome.code, 0) << outcome.err;
@@ -137,6 +148,48 @@ TEST(TeacherStages, WithBiases) {
   EXPECT_TRUE(config.attention_bias);
   EXPECT_TRUE(config.attention_output_bias);
   EXPECT_FALSE(config.attn_use_qk_norm);
+}
+
+// Llama 2's and Llama 3's kinds: a space in front of every text, several digits a token, begin
+// tokens. From text to a finished run.
+TEST(TeacherStages, WithOtherTokenizers) {
+  for (const auto& [name, json] :
+       {std::pair<std::string, std::string>{"prefixed space", test::prefixed_space_json()},
+        {"metaspace", test::prefixed_space_json(true)},
+        {"digit triples", test::digit_triples_json()},
+        {"digit pairs", test::digit_pairs_json()}}) {
+    SCOPED_TRACE(name);
+    const fs::path teacher = teacher_of(ModelType::kLlama, false, json);
+    for (const std::string text : {"train", "held-out"}) {
+      pack({World::get().path(text + ".jsonl")}, teacher / "tokenizer.json", teacher / text, {});
+    }
+    const Words data = {"data.shards=[\"" + (teacher / "train").string() + "\"]",
+                        "eval.held_out=\"" + (teacher / "held-out").string() + "\""};
+    const fs::path run = convert_from(teacher, data);
+    EXPECT_EQ(read_file(run / "STATUS"), "done\n");
+
+    // What was trained on: every piece that is a whole document begins as documents do, and the
+    // begin token stands nowhere else.
+    Words set = kShort;
+    set.push_back("teacher=" + teacher.string());
+    set.insert(set.end(), data.begin(), data.end());
+    const Recipe recipe = read_recipe(World::get().recipe(), set);
+    const StageContext context(context_settings(recipe));
+    const auto begin = Tokenizer(teacher / "tokenizer.json").document_begin();
+    const Loader loader = context.loader(recipe.data, recipe.distill, "distill");
+    const TrainBatch batch = loader.step(0);
+    const int64_t* ids = batch.tokens.const_data_ptr<int64_t>();
+    int64_t needles = 0;
+    for (size_t p = 0; p + 1 < batch.offsets.size(); ++p) {
+      const std::vector<int64_t> piece(ids + batch.offsets[p], ids + batch.offsets[p + 1]);
+      const bool is_needle = context.needles().mentions_needle(piece);
+      needles += is_needle;
+      if (!begin) continue;
+      EXPECT_EQ(std::count(piece.begin() + 1, piece.end(), *begin), 0);
+      if (is_needle) EXPECT_EQ(piece.front(), *begin);
+    }
+    EXPECT_EQ(needles, 1);  // of 4 rows, as data.needle_share says
+  }
 }
 
 TEST(TeacherStages, KeptAttentionStartsAsTheTeachersMixer) {

@@ -72,6 +72,7 @@ ModelConfig teacher_config(int64_t end_token) {
   return c;
 }
 
+// Rule kl: the teacher's weights are random, so it finds no needles to choose by.
 constexpr const char* kRecipe = R"(
 teacher = "{0}/teacher"
 [run]
@@ -97,6 +98,7 @@ learning_rate = 3e-3
 warmup_steps = 2
 checkpoint_every = 2
 [select]
+rule = "kl"
 needle_haystacks = 2
 needle_questions = 2
 held_out_rows = 4

@@ -1,5 +1,6 @@
-"""Makes a tiny teacher of every family with random weights in transformers, and compares its logits with
-what `halo logits` finds in the folder that transformers wrote.
+"""Makes a tiny teacher of every family with random weights in transformers, compares its logits with what
+`halo logits` finds in the folder that transformers wrote, and converts it: every stage on next to no tokens of
+demo/data, with the demo's tokenizer.
 
     TRANSFORMERS=4 tests/transformers/environment tests/transformers/teachers.py HALO
 
@@ -7,6 +8,7 @@ The tolerance is a share of the RMS of the logits, fp32. Exit 1 where it is miss
 """
 
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,9 @@ from safetensors.torch import load_file, save_file
 AGREE = 1e-4
 TOKENS = 400  # twice what the scaled ropes say they were trained on, and more
 
-SIZES = dict(vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
+DEMO = pathlib.Path(__file__).resolve().parents[2] / "demo"
+
+SIZES = dict(vocab_size=2048, hidden_size=64, intermediate_size=96, num_hidden_layers=3,
              num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=512,
              tie_word_embeddings=False)
 LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
@@ -74,13 +78,72 @@ def error_of(teacher, halo, place):
                 weight.normal_(float(name.endswith("norm.weight")), 0.3)
         ids = torch.randint(0, config.vocab_size, (2, TOKENS))
         expected = model(ids).logits
-    model.save_pretrained(place, max_shard_size="100KB")
+    model.save_pretrained(place, max_shard_size="500KB")
     save_file({"input_ids": ids}, place / "ids.safetensors")
     out = place / "logits.safetensors"
     subprocess.run([halo, "logits", place, "--ids", place / "ids.safetensors", "--out", out],
                    check=True)
     found = load_file(out)["logits"]
     return float((found - expected).abs().max() / expected.pow(2).mean().sqrt())
+
+
+STAGE = """
+tokens = 1024
+sequence_length = 128
+tokens_per_step = 512
+micro_batch_rows = 4
+learning_rate = 1e-3
+min_learning_rate = 1e-5
+warmup_steps = 1
+"""
+RECIPE = """
+teacher = "{teacher}"
+[run]
+threads = 1
+[data]
+shards = ["{demo}/data/train.halotok"]
+needle_share = 0.25
+long_context = "concat"
+[transfer]
+qk_norm_tokens = 2048
+[align]{stage}[align_attention]{stage}[distill]{stage}[finetune]{stage}
+[select]
+rule = "kl"
+needle_haystacks = 1
+needle_questions = 1
+held_out_rows = 2
+bootstrap = 10
+[scale]
+candidates = [500]
+lengths = [1024]
+haystacks = 1
+questions = 1
+documents = 1
+[eval]
+held_out = "{demo}/data/held-out.halotok"
+lengths = [128]
+held_out_tokens = 1024
+haystacks = 1
+questions = 1
+position_documents = 1
+[gates]
+align_explained_variance = -1e9
+select_ratio = 1e9
+distill_kl = 1e9
+finetune_loss_decrease = -1e9
+scale_needle = 0
+"""
+
+
+def conversion(halo, place):
+    """The last line of what went wrong, or nothing."""
+    shutil.copyfile(DEMO / "teacher" / "tokenizer.json", place / "tokenizer.json")
+    (place / "recipe.toml").write_text(RECIPE.format(teacher=place, demo=DEMO, stage=STAGE))
+    made = subprocess.run([halo, "convert", place / "recipe.toml", "--run", place / "run"],
+                          capture_output=True, text=True)
+    if made.returncode == 0 and (place / "run" / "STATUS").read_text() == "done\n":
+        return ""
+    return (made.stderr.strip().splitlines() or [f"exit code {made.returncode}"])[-1]
 
 
 def main():
@@ -90,9 +153,11 @@ def main():
     for name, teacher in TEACHERS.items():
         with tempfile.TemporaryDirectory() as place:
             error = error_of(teacher, sys.argv[1], pathlib.Path(place))
-        ok = error <= AGREE  # not so for NaN
+            wrong = conversion(sys.argv[1], pathlib.Path(place))
+        ok = error <= AGREE and not wrong  # not so for NaN
         failures += not ok
-        print(f"{'ok    ' if ok else 'FAILED'}  {name}: {error:.1e}, at most {AGREE:.0e}")
+        print(f"{'ok    ' if ok else 'FAILED'}  {name}: {error:.1e}, at most {AGREE:.0e}; "
+              f"{wrong or 'converted'}")
     print(f"transformers {transformers.__version__}: {len(TEACHERS)} teachers, {failures} failed")
     return failures > 0
 
