@@ -12,6 +12,7 @@ namespace halo {
 // (--device, --threads, ...). `set` must outlive the parsing.
 void add_recipe_options(CLI::App& command, std::vector<std::string>& set);
 
+void add_init(CLI::App& app);
 void add_convert(CLI::App& app);  // convert and its stages alone
 void add_pretrain(CLI::App& app);
 void add_data(CLI::App& app);  // data pack, synthesize, inspect

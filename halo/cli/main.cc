@@ -11,6 +11,7 @@
 #include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 #include "halo/cli/version.h"
+#include "halo/pipeline/fit.h"
 
 namespace {
 
@@ -37,6 +38,7 @@ int main(int argc, char** argv) {
       "halo");
   app.require_subcommand(1);
   app.set_version_flag("--version", std::string(halo::version_line()));
+  halo::add_init(app);
   halo::add_convert(app);
   halo::add_pretrain(app);
   halo::add_data(app);
@@ -66,6 +68,8 @@ int main(int argc, char** argv) {
   } catch (const halo::Stopped& error) {
     return fail(3, error.what());
   } catch (const halo::GateFailed& error) {
+    return fail(4, error.what());
+  } catch (const halo::DoesNotFit& error) {
     return fail(4, error.what());
   } catch (const c10::Error& error) {
     return fail(1, error.what_without_backtrace());

@@ -7,14 +7,31 @@
 #include "ATen/Parallel.h"
 #include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
+#include "halo/pipeline/fit.h"
 #include "halo/runtime/machine.h"
 
 namespace halo {
+namespace {
+
+// Of this machine, but for what is given.
+Capacity capacity_for(const RunRecipe& run, double memory_gib, double gflops) {
+  Capacity capacity;
+  if (memory_gib == 0 || gflops == 0) capacity = measure_capacity(run);
+  if (gflops > 0) capacity.matrix_gflops = gflops;
+  if (memory_gib > 0) {
+    capacity.machine = "the machine given";
+    capacity.memory_bytes = static_cast<int64_t>(memory_gib * double(int64_t{1} << 30));
+  }
+  return capacity;
+}
+
+}  // namespace
 
 void add_plan(CLI::App& app) {
   struct Args {
     std::string recipe;
     std::vector<std::string> set;
+    double memory = 0, gflops = 0;
     bool json = false, keys = false;
   };
   auto args = std::make_shared<Args>();
@@ -22,6 +39,13 @@ void add_plan(CLI::App& app) {
       "plan", "Check a recipe; FLOPs, time, memory and disk of every stage before anything runs");
   command->add_option("recipe", args->recipe, "RECIPE.toml");
   add_recipe_options(*command, args->set);
+  command
+      ->add_option("--memory", args->memory, "GiB of memory of the device, in place of this one's")
+      ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--gflops", args->gflops,
+                   "GFLOP/s of its matrix products, in place of those measured here")
+      ->check(CLI::PositiveNumber);
   command->add_flag("--json", args->json, "print JSON");
   command->add_flag("--keys", args->keys, "print every recipe key with its default");
   command->footer("Example: halo plan demo/demo.toml");
@@ -32,8 +56,15 @@ void add_plan(CLI::App& app) {
     }
     if (args->recipe.empty()) throw UsageError("halo plan: RECIPE.toml is missing");
     const Recipe recipe = read_recipe(args->recipe, args->set);
-    const json::object result = plan(recipe, measure_matrix_gflops(open_machine(recipe.run)));
-    std::cout << (args->json ? format_json(result) + "\n" : format_plan(result));
+    const Capacity capacity = capacity_for(recipe.run, args->memory, args->gflops);
+    json::object result = plan(recipe, capacity.matrix_gflops);
+    const json::object fit = check_fit(recipe, result, capacity);
+    result["fit"] = fit;
+    std::cout << (args->json ? format_json(result) + "\n" : format_plan(result) + format_fit(fit));
+    if (!fit.at("fits").as_bool()) {
+      throw DoesNotFit(fmt::format("{}: the recipe is valid, but does not fit the memory of {}",
+                                   args->recipe, capacity.machine));
+    }
   });
 }
 

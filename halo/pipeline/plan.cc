@@ -87,10 +87,11 @@ std::string format_plan(const json::object& plan) {
                        s.at("memory_bytes").to_number<double>() / gib,
                        s.at("disk_bytes").to_number<double>() / gib);
   }
-  return out +
-         fmt::format("{:<16} {:>47.0f} s at {:.0f} GFLOP/s, the matrix rate of this machine\n",
-                     "in all", plan.at("seconds_at_least").to_number<double>(),
-                     plan.at("matrix_gflops").to_number<double>());
+  return out + fmt::format(
+                   "{:<16} {:>48.0f} seconds at {:.0f} GFLOP/s of matrix products: {:.1f} hours\n",
+                   "in all", plan.at("seconds_at_least").to_number<double>(),
+                   plan.at("matrix_gflops").to_number<double>(),
+                   plan.at("seconds_at_least").to_number<double>() / 3600);
 }
 
 }  // namespace halo

@@ -41,7 +41,8 @@ std::string teacher() {
 }
 
 TEST(Commands, HelpHasAnExample) {
-  for (const Words& command : {Words{"convert"},
+  for (const Words& command : {Words{"init"},
+                               {"convert"},
                                {"transfer"},
                                {"align"},
                                {"align-attention"},
@@ -459,6 +460,19 @@ TEST(Commands, PlanKnowsTokensStepsAndSizes) {
             json_of({"inspect", finished_model(), "--json"}).at("parameters"));
   expect_error(run_halo({"plan", World::get().recipe().string(), "--set", "align.tokns=1"}), 1,
                {"did you mean 'tokens'"});
+}
+
+TEST(Commands, PlanSaysWhetherTheRecipeFits) {
+  const auto plan = [](const std::string& gib) {
+    return run_halo({"plan", World::get().recipe().string(), "--memory", gib, "--gflops", "100"});
+  };
+  const Outcome fits = plan("4");
+  EXPECT_EQ(fits.code, 0) << fits.err;
+  EXPECT_THAT(fits.out, HasSubstr("every stage fits"));
+  const Outcome does_not = plan("0.001");
+  EXPECT_EQ(does_not.code, 4) << does_not.err;
+  EXPECT_THAT(does_not.out, HasSubstr("does not fit"));
+  EXPECT_THAT(does_not.err, HasSubstr("the recipe is valid"));
 }
 
 TEST(Commands, ReportIsWrittenAgain) {

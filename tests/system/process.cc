@@ -23,6 +23,7 @@ namespace {
                        static_cast<rlim_t>(process.max_file_bytes)};
     setrlimit(RLIMIT_FSIZE, &limit);
   }
+  if (!process.directory.empty() && chdir(process.directory.c_str()) != 0) _exit(127);
   dup2(open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
   dup2(open(err, O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
   execve(argv[0], argv, environment);

@@ -26,6 +26,7 @@ struct Process {
   Words arguments;
   std::string crash_at;        // HALO_CRASH_AT
   int64_t max_file_bytes = 0;  // of any file it writes; 0: no limit. A disk that fills up.
+  fs::path directory = {};     // where it runs; empty: where the test does
 };
 
 // A running `halo`.

@@ -1,0 +1,135 @@
+#include "halo/pipeline/fit.h"
+
+#include <algorithm>
+
+#include "halo/base/settings_io.h"
+#include "halo/pipeline/plan.h"
+#include "halo/runtime/memory.h"
+
+namespace halo {
+namespace {
+
+constexpr double kGib = double(int64_t{1} << 30);
+
+// An H200: 139.8 GiB; products at the rates that comparisons/results/train-h200.json has for bf16
+// and the datasheet for fp32.
+Capacity h200(const RunRecipe& run) {
+  return {"an H200 (assumed: there is no GPU here)", static_cast<int64_t>(139.8 * kGib),
+          compute_type(run) == at::kBFloat16 ? 750'000.0 : 67'000.0};
+}
+
+std::string section_name(std::string stage) {
+  std::ranges::replace(stage, '-', '_');
+  return stage;
+}
+
+int64_t stage_memory(Recipe recipe, const std::vector<std::string>& settings,
+                     const std::string& stage) {
+  for (const std::string& assignment : settings) set_setting(recipe, assignment);
+  const json::object planned = plan(recipe, 1);
+  for (const json::value& value : planned.at("stages").as_array()) {
+    if (value.at("stage").as_string() == stage) {
+      return value.at("memory_bytes").to_number<int64_t>();
+    }
+  }
+  throw_error("{}: the recipe gives this stage no tokens", stage);
+}
+
+// All that may be tried for a stage, dearest last: fewer rows at a time cost little, recomputed
+// activations a fifth of the rate, and bf16 is another computation.
+std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
+                                                       const std::string& stage) {
+  std::vector<std::vector<std::string>> variants = {{}};
+  const StageTraining& training = *find_stage(pipeline_stages(), stage).training;
+  if (training.whole_student && !recipe.run.activation_checkpointing) {
+    variants.push_back({"run.activation_checkpointing=true"});
+  }
+  if (recipe.run.device == at::kCUDA && compute_type(recipe.run) == at::kFloat) {
+    for (size_t i = 0, n = variants.size(); i < n; ++i) {
+      variants.push_back(variants[i]);
+      variants.back().push_back("run.compute=bfloat16");
+    }
+  }
+  std::vector<std::vector<std::string>> out;
+  const int64_t now = training.recipe(recipe).micro_batch_rows;
+  for (const auto& variant : variants) {
+    for (int64_t rows = now; rows >= 1; rows /= 2) {
+      out.push_back(variant);
+      if (rows == now) continue;
+      out.back().push_back(fmt::format("{}.micro_batch_rows={}", section_name(stage), rows));
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+Capacity measure_capacity(const RunRecipe& run) {
+  std::optional<Machine> machine;
+  try {
+    machine = open_machine(run);
+  } catch (const Error&) {
+    if (run.device != at::kCUDA) throw;
+    return h200(run);
+  }
+  return {machine->device_name, total_memory(*machine), measure_matrix_gflops(*machine)};
+}
+
+std::optional<std::vector<std::string>> settings_that_fit(const Recipe& recipe,
+                                                          const std::string& stage, int64_t bytes) {
+  for (const auto& settings : sparing_settings(recipe, stage)) {
+    if (stage_memory(recipe, settings, stage) <= bytes) return settings;
+  }
+  return std::nullopt;
+}
+
+json::object check_fit(const Recipe& recipe, const json::object& plan, const Capacity& capacity) {
+  json::array too_large;
+  for (const json::value& value : plan.at("stages").as_array()) {
+    const int64_t bytes = value.at("memory_bytes").to_number<int64_t>();
+    if (bytes <= capacity.usable_bytes()) continue;
+    const std::string stage(value.at("stage").as_string());
+    const auto settings = settings_that_fit(recipe, stage, capacity.usable_bytes());
+    int64_t least = bytes;
+    for (const auto& sparing : sparing_settings(recipe, stage)) {
+      least = std::min(least, stage_memory(recipe, sparing, stage));
+    }
+    too_large.push_back(
+        json::object{{"stage", stage},
+                     {"memory_bytes", bytes},
+                     {"settings", settings ? json::value_from(*settings) : json::value()},
+                     {"least_bytes", least}});
+  }
+  return {{"machine", capacity.machine},
+          {"memory_bytes", capacity.memory_bytes},
+          {"usable_bytes", capacity.usable_bytes()},
+          {"fits", too_large.empty()},
+          {"stages", too_large}};
+}
+
+std::string format_fit(const json::object& fit) {
+  std::string out = fmt::format("{}: {:.1f} GiB of memory, {:.1f} of them for tensors: {}\n",
+                                std::string(fit.at("machine").as_string()),
+                                fit.at("memory_bytes").to_number<double>() / kGib,
+                                fit.at("usable_bytes").to_number<double>() / kGib,
+                                fit.at("fits").as_bool() ? "every stage fits" : "it does not fit");
+  for (const json::value& value : fit.at("stages").as_array()) {
+    const std::string stage(value.at("stage").as_string());
+    if (value.at("settings").is_null()) {
+      out += fmt::format(
+          "  {} needs {:.1f} GiB even with one row at a time and activation checkpointing: more "
+          "than one such device has; several devices cannot share a conversion yet\n",
+          stage, value.at("least_bytes").to_number<double>() / kGib);
+      continue;
+    }
+    out += fmt::format("  {} needs {:.1f} GiB; it would fit with", stage,
+                       value.at("memory_bytes").to_number<double>() / kGib);
+    for (const json::value& setting : value.at("settings").as_array()) {
+      out += " --set " + std::string(setting.as_string());
+    }
+    out += "\n";
+  }
+  return out;
+}
+
+}  // namespace halo

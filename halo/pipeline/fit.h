@@ -1,0 +1,47 @@
+// Whether a conversion fits the memory of a machine, and which settings would make it fit.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "halo/base/check.h"
+#include "halo/base/json.h"
+#include "halo/pipeline/recipe.h"
+
+namespace halo {
+
+// A recipe is valid and needs more memory than the machine has. Exit code 4.
+class DoesNotFit : public Error {
+ public:
+  using Error::Error;
+};
+
+// A machine that a recipe is held against.
+struct Capacity {
+  std::string machine;       // for people
+  int64_t memory_bytes = 0;  // all of it
+  double matrix_gflops = 0;  // GFLOP/s of matrix products
+
+  // What tensors may take: the rest is the CUDA context's, libraries' workspaces and what the
+  // allocator cannot use, or the operating system's.
+  int64_t usable_bytes() const { return memory_bytes / 100 * 95; }
+};
+
+// Of the device that a recipe asks for. If that is a GPU and there is none here: of an H200.
+Capacity measure_capacity(const RunRecipe& run);
+
+// Settings, as --set takes them, with which `stage` ("distill") needs at most `bytes`; those that
+// cost least time. Nothing if no settings do.
+std::optional<std::vector<std::string>> settings_that_fit(const Recipe& recipe,
+                                                          const std::string& stage, int64_t bytes);
+
+// {machine, memory_bytes, usable_bytes, fits, stages}; of each stage that does not fit {stage,
+// memory_bytes, settings (null: none would do), least_bytes (with the most sparing settings)}.
+// `plan` is that of the recipe (plan.h).
+json::object check_fit(const Recipe& recipe, const json::object& plan, const Capacity& capacity);
+
+// The same for people.
+std::string format_fit(const json::object& fit);
+
+}  // namespace halo

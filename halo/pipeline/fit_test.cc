@@ -1,0 +1,63 @@
+#include "halo/pipeline/fit.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "halo/pipeline/plan.h"
+
+namespace halo {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+constexpr double kGib = double(int64_t{1} << 30);
+
+// A recipe of configs/recipes with the shapes of its teacher.
+Recipe recipe_of(const std::string& size, std::vector<std::string> set = {}) {
+  const std::string configs = std::string(HALO_SOURCE_DIR) + "/configs";
+  set.push_back("teacher=" + configs + "/model/qwen3-" + size);
+  return read_recipe(configs + "/recipes/qwen3-" + size + ".toml", set);
+}
+
+json::object fit_of(const Recipe& recipe, double gib) {
+  return check_fit(recipe, plan(recipe, 1),
+                   {"a card", static_cast<int64_t>(gib * kGib), /*matrix_gflops=*/1});
+}
+
+TEST(Fit, PublishedSizesOnOneCard) {
+  EXPECT_TRUE(fit_of(recipe_of("1.7b"), 80).at("fits").as_bool());
+  EXPECT_TRUE(fit_of(recipe_of("4b"), 139.8).at("fits").as_bool());
+  const json::object fit = fit_of(recipe_of("8b"), 139.8);
+  EXPECT_FALSE(fit.at("fits").as_bool());
+  std::vector<std::string> stages;
+  for (const json::value& stage : fit.at("stages").as_array()) {
+    stages.emplace_back(stage.at("stage").as_string());
+    EXPECT_TRUE(stage.at("settings").is_null());
+    EXPECT_GT(stage.at("least_bytes").to_number<double>(), 139.8 * kGib);
+  }
+  EXPECT_THAT(stages, ElementsAre("distill", "finetune"));
+  EXPECT_THAT(format_fit(fit), HasSubstr("several devices"));
+}
+
+TEST(Fit, SaysWhatWouldFitAndThatDoes) {
+  const Recipe recipe = recipe_of("1.7b");
+  EXPECT_THAT(*settings_that_fit(recipe, "finetune", int64_t(50 * kGib)),
+              ElementsAre("run.activation_checkpointing=true"));
+  EXPECT_THAT(*settings_that_fit(recipe, "distill", int64_t(46 * kGib)),
+              ElementsAre("distill.micro_batch_rows=6"));
+  EXPECT_THAT(*settings_that_fit(recipe, "distill", int64_t(200 * kGib)), ElementsAre());
+  const json::object fit = fit_of(recipe, 48);
+  ASSERT_FALSE(fit.at("fits").as_bool());
+  std::vector<std::string> set;
+  for (const json::value& stage : fit.at("stages").as_array()) {
+    for (const json::value& setting : stage.at("settings").as_array()) {
+      set.emplace_back(setting.as_string());
+    }
+  }
+  EXPECT_TRUE(fit_of(recipe_of("1.7b", set), 48).at("fits").as_bool());
+  EXPECT_THAT(format_fit(fit), HasSubstr("--set run.activation_checkpointing=true"));
+}
+
+}  // namespace
+}  // namespace halo
