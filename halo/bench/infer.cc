@@ -158,7 +158,7 @@ at::Tensor Decoding::step() {
 
 double Decoding::decode(int64_t steps) {
   const at::NoGradGuard no_grad;
-  if (!machine_.device.is_cuda()) {
+  if (!can_record_step(model_.weights, kBlockSize)) {
     return median_seconds(machine_.device, steps, [&] { step(); });
   }
   step();

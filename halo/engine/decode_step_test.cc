@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "halo/engine/engine.h"
 #include "halo/model/model_testing.h"
 #include "halo/runtime/graph.h"
 #include "tests/gpu.h"
@@ -152,6 +153,36 @@ TEST(DecodeStepCuda, ARecordedStepEqualsOneGo) {
       return out;
     });
     test::expect_equal("recorded", recorded, called);
+  }
+}
+
+// Through an engine, whose pools move as sequences grow.
+TEST(DecodeStepCuda, AnEnginesStepsEqualOneGo) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  for (const ModelConfig& config :
+       {wide(test::transformer_config()), wide(test::hybrid_config())}) {
+    const auto weights = test::random_model(config);
+    const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16);
+    Engine engine(std::make_shared<const DecoderWeights>(on(exact, at::kCUDA, at::kBFloat16)),
+                  {.block_size = kBlockSize});
+    ASSERT_TRUE(can_record_step(engine.weights(), kBlockSize));
+    const int64_t first = engine.create();
+    engine.extend({first}, {{kTokens[0].begin(), kTokens[0].begin() + 20}}, Engine::Rows::kAll);
+    const int64_t second = engine.create();
+    std::vector<at::Tensor> rows[2];
+    for (size_t n = 0; n < 20; ++n) {
+      const at::Tensor got =
+          engine.advance({first, second}, {{kTokens[0][20 + n]}, {kTokens[2][n]}}).cpu();
+      rows[0].push_back(got[0].clone());
+      rows[1].push_back(got[1].clone());
+    }
+    const at::Tensor want = plain(on(exact, at::kCPU, at::kFloat), Kernels::kFast),
+                     same_type = plain(exact, Kernels::kFast);
+    test::expect_close("first", at::stack(rows[0]), want.slice(0, 20, 40),
+                       same_type.slice(0, 20, 40));
+    test::expect_close("second", at::stack(rows[1]), want.slice(0, 40, 60),
+                       same_type.slice(0, 40, 60));
   }
 }
 

@@ -3,6 +3,7 @@
 // SwiGLU; its second half and residual.
 #include "halo/model/decode_step.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "ATen/ATen.h"
@@ -91,6 +92,18 @@ at::Tensor run_layer(const Step& step, const LayerWeights& layer, at::Tensor hid
 }
 
 }  // namespace
+
+bool can_record_step(const DecoderWeights& weights, int64_t block_size) {
+  const at::Tensor& like = weights.embedding.value;
+  const auto has_kernel = [&](const LayerWeights& layer) {
+    if (const auto* a = std::get_if<AttentionWeights>(&layer.mixer)) {
+      return has_decode_attention_kernel(like, a->heads / a->kv_heads, a->head_dim, block_size);
+    }
+    const auto& l = std::get<LightningWeights>(layer.mixer);
+    return has_lightning_decode_kernel(like, l.heads, l.head_dim);
+  };
+  return std::ranges::all_of(weights.layers, has_kernel);
+}
 
 DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences,
                               int64_t max_blocks) {

@@ -22,6 +22,10 @@ struct DecodeState {
   std::shared_ptr<PositionCache> cache;  // of positions; holds what the device was once sent
 };
 
+// Whether a step reads nothing on the host, so that it can be recorded: on a GPU, where every mixer
+// has its kernel for blocks of this many tokens.
+bool can_record_step(const DecoderWeights& weights, int64_t block_size);
+
 // For up to S sequences of up to max_blocks blocks, none of them there. tokens are 0.
 DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences, int64_t max_blocks);
 

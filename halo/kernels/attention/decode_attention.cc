@@ -38,11 +38,10 @@ bool is_power_of_two(int64_t n) {
 }
 
 bool has_kernel(const at::Tensor& q, const DecodeCache& cache) {
-  const int64_t sequences = cache.lengths.numel(), d = q.size(2), size = cache.keys.size(1);
-  return q.scalar_type() == at::kBFloat16 && cache.keys.scalar_type() == at::kBFloat16 &&
-         has_cuda_kernels(CudaKernels::kDecodeAttention, q) && (d == 64 || d == 128) &&
-         q.size(1) / cache.keys.size(2) * (q.size(0) / sequences) <= kMostDecodeRows &&
-         sequences <= kMostDecodeSequences && size >= 16 && is_power_of_two(size);
+  const int64_t sequences = cache.lengths.numel();
+  const int64_t rows = q.size(1) / cache.keys.size(2) * (q.size(0) / sequences);
+  return has_decode_attention_kernel(q, rows, q.size(2), cache.keys.size(1)) &&
+         cache.keys.scalar_type() == q.scalar_type() && sequences <= kMostDecodeSequences;
 }
 
 at::Tensor run_kernel(const at::Tensor& q, const DecodeCache& cache, double scale,
@@ -99,6 +98,14 @@ at::Tensor composed(const at::Tensor& q, const DecodeCache& cache, double scale,
 }
 
 }  // namespace
+
+bool has_decode_attention_kernel(const at::Tensor& like, int64_t rows, int64_t head_dim,
+                                 int64_t block_size) {
+  return like.scalar_type() == at::kBFloat16 &&
+         has_cuda_kernels(CudaKernels::kDecodeAttention, like) &&
+         (head_dim == 64 || head_dim == 128) && rows <= kMostDecodeRows && block_size >= 16 &&
+         is_power_of_two(block_size);
+}
 
 DecodeScratch make_decode_scratch(int64_t sequences, int64_t tokens, int64_t heads,
                                   int64_t head_dim, at::Device device) {

@@ -24,6 +24,11 @@ struct DecodeCache {
 DecodeScratch make_decode_scratch(int64_t sequences, int64_t tokens, int64_t heads,
                                   int64_t head_dim, at::Device device);
 
+// Whether calls on tensors like this one are the kernel, which reads nothing on the host; `rows`
+// are query heads of a key head times new tokens.
+bool has_decode_attention_kernel(const at::Tensor& like, int64_t rows, int64_t head_dim,
+                                 int64_t block_size);
+
 // Where the newest `tokens` tokens of every sequence are stored, as rows of keys.flatten(0, 1):
 // [S tokens] int64, -1 for sequences that are not there.
 at::Tensor newest_rows(const DecodeCache& cache, int64_t tokens);

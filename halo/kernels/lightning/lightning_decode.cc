@@ -27,12 +27,6 @@ void check(const at::Tensor& stacked, const LightningDecode& args, const at::Ten
              args.slopes.size(), h);
 }
 
-bool has_kernel(const at::Tensor& stacked, const LightningDecode& args) {
-  const int64_t d = args.split.head_dim;
-  return has_cuda_kernels(CudaKernels::kLightningDecode, stacked) && (d == 64 || d == 128) &&
-         args.split.heads <= kMostDecodeHeads;
-}
-
 const void* data_of(const at::Tensor& x) {
   return x.defined() ? x.const_data_ptr() : nullptr;
 }
@@ -85,13 +79,19 @@ at::Tensor composed(const at::Tensor& stacked, const LightningDecode& args, at::
 
 }  // namespace
 
+bool has_lightning_decode_kernel(const at::Tensor& like, int64_t heads, int64_t head_dim) {
+  return has_cuda_kernels(CudaKernels::kLightningDecode, like) &&
+         (head_dim == 64 || head_dim == 128) && heads <= kMostDecodeHeads;
+}
+
 at::Tensor lightning_decode(const at::Tensor& stacked, const LightningDecode& args,
                             const at::Tensor& states, const at::Tensor& slots, Kernels kernels) {
   const at::NoGradGuard no_grad;
   check(stacked, args, states, slots);
   const at::Tensor rows = stacked.contiguous();
-  return has_kernel(rows, args) ? run_kernel(rows, args, states, slots)
-                                : composed(rows, args, states, slots, kernels);
+  return has_lightning_decode_kernel(rows, args.split.heads, args.split.head_dim)
+             ? run_kernel(rows, args, states, slots)
+             : composed(rows, args, states, slots, kernels);
 }
 
 }  // namespace halo

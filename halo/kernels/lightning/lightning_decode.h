@@ -18,6 +18,9 @@ struct LightningDecode {
   double scale = 1;
 };
 
+// Whether calls on tensors like this one are the kernel, which reads nothing on the host.
+bool has_lightning_decode_kernel(const at::Tensor& like, int64_t heads, int64_t head_dim);
+
 // n new tokens of each of S sequences: stacked [S n, q, k, v (, gate)] -> [S n, H d] in its type.
 // states [slots, H, d, d] fp32; slots [S] int64 on the device, each its own: sequence s has the
 // state slots[s], or where that is negative none and any output. No gradients.
