@@ -61,6 +61,33 @@ json::object bench_tokenize(const TokenizeBenchArgs& args);
 // large, "failed" stands in the place of figures.
 json::object bench_kernels(at::Device device, at::ScalarType dtype);
 
+struct InferBenchArgs {
+  std::string model;   // directory; or
+  std::string config;  // config.json, with random weights
+  std::vector<int64_t> contexts{4096};
+  std::vector<int64_t> batches{1};
+  bool prefill = true;  // measure it too; else a sequence's past is random numbers
+  int64_t steps = 32;   // timed
+  MachineRecipe machine{.compute = at::kBFloat16};
+
+  void settings(Settings& s) {
+    s("config", config, {.help = "config.json: random weights"});
+    s("contexts", contexts, {.help = "tokens before a step", .min = 1, .max = kMaxCount});
+    s("batch", batches, {.help = "sequences in a step", .min = 1, .max = 65'536});
+    s("prefill", prefill, {.help = "measure it too, else the past is random"});
+    s("steps", steps, {.help = "timed steps", .min = 1, .max = 1e6});
+    s("machine", machine, {});
+  }
+};
+
+// Steps of decoding behind `context` tokens of each of `batch` sequences, on a GPU as CUDA graphs:
+// {"device", "read_bytes_per_second" (a sum over 4 GB, on a CPU 1 GB), "weight_bytes",
+// "results": a list of {"context", "batch", "prefill_seconds" (of one sequence's context; null
+// where not measured), "token_seconds" (a step, median), "floor_seconds" (weights, keys and values
+// once, recurrent states twice at that rate), "share_of_floor", "tokens_per_second" (of the batch),
+// "memory_bytes" (the most so far in the process)}}.
+json::object bench_infer(const InferBenchArgs& args);
+
 struct LoadBenchArgs {
   std::string model;  // directory
   MachineRecipe machine{.compute = at::kBFloat16};

@@ -1,14 +1,12 @@
-#include <sys/resource.h>
-
 #include <algorithm>
 #include <memory>
 
 #include "ATen/ATen.h"
-#include "c10/core/CachingDeviceAllocator.h"
 #include "halo/base/check.h"
 #include "halo/base/json.h"
 #include "halo/base/random.h"
 #include "halo/bench/bench.h"
+#include "halo/bench/random_model.h"
 #include "halo/bench/step_profile.h"
 #include "halo/formats/safetensors.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -20,23 +18,6 @@
 
 namespace halo {
 namespace {
-
-// Weights whose values do not matter: norms 1, matrices normal with standard deviation 0.02.
-void randomise(ParameterStore& store) {
-  at::NoGradGuard no_grad;
-  for (const ParameterSpec& spec : store.specs()) {
-    at::Tensor value = store.value(spec.name);
-    spec.shape.size() == 1 ? value.fill_(1) : value.normal_(0, 0.02);
-  }
-  store.refresh_compute();
-}
-
-Model random_model(const ModelConfig& config, ParameterStore::Use use, const Machine& machine) {
-  auto store = std::make_shared<ParameterStore>(decoder_parameters(config), use, machine.compute,
-                                                machine.device);
-  randomise(*store);
-  return {config, store, bind_decoder(config, *store)};
-}
 
 at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
   const int64_t count = args.rows * args.sequence_length;
@@ -114,16 +95,6 @@ TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size) {
     if (row > 0) batch.targets[row * args.sequence_length - 1] = kIgnoreTarget;
   }
   return batch;
-}
-
-int64_t peak_memory_bytes(const Machine& machine) {
-  if (machine.device.is_cuda()) {
-    const auto stats = c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(machine.device.index());
-    return stats.allocated_bytes[0].peak;
-  }
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return usage.ru_maxrss * 1024;
 }
 
 }  // namespace

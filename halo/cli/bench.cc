@@ -20,12 +20,24 @@ void add_tokenize_bench(CLI::App* bench) {
   tokenize->callback([args] { std::cout << format_json(bench_tokenize(*args)) << "\n"; });
 }
 
+void add_infer_bench(CLI::App* bench) {
+  auto args = std::make_shared<InferBenchArgs>();
+  CLI::App* infer = bench->add_subcommand("infer", "Prefill and decoding at given contexts");
+  infer->add_option("model", args->model, "model directory");
+  add_options(*infer, *args);
+  infer->footer(
+      "Example: halo bench infer --config configs/model/hypenet-2b.json --device cuda "
+      "--contexts 4096,131072 --batch 1,8");
+  infer->callback([args] { std::cout << format_json(bench_infer(*args)) << "\n"; });
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "Figures of this machine beside their limits");
   bench->require_subcommand(1);
   add_tokenize_bench(bench);
+  add_infer_bench(bench);
 
   auto load_args = std::make_shared<LoadBenchArgs>();
   CLI::App* load = bench->add_subcommand("load", "Load a model and sum every tensor once");

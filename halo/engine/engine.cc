@@ -3,6 +3,7 @@
 #include "halo/engine/engine.h"
 
 #include <algorithm>
+#include <bit>
 #include <numeric>
 #include <unordered_set>
 #include <utility>
@@ -25,6 +26,9 @@ int64_t new_capacity(int64_t capacity, int64_t needed) {
   return std::max(needed, capacity + capacity / 2);
 }
 
+// More are given to the kernels that read prompts.
+constexpr size_t kMostStepRows = 512;
+
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
@@ -35,7 +39,9 @@ Engine::Engine(std::shared_ptr<const DecoderWeights> weights, const EngineOption
     : weights_(std::move(weights)),
       options_(options),
       device_(weights_->embedding.value.device()),
-      state_(weights_->layers.size()) {
+      state_(weights_->layers.size()),
+      records_steps_(options.kernels == Kernels::kFast &&
+                     can_record_step(*weights_, options.block_size)) {
   HALO_CHECK(options_.block_size > 0 && options_.max_batch_tokens > 0,
              "engine: block size {} and tokens a batch {} must be positive", options_.block_size,
              options_.max_batch_tokens);
@@ -64,6 +70,7 @@ int64_t Engine::take_slot() {
           state_[i].recurrent, {capacity, mixer->heads, mixer->head_dim, mixer->head_dim}, options);
     }
     slots_.grow(capacity);
+    steps_.clear();
   }
   return slots_.take();
 }
@@ -119,6 +126,7 @@ void Engine::grow_blocks(int64_t capacity) {
     state_[i].values = grown(state_[i].values, shape, options);
   }
   blocks_.grow(capacity);
+  steps_.clear();
 }
 
 void Engine::reserve(const std::vector<Piece>& pieces) {
@@ -185,15 +193,26 @@ at::Tensor Engine::run(const std::vector<Piece>& pieces, Rows rows) {
   return hidden.index_select(0, at::tensor(ends, at::kLong).to(device_));
 }
 
-at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
-                          const std::vector<std::vector<int64_t>>& tokens, Rows rows) {
-  at::NoGradGuard no_grad;
+void Engine::check_call(const std::vector<int64_t>& sequences,
+                        const std::vector<std::vector<int64_t>>& tokens) const {
   HALO_CHECK(sequences.size() == tokens.size(), "engine: {} sequences, {} lists of tokens",
              sequences.size(), tokens.size());
   HALO_CHECK(
       std::unordered_set<int64_t>(sequences.begin(), sequences.end()).size() == sequences.size(),
       "engine: a sequence is given twice in one call");
   const int64_t vocabulary = weights_->embedding.value.size(0);
+  for (const auto& list : tokens) {
+    for (int64_t token : list) {
+      HALO_CHECK(0 <= token && token < vocabulary,
+                 "engine: token {} is outside the vocabulary of {}", token, vocabulary);
+    }
+  }
+}
+
+at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
+                          const std::vector<std::vector<int64_t>>& tokens, Rows rows) {
+  at::NoGradGuard no_grad;
+  check_call(sequences, tokens);
   std::vector<at::Tensor> outputs;
   std::vector<Piece> pieces;
   int64_t room = options_.max_batch_tokens;
@@ -206,10 +225,6 @@ at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
     Sequence& sequence = find(sequences[s]);
     const int64_t size = static_cast<int64_t>(tokens[s].size());
     HALO_CHECK(size > 0 || rows == Rows::kAll, "engine: no tokens for sequence {}", sequences[s]);
-    for (int64_t token : tokens[s]) {
-      HALO_CHECK(0 <= token && token < vocabulary,
-                 "engine: token {} is outside the vocabulary of {}", token, vocabulary);
-    }
     for (int64_t begin = 0, count = 0; begin < size; begin += count) {
       count = std::min(size - begin, room);
       pieces.push_back({&sequence, tokens[s].data() + begin, count, begin + count == size});
@@ -222,6 +237,34 @@ at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
   if (!outputs.empty()) return at::cat(outputs);
   return at::empty({0, weights_->embedding.value.size(1)},
                    weights_->embedding.value.options().requires_grad(false));
+}
+
+at::Tensor Engine::step(const std::vector<int64_t>& sequences,
+                        const std::vector<std::vector<int64_t>>& tokens) {
+  check_call(sequences, tokens);
+  std::vector<Piece> pieces;
+  for (size_t s = 0; s < sequences.size(); ++s)
+    pieces.push_back({&find(sequences[s]), tokens[s].data(), 1, true});
+  reserve(pieces);
+  std::vector<StepRow> rows;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    Sequence& sequence = *pieces[s].sequence;
+    rows.push_back(
+        {sequences[s], tokens[s].front(), sequence.length++, sequence.slot, &sequence.blocks});
+  }
+  const auto capacity = static_cast<int64_t>(std::bit_ceil(rows.size()));
+  return steps_.try_emplace(capacity, *weights_, state_, capacity, blocks_.capacity(), step_memory_)
+      .first->second.run(rows);
+}
+
+at::Tensor Engine::advance(const std::vector<int64_t>& sequences,
+                           const std::vector<std::vector<int64_t>>& tokens) {
+  const auto is_one = [](const auto& list) { return list.size() == 1; };
+  if (records_steps_ && !tokens.empty() && tokens.size() <= kMostStepRows &&
+      std::ranges::all_of(tokens, is_one)) {
+    return step(sequences, tokens);
+  }
+  return logits(extend(sequences, tokens, Rows::kLast));
 }
 
 at::Tensor Engine::logits(const at::Tensor& hidden) const {

@@ -2,11 +2,13 @@
 // in slots. Whoever holds an Engine owns its sequences; tensors live on the device of the weights.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <unordered_map>
 #include <vector>
 
 #include "halo/engine/block_allocator.h"
+#include "halo/engine/step_batch.h"
 #include "halo/model/decoder.h"
 
 namespace halo {
@@ -36,6 +38,12 @@ class Engine {
   at::Tensor extend(const std::vector<int64_t>& sequences,
                     const std::vector<std::vector<int64_t>>& tokens, Rows rows);
 
+  // Feeds tokens[i], none of them empty, to sequences[i]; logits [S, V] fp32 after the last of
+  // each, which the next call may overwrite. One token each, on a GPU whose kernels take the model,
+  // is a recorded step.
+  at::Tensor advance(const std::vector<int64_t>& sequences,
+                     const std::vector<std::vector<int64_t>>& tokens);
+
   // Logits [N, V] fp32 of hidden states [N, D].
   at::Tensor logits(const at::Tensor& hidden) const;
 
@@ -59,11 +67,16 @@ class Engine {
   };
 
   Sequence& find(int64_t sequence);
+  // Those of a call, which must be distinct and the model's.
+  void check_call(const std::vector<int64_t>& sequences,
+                  const std::vector<std::vector<int64_t>>& tokens) const;
   int64_t take_slot();
   void reserve(const std::vector<Piece>& pieces);
   void grow_blocks(int64_t capacity);
   Batch make_batch_of(const std::vector<Piece>& pieces);
   at::Tensor run(const std::vector<Piece>& pieces, Rows rows);
+  at::Tensor step(const std::vector<int64_t>& sequences,
+                  const std::vector<std::vector<int64_t>>& tokens);
 
   std::shared_ptr<const DecoderWeights> weights_;
   EngineOptions options_;
@@ -72,6 +85,9 @@ class Engine {
   BlockAllocator blocks_, slots_;  // the same numbers in every layer
   std::unordered_map<int64_t, Sequence> sequences_;
   int64_t next_id_ = 0;
+  const bool records_steps_;
+  GraphMemory step_memory_;
+  std::map<int64_t, StepBatch> steps_;  // by rows; gone when a pool moves
 };
 
 // A sequence that is released with its owner.

@@ -98,6 +98,31 @@ TEST_P(EngineTest, LastRowsAreTheSequencesLastTokens) {
   }
 }
 
+// Sequences that come, go and pause between calls of one token and of many.
+TEST_P(EngineTest, AdvancesAsInOneGo) {
+  const std::vector<std::vector<int64_t>> tokens = {random_tokens(19, 1), random_tokens(9, 2),
+                                                    random_tokens(14, 3)};
+  Engine engine = this->engine();
+  const std::vector<int64_t> ids = {engine.create(), engine.create(), engine.create()};
+  std::vector<size_t> fed = {4, 0, 6};
+  engine.extend(ids, {slice(tokens[0], 0, 4), {}, slice(tokens[2], 0, 6)}, Engine::Rows::kAll);
+  for (size_t turn = 0; turn < 15; ++turn) {
+    std::vector<int64_t> sequences;
+    std::vector<std::vector<int64_t>> inputs;
+    std::vector<at::Tensor> expected;
+    for (size_t s = 0; s < 3; ++s) {
+      if (fed[s] == tokens[s].size() || (turn + s) % 4 == 0) continue;
+      const size_t more = turn == 2 ? 2 : 1;
+      sequences.push_back(ids[s]);
+      inputs.push_back(slice(tokens[s], fed[s], fed[s] + more));
+      fed[s] += more;
+      expected.push_back(engine.logits(plain(slice(tokens[s], 0, fed[s]))).slice(0, -1));
+    }
+    if (sequences.empty()) continue;
+    expect_same(engine.advance(sequences, inputs), at::cat(expected));
+  }
+}
+
 TEST_P(EngineTest, ForkContinuesAsItsParentWould) {
   const auto prefix = random_tokens(10, 1);
   for (size_t shared : {0, 3, 4, 8, 10}) {  // empty, partial, full blocks

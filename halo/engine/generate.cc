@@ -58,7 +58,7 @@ std::vector<std::vector<int64_t>> generate(
       const std::vector<int64_t>& made = results[r.prompt];
       inputs.push_back(made.empty() ? prompts[r.prompt] : std::vector<int64_t>{made.back()});
     }
-    step.logits = engine.logits(engine.extend(sequences, inputs, Engine::Rows::kLast));
+    step.logits = engine.advance(sequences, inputs);
     at::Tensor uniforms;
     if (args.sample.temperature > 0) {
       uniforms = draw_uniforms(engine, running).to(step.logits.device());

@@ -33,7 +33,7 @@ struct GenerateArgs {
 struct GenerateStep {
   std::vector<size_t> prompts;  // [S] which of the prompts ran
   std::vector<int64_t> tokens;  // [S] the token each of them got
-  at::Tensor logits;            // [S, V] fp32, what they were chosen from
+  at::Tensor logits;            // [S, V] fp32, what they were chosen from; the next call's in turn
 };
 
 // The new tokens of every prompt (none of them empty). `on_step` sees every call's.

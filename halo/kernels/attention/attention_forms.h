@@ -10,6 +10,10 @@ namespace halo {
 at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                double scale);
 
+// The same by LibTorch's kernel, on CUDA in bf16. Nothing is read on the host.
+at::Tensor attention_aten_continued(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                    double scale);
+
 // What the backward pass needs from the forward pass. Which fields are there depends on the kernel.
 struct AttentionForward {
   at::Tensor o;  // [N, H, d] in q's type

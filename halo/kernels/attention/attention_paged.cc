@@ -84,6 +84,9 @@ at::Tensor compute_type(const at::Tensor& x) {
 // 0 .. L-n+i.
 at::Tensor attend_prompt(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                          double scale) {
+  if (q.is_cuda() && q.scalar_type() == at::kBFloat16) {
+    return attention_aten_continued(q, k, v, scale);
+  }
   const int64_t count = q.size(0), groups = k.size(1), repeat = q.size(1) / groups, d = q.size(2);
   const int64_t past = k.size(0) - count;
   const int64_t step = std::max<int64_t>(1, kMaskBytes / (4 * k.size(0)));

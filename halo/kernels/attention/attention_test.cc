@@ -330,7 +330,7 @@ at::Tensor feed(const Inputs& x, const Sequences& whole, PagedKeyValue cache,
       index.push_back(at::arange(begin, begin + lengths[s], at::kLong));
       cache.lengths[s] += lengths[s];
     }
-    const auto token = at::cat(index);
+    const auto token = at::cat(index).to(x.q.device());
     store_key_value(cache, x.k.index_select(0, token), x.v.index_select(0, token), sequences);
     const auto o = paged_attention(x.q.index_select(0, token), cache, sequences, {kScale, kernels});
     out.index_copy_(0, token, o);
@@ -368,6 +368,22 @@ TEST(PagedAttention, EqualsTheFormula) {
       expect_close("o", feed(x, whole, cache, {{20, 19}, {29, 1}, {1, 0}}, kernels),
                    formula(exact, whole), formula(x, whole));
     }
+  }
+}
+
+// Blocks of one sequence that lie together, and scattered ones.
+TEST(PagedAttentionCuda, ContinuedPromptsEqualTheFormula) {
+  HALO_NEEDS_GPU();
+  const auto whole = sequences_of({300, 150});
+  const auto x = make_inputs(450, 6, 2, at::kBFloat16);
+  const Inputs exact{x.q.to(at::kDouble), x.k.to(at::kDouble), x.v.to(at::kDouble)};
+  for (const bool scattered : {false, true}) {
+    auto cache = make_cache(2, 300, 16, 2, scattered, at::kBFloat16);
+    cache.keys = cache.keys.to(at::kCUDA);
+    cache.values = cache.values.to(at::kCUDA);
+    const Inputs there{x.q.to(at::kCUDA), x.k.to(at::kCUDA), x.v.to(at::kCUDA)};
+    const auto got = feed(there, whole, cache, {{100, 20}, {199, 129}, {1, 1}}, Kernels::kFast);
+    expect_close("o", got.cpu(), formula(exact, whole), formula(x, whole));
   }
 }
 

@@ -21,6 +21,11 @@ enum class CudaKernels {
   kLossRows,
   kLightning,
   kSquaredError,
+  kFusedLinear,
+  kDecodeAttention,
+  kLightningDecode,
+  kSample,
+  kRopeTables,
 };
 
 // Whether the operation's kernels are to run: this build has them, and they have passed on a GPU.

@@ -1,6 +1,7 @@
 // Lightning attention for sm_80 and later: the same work as lightning_wgmma.cu with cp.async and
 // mma.sync, every warp copying and multiplying.
 
+#include "halo/kernels/cuda/mma.cuh"
 #include "halo/kernels/lightning/lightning_device.cuh"
 
 namespace halo::lightning {
@@ -33,13 +34,7 @@ struct Sizes {
   static constexpr int kBlocksAnSm = D == 64 ? 2 : 1;
 };
 
-__device__ inline void multiply(float* d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
+using cuda::multiply;
 
 template <int D>
 struct MmaSync {

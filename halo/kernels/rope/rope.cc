@@ -88,11 +88,9 @@ void check(const at::Tensor& stacked, const HeadSplit& split, const Weight& q_no
              "split_heads: q_scale must be [N] fp32");
 }
 
-}  // namespace
-
-Heads split_heads(const at::Tensor& stacked, const HeadSplit& split, const Weight& q_norm,
-                  const Weight& k_norm, const std::optional<RopeTables>& rope,
-                  const std::optional<at::Tensor>& q_scale) {
+HeadFactors factors_of(const at::Tensor& stacked, const HeadSplit& split, const Weight& q_norm,
+                       const Weight& k_norm, const std::optional<RopeTables>& rope,
+                       const std::optional<at::Tensor>& q_scale) {
   HeadFactors factors{q_norm.value, k_norm.value, {}, {}, {}};
   if (rope) {
     factors.cos = rope->cos.contiguous();
@@ -100,6 +98,15 @@ Heads split_heads(const at::Tensor& stacked, const HeadSplit& split, const Weigh
   }
   if (q_scale) factors.q_scale = q_scale->contiguous();
   check(stacked, split, q_norm, k_norm, factors);
+  return factors;
+}
+
+}  // namespace
+
+Heads split_heads(const at::Tensor& stacked, const HeadSplit& split, const Weight& q_norm,
+                  const Weight& k_norm, const std::optional<RopeTables>& rope,
+                  const std::optional<at::Tensor>& q_scale) {
+  const HeadFactors factors = factors_of(stacked, split, q_norm, k_norm, rope, q_scale);
   const at::Tensor rows = stacked.contiguous();
   if (!records({rows, q_norm.value, k_norm.value})) return forward_of(rows, split, factors);
   auto state = c10::make_intrusive<SplitState>();
@@ -109,6 +116,36 @@ Heads split_heads(const at::Tensor& stacked, const HeadSplit& split, const Weigh
   const variable_list out = SplitHeadsNode::apply(rows, if_defined(q_norm.value),
                                                   if_defined(k_norm.value), factors, state);
   return {out[0], out[1], out[2], split.has_gate ? out[3] : at::Tensor()};
+}
+
+at::Tensor split_heads_store(const at::Tensor& stacked, const HeadSplit& split,
+                             const Weight& q_norm, const Weight& k_norm,
+                             const std::optional<RopeTables>& rope,
+                             const std::optional<at::Tensor>& q_scale, const HeadStore& store) {
+  const at::NoGradGuard no_grad;
+  const HeadFactors factors = factors_of(stacked, split, q_norm, k_norm, rope, q_scale);
+  HALO_CHECK(store.keys.is_contiguous() && store.values.is_contiguous() &&
+                 store.keys.sizes() == store.values.sizes() && store.keys.dim() >= 2 &&
+                 store.keys.size(-2) == split.kv_heads && store.keys.size(-1) == split.head_dim &&
+                 store.keys.scalar_type() == stacked.scalar_type(),
+             "split_heads: the store must be contiguous [.., {}, {}] of the projection's type",
+             split.kv_heads, split.head_dim);
+  HALO_CHECK(store.rows.sizes() == at::IntArrayRef({stacked.size(0)}) &&
+                 store.rows.scalar_type() == at::kLong,
+             "split_heads: the rows to store at must be int64 [{}]", stacked.size(0));
+  const at::Tensor rows = stacked.contiguous();
+  if (has_split_heads_cuda_kernels(rows, split, factors)) {
+    return split_heads_store_cuda(rows, split, factors, store);
+  }
+  const Heads heads = forward_of(rows, split, factors);
+  const at::Tensor here = store.rows.ge(0).nonzero().flatten();
+  const at::Tensor to = store.rows.index_select(0, here);
+  const auto put = [&](const at::Tensor& pool, const at::Tensor& x) {
+    pool.view({-1, split.kv_heads, split.head_dim}).index_copy_(0, to, x.index_select(0, here));
+  };
+  put(store.keys, heads.k);
+  put(store.values, heads.v);
+  return heads.q;
 }
 
 }  // namespace halo

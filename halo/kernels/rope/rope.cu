@@ -4,6 +4,7 @@
 // every gridDim.x-th token and keeps its part of the norm's gradient in registers.
 #include <algorithm>
 
+#include "halo/kernels/cuda/overlap.cuh"
 #include "halo/kernels/cuda/partial_sums.h"
 #include "halo/kernels/cuda/rows.cuh"
 #include "halo/kernels/rope/rope_launch.h"
@@ -25,6 +26,7 @@ struct Kind {
   const float *cos = nullptr, *sin = nullptr, *scale = nullptr;
   T* heads = nullptr;  // [rows, count * head_dim]
   float* partial = nullptr;
+  const int64_t* rows = nullptr;  // which row of heads a row is; null: the same
 };
 
 template <class T>
@@ -89,6 +91,10 @@ __global__ void __launch_bounds__(kThreads) split_heads_aten(const Split<T> spli
   const int64_t row = blockIdx.x;
   const int half = split.head_dim / 2, place = threadIdx.x % split.lanes * N;
   const int slots = static_cast<int>(kind.count) * split.lanes;
+  const int64_t to = kind.rows ? kind.rows[row] : row;
+  cuda::wait_for_inputs();
+  cuda::let_next_start();
+  if (to < 0) return;
   for (int base = 0; base < slots; base += blockDim.x) {
     const int slot = base + threadIdx.x;
     const bool holds = slot < slots;
@@ -111,7 +117,7 @@ __global__ void __launch_bounds__(kThreads) split_heads_aten(const Split<T> spli
     }
     if (kind.cos) rotate(x, kind.cos + row * half + place, kind.sin + row * half + place, 1.0f);
     if (kind.scale) scale_halves(x, kind.scale[row]);
-    if (holds) store_halves(x, kind.heads + row * kind.count * split.head_dim + at, half);
+    if (holds) store_halves(x, kind.heads + to * kind.count * split.head_dim + at, half);
   }
 }
 
@@ -204,6 +210,7 @@ Split<T> split_of(const SplitHeadsLaunch& args) {
                     args.partial_k};
   split.kinds[2] = {h + g, g};
   split.kinds[2].heads = static_cast<T*>(args.v);
+  split.kinds[1].rows = split.kinds[2].rows = args.kv_rows;
   split.kinds[3] = {h + 2 * g, h};
   split.kinds[3].heads = static_cast<T*>(args.gate);
   split.stacked = static_cast<const T*>(args.stacked);
@@ -225,11 +232,14 @@ void launch_split_heads(const SplitHeadsLaunch& args, void* stream) {
     const Split<T> split = split_of<T>(args);
     const int64_t slots = std::max(args.heads, args.kv_heads) * split.lanes;
     const auto threads = std::min<int64_t>(cuda::threads_for(slots), kThreads);
-    const unsigned kinds = args.has_gate ? 4 : 3;
+    const unsigned kinds = args.has_gate && (args.gate || args.d_stacked) ? 4 : 3;
     const auto on = static_cast<cudaStream_t>(stream);
     if (args.d_stacked) {
       const dim3 grid(partial_blocks(args.rows), kinds);
       split_heads_aten_backward<T><<<grid, threads, 0, on>>>(split);
+    } else if (args.kv_rows) {
+      cuda::launch_overlapped(split_heads_aten<T>, dim3(args.rows, kinds),
+                              static_cast<int>(threads), 0, stream, split);
     } else {
       split_heads_aten<T><<<dim3(args.rows, kinds), threads, 0, on>>>(split);
     }

@@ -43,4 +43,17 @@ Heads split_heads(const at::Tensor& stacked, const HeadSplit& split, const Weigh
                   const Weight& k_norm, const std::optional<RopeTables>& rope,
                   const std::optional<at::Tensor>& q_scale);
 
+// Where keys and values are stored, as rows of G heads.
+struct HeadStore {
+  at::Tensor keys, values;  // [.., G, d] contiguous
+  at::Tensor rows;          // [N] int64 on the device: of row n's k and v; negative: nowhere
+};
+
+// The same, without gradients, for a decoding step: k and v go to their rows of the store, the gate
+// stays where it is. Returns q.
+at::Tensor split_heads_store(const at::Tensor& stacked, const HeadSplit& split,
+                             const Weight& q_norm, const Weight& k_norm,
+                             const std::optional<RopeTables>& rope,
+                             const std::optional<at::Tensor>& q_scale, const HeadStore& store);
+
 }  // namespace halo

@@ -76,6 +76,19 @@ Heads split_heads_cuda(const at::Tensor& stacked, const HeadSplit& split,
   return out;
 }
 
+at::Tensor split_heads_store_cuda(const at::Tensor& stacked, const HeadSplit& split,
+                                  const HeadFactors& factors, const HeadStore& store) {
+  const DeviceStream stream(stacked);
+  const at::Tensor q = at::empty({stacked.size(0), split.heads, split.head_dim}, stacked.options());
+  SplitHeadsLaunch args = launch_of(stacked, split, factors);
+  args.q = q.mutable_data_ptr();
+  args.k = store.keys.mutable_data_ptr();
+  args.v = store.values.mutable_data_ptr();
+  args.kv_rows = store.rows.const_data_ptr<int64_t>();
+  launch_split_heads(args, stream.handle());
+  return q;
+}
+
 at::Tensor split_heads_cuda_backward(const Heads& grads, const at::Tensor& stacked,
                                      const HeadSplit& split, const HeadFactors& factors,
                                      const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad) {

@@ -32,6 +32,8 @@ bool has_split_heads_cuda_kernels(const at::Tensor& stacked, const HeadSplit& sp
                                   const HeadFactors& factors);
 Heads split_heads_cuda(const at::Tensor& stacked, const HeadSplit& split,
                        const HeadFactors& factors);
+at::Tensor split_heads_store_cuda(const at::Tensor& stacked, const HeadSplit& split,
+                                  const HeadFactors& factors, const HeadStore& store);
 at::Tensor split_heads_cuda_backward(const Heads& grads, const at::Tensor& stacked,
                                      const HeadSplit& split, const HeadFactors& factors,
                                      const at::Tensor& q_norm_grad, const at::Tensor& k_norm_grad);

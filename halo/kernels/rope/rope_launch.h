@@ -25,13 +25,18 @@ struct SplitHeadsLaunch {
   // Forward: the results. Backward: their gradients, null where zero. [rows, (kv_)heads * head_dim]
   void *q = nullptr, *k = nullptr, *v = nullptr, *gate = nullptr;
 
+  // Forward alone: k and v of row n are row kv_rows[n] of theirs, a negative one's are dropped, and
+  // the gate may be null: it stays where it is. Null: row n.
+  const int64_t* kv_rows = nullptr;
+
   // Backward alone: the gradient of stacked, and [partial_blocks(rows), head_dim] each for the
   // norms' gradients, null where not wanted.
   void* d_stacked = nullptr;
   float *partial_q = nullptr, *partial_k = nullptr;
 };
 
-// Forward, or backward where d_stacked is given. All pointers are aligned to 16 bytes.
+// Forward, or backward where d_stacked is given. With kv_rows it may start early (overlap.cuh). All
+// pointers are aligned to 16 bytes.
 void launch_split_heads(const SplitHeadsLaunch& args, void* stream);
 
 }  // namespace halo

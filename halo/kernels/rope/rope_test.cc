@@ -45,6 +45,22 @@ TEST(LogPositionScale, KnownValues) {
   EXPECT_THROW(log_position_scale(at::zeros({1}, at::kLong), 1), Error);
 }
 
+TEST(RopeTablesCuda, EqualThoseOfTheCpu) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  const at::Tensor positions = at::tensor({0, 1, 177, 999983, 1048575, (1 << 24) + 1}, at::kLong);
+  const at::Tensor inv_freq = at::tensor(frequencies(128), at::kDouble);
+  const test::PoisonUninitialized poison;
+  const RopeTables want = rope_tables(positions, inv_freq),
+                   got = rope_tables(positions.to(at::kCUDA), inv_freq.to(at::kCUDA));
+  // fp64 on both sides: at most the last bit of fp32.
+  EXPECT_LE((got.cos.cpu() - want.cos).abs().max().item<float>(), 0x1p-24f);
+  EXPECT_LE((got.sin.cpu() - want.sin).abs().max().item<float>(), 0x1p-24f);
+  const at::Tensor scale = log_position_scale(positions, 500),
+                   on_gpu = log_position_scale(positions.to(at::kCUDA), 500);
+  EXPECT_LE((on_gpu.cpu() - scale).abs().max().item<float>(), 0x1p-22f);
+}
+
 struct SplitOptions {
   HeadSplit split;
   bool norm, rope, scale;
@@ -142,6 +158,46 @@ TEST(SplitHeadsCuda, ForwardAndGradients) {
 TEST(SplitHeadsCuda, LongSequence) {
   HALO_NEEDS_GPU();
   test::check_on_gpu(split_case({{2, 1, 64, true, kEps}, true, true, true}, test::kManyRows));
+}
+
+// Against split_heads, whose results go to rows 5, nowhere, and 2 of a store that keeps the rest.
+void check_store(at::Device device, at::ScalarType dtype) {
+  const HeadSplit split{4, 2, 64, true, kEps};
+  const auto make = [&](at::IntArrayRef shape, uint64_t seed) {
+    return random_tensor(shape, seed, dtype).to(device);
+  };
+  const at::Tensor stacked = make({3, 12 * 64}, 1);
+  const Weight q_norm{make({64}, 2), {}}, k_norm{make({64}, 3), {}};
+  const at::Tensor positions = at::tensor({7, 0, 100'000}, at::kLong);
+  const RopeTables on_host = rope_tables(positions, at::tensor(frequencies(64), at::kDouble));
+  const RopeTables tables{on_host.cos.to(device), on_host.sin.to(device)};
+  const at::Tensor scale = log_position_scale(positions, 500).to(device);
+  HeadStore store{make({3, 2, 2, 64}, 4), make({3, 2, 2, 64}, 5),
+                  at::tensor({5, -1, 2}, at::kLong).to(device)};
+  const Heads want = split_heads(stacked, split, q_norm, k_norm, tables, scale);
+  at::Tensor keys = store.keys.clone(), values = store.values.clone();
+  for (const auto& [row, n] : {std::pair{5, 0}, {2, 2}}) {
+    keys.flatten(0, 1)[row].copy_(want.k[n]);
+    values.flatten(0, 1)[row].copy_(want.v[n]);
+  }
+  const at::Tensor q = split_heads_store(stacked, split, q_norm, k_norm, tables, scale, store);
+  test::expect_equal("q", q.cpu(), want.q.cpu());
+  test::expect_equal("keys", store.keys.cpu(), keys.cpu());
+  test::expect_equal("values", store.values.cpu(), values.cpu());
+  store.rows = store.rows.narrow(0, 0, 2);
+  EXPECT_THROW(split_heads_store(stacked, split, q_norm, k_norm, tables, scale, store), Error);
+}
+
+TEST(SplitHeads, StoresKeysAndValues) {
+  check_store(at::kCPU, at::kFloat);
+  check_store(at::kCPU, at::kBFloat16);
+}
+
+TEST(SplitHeadsCuda, StoresKeysAndValues) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  check_store(at::kCUDA, at::kFloat);
+  check_store(at::kCUDA, at::kBFloat16);
 }
 
 TEST(SplitHeads, OutputsAreContiguousAndMayBeUnused) {

@@ -1,0 +1,209 @@
+// Decoding at given contexts and batch sizes, beside the time that reading its bytes takes.
+#include <algorithm>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/base/json.h"
+#include "halo/bench/bench.h"
+#include "halo/bench/random_model.h"
+#include "halo/model/decode_step.h"
+#include "halo/runtime/device_event.h"
+#include "halo/runtime/graph.h"
+
+namespace halo {
+namespace {
+
+constexpr int64_t kBlockSize = 256;
+constexpr int64_t kChunk = 16384;  // tokens of a prompt in one call
+
+double median(std::vector<double> seconds) {
+  std::nth_element(seconds.begin(), seconds.begin() + std::ssize(seconds) / 2, seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+// Of `repeats` runs of `work`, after one that is not timed.
+double median_seconds(at::Device device, int64_t repeats, const std::function<void()>& work) {
+  work();
+  std::vector<DeviceEvent> moments{DeviceEvent(device)};
+  for (int64_t i = 0; i < repeats; ++i) {
+    work();
+    moments.emplace_back(device);
+  }
+  moments.back().wait();
+  std::vector<double> seconds;
+  for (int64_t i = 0; i < repeats; ++i) seconds.push_back(moments[i + 1].seconds_since(moments[i]));
+  return median(std::move(seconds));
+}
+
+double measure_read_rate(at::Device device) {
+  const at::Tensor x =
+      at::ones({int64_t{1} << (device.is_cuda() ? 30 : 28)}, at::TensorOptions().device(device));
+  return static_cast<double>(x.nbytes()) / median_seconds(device, 9, [&] { x.sum(); });
+}
+
+// Bytes of weights that a step reads: all but an embedding that is not the head.
+double weight_bytes(const ParameterStore& store, const ModelConfig& config, double element) {
+  double elements = 0;
+  for (const ParameterSpec& spec : store.specs()) {
+    if (spec.name == "model.embed_tokens.weight" && !config.tie_word_embeddings) continue;
+    elements += static_cast<double>(c10::multiply_integers(spec.shape));
+  }
+  return elements * element;
+}
+
+// One batch of sequences of one length, and its steps.
+class Decoding {
+ public:
+  Decoding(const Model& model, const Machine& machine, int64_t context, int64_t batch,
+           int64_t steps);
+
+  // Seconds for the first sequence's context, which is then its past.
+  double prefill();
+  // Seconds a step.
+  double decode(int64_t steps);
+  double state_bytes() const { return state_bytes_; }  // read and written by a step
+
+ private:
+  void fill_past();
+  at::Tensor step();
+
+  const Model& model_;
+  const Machine& machine_;
+  const int64_t context_, batch_, blocks_;  // blocks of a sequence
+  std::vector<LayerState> layers_;
+  DecodeState state_;
+  double state_bytes_ = 0;
+};
+
+Decoding::Decoding(const Model& model, const Machine& machine, int64_t context, int64_t batch,
+                   int64_t steps)
+    : model_(model),
+      machine_(machine),
+      context_(context),
+      batch_(batch),
+      blocks_((context + steps) / kBlockSize + 1),
+      layers_(model.weights.layers.size()),
+      state_(make_decode_state(model.weights, batch, blocks_)) {
+  const auto options = at::TensorOptions().device(machine.device);
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    if (const auto* a = std::get_if<AttentionWeights>(&model.weights.layers[i].mixer)) {
+      layers_[i].keys = at::empty({batch * blocks_, kBlockSize, a->kv_heads, a->head_dim},
+                                  options.dtype(machine.compute));
+      layers_[i].values = at::empty_like(layers_[i].keys);
+      state_bytes_ += 2.0 * batch * context * a->kv_heads * a->head_dim *
+                      static_cast<double>(layers_[i].keys.element_size());
+    } else {
+      const auto& l = std::get<LightningWeights>(model.weights.layers[i].mixer);
+      layers_[i].recurrent =
+          at::zeros({batch, l.heads, l.head_dim, l.head_dim}, options.dtype(at::kFloat));
+      state_bytes_ += 2.0 * static_cast<double>(layers_[i].recurrent.nbytes());
+    }
+  }
+  fill_past();
+  state_.block_table.copy_(at::arange(batch * blocks_, at::kInt).view({batch, blocks_}));
+  state_.slots.copy_(at::arange(batch, at::kLong));
+  state_.positions.fill_(context);
+  state_.lengths.fill_(context + 1);
+}
+
+void Decoding::fill_past() {
+  for (LayerState& layer : layers_) {
+    if (layer.keys.defined()) {
+      layer.keys.normal_();
+      layer.values.normal_();
+    } else {
+      layer.recurrent.normal_();
+    }
+  }
+}
+
+double Decoding::prefill() {
+  const at::NoGradGuard no_grad;
+  const at::Tensor tokens =
+      at::randint(model_.config.vocab_size, {context_}, at::TensorOptions(at::kLong));
+  for (LayerState& layer : layers_) {
+    if (layer.recurrent.defined()) layer.recurrent.zero_();
+  }
+  const at::Tensor table = at::arange(blocks_, at::kLong).unsqueeze(0);
+  const auto feed = [&](int64_t begin, int64_t end) {
+    Batch batch = make_batch(tokens.slice(0, begin, end), {0, end - begin},
+                             at::arange(begin, end, at::kLong), machine_.device);
+    batch.kernels = machine_.kernels;
+    batch.state = &layers_;
+    batch.block_table = table;
+    batch.lengths = {end};
+    batch.slots = state_.slots.narrow(0, 0, 1);
+    const at::Tensor hidden = ::halo::decode(model_.weights, batch);
+    if (end == context_) logits(model_.weights, hidden.slice(0, -1), machine_.kernels);
+  };
+  feed(0, std::min(kChunk, context_));  // sets up the libraries
+  const DeviceEvent begin(machine_.device);
+  for (int64_t at = 0; at < context_; at += kChunk) feed(at, std::min(at + kChunk, context_));
+  const DeviceEvent end(machine_.device);
+  end.wait();
+  return end.seconds_since(begin);
+}
+
+// A step, and what makes it the next one's input: all on the device.
+at::Tensor Decoding::step() {
+  const at::Tensor out = decode_step(model_.weights, state_, layers_, machine_.kernels);
+  state_.tokens.copy_(out.argmax(1));
+  state_.positions.add_(1);
+  state_.lengths.add_(1);
+  return out;
+}
+
+double Decoding::decode(int64_t steps) {
+  const at::NoGradGuard no_grad;
+  if (!can_record_step(model_.weights, kBlockSize)) {
+    return median_seconds(machine_.device, steps, [&] { step(); });
+  }
+  step();
+  const GraphMemory memory;
+  const CudaGraph graph(machine_.device, memory, [&] { step(); });
+  return median_seconds(machine_.device, steps, [&] { graph.launch(); });
+}
+
+}  // namespace
+
+json::object bench_infer(const InferBenchArgs& args) {
+  const at::NoGradGuard no_grad;
+  if (args.config.empty() == args.model.empty()) {
+    throw_error("bench infer: give either a model directory or --config");
+  }
+  const Machine machine = open_machine(args.machine);
+  at::manual_seed(1);
+  const Model model =
+      args.model.empty()
+          ? random_model(parse_model_config(read_json(args.config).as_object(), args.config),
+                         ParameterStore::Use::kFrozen, machine)
+          : load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
+  const double rate = measure_read_rate(machine.device);
+  const double weights = weight_bytes(*model.store, model.config,
+                                      static_cast<double>(c10::elementSize(machine.compute)));
+  json::array results;
+  for (const int64_t context : args.contexts) {
+    for (const int64_t batch : args.batches) {
+      Decoding decoding(model, machine, context, batch, 2 * args.steps + 4);
+      json::object result{{"context", context}, {"batch", batch}, {"prefill_seconds", nullptr}};
+      if (args.prefill) result["prefill_seconds"] = decoding.prefill();
+      const double seconds = decoding.decode(args.steps);
+      const double floor = (weights + decoding.state_bytes()) / rate;
+      result["token_seconds"] = seconds;
+      result["floor_seconds"] = floor;
+      result["share_of_floor"] = floor / seconds;
+      result["tokens_per_second"] = static_cast<double>(batch) / seconds;
+      result["memory_bytes"] = peak_memory_bytes(machine);
+      results.push_back(std::move(result));
+    }
+  }
+  return {{"device", machine.device_name},
+          {"read_bytes_per_second", rate},
+          {"weight_bytes", weights},
+          {"results", std::move(results)}};
+}
+
+}  // namespace halo

@@ -1,0 +1,36 @@
+#include "halo/bench/random_model.h"
+
+#include <sys/resource.h>
+
+#include "ATen/ATen.h"
+#include "c10/core/CachingDeviceAllocator.h"
+
+namespace halo {
+
+void randomise(ParameterStore& store) {
+  at::NoGradGuard no_grad;
+  for (const ParameterSpec& spec : store.specs()) {
+    at::Tensor value = store.value(spec.name);
+    spec.shape.size() == 1 ? value.fill_(1) : value.normal_(0, 0.02);
+  }
+  store.refresh_compute();
+}
+
+Model random_model(const ModelConfig& config, ParameterStore::Use use, const Machine& machine) {
+  auto store = std::make_shared<ParameterStore>(decoder_parameters(config), use, machine.compute,
+                                                machine.device);
+  randomise(*store);
+  return {config, store, bind_decoder(config, *store)};
+}
+
+int64_t peak_memory_bytes(const Machine& machine) {
+  if (machine.device.is_cuda()) {
+    const auto stats = c10::getDeviceAllocator(at::kCUDA)->getDeviceStats(machine.device.index());
+    return stats.allocated_bytes[0].peak;
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return usage.ru_maxrss * 1024;
+}
+
+}  // namespace halo

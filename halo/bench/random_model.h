@@ -1,0 +1,16 @@
+// What benches share: models whose weights do not matter, and the memory that a run took.
+#pragma once
+
+#include "halo/model/decoder.h"
+#include "halo/runtime/machine.h"
+
+namespace halo {
+
+// Norms 1, matrices normal with standard deviation 0.02.
+void randomise(ParameterStore& store);
+Model random_model(const ModelConfig& config, ParameterStore::Use use, const Machine& machine);
+
+// The most so far. GPU: of tensors; CPU: resident.
+int64_t peak_memory_bytes(const Machine& machine);
+
+}  // namespace halo

@@ -1,0 +1,190 @@
+#include "halo/model/decode_step.h"
+
+#include <gtest/gtest.h>
+
+#include "halo/engine/engine.h"
+#include "halo/model/model_testing.h"
+#include "halo/runtime/graph.h"
+#include "tests/gpu.h"
+#include "tests/op_check.h"
+
+namespace halo {
+namespace {
+
+constexpr int64_t kBlockSize = 16, kBlocks = 12, kSlots = 5;
+
+// Sizes that the kernels take.
+ModelConfig wide(ModelConfig config) {
+  config.vocab_size = 64;
+  config.hidden_size = 128;
+  config.intermediate_size = 192;
+  config.num_heads = 4;
+  config.head_dim = 64;
+  if (config.model_type == ModelType::kHypenet) {
+    config.lightning_heads = config.lightning_kv_heads = 2;
+    config.lightning_head_dim = 64;
+  }
+  return config;
+}
+
+DecoderWeights on(const DecoderWeights& weights, at::Device device, at::ScalarType dtype) {
+  DecoderWeights out = weights;
+  const auto move = [&](Weight& w) {
+    if (w.defined()) w.value = w.value.to(device, dtype);
+  };
+  for (Weight* w : {&out.embedding, &out.norm, &out.head}) move(*w);
+  for (LayerWeights& layer : out.layers) {
+    for (Weight* w : {&layer.input_norm, &layer.post_norm, &layer.gate_up, &layer.down}) move(*w);
+    if (auto* a = std::get_if<AttentionWeights>(&layer.mixer)) {
+      for (Weight* w : {&a->qkvg, &a->q_norm, &a->k_norm, &a->o_proj}) move(*w);
+    } else {
+      auto& l = std::get<LightningWeights>(layer.mixer);
+      for (Weight* w : {&l.qkvz, &l.q_norm, &l.k_norm, &l.o_norm, &l.o_proj}) move(*w);
+    }
+  }
+  return out;
+}
+
+std::vector<LayerState> empty_layers(const DecoderWeights& weights) {
+  std::vector<LayerState> layers(weights.layers.size());
+  const auto options = weights.embedding.value.options();
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (const auto* a = std::get_if<AttentionWeights>(&weights.layers[i].mixer)) {
+      layers[i].keys = at::full({kBlocks, kBlockSize, a->kv_heads, a->head_dim},
+                                std::numeric_limits<double>::quiet_NaN(), options);
+      layers[i].values = layers[i].keys.clone();
+    } else {
+      const auto& l = std::get<LightningWeights>(weights.layers[i].mixer);
+      layers[i].recurrent =
+          at::zeros({kSlots, l.heads, l.head_dim, l.head_dim}, options.dtype(at::kFloat));
+    }
+  }
+  return layers;
+}
+
+// Three sequences of 40, 0 and 23 tokens; the last joins later.
+const std::vector<std::vector<int64_t>> kTokens{
+    test::random_tokens(40, 1), {}, test::random_tokens(23, 2)};
+constexpr int64_t kJoins = 17;
+
+// What a step reads before its launch number n.
+void fill(DecodeState& state, int64_t n) {
+  std::vector<int64_t> tokens, positions, lengths, slots;
+  for (size_t s = 0; s < kTokens.size(); ++s) {
+    const int64_t at = s == 0 ? n : n - kJoins;
+    const bool here = 0 <= at && at < std::ssize(kTokens[s]);
+    tokens.push_back(here ? kTokens[s][at] : 0);
+    positions.push_back(here ? at : 0);
+    lengths.push_back(here ? at + 1 : 0);
+    slots.push_back(here ? (s == 0 ? 4 : 1) : -1);
+  }
+  const auto put = [](at::Tensor to, const std::vector<int64_t>& values) {
+    to.copy_(at::tensor(values, at::kLong));
+  };
+  put(state.tokens, tokens);
+  put(state.positions, positions);
+  put(state.lengths, lengths);
+  put(state.slots, slots);
+  state.block_table.copy_(at::tensor({7, 2, 9, 0, 0, 0, 1, 11, 0}, at::kInt).view({3, 3}));
+}
+
+// Logits after every token of both sequences, [63, V]; `launch` runs a step and returns its logits.
+at::Tensor run(DecodeState& state, const std::function<at::Tensor()>& launch) {
+  std::vector<at::Tensor> first, second;
+  for (int64_t n = 0; n < 40; ++n) {
+    fill(state, n);
+    const at::Tensor logits = launch().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
+    first.push_back(logits[0]);
+    if (n >= kJoins) second.push_back(logits[2]);
+  }
+  return at::cat({at::stack(first), at::stack(second)});
+}
+
+at::Tensor plain(const DecoderWeights& weights, Kernels kernels) {
+  std::vector<at::Tensor> rows;
+  for (const auto& tokens : kTokens) {
+    if (tokens.empty()) continue;
+    rows.push_back(logits(weights, test::plain_decode(weights, tokens, kernels), kernels));
+  }
+  return at::cat(rows);
+}
+
+TEST(DecodeStep, StepByStepEqualsOneGo) {
+  for (const ModelConfig& config : {test::transformer_config(), test::hybrid_config()}) {
+    const auto weights = test::random_model(config);
+    for (const auto kernels : {Kernels::kReference, Kernels::kFast}) {
+      const auto layers = empty_layers(*weights);
+      DecodeState state = make_decode_state(*weights, 3, 3);
+      const at::Tensor got =
+          run(state, [&] { return decode_step(*weights, state, layers, kernels); });
+      const at::Tensor want = plain(*weights, kernels);
+      if (kernels == Kernels::kReference) {
+        test::expect_equal("logits", got, want);
+      } else {
+        EXPECT_LE(test::relative_error(got, want), 5e-5);
+      }
+    }
+  }
+}
+
+// One recording serves every length, sequences that come and go, and has the bits of plain calls.
+TEST(DecodeStepCuda, ARecordedStepEqualsOneGo) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  for (const ModelConfig& config :
+       {wide(test::transformer_config()), wide(test::hybrid_config())}) {
+    const auto weights = test::random_model(config);
+    const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16),
+                         on_gpu = on(exact, at::kCUDA, at::kBFloat16);
+    DecodeState state = make_decode_state(on_gpu, 3, 3);
+    const auto layers = empty_layers(on_gpu);
+    const at::Tensor called =
+        run(state, [&] { return decode_step(on_gpu, state, layers, Kernels::kFast); });
+    test::expect_close("called", called, plain(on(exact, at::kCPU, at::kFloat), Kernels::kFast),
+                       plain(exact, Kernels::kFast));
+
+    const auto again = empty_layers(on_gpu);
+    at::Tensor out;
+    const GraphMemory memory;
+    const CudaGraph graph(at::Device(at::kCUDA, 0), memory,
+                          [&] { out = decode_step(on_gpu, state, again, Kernels::kFast); });
+    const at::Tensor recorded = run(state, [&] {
+      graph.launch();
+      return out;
+    });
+    test::expect_equal("recorded", recorded, called);
+  }
+}
+
+// Through an engine, whose pools move as sequences grow.
+TEST(DecodeStepCuda, AnEnginesStepsEqualOneGo) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  for (const ModelConfig& config :
+       {wide(test::transformer_config()), wide(test::hybrid_config())}) {
+    const auto weights = test::random_model(config);
+    const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16);
+    Engine engine(std::make_shared<const DecoderWeights>(on(exact, at::kCUDA, at::kBFloat16)),
+                  {.block_size = kBlockSize});
+    ASSERT_TRUE(can_record_step(engine.weights(), kBlockSize));
+    const int64_t first = engine.create();
+    engine.extend({first}, {{kTokens[0].begin(), kTokens[0].begin() + 20}}, Engine::Rows::kAll);
+    const int64_t second = engine.create();
+    std::vector<at::Tensor> rows[2];
+    for (size_t n = 0; n < 20; ++n) {
+      const at::Tensor got =
+          engine.advance({first, second}, {{kTokens[0][20 + n]}, {kTokens[2][n]}}).cpu();
+      rows[0].push_back(got[0].clone());
+      rows[1].push_back(got[1].clone());
+    }
+    const at::Tensor want = plain(on(exact, at::kCPU, at::kFloat), Kernels::kFast),
+                     same_type = plain(exact, Kernels::kFast);
+    test::expect_close("first", at::stack(rows[0]), want.slice(0, 20, 40),
+                       same_type.slice(0, 20, 40));
+    test::expect_close("second", at::stack(rows[1]), want.slice(0, 40, 60),
+                       same_type.slice(0, 40, 60));
+  }
+}
+
+}  // namespace
+}  // namespace halo

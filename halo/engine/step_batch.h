@@ -1,0 +1,50 @@
+// Steps of decoding for up to a fixed number of sequences, recorded as a CUDA graph.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "halo/model/decode_step.h"
+#include "halo/runtime/graph.h"
+
+namespace halo {
+
+// One sequence's part in a step.
+struct StepRow {
+  int64_t sequence;                    // id: what a row held before it need not be sent again
+  int64_t token, position, slot;       // the new token and its place
+  const std::vector<int64_t>* blocks;  // of all tokens, the new one included
+};
+
+class StepBatch {
+ public:
+  // For at most `rows` sequences of at most max_blocks blocks of `layers`, whose tensors stay where
+  // they are while this lives. All rows take part in a step, those without a sequence for nothing.
+  StepBatch(const DecoderWeights& weights, const std::vector<LayerState>& layers, int64_t rows,
+            int64_t max_blocks, const GraphMemory& memory);
+
+  // Logits [rows.size(), V] fp32, which the next step of any batch with this memory overwrites.
+  at::Tensor run(std::span<const StepRow> rows);
+
+ private:
+  void fill(std::span<const StepRow> rows);
+
+  // What a row of the block table holds: a sequence's first so many blocks.
+  struct Held {
+    int64_t sequence = -1;
+    size_t blocks = 0;
+  };
+
+  const DecoderWeights& weights_;
+  const std::vector<LayerState>& layers_;
+  const GraphMemory& memory_;
+  DecodeState state_;
+  at::Tensor numbers_;  // [4, rows] int64: what of state_ changes with every step
+  std::vector<Held> held_;
+  at::Tensor logits_;
+  std::unique_ptr<CudaGraph> graph_;
+};
+
+}  // namespace halo

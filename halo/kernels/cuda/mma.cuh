@@ -1,0 +1,20 @@
+// The tensor cores' product of one warp. Device code: sm_80 and later.
+#pragma once
+
+#include <cstdint>
+
+namespace halo::cuda {
+
+// d [16, 8] += a [16, 16] b [16, 8], bf16 in fp32. With g = lane / 4 and t = lane % 4 a lane holds
+// of d (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1); of a the pairs from (g, 2t), (g+8, 2t),
+// (g, 2t+8), (g+8, 2t+8) on; of b the pairs (2t.., g) and (2t+8.., g). The summed index may stand
+// for anything, so long as it is the same in a and b.
+__device__ inline void multiply(float* d, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+}  // namespace halo::cuda

@@ -1,0 +1,148 @@
+// Five calls a layer, where the kernels take them: norm and stacked
+// projection; the mixer; output norm, gate, projection and residual; norm, MLP's first half and
+// SwiGLU; its second half and residual.
+#include "halo/model/decode_step.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "ATen/ATen.h"
+#include "halo/kernels/embedding/embedding.h"
+#include "halo/kernels/lightning/lightning_decode.h"
+#include "halo/kernels/linear/fused_linear.h"
+
+namespace halo {
+namespace {
+
+// What the layers of one step share.
+struct Step {
+  const DecodeState& state;
+  at::Tensor rows;  // [S]: where keys and values go; undefined without attention layers
+  double eps;
+  Kernels kernels;
+};
+
+// The gate's columns of a stacked projection: its last; undefined without one.
+template <class Mixer>
+at::Tensor gate_of(const at::Tensor& stacked, const Mixer& w) {
+  if (!w.gate) return {};
+  const int64_t columns = w.heads * w.head_dim;
+  return stacked.narrow(1, stacked.size(1) - columns, columns);
+}
+
+template <class Mixer>
+HeadSplit split_of(const Mixer& w, double eps) {
+  return {w.heads, w.kv_heads, w.head_dim, w.gate, eps};
+}
+
+at::Tensor projection(const Step& step, const at::Tensor& hidden, const Weight& norm,
+                      const Weight& w, const Weight& bias) {
+  return fused_linear(hidden, {.norm = norm, .eps = step.eps, .w = w, .bias = bias}, step.kernels);
+}
+
+at::Tensor run_mixer(const Step& step, const AttentionWeights& w, const Weight& norm,
+                     const at::Tensor& hidden, const LayerState& layer) {
+  at::Tensor stacked = projection(step, hidden, norm, w.qkvg, w.qkv_bias);
+  if (w.biased_gate.defined()) {
+    stacked = at::cat({stacked, projection(step, hidden, norm, w.biased_gate, {})}, 1);
+  }
+  const DecodeState& state = step.state;
+  const at::Tensor q =
+      split_heads_store(stacked, split_of(w, step.eps), w.q_norm, w.k_norm,
+                        state.cache->rope(w.inv_freq, w.rope_magnitude),
+                        state.cache->scale(w.logit_scale), {layer.keys, layer.values, step.rows});
+  const DecodeCache cache{layer.keys, layer.values, state.block_table, state.lengths};
+  const double scale = 1 / std::sqrt(static_cast<double>(w.head_dim));
+  const at::Tensor o = decode_attention(q, cache, scale, state.scratch, step.kernels).flatten(1);
+  return fused_linear(
+      o, {.gate = gate_of(stacked, w), .w = w.o_proj, .bias = w.o_bias, .residual = hidden},
+      step.kernels);
+}
+
+at::Tensor run_mixer(const Step& step, const LightningWeights& w, const Weight& norm,
+                     const at::Tensor& hidden, const LayerState& layer) {
+  const at::Tensor stacked = projection(step, hidden, norm, w.qkvz, w.qkvz_bias);
+  const LightningDecode args{.split = split_of(w, step.eps),
+                             .q_norm = w.q_norm,
+                             .k_norm = w.k_norm,
+                             .rope = step.state.cache->rope(w.inv_freq, w.rope_magnitude),
+                             .slopes = w.slopes,
+                             .scale = w.scale};
+  const at::Tensor o =
+      lightning_decode(stacked, args, layer.recurrent, step.state.slots, step.kernels);
+  return fused_linear(o,
+                      {.norm = w.o_norm,
+                       .eps = step.eps,
+                       .gate = gate_of(stacked, w),
+                       .w = w.o_proj,
+                       .bias = w.o_bias,
+                       .residual = hidden},
+                      step.kernels);
+}
+
+at::Tensor run_layer(const Step& step, const LayerWeights& layer, at::Tensor hidden,
+                     const LayerState& state) {
+  hidden = std::visit(
+      [&](const auto& mixer) { return run_mixer(step, mixer, layer.input_norm, hidden, state); },
+      layer.mixer);
+  const at::Tensor inner = fused_linear(
+      hidden, {.norm = layer.post_norm, .eps = step.eps, .w = layer.gate_up, .swiglu = true},
+      step.kernels);
+  return fused_linear(inner, {.w = layer.down, .residual = hidden}, step.kernels);
+}
+
+}  // namespace
+
+bool can_record_step(const DecoderWeights& weights, int64_t block_size) {
+  const at::Tensor& like = weights.embedding.value;
+  const auto has_kernel = [&](const LayerWeights& layer) {
+    if (const auto* a = std::get_if<AttentionWeights>(&layer.mixer)) {
+      return has_decode_attention_kernel(like, a->heads / a->kv_heads, a->head_dim, block_size);
+    }
+    const auto& l = std::get<LightningWeights>(layer.mixer);
+    return has_lightning_decode_kernel(like, l.heads, l.head_dim);
+  };
+  return std::ranges::all_of(weights.layers, has_kernel);
+}
+
+DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences,
+                              int64_t max_blocks) {
+  const at::Device device = weights.embedding.value.device();
+  const auto options = at::TensorOptions().device(device).dtype(at::kLong);
+  DecodeState state;
+  state.tokens = at::zeros({sequences}, options);
+  state.positions = at::zeros({sequences}, options);
+  state.lengths = at::zeros({sequences}, options);
+  state.block_table = at::zeros({sequences, max_blocks}, options.dtype(at::kInt));
+  state.slots = at::full({sequences}, -1, options);
+  int64_t heads = 1, head_dim = 1;
+  for (const LayerWeights& layer : weights.layers) {
+    const auto* attention = std::get_if<AttentionWeights>(&layer.mixer);
+    if (!attention) continue;
+    heads = std::max(heads, attention->heads);
+    head_dim = std::max(head_dim, attention->head_dim);
+  }
+  state.scratch = make_decode_scratch(sequences, 1, heads, head_dim, device);
+  state.cache = std::make_shared<PositionCache>(state.positions);
+  return state;
+}
+
+at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
+                       const std::vector<LayerState>& layers, Kernels kernels) {
+  const at::NoGradGuard no_grad;
+  DecodeState fresh = state;
+  fresh.cache = state.cache->renewed();
+  Step step{fresh, {}, weights.eps, kernels};
+  for (const LayerState& layer : layers) {
+    if (!layer.keys.defined()) continue;
+    step.rows = newest_rows({layer.keys, layer.values, state.block_table, state.lengths}, 1);
+    break;
+  }
+  at::Tensor hidden = embedding(state.tokens, weights.embedding);
+  for (size_t i = 0; i < weights.layers.size(); ++i)
+    hidden = run_layer(step, weights.layers[i], std::move(hidden), layers[i]);
+  return fused_linear(
+      hidden, {.norm = weights.norm, .eps = weights.eps, .w = weights.head, .wide = true}, kernels);
+}
+
+}  // namespace halo

@@ -1,0 +1,37 @@
+// A step of decoding: one new token of each of S sequences through the whole model. Everything that
+// changes from step to step is read from tensors of fixed place on the device, so that a step can
+// be recorded as a CUDA graph (halo/runtime/graph.h) and launched again for other tokens,
+// lengths and sequences.
+#pragma once
+
+#include <vector>
+
+#include "halo/kernels/attention/decode_attention.h"
+#include "halo/model/decoder.h"
+#include "halo/model/position_cache.h"
+
+namespace halo {
+
+struct DecodeState {
+  at::Tensor tokens;       // [S] int64: the new ones
+  at::Tensor positions;    // [S] int64: theirs
+  at::Tensor lengths;      // [S] int64: positions + 1; 0: there is no such sequence
+  at::Tensor block_table;  // [S, max_blocks] int32
+  at::Tensor slots;        // [S] int64: rows of LayerState::recurrent; negative: no such sequence
+  DecodeScratch scratch;
+  std::shared_ptr<PositionCache> cache;  // of positions; holds what the device was once sent
+};
+
+// Whether a step reads nothing on the host, so that it can be recorded: on a GPU, where every mixer
+// has its kernel for blocks of this many tokens.
+bool can_record_step(const DecoderWeights& weights, int64_t block_size);
+
+// For up to S sequences of up to max_blocks blocks, none of them there. tokens are 0.
+DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences, int64_t max_blocks);
+
+// Logits [S, V] fp32 after the new tokens, whose keys, values and recurrent states are stored. Rows
+// of sequences that are not there have any value, and nothing of them is stored.
+at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
+                       const std::vector<LayerState>& layers, Kernels kernels);
+
+}  // namespace halo
