@@ -35,8 +35,7 @@ TEST(ParseJson, ReadsEveryKind) {
 }
 
 TEST(ParseJson, RefusesWithTheOffset) {
-  EXPECT_THAT(error_of(R"({"a": 1, "a": 2})"),
-              HasSubstr("invalid JSON: duplicate key 'a'"));
+  EXPECT_THAT(error_of(R"({"a": 1, "a": 2})"), HasSubstr("invalid JSON: duplicate key 'a'"));
   EXPECT_THAT(error_of(R"({"a": {"\u0062": 1, "b": 2}})"), HasSubstr("duplicate key 'b'"));
   EXPECT_THAT(error_of("{} x"), HasSubstr("byte 3"));
   EXPECT_THAT(error_of("{\"a\": \"\xff\"}"), HasSubstr("invalid JSON"));

@@ -118,7 +118,8 @@ TEST(ModelChat, SpecialTokensOfTheMap) {
   const ModelFolder model;
   model.write("tokenizer_config.json", R"({"eos_token": "<old>", "image_token": "<i>",
       "chat_template": "{{ bos_token ~ eos_token ~ image_token }}"})");
-  model.write("special_tokens_map.json", R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>"})");
+  model.write("special_tokens_map.json",
+              R"({"bos_token": {"content": "<s>"}, "eos_token": "</s>"})");
   EXPECT_EQ(render_model(model.path()), "<s></s><i>");
 }
 

@@ -181,8 +181,8 @@ inline Value make_tuple(Budget& budget, std::vector<Value> items) {
 // Of equal keys the last value counts, in the first one's place. Keys must be hashable.
 Value make_dict(Budget& budget, std::vector<std::pair<Value, Value>> entries);
 Value make_method(const Value& self, std::string_view name);
-// An unsigned integer that needs 64 bits is refused. Larger ones are to be refused where the text is
-// parsed (HugeIntegers in base/json.h): here they are floats.
+// An unsigned integer that needs 64 bits is refused. Larger ones are to be refused where the text
+// is parsed (HugeIntegers in base/json.h): here they are floats.
 Value from_json(Budget& budget, const boost::json::value& json);
 
 bool is_true(const Value& value);
