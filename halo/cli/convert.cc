@@ -5,6 +5,7 @@
 #include <spdlog/spdlog.h>
 
 #include <iostream>
+#include <sstream>
 
 #include "halo/base/files.h"
 #include "halo/base/options.h"
@@ -80,9 +81,20 @@ void run_stage(const StageCommand& command, const Stage& stage) {
   stage.run(recipe, context, args);
 }
 
+// "squad,fda" is two columns: in CSV no name has a comma.
+std::vector<std::string> column_names(const std::vector<std::string>& given) {
+  std::vector<std::string> names;
+  for (const std::string& words : given) {
+    std::istringstream text(words);
+    for (std::string name; std::getline(text, name, ',');) names.push_back(name);
+  }
+  return names;
+}
+
 void select_from_scores(const SweepArgs& args) {
   if (args.keep < 1) throw UsageError("halo select --scores: --keep K is missing");
-  const SweepTable table = read_sweep(args.scores, args.recall, args.commonsense);
+  const SweepTable table =
+      read_sweep(args.scores, column_names(args.recall), column_names(args.commonsense));
   const std::vector<double> scores = halo_scores(table.recall, table.commonsense);
   const std::vector<int64_t> layers = top_layers(scores, args.keep);
   if (args.json) {
