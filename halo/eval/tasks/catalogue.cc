@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "halo/base/check.h"
-#include "halo/base/choice.h"
+#include "halo/base/nearest.h"
 #include "halo/eval/tasks/choice.h"
 #include "halo/eval/tasks/exact.h"
 #include "halo/eval/tasks/lambada.h"

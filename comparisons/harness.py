@@ -1,0 +1,161 @@
+"""Does `halo eval --tasks` score items as lm-evaluation-harness does? Runs the harness (lm_eval 0.4.13) with
+transformers on a model directory and local task files, fp32 on the CPU, and compares item by item.
+
+    pip install lm_eval==0.4.13 accelerate     # beside transformers and PyTorch
+    python comparisons/harness.py run MODEL DATA harness.jsonl --limit 200
+    halo eval MODEL --tasks hellaswag,arc_easy,... --data DATA --limit 200 --log-samples halo.jsonl
+    python comparisons/harness.py compare harness.jsonl halo.jsonl
+
+`run` hands the harness the items as tasks of its own kinds; prompts, splitting into tokens, scoring and metrics
+are its own. Log-likelihoods are asked for with softmax_dtype=float64. `compare` exits 1 where they differ by more
+than 1e-3 nats, or any choice or written answer differs.
+"""
+
+import argparse
+import gzip
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+CHOICE = ["hellaswag", "arc_easy", "arc_challenge", "piqa", "boolq", "sciq", "openbookqa", "social_iqa",
+          "commonsense_qa", "copa"]
+QUESTIONS = ["squad_v1", "drop", "xquad_en", "coqa", "nq_open", "triviaqa"]
+DEFAULT = ["hellaswag", "arc_easy", "arc_challenge", "piqa", "winogrande", "lambada", "sciq", "boolq"]
+NATS = 1e-3
+
+
+def read_items(data, task, limit):
+    plain, zst, gz = (data / f"{task}.jsonl{end}" for end in ("", ".zst", ".gz"))
+    if plain.exists():
+        text = plain.read_text()
+    elif zst.exists():
+        text = subprocess.run(["zstd", "-dc", zst], check=True, capture_output=True, text=True).stdout
+    else:
+        text = gzip.open(gz, "rt").read()
+    lines = [line for line in text.split("\n") if line.strip()]
+    return lines[:limit] if limit else lines
+
+
+def blank(doc):
+    return doc["context"].index("_")
+
+
+def config_of(task, file):
+    """The task as the harness is told of it."""
+    config = {"task": f"local_{task}", "dataset_path": "json", "dataset_kwargs": {"data_files": str(file)},
+              "test_split": "train"}
+    if task in CHOICE:
+        return config | {"output_type": "multiple_choice", "doc_to_text": "{{context}}",
+                         "doc_to_choice": lambda doc: doc["choices"], "doc_to_target": "{{label}}",
+                         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}]}
+    if task == "winogrande":
+        return config | {"output_type": "multiple_choice", "doc_to_text": lambda doc: doc["label"],
+                         "doc_to_choice": lambda doc: [doc["context"][:blank(doc)] + c for c in doc["choices"]],
+                         "doc_to_target": lambda doc: doc["context"][blank(doc) + 1:].strip(),
+                         "metric_list": [{"metric": "acc"}]}
+    if task == "lambada":
+        return config | {"output_type": "loglikelihood",
+                         "doc_to_text": "{{text.split(' ')[:-1]|join(' ')}}",
+                         "doc_to_target": "{{' '+text.split(' ')[-1]}}",
+                         "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}]}
+    return config | {
+        "output_type": "generate_until",
+        "doc_to_text": lambda doc: (doc["context"] + "\n" if doc["context"] else "")
+        + f"Question: {doc['question']}\nAnswer:",
+        "doc_to_target": lambda doc: doc["answers"][0],
+        "generation_kwargs": {"until": ["\n"], "max_gen_toks": 48, "do_sample": False},
+        "metric_list": [{"metric": "exact_match"}]}
+
+
+def line_of(task, sample):
+    line = {"task": task, "id": sample["doc"].get("id")}
+    responses = [response[0] if isinstance(response, list) else response for response in sample["resps"]]
+    if task in QUESTIONS:
+        return line | {"answer": responses[0]}
+    scores = [(float(score), str(greedy) == "True") for score, greedy in responses]
+    if task == "lambada":
+        return line | {"loglikelihood": scores[0][0], "greedy": scores[0][1], "acc": sample["acc"]}
+    figures = {key: sample[key] for key in ("acc", "acc_norm") if key in sample}
+    values = [score for score, _ in scores]
+    return line | {"loglikelihoods": values, "choice": values.index(max(values))} | figures
+
+
+def run(args):
+    import lm_eval
+    from lm_eval.models.huggingface import HFLM
+
+    model = HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch,
+                 softmax_dtype="float64")
+    with open(args.out, "a" if args.append else "w") as out, tempfile.TemporaryDirectory() as folder:
+        for task in args.tasks.split(","):
+            file = pathlib.Path(folder) / f"{task}.jsonl"
+            file.write_text("\n".join(read_items(pathlib.Path(args.data), task, args.limit)) + "\n")
+            results = lm_eval.simple_evaluate(model=model, tasks=[config_of(task, file)], log_samples=True,
+                                              bootstrap_iters=1000)
+            print(task, json.dumps(results["results"], default=str), flush=True)
+            for sample in next(iter(results["samples"].values())):
+                out.write(json.dumps(line_of(task, sample)) + "\n")
+            out.flush()
+
+
+def compare(args):
+    ours = {}
+    for line in open(args.halo):
+        sample = json.loads(line)
+        ours[sample["task"], sample["id"]] = sample
+    report, wrong = {}, 0
+    for line in open(args.harness):
+        theirs = json.loads(line)
+        mine = ours.get((theirs["task"], theirs["id"]))
+        if mine is None:
+            continue
+        row = report.setdefault(theirs["task"], {"items": 0, "largest difference, nats": 0.0, "choices": 0})
+        row["items"] += 1
+        if "answer" in theirs:
+            same = mine["answer"].strip() == theirs["answer"].strip()
+        elif "loglikelihood" in theirs:
+            row["largest difference, nats"] = max(row["largest difference, nats"],
+                                                  abs(mine["loglikelihood"] - theirs["loglikelihood"]))
+            same = mine["greedy"] == theirs["greedy"]
+        else:
+            for a, b in zip(mine["loglikelihoods"], theirs["loglikelihoods"], strict=True):
+                row["largest difference, nats"] = max(row["largest difference, nats"], abs(a - b))
+            same = mine["choice"] == theirs["choice"]
+            same &= (mine["choice"] == mine["label"]) == (theirs["acc"] == 1)
+            if "acc_norm" in theirs:
+                same &= (mine["choice_norm"] == mine["label"]) == (theirs["acc_norm"] == 1)
+        if not same:
+            row["choices"] += 1
+            print(f"differs: {json.dumps(theirs)}\n   halo: {json.dumps(mine)}")
+        wrong += not same
+    for task, row in report.items():
+        wrong += row["largest difference, nats"] > NATS
+        print(f"{task:16} {row['items']:5} items, largest difference {row['largest difference, nats']:.2e} nats, "
+              f"{row['choices']} choices or answers differ")
+    return 1 if wrong or not report else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("run")
+    command.add_argument("model")
+    command.add_argument("data")
+    command.add_argument("out")
+    command.add_argument("--tasks", default=",".join(DEFAULT))
+    command.add_argument("--limit", type=int, default=0)
+    command.add_argument("--batch", type=int, default=8)
+    command.add_argument("--append", action="store_true")
+    command.set_defaults(function=run)
+    command = commands.add_parser("compare")
+    command.add_argument("harness")
+    command.add_argument("halo")
+    command.set_defaults(function=compare)
+    args = parser.parse_args()
+    return args.function(args) or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
