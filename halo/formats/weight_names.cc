@@ -16,7 +16,7 @@ const TensorView* find(const std::vector<TensorView>& tensors, std::string_view 
 // [1, 1, n, n], or one number: what masked scores became.
 bool is_mask(const TensorView& tensor) {
   const auto& shape = tensor.shape;
-  return !is_floating(tensor.dtype) || shape.empty() ||
+  return !is_floating(tensor.dtype) || shape.empty() || shape == std::vector<int64_t>{1} ||
          (shape.size() == 4 && shape[0] == 1 && shape[1] == 1 && shape[2] == shape[3]);
 }
 

@@ -29,17 +29,17 @@ struct GateRecipe {
   void settings(Settings& s) {
     s("align_explained_variance", align_explained_variance,
       {.help = "least median over layers of 1 - MSE / variance, held out",
-       .min = -1e6,
-       .max = 1e6});
+       .min = -1e9,
+       .max = 1e9});
     s("select_ratio", select_ratio,
       {.help =
            "most loss of the chosen set on needles' digits, or KL, as a share of that with nothing "
            "kept; the smaller share counts, but KL's where it is above 1.5",
-       .max = 1e6});
+       .max = 1e9});
     s("distill_kl", distill_kl,
-      {.help = "most KL from the teacher, nats a token, held out", .max = 1e6});
+      {.help = "most KL from the teacher, nats a token, held out", .max = 1e9});
     s("finetune_loss_decrease", finetune_loss_decrease,
-      {.help = "held-out loss must fall by more than this, nats a token", .min = -1e6, .max = 1e6});
+      {.help = "held-out loss must fall by more than this, nats a token", .min = -1e9, .max = 1e9});
     s("scale_needle", scale_needle,
       {.help = "least needle accuracy at the longest searched length", .max = 2});
   }

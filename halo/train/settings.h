@@ -41,7 +41,7 @@ struct TrainRecipe {
       {.help = "tokens an update", .min = 1, .max = 1e12, .effect = Effect::kBatches});
     s("micro_batch_rows", micro_batch_rows,
       {.help = "sequences at a time (memory only)", .min = 1, .max = 1e6});
-    s("learning_rate", learning_rate, {.help = "peak rate", .min = 1e-30, .max = 1e3});
+    s("learning_rate", learning_rate, {.help = "peak rate", .min = 1e-30, .max = 1e30});
     s("min_learning_rate", min_learning_rate,
       {.help = "rate at the end of the cosine", .max = 1e3});
     s("warmup_steps", warmup_steps, {.help = "updates of linear warm-up", .max = kMaxCount});

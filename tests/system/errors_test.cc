@@ -211,8 +211,8 @@ class UnderWay : public testing::Test {
 
 TEST_F(UnderWay, AnotherRecipeIsRefused) {
   expect_error(convert_with(run_, {"align.learning_rate=1e-4"}, true), 1,
-               {"another recipe", "config.resolved.toml"});
-  expect_error(convert_with(run_, {"run.seed=4"}, true), 1, {"another recipe"});
+               {"the run began with", "config.resolved.toml"});
+  expect_error(convert_with(run_, {"run.seed=4"}, true), 1, {"the run began with run.seed = 3"});
   expect_goes_on();
 }
 

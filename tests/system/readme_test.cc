@@ -33,6 +33,7 @@ const std::vector<std::pair<std::string, Words>> kSmaller = {
                                "--set", "align.warmup_steps=0",
                                "--set", "align_attention.warmup_steps=0",
                                "--set", "distill.warmup_steps=0",
+                               "--set", "select.rule=kl",  // a random teacher finds no needle
                                "--set", "select.bootstrap=10",
                                "--set", "scale.lengths=[512]",
                                "--set", "eval.lengths=[256]",
@@ -87,6 +88,7 @@ void make_texts(const fs::path& place) {
   write_file(place / "held-out.jsonl", read_file(World::get().path("held-out.jsonl")));
   write_zst(place / "train.jsonl.zst", text);
   write_zst(place / "text.jsonl.zst", text);
+  write_file(place / "in.txt", "It was");
   write_file(place / "texts.jsonl", "{\"text\": \"It was\"}\n");
   write_file(place / "chats.jsonl",
              "{\"messages\": [{\"role\": \"user\", \"content\": \"It was\"}]}\n");

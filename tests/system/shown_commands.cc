@@ -32,7 +32,10 @@ const std::string& help_of(const Words& command) {
     Words words = command;
     words.push_back("--help");
     const Outcome outcome = run_halo(words);
-    if (outcome.code == 0) at->second = outcome.out;
+    // Of an unknown command the program's own help is printed.
+    const bool is_its = outcome.out.find(fmt::format("halo {}", fmt::join(command, " "))) !=
+                        std::string::npos;
+    if (outcome.code == 0 && is_its) at->second = outcome.out;
   }
   return at->second;
 }

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "halo/base/files.h"
 #include "halo/eval/tasks/text.h"
 #include "tests/testing.h"

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "halo/eval/tasks/choice.h"
 #include "halo/eval/tasks/lambada.h"
 #include "halo/eval/tasks/question_answering.h"

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "halo/base/check.h"
 #include "halo/eval/tasks/made/documents.h"

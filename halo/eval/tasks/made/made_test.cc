@@ -1,6 +1,7 @@
 // The generators against an oracle that reads the haystack, for several tokenizers and lengths.
 #include "halo/eval/tasks/made/made.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
