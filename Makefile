@@ -1,7 +1,7 @@
 # Everything from a checkout to a converted model. Each target first installs what it needs
 # (tools/bootstrap); running one again skips what is done.
 .DEFAULT_GOAL := help
-.PHONY: help build build-all gpu test run-tests tsan demo demo-quick fuzz lint format clean bootstrap \
+.PHONY: help build build-all gpu test run-tests tsan demo demo-quick fuzz style lint format clean bootstrap \
 	install wheel deb
 
 PREFIX ?= /usr/local
@@ -22,7 +22,7 @@ help:
 	@echo '                 ($(PREFIX)), which then needs no checkout; DESTDIR as usual'
 	@echo 'make wheel       dist/halo_hypenet-*.whl, for pip; make deb  dist/halo_*.deb, for apt'
 	@echo '                 (packaging/README.md)'
-	@echo 'make lint        formatting, layout and clang-tidy'
+	@echo 'make style       formatting and layout; make lint also clang-tidy'
 	@echo 'make format      clang-format over the sources'
 	@echo 'make clean       removes build folders; runs/ and .deps/ stay'
 
@@ -78,12 +78,14 @@ fuzz:
 demo demo-quick: build
 	@build/halo convert demo/$@.toml --run runs/$@ --resume
 
-# clang-tidy takes half a minute a file: by default those that differ from the last commit.
-# build-lint is never built: clang cannot read the precompiled header that GCC leaves in build.
-lint:
+style:
 	@tools/bootstrap --lint
 	@clang-format --dry-run --Werror $(SOURCES)
 	@tests/layers_test.py
+
+# clang-tidy takes half a minute a file: by default those that differ from the last commit.
+# build-lint is never built: clang cannot read the precompiled header that GCC leaves in build.
+lint: style
 	@cmake --preset lint
 	@tools/check-changed tidy $(TIDY)
 

@@ -33,8 +33,8 @@ const std::string& help_of(const Words& command) {
     words.push_back("--help");
     const Outcome outcome = run_halo(words);
     // Of an unknown command the program's own help is printed.
-    const bool is_its = outcome.out.find(fmt::format("halo {}", fmt::join(command, " "))) !=
-                        std::string::npos;
+    const bool is_its =
+        outcome.out.find(fmt::format("halo {}", fmt::join(command, " "))) != std::string::npos;
     if (outcome.code == 0 && is_its) at->second = outcome.out;
   }
   return at->second;

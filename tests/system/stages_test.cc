@@ -322,10 +322,9 @@ TEST(Stages, TrainWithoutTheLogitScale) {
   for (const std::string stage : {"align", "distill", "finetune"}) {
     const auto weights = [&](const fs::path& path) {
       const fs::path out = folder / (stage + path.filename().string());
-      const Outcome outcome =
-          run_halo({stage, "--recipe", World::get().recipe().string(), "--student", path.string(),
-                    "--out", out.string(), "--set", stage + ".tokens=1024", "--set",
-                    stage + ".warmup_steps=0"});
+      const Outcome outcome = run_halo(
+          {stage, "--recipe", World::get().recipe().string(), "--student", path.string(), "--out",
+           out.string(), "--set", stage + ".tokens=1024", "--set", stage + ".warmup_steps=0"});
       EXPECT_EQ(outcome.code, 0) << outcome.err;
       EXPECT_EQ(read_model_config(stage_model(out)).attn_logits_scaling,
                 read_model_config(path).attn_logits_scaling);

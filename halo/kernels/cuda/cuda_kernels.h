@@ -24,7 +24,6 @@ enum class CudaKernels {
   kFusedLinear,
   kDecodeAttention,
   kLightningDecode,
-  kSample,
   kRopeTables,
 };
 
