@@ -89,6 +89,11 @@ void make_texts(const fs::path& place) {
   write_zst(place / "train.jsonl.zst", text);
   write_zst(place / "text.jsonl.zst", text);
   write_file(place / "in.txt", "It was");
+  fs::create_directories(place / "eval");
+  write_file(
+      place / "eval/hellaswag.jsonl",
+      "{\"id\": \"a\", \"context\": \"It\", \"choices\": [\"was\", \"is\"], \"label\": 0}\n");
+  write_file(place / "eval/lambada.jsonl", "{\"id\": \"a\", \"text\": \"It was so\"}\n");
   write_file(place / "texts.jsonl", "{\"text\": \"It was\"}\n");
   write_file(place / "chats.jsonl",
              "{\"messages\": [{\"role\": \"user\", \"content\": \"It was\"}]}\n");

