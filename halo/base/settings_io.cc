@@ -120,8 +120,10 @@ class TableReader {
       : settings_(settings), file_(file), has_lines_(has_lines) {}
 
   void read(const toml::table& table, const std::string& prefix = "") {
-    for (const auto& [name, node] : table) {
-      const std::string key = prefix + std::string(name.str());
+    for (const auto& entry : table) {
+      const std::string_view name = entry.first.str();
+      const toml::node& node = entry.second;
+      const std::string key = prefix + std::string(name);
       if (const Setting* setting = settings_.find(key)) {
         read_setting(*setting, node, key);
       } else if (const Setting* renamed = settings_.find_old(key)) {
@@ -133,7 +135,7 @@ class TableReader {
         }
         read(*node.as_table(), key + ".");
       } else {
-        refuse(node, key, [&] { unknown_key(prefix, name.str()); });
+        refuse(node, key, [&] { unknown_key(prefix, name); });
       }
     }
   }
@@ -197,7 +199,7 @@ class TableReader {
 // "a.b=c" as the nested table {a = {b = c}}.
 toml::table parse_assignment(std::string_view assignment) {
   const size_t equals = assignment.find('=');
-  const auto refuse = [&] [[noreturn]] {
+  const auto refuse = [&] {
     throw UsageError(fmt::format("--set {}: expected section.key=value", assignment));
   };
   if (equals == std::string_view::npos) refuse();

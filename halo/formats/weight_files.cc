@@ -85,7 +85,7 @@ void WeightFiles::read_shards(const std::filesystem::path& directory) {
   }
   if (found == weight_map.size()) return;
   for (const auto& [name, shard] : weight_map) {
-    const auto holds = [&](const auto& file) { return file->find(name) != nullptr; };
+    const auto holds = [&tensor = name](const auto& file) { return file->find(tensor) != nullptr; };
     if (std::ranges::none_of(files_, holds))
       throw_error("{}: tensor '{}' is listed in {} but not found there", index.string(), name,
                   shard);
