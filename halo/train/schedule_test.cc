@@ -87,7 +87,8 @@ TEST(Settings, ValuesThatCannotWorkAreRefusedWhenTheyAreRead) {
   };
   EXPECT_EQ(refused("keep_checkpoints = 1"),
             "r.toml:1: keep_checkpoints: expected 2 to 1000000, got 1");
-  EXPECT_EQ(refused("learning_rate = 0"), "r.toml:1: learning_rate: expected 1e-30 to 1000, got 0");
+  EXPECT_EQ(refused("learning_rate = 0"),
+            "r.toml:1: learning_rate: expected 1e-30 to 1e+30, got 0");
   EXPECT_EQ(refused("beta1 = nan"), "r.toml:1: beta1: expected 0 to 0.999999, got nan");
   EXPECT_EQ(refused("clip_mode = 'globl'"),
             "r.toml:1: clip_mode: 'globl' is unknown; did you mean 'global'? (global | per-layer)");
