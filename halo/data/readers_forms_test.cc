@@ -1,33 +1,21 @@
 // Forms of corpora that other programs write: what is read, what is left out and what is said.
 #include <gmock/gmock.h>
 
+#include "halo/data/parquet_testing.h"
 #include "halo/data/readers_testing.h"
-
-#ifdef HALO_HAVE_PARQUET
-#include <arrow/api.h>
-#include <arrow/io/file.h>
-#include <parquet/arrow/writer.h>
-#endif
 
 namespace halo {
 namespace {
 
-using test::error_of;
-using test::Folder;
-using test::gzip;
-using test::read;
-using test::zstd;
-using testing::AllOf;
-using testing::ElementsAre;
-using testing::HasSubstr;
-using testing::IsEmpty;
+using namespace test;
+using namespace testing;
 
 // What `call` writes to stderr.
 template <class F>
 std::string warnings_of(F call) {
-  testing::internal::CaptureStderr();
+  internal::CaptureStderr();
   call();
-  return testing::internal::GetCapturedStderr();
+  return internal::GetCapturedStderr();
 }
 
 std::string line_of(const std::string& text) {
@@ -176,46 +164,13 @@ TEST(ReaderForms, ZstdWindows) {
   write_file(path, zstd(line_of("zero")) + zstd_with_window(line_of("one"), 31));
   EXPECT_THAT(error_of([&] { read({path}); }),
               AllOf(HasSubstr("a window of 2147483648 bytes, more than the 1073741824 allowed"),
-                    testing::Not(HasSubstr("damaged"))));
+                    Not(HasSubstr("damaged"))));
   // One segment, whose window is its content of 2^40 bytes.
   write_file(path, std::string("\x28\xb5\x2f\xfd\xe0\0\0\0\0\0\1\0\0\1\0\0", 16));
   EXPECT_THAT(error_of([&] { read({path}); }), HasSubstr("a window of 1099511627776 bytes"));
 }
 
 #ifdef HALO_HAVE_PARQUET
-
-using Columns = std::vector<std::pair<std::string, std::shared_ptr<arrow::Array>>>;
-
-void write_parquet(const std::filesystem::path& path, const Columns& columns) {
-  std::vector<std::shared_ptr<arrow::Field>> fields;
-  std::vector<std::shared_ptr<arrow::Array>> arrays;
-  for (const auto& [name, array] : columns) {
-    fields.push_back(arrow::field(name, array->type()));
-    arrays.push_back(array);
-  }
-  const auto table = arrow::Table::Make(arrow::schema(fields), arrays);
-  const auto file = arrow::io::FileOutputStream::Open(path.string()).ValueOrDie();
-  // With Arrow's schema, so that the types come back.
-  const auto properties = parquet::ArrowWriterProperties::Builder().store_schema()->build();
-  const auto status = parquet::arrow::WriteTable(*table, arrow::default_memory_pool(), file, 2,
-                                                 parquet::default_writer_properties(), properties);
-  ASSERT_TRUE(status.ok()) << status.ToString();
-  ASSERT_TRUE(file->Close().ok());
-}
-
-template <class Builder>
-std::shared_ptr<arrow::Array> column(const std::vector<std::optional<std::string>>& values) {
-  Builder builder;
-  for (const auto& value : values)
-    EXPECT_TRUE((value ? builder.Append(*value) : builder.AppendNull()).ok());
-  return builder.Finish().ValueOrDie();
-}
-
-std::shared_ptr<arrow::Array> numbers(int64_t count) {
-  arrow::Int64Builder builder;
-  for (int64_t i = 0; i < count; ++i) EXPECT_TRUE(builder.Append(i).ok());
-  return builder.Finish().ValueOrDie();
-}
 
 std::shared_ptr<arrow::Array> list_column(int64_t count) {
   const auto values = std::make_shared<arrow::StringBuilder>();

@@ -2,22 +2,13 @@
 
 #include <gmock/gmock.h>
 
+#include "halo/data/parquet_testing.h"
 #include "halo/data/readers_testing.h"
-
-#ifdef HALO_HAVE_PARQUET
-#include <arrow/api.h>
-#include <arrow/io/file.h>
-#include <parquet/arrow/writer.h>
-#endif
 
 namespace halo {
 namespace {
 
-using test::error_of;
-using test::Folder;
-using test::gzip;
-using test::read;
-using test::zstd;
+using namespace test;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -106,39 +97,31 @@ TEST(Readers, UnknownInputsAreNamed) {
 }
 
 #ifdef HALO_HAVE_PARQUET
-void write_parquet(const std::filesystem::path& path, const std::string& text_column) {
-  arrow::LargeStringBuilder texts;
-  arrow::StringBuilder sources;
-  arrow::Int64Builder numbers;
-  for (int64_t i = 0; i < 1000; ++i) {
-    ASSERT_TRUE(texts.Append(fmt::format("text {}", i)).ok());
-    ASSERT_TRUE((i == 1 ? sources.AppendNull() : sources.Append("book:x")).ok());
-    ASSERT_TRUE(numbers.Append(i).ok());
-  }
-  const auto schema = arrow::schema({arrow::field("number", arrow::int64()),
-                                     arrow::field(text_column, arrow::large_utf8()),
-                                     arrow::field("source", arrow::utf8())});
-  const auto table = arrow::Table::Make(
-      schema,
-      {numbers.Finish().ValueOrDie(), texts.Finish().ValueOrDie(), sources.Finish().ValueOrDie()});
-  const auto file = arrow::io::FileOutputStream::Open(path.string()).ValueOrDie();
-  ASSERT_TRUE(parquet::arrow::WriteTable(*table, arrow::default_memory_pool(), file, 300).ok());
-  ASSERT_TRUE(file->Close().ok());
+// A thousand rows, in groups of 300.
+void write_texts(const std::filesystem::path& path, const std::string& text_column) {
+  std::vector<std::optional<std::string>> texts, sources(1000, "book:x");
+  for (int64_t i = 0; i < 1000; ++i) texts.push_back(fmt::format("text {}", i));
+  sources[1] = std::nullopt;
+  write_parquet(path,
+                {{"number", numbers(1000)},
+                 {text_column, column<arrow::LargeStringBuilder>(texts)},
+                 {"source", column<arrow::StringBuilder>(sources)}},
+                300);
 }
 
 TEST(Readers, ReadParquet) {
   const Folder folder;
-  write_parquet(folder / "a.parquet", "text");
+  write_texts(folder / "a.parquet", "text");
   const auto documents = read({folder.path()});
   ASSERT_EQ(documents.size(), 1000);
   EXPECT_EQ(documents[0], "book:x|text 0");
   EXPECT_EQ(documents[1], "|text 1");
   EXPECT_EQ(documents[999], "book:x|text 999");
 
-  write_parquet(folder / "b.parquet", "body");
+  write_texts(folder / "b.parquet", "body");
   EXPECT_THAT(error_of([&] { read({folder / "b.parquet"}); }),
               testing::AllOf(HasSubstr("b.parquet"), HasSubstr("\"text\"")));
-  write_parquet(folder / "c.parquet", "text");
+  write_texts(folder / "c.parquet", "text");
   const std::string whole = read_file(folder / "c.parquet");
   write_file(folder / "c.parquet", whole.substr(0, whole.size() / 2));
   EXPECT_THAT(error_of([&] { read({folder / "c.parquet"}); }), HasSubstr("c.parquet"));

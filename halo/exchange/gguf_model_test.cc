@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <tuple>
 
 #include "halo/exchange/gguf_model_testing.h"
 
@@ -127,18 +128,15 @@ TEST(GgufModel, WhatHasNoCounterpartIsRefusedByName) {
   }
   EXPECT_THAT(error_of(small_model({.architecture = "gemma"})),
               HasSubstr("architecture 'gemma' is not supported"));
-  w = small_model();
-  w.add("llama.expert_count", 8u);
-  EXPECT_THAT(error_of(w), HasSubstr("'llama.expert_count' is not supported"));
-  w = small_model();
-  w.add("llama.attention.sliding_window", 4096u);
-  EXPECT_THAT(error_of(w), HasSubstr("sliding_window"));
-  w = small_model();
-  w.add("llama.rope.dimension_count", 2u);
-  EXPECT_THAT(error_of(w), HasSubstr("'llama.rope.dimension_count' is not 4"));
-  w = small_model();
-  w.add("llama.vocab_size", 7u);
-  EXPECT_THAT(error_of(w), HasSubstr("'llama.vocab_size' is not 6"));
+  for (const auto& [key, value, error] :
+       {std::tuple("llama.expert_count", 8u, "'llama.expert_count' is not supported"),
+        {"llama.attention.sliding_window", 4096u, "sliding_window"},
+        {"llama.rope.dimension_count", 2u, "'llama.rope.dimension_count' is not 4"},
+        {"llama.vocab_size", 7u, "'llama.vocab_size' is not 6"}}) {
+    w = small_model();
+    w.add(key, value);
+    EXPECT_THAT(error_of(w), HasSubstr(error));
+  }
   GgufWriter text = small_model();
   text.add("llama.attention.key_length", "four");
   EXPECT_THAT(error_of(text), HasSubstr("another type"));

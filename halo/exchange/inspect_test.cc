@@ -8,7 +8,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/model/decoder.h"
+#include "halo/model/model_testing.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -19,30 +19,15 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 ModelConfig teacher_config() {
-  ModelConfig c;
-  c.vocab_size = 40;
-  c.hidden_size = 16;
-  c.intermediate_size = 24;
-  c.num_layers = 3;
-  c.num_heads = 4;
-  c.num_kv_heads = 2;
-  c.head_dim = 8;
-  c.rope_theta = 1e4;
-  c.max_position_embeddings = 64;
-  c.mixer_types.assign(3, MixerType::kAttention);
-  c.lightning_heads = c.lightning_kv_heads = 4;
-  c.lightning_head_dim = 8;
-  return c;
+  ModelConfig config = test::transformer_config();
+  config.tie_word_embeddings = false;
+  return config;
 }
 
 ModelConfig student_config() {
-  ModelConfig c = teacher_config();
-  c.model_type = ModelType::kHypenet;
-  c.mixer_types = {MixerType::kLightning, MixerType::kAttention, MixerType::kLightning};
-  c.attn_use_rope = false;
-  c.attn_use_output_gate = true;
-  c.lightning_use_qk_norm = c.lightning_use_output_norm = c.lightning_use_output_gate = true;
-  return c;
+  ModelConfig config = test::hybrid_config();
+  config.attn_logits_scaling = {};
+  return config;
 }
 
 ParameterStore random_store(const ModelConfig& config, uint64_t seed) {
@@ -122,22 +107,22 @@ TEST_F(InspectTest, ModelWithItsSizes) {
 }
 
 TEST_F(InspectTest, MisfitsAreNamed) {
-  const at::Tensor numbers = at::zeros({40, 16}), whole = at::zeros({16}, at::kLong);
+  const at::Tensor numbers = at::zeros({61, 32}), whole = at::zeros({32}, at::kLong);
   const auto found =
       misfits(teacher_config(),
               {to_view("model.embed_tokens.weight", numbers), to_view("model.norm.weight", whole),
-               to_view("lm_head.weight", at::zeros({4, 16})), to_view("teacher_model.x", numbers)});
+               to_view("lm_head.weight", at::zeros({4, 32})), to_view("teacher_model.x", numbers)});
   EXPECT_THAT(found, ::testing::Contains("tensor 'model.norm.weight' is I64, expected a floating "
                                          "type"));
   EXPECT_THAT(found, ::testing::Contains(
-                         "tensor 'lm_head.weight' is [4, 16], config.json asks for [40, 16]"));
+                         "tensor 'lm_head.weight' is [4, 32], config.json asks for [61, 32]"));
   EXPECT_THAT(found, ::testing::Contains("tensor 'teacher_model.x' has no place in config.json"));
   EXPECT_THAT(found, ::testing::Contains(
-                         "tensor 'model.layers.0.mlp.down_proj.weight' [16, 24] is missing"));
+                         "tensor 'model.layers.0.mlp.down_proj.weight' [32, 48] is missing"));
 }
 
 TEST_F(InspectTest, TensorsThatModelsMayHaveAreNoMisfits) {
-  const at::Tensor matrix = at::ones({40, 16}), buffer = at::ones({4});
+  const at::Tensor matrix = at::ones({61, 32}), buffer = at::ones({4});
   const auto misfits_of = [&](bool tied, std::vector<TensorView> tensors) {
     ModelConfig config = teacher_config();
     config.tie_word_embeddings = tied;
@@ -154,7 +139,7 @@ TEST_F(InspectTest, TensorsThatModelsMayHaveAreNoMisfits) {
   EXPECT_THAT(misfits_of(true, {head}), ::testing::IsEmpty());
   EXPECT_THAT(misfits_of(false, {head, embedding}), ::testing::IsEmpty());
   EXPECT_THAT(misfits_of(false, {head}),
-              ElementsAre(HasSubstr("embed_tokens.weight' [40, 16] is missing")));
+              ElementsAre(HasSubstr("embed_tokens.weight' [61, 32] is missing")));
 }
 
 TEST_F(InspectTest, DiffSaysWhereAndByHowMuch) {
@@ -180,7 +165,7 @@ TEST_F(InspectTest, DiffSaysWhereAndByHowMuch) {
   const json::array& different = found.at("different").as_array();
   ASSERT_EQ(different.size(), 3);
   EXPECT_EQ(different[0].at("name"), "model.layers.2.self_attn.k_proj.weight");
-  EXPECT_EQ(different[0].at("shape"), (json::array{json::array{32, 16}, json::array{16, 16}}));
+  EXPECT_EQ(different[0].at("shape"), (json::array{json::array{32, 32}, json::array{16, 32}}));
   const json::object& moved = different[2].as_object();
   EXPECT_EQ(moved.at("name"), "model.norm.weight");
   EXPECT_EQ(moved.at("changed"), 1);
@@ -238,7 +223,7 @@ TEST_F(InspectTest, AuditFindsALostHead) {
 }
 
 TEST_F(InspectTest, AuditFindsKeyValueHeadsThatAreStillCopies) {
-  at::Tensor k = store_.value("model.layers.2.self_attn.k_proj.weight").view({2, 2, 8, 16});
+  at::Tensor k = store_.value("model.layers.2.self_attn.k_proj.weight").view({2, 2, 8, 32});
   k.select(1, 1).copy_(k.select(1, 0));
   EXPECT_THAT(audit(), ElementsAre("kv-heads"));
   EXPECT_THAT(findings_[0].tensors, ElementsAre("model.layers.2.self_attn.k_proj.weight"));
@@ -253,13 +238,13 @@ TEST_F(InspectTest, AuditFindsGatesNanAndForeignTeachers) {
   EXPECT_THAT(audit(), ElementsAre("gates", "tensors"));
   EXPECT_THAT(findings_[1].tensors, ElementsAre("model.norm.weight"));
   ModelConfig wide = teacher_config();
-  wide.intermediate_size = 32;
+  wide.intermediate_size = 64;
   save_model(teacher_, wide, random_store(wide, 1), DType::kF32);
   try {
     audit();
     FAIL() << "no error";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("'intermediate_size' is 24, the teacher's 32"));
+    EXPECT_THAT(error.what(), HasSubstr("'intermediate_size' is 48, the teacher's 64"));
   }
 }
 

@@ -19,22 +19,7 @@ constexpr uint64_t kMaxAlignment = 1 << 16;
 constexpr uint32_t kMaxDimensions = 4;
 constexpr const char* kAlignmentKey = "general.alignment";
 
-// Types of metadata values, as numbered in files.
-enum class ValueType : uint32_t {
-  kU8,
-  kI8,
-  kU16,
-  kI16,
-  kU32,
-  kI32,
-  kF32,
-  kBool,
-  kString,
-  kArray,
-  kU64,
-  kI64,
-  kF64
-};
+using ValueType = GgufValueType;
 
 struct TypeNumber {
   uint32_t number;

@@ -2,6 +2,7 @@
 // length is compared with the file before it is used; each violation is a ParseError.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <span>
@@ -21,6 +22,23 @@ struct GgufBlock {
   int64_t elements, bytes;
 };
 GgufBlock gguf_block(GgufType type);
+
+// Types of metadata values, as numbered in files.
+enum class GgufValueType : uint32_t {
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64
+};
 
 // Integers of all widths become int64_t, floats double. Strings are UTF-8, bytes of the file.
 using GgufValue = std::variant<bool, int64_t, double, std::string_view, std::vector<int64_t>,

@@ -13,12 +13,10 @@
 namespace halo {
 namespace {
 
-using test::GgufWriter;
-
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using W = GgufWriter;
+using W = test::GgufWriter;
 
 Gguf parse(const std::string& bytes) {
   return parse_gguf(std::as_bytes(std::span(bytes)), "f.gguf");
@@ -34,7 +32,7 @@ std::string error_of(const std::string& bytes) {
 }
 
 // Wrong files that are right but for one entry or tensor.
-std::string with_entry(const std::string& key, uint32_t type, const std::string& bytes) {
+std::string with_entry(const std::string& key, auto type, const std::string& bytes) {
   W w;
   w.entry(key, type, bytes);
   return w.file();
@@ -147,11 +145,11 @@ TEST(Gguf, WrongMetadata) {
   EXPECT_THAT(error_of(with_entry("k", W::kU64, huge)), HasSubstr("too large"));
   EXPECT_THAT(error_of(with_entry("", W::kU8, "a")), HasSubstr("a name of 0 bytes"));
   EXPECT_THAT(error_of(with_entry(std::string(257, 'k'), W::kU8, "a")), HasSubstr("257 bytes"));
-  for (const uint32_t type : {W::kU8, W::kI16, W::kF32, W::kF64, W::kString})
+  for (const auto type : {W::kU8, W::kI16, W::kF32, W::kF64, W::kString})
     for (const uint64_t count : {uint64_t{1} << 61, uint64_t{1} << 62, ~uint64_t{0}})
       EXPECT_THAT(error_of(with_entry("k", W::kArray, W::raw(type) + W::raw(count))),
                   HasSubstr("beyond the file's end"));
-  EXPECT_THAT(error_of(with_entry("k", W::kArray, W::raw<uint32_t>(W::kArray) + huge)),
+  EXPECT_THAT(error_of(with_entry("k", W::kArray, W::raw(W::kArray) + huge)),
               HasSubstr("an array of values of type 9"));
   W twice;
   twice.add("k", 1u);

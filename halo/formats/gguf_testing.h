@@ -6,25 +6,13 @@
 #include <string_view>
 #include <vector>
 
+#include "halo/formats/gguf.h"
+
 namespace halo::test {
 
 class GgufWriter {
  public:
-  enum Value : uint32_t {
-    kU8,
-    kI8,
-    kU16,
-    kI16,
-    kU32,
-    kI32,
-    kF32,
-    kBool,
-    kString,
-    kArray,
-    kU64,
-    kI64,
-    kF64
-  };
+  using enum GgufValueType;
 
   template <class T>
   static std::string raw(T value) {
@@ -34,9 +22,10 @@ class GgufWriter {
     return raw<uint64_t>(value.size()) + std::string(value);
   }
 
-  // An entry as its bytes.
-  void entry(const std::string& key, uint32_t type, const std::string& bytes) {
-    entries_ += text(key) + raw(type) + bytes;
+  // An entry as its bytes. `type` may be a number that is no type's.
+  template <class Type>
+  void entry(const std::string& key, Type type, const std::string& bytes) {
+    entries_ += text(key) + raw(static_cast<uint32_t>(type)) + bytes;
     ++num_entries_;
   }
   void add(const std::string& key, const char* value) { entry(key, kString, text(value)); }
@@ -44,17 +33,17 @@ class GgufWriter {
   void add(const std::string& key, float value) { entry(key, kF32, raw(value)); }
   void add(const std::string& key, bool value) { entry(key, kBool, raw<uint8_t>(value)); }
   void add(const std::string& key, const std::vector<std::string>& values) {
-    std::string bytes = raw<uint32_t>(kString) + raw<uint64_t>(values.size());
+    std::string bytes = raw(kString) + raw<uint64_t>(values.size());
     for (const std::string& value : values) bytes += text(value);
     entry(key, kArray, bytes);
   }
   void add(const std::string& key, const std::vector<int32_t>& values) {
-    std::string bytes = raw<uint32_t>(kI32) + raw<uint64_t>(values.size());
+    std::string bytes = raw(kI32) + raw<uint64_t>(values.size());
     for (const int32_t value : values) bytes += raw(value);
     entry(key, kArray, bytes);
   }
   void add(const std::string& key, const std::vector<float>& values) {
-    std::string bytes = raw<uint32_t>(kF32) + raw<uint64_t>(values.size());
+    std::string bytes = raw(kF32) + raw<uint64_t>(values.size());
     for (const float value : values) bytes += raw(value);
     entry(key, kArray, bytes);
   }

@@ -60,22 +60,21 @@ TEST(Template, TemplatesRenderAsInJinja) {
 }
 
 TEST(Template, ErrorsSayWhere) {
-  EXPECT_EQ(error_of("a\n  {% if x %}"),
-            "t:2:13: expected {% endif %}, got the end of the template");
-  EXPECT_EQ(error_of("äö{{ 1 + }}"), "t:1:10: expected a value, got '}}'");
-  EXPECT_EQ(error_of("\r\n{{ messages | lenght }}"),
-            "t:2:13: there is no filter 'lenght'; did you mean 'length'?");
-  EXPECT_EQ(error_of("{{ 1 is strin }}"),
-            "t:1:6: there is no test 'strin'; did you mean 'string'?");
-  EXPECT_EQ(error_of("{% fro x %}"), "t:1:4: there is no tag 'fro'; did you mean 'for'?");
-  EXPECT_EQ(error_of("\n\n{{ 'x' ~\n foo.bar }}"), "t:4:5: 'foo' is undefined");
-  EXPECT_EQ(error_of("{{ messages.x.y }}"), "t:1:14: 'list object' has no attribute 'x'");
-  EXPECT_EQ(error_of("{{ raise_exception('No roles') }}"),
-            "t:1:19: the template refuses the conversation: No roles");
-  EXPECT_EQ(error_of("{% macro m() %}\n{{ 1 / 0 }}{% endmacro %}{{ m() }}"),
-            "t:2:6: division by zero");
-  EXPECT_EQ(error_of("{{ 'a\n' }}\n{{ [1][0:2 }}"), "t:3:12: unexpected '}', expected ']'");
-  EXPECT_EQ(error_of("\xff"), "t: the template is not UTF-8");
+  const std::pair<const char*, const char*> cases[] = {
+      {"a\n  {% if x %}", "t:2:13: expected {% endif %}, got the end of the template"},
+      {"äö{{ 1 + }}", "t:1:10: expected a value, got '}}'"},
+      {"\r\n{{ messages | lenght }}",
+       "t:2:13: there is no filter 'lenght'; did you mean 'length'?"},
+      {"{{ 1 is strin }}", "t:1:6: there is no test 'strin'; did you mean 'string'?"},
+      {"{% fro x %}", "t:1:4: there is no tag 'fro'; did you mean 'for'?"},
+      {"\n\n{{ 'x' ~\n foo.bar }}", "t:4:5: 'foo' is undefined"},
+      {"{{ messages.x.y }}", "t:1:14: 'list object' has no attribute 'x'"},
+      {"{{ raise_exception('No roles') }}",
+       "t:1:19: the template refuses the conversation: No roles"},
+      {"{% macro m() %}\n{{ 1 / 0 }}{% endmacro %}{{ m() }}", "t:2:6: division by zero"},
+      {"{{ 'a\n' }}\n{{ [1][0:2 }}", "t:3:12: unexpected '}', expected ']'"},
+      {"\xff", "t: the template is not UTF-8"}};
+  for (const auto& [text, error] : cases) EXPECT_EQ(error_of(text), error);
 }
 
 TEST(Template, NumbersOfJsonThatPythonWouldReadOtherwiseAreRefused) {

@@ -10,7 +10,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/formats/weight_names.h"
-#include "halo/model/decoder.h"
+#include "halo/model/model_testing.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -19,21 +19,10 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-ModelConfig small_config(bool tied) {
-  ModelConfig c;
-  c.vocab_size = 40;
-  c.hidden_size = 16;
-  c.intermediate_size = 24;
-  c.num_layers = 2;
-  c.num_heads = 4;
-  c.num_kv_heads = 2;
-  c.head_dim = 8;
-  c.max_position_embeddings = 64;
-  c.tie_word_embeddings = tied;
-  c.mixer_types.assign(2, MixerType::kAttention);
-  c.lightning_heads = c.lightning_kv_heads = 4;
-  c.lightning_head_dim = 8;
-  return c;
+ModelConfig config_of(bool tied) {
+  ModelConfig config = test::transformer_config();
+  config.tie_word_embeddings = tied;
+  return config;
 }
 
 using Tensors = std::map<std::string, at::Tensor>;
@@ -42,7 +31,7 @@ class LoadModel : public testing::Test {
  protected:
   LoadModel() {
     at::NoGradGuard no_grad;
-    for (const ParameterSpec& spec : decoder_parameters(small_config(true))) {
+    for (const ParameterSpec& spec : decoder_parameters(config_of(true))) {
       at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(tensors_.size());
       tensors_[spec.name] = at::empty(spec.shape).normal_(0, 0.1, generator);
     }
@@ -56,7 +45,7 @@ class LoadModel : public testing::Test {
     std::vector<TensorView> views;
     for (const auto& [name, tensor] : tensors) views.push_back(to_view(name, tensor));
     write_safetensors(folder_ / "model.safetensors", views);
-    write_model_config(folder_.path(), small_config(tied), DType::kF32);
+    write_model_config(folder_.path(), config_of(tied), DType::kF32);
     return folder_.path();
   }
 
@@ -127,7 +116,7 @@ TEST_F(LoadModel, TiedHeads) {
   EXPECT_FALSE(own.config.tie_word_embeddings);
   EXPECT_TRUE(at::equal(own.weights.head.value, 2 * tensors_.at(kEmbedding) + 0.01));
   EXPECT_TRUE(at::equal(own.weights.embedding.value, tensors_.at(kEmbedding)));
-  EXPECT_THAT(error_of([](Tensors&) {}, false), HasSubstr("'lm_head.weight' [40, 16] is missing"));
+  EXPECT_THAT(error_of([](Tensors&) {}, false), HasSubstr("'lm_head.weight' [61, 32] is missing"));
 }
 
 // Headers of any length, so that the values lie anywhere.

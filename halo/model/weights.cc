@@ -34,44 +34,43 @@ Weight weight_if(const ParameterStore& store, const std::string& name) {
   return store.contains(name) ? store.weight(name) : Weight{};
 }
 
-AttentionWeights bind_attention(const ModelConfig& c, const std::string& p,
+// What both kinds of mixers have; `p` is the prefix of their tensors' names.
+template <class Weights>
+Weights bind_shared(const MixerShape& shape, const std::string& p, const ParameterStore& store) {
+  Weights w;
+  w.heads = shape.heads;
+  w.kv_heads = shape.kv_heads;
+  w.head_dim = shape.head_dim;
+  w.gate = shape.gate;
+  w.q_norm = weight_if(store, p + "q_norm.weight");
+  w.k_norm = weight_if(store, p + "k_norm.weight");
+  w.o_proj = store.weight(p + "o_proj.weight");
+  w.o_bias = weight_if(store, p + "o_proj.bias");
+  return w;
+}
+
+AttentionWeights bind_attention(const ModelConfig& c, const MixerShape& shape, const std::string& p,
                                 const ParameterStore& store) {
-  AttentionWeights w;
-  w.heads = c.num_heads;
-  w.kv_heads = c.num_kv_heads;
-  w.head_dim = c.head_dim;
-  w.gate = c.attn_use_output_gate;
+  auto w = bind_shared<AttentionWeights>(shape, p, store);
   const bool split_gate = w.gate && c.attention_bias;
   w.qkvg = store.stack(p + "q_proj.weight",
                        w.gate && !split_gate ? p + "o_gate.weight" : p + "v_proj.weight");
   if (split_gate) w.biased_gate = store.weight(p + "o_gate.weight");
   if (c.attention_bias) w.qkv_bias = store.stack(p + "q_proj.bias", p + "v_proj.bias");
-  w.q_norm = weight_if(store, p + "q_norm.weight");
-  w.k_norm = weight_if(store, p + "k_norm.weight");
-  w.o_proj = store.weight(p + "o_proj.weight");
-  w.o_bias = weight_if(store, p + "o_proj.bias");
   if (c.attn_use_rope) w.inv_freq = rope_frequencies(c, w.head_dim);
   w.rope_magnitude = rope_magnitude(c);
   w.logit_scale = c.attn_logits_scaling;
   return w;
 }
 
-LightningWeights bind_lightning(const ModelConfig& c, const std::string& p,
+LightningWeights bind_lightning(const ModelConfig& c, const MixerShape& shape, const std::string& p,
                                 const ParameterStore& store) {
-  LightningWeights w;
-  w.heads = c.lightning_heads;
-  w.kv_heads = c.lightning_kv_heads;
-  w.head_dim = c.lightning_head_dim;
-  w.gate = c.lightning_use_output_gate;
+  auto w = bind_shared<LightningWeights>(shape, p, store);
   w.qkvz = store.stack(p + "q_proj.weight", p + (w.gate ? "z_proj.weight" : "v_proj.weight"));
   if (c.attention_bias) {
     w.qkvz_bias = store.stack(p + "q_proj.bias", p + (w.gate ? "z_proj.bias" : "v_proj.bias"));
   }
-  w.q_norm = weight_if(store, p + "q_norm.weight");
-  w.k_norm = weight_if(store, p + "k_norm.weight");
   w.o_norm = weight_if(store, p + "o_norm.weight");
-  w.o_proj = store.weight(p + "o_proj.weight");
-  w.o_bias = weight_if(store, p + "o_proj.bias");
   w.scale = c.lightning_scale_value();
   w.slopes = alibi_slopes(w.heads);
   if (c.lightning_use_rope) w.inv_freq = rope_frequencies(c, w.head_dim);
@@ -141,8 +140,10 @@ std::vector<ParameterSpec> decoder_parameters(const ModelConfig& c) {
 
 Mixer bind_mixer(const ModelConfig& config, int64_t layer, const ParameterStore& store) {
   const std::string p = layer_prefix(layer) + "self_attn.";
-  if (config.mixer_types[layer] == MixerType::kAttention) return bind_attention(config, p, store);
-  return bind_lightning(config, p, store);
+  const MixerShape shape = mixer_shape(config, layer);
+  if (config.mixer_types[layer] == MixerType::kAttention)
+    return bind_attention(config, shape, p, store);
+  return bind_lightning(config, shape, p, store);
 }
 
 std::vector<Mixer> bind_mixers(const ModelConfig& config, const ParameterStore& store) {

@@ -84,12 +84,11 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
   const int64_t longest = std::ranges::max(lengths);
   const int64_t training_length = context.training_length();
 
-  NeedleArgs needle_args;
-  needle_args.lengths = lengths;
-  needle_args.haystacks = recipe.haystacks;
-  needle_args.depths = even_depths(recipe.questions);
-  needle_args.pool = NeedlePool::kSearch;
-  needle_args.seed = Random(context.seed(), "scale.needles").bits(0);
+  const NeedleArgs needle_args{.lengths = lengths,
+                               .haystacks = recipe.haystacks,
+                               .depths = even_depths(recipe.questions),
+                               .pool = NeedlePool::kSearch,
+                               .seed = Random(context.seed(), "scale.needles").bits(0)};
   const std::vector<NeedleTask> tasks =
       make_needles(context.needles(), context.held_out(), needle_args);
   HeldOutArgs text_args;

@@ -9,15 +9,18 @@ void add(Health& health, int64_t n, double loss, double norm, bool skipped = fal
   for (int64_t i = 0; i < n; ++i) health.add(loss, norm, skipped);
 }
 
+void expect_state(const Health& health, bool suspicious, bool diverged) {
+  EXPECT_EQ(health.suspicious(), suspicious);
+  EXPECT_EQ(health.diverged().has_value(), diverged);
+}
+
 TEST(Health, GrowingNormsDiverge) {
   Health health(10);
   add(health, 40, 1, 0.5);
   add(health, 2, 1, 50);  // two spikes are no trend
-  EXPECT_FALSE(health.suspicious());
-  EXPECT_FALSE(health.diverged());
+  expect_state(health, false, false);
   add(health, 3, 1, 50);
-  EXPECT_TRUE(health.suspicious());
-  EXPECT_FALSE(health.diverged());
+  expect_state(health, true, false);
   add(health, 15, 1, 50);
   ASSERT_TRUE(health.diverged());
   EXPECT_NE(health.diverged()->find("100 times"), std::string::npos);
@@ -38,8 +41,7 @@ TEST(Health, ADeadGradientDiverges) {
   Health health(10);
   add(health, 3, 1, 0.5);
   add(health, 5, 2, 0);
-  EXPECT_TRUE(health.suspicious());
-  EXPECT_FALSE(health.diverged());
+  expect_state(health, true, false);
   add(health, 15, 2, 0);
   EXPECT_TRUE(health.diverged());
   Health converged(10);  // nothing to learn from the first step on
@@ -51,8 +53,7 @@ TEST(Health, FactorZeroNeverStops) {
   Health health(0);
   add(health, 40, 1, 1);
   add(health, 400, 100, 1000);
-  EXPECT_FALSE(health.suspicious());
-  EXPECT_FALSE(health.diverged());
+  expect_state(health, false, false);
 }
 
 TEST(Health, CountsSkippedUpdates) {

@@ -8,6 +8,7 @@
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
 #include "halo/kernels/attention/attention_forms.h"
+#include "halo/kernels/common/sequences_testing.h"
 #include "tests/gpu.h"
 #include "tests/op_check.h"
 #include "torch/csrc/autograd/autograd.h"
@@ -15,20 +16,10 @@
 namespace halo {
 namespace {
 
-using test::expect_close;
-using test::expect_equal;
-using test::expect_rms;
-using test::leaf;
-using test::random_tensor;
+using namespace test;
 
 constexpr int64_t kDim = 16;
 constexpr double kScale = 0.3;
-
-Sequences sequences_of(const std::vector<int64_t>& lengths) {
-  std::vector<int64_t> offsets{0};
-  for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
-  return Sequences(offsets, at::kCPU);
-}
 
 struct Inputs {
   at::Tensor q, k, v;

@@ -13,6 +13,7 @@ namespace halo::lightning {
 
 constexpr int kChunk = 64;     // tokens
 constexpr int kMaxHeads = 64;  // of one launch; more heads are several launches
+constexpr int kMaxPasses = 2;  // of one launch
 
 // What has decayed below 2^-bits counts as forgotten. bf16 products keep 8 bits, fp32 sums 24.
 constexpr int kStateBits = 24, kExactStateBits = 32;
@@ -31,6 +32,14 @@ struct LaunchPlan {
   int32_t num_heads, first_head;  // of this launch; all_heads is the tensors' H
   int32_t all_heads;
   float scale;
+};
+
+// A launch's parameters; `Pass` is what a form knows of a pass.
+template <class Pass>
+struct LaunchParameters {
+  LaunchPlan plan;
+  int num_passes;
+  Pass passes[kMaxPasses];
 };
 
 // Host side: cuts `shape` for blocks of which `slots` run at once; returns the number of items.
@@ -159,6 +168,15 @@ constexpr int kBlockBytes = kChunk * 128;
 __device__ inline uint32_t piece_offset(int row, int piece) {
   return (piece >> 3) * kBlockBytes + row * 128 + (((piece & 7) ^ (row & 7)) << 4);
 }
+
+// Of a block's shared tiles, for heads of D.
+template <int D>
+struct TileSizes {
+  static constexpr int kGroups = D / 64;  // of four warps
+  static constexpr int kTile = D / 64 * kBlockBytes;
+  static constexpr int kStage = 3 * kTile;
+  static constexpr int kBlocksAnSm = D == 64 ? 2 : 1;
+};
 
 __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));

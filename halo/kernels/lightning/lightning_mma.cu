@@ -7,6 +7,16 @@
 namespace halo::lightning {
 namespace {
 
+template <int D>
+struct Sizes : TileSizes<D> {
+  using S = TileSizes<D>;
+  static constexpr int kThreads = S::kGroups * 128;
+  static constexpr int kStages = 2;
+  static constexpr int kScores = kStages * S::kStage;
+  static constexpr int kDecays = kScores + S::kGroups * kBlockBytes;
+  static constexpr int kBytes = kDecays + sizeof(Decays);
+};
+
 struct PassParameters {
   LightningRows q, k, v;
   __nv_bfloat16* o;
@@ -15,24 +25,7 @@ struct PassParameters {
   bool initial_transposed;
 };
 
-struct Parameters {
-  LaunchPlan plan;
-  int num_passes;
-  PassParameters passes[2];
-};
-
-template <int D>
-struct Sizes {
-  static constexpr int kGroups = D / 64;  // of four warps
-  static constexpr int kThreads = kGroups * 128;
-  static constexpr int kStages = 2;
-  static constexpr int kTile = D / 64 * kBlockBytes;
-  static constexpr int kStage = 3 * kTile;
-  static constexpr int kScores = kStages * kStage;
-  static constexpr int kDecays = kScores + kGroups * kBlockBytes;
-  static constexpr int kBytes = kDecays + sizeof(Decays);
-  static constexpr int kBlocksAnSm = D == 64 ? 2 : 1;
-};
+using Parameters = LaunchParameters<PassParameters>;
 
 using cuda::multiply;
 

@@ -7,6 +7,7 @@
 
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
+#include "halo/kernels/common/sequences_testing.h"
 #include "halo/kernels/lightning/lightning_forms.h"
 #include "tests/gpu.h"
 #include "tests/op_check.h"
@@ -15,11 +16,7 @@
 namespace halo {
 namespace {
 
-using test::expect_close;
-using test::expect_equal;
-using test::expect_rms;
-using test::leaf;
-using test::random_tensor;
+using namespace test;
 
 struct Case {
   std::vector<int64_t> lengths;
@@ -28,12 +25,6 @@ struct Case {
   at::ScalarType dtype = at::kFloat;
   std::vector<double> slopes = {};  // empty: ALiBi
 };
-
-Sequences sequences_of(const std::vector<int64_t>& lengths, at::Device device = at::kCPU) {
-  std::vector<int64_t> offsets{0};
-  for (const int64_t length : lengths) offsets.push_back(offsets.back() + length);
-  return Sequences(offsets, device);
-}
 
 LightningArgs make_args(const Case& c) {
   const int64_t tokens = std::accumulate(c.lengths.begin(), c.lengths.end(), int64_t{0});

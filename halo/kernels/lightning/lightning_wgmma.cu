@@ -7,8 +7,6 @@
 namespace halo::lightning {
 namespace {
 
-constexpr int kMaxPasses = 2;
-
 struct PassParameters {
   CUtensorMap q, k, v, o;  // [N, H, D], boxes of 64 tokens x 64 columns
   int q_share, k_share, v_share;
@@ -18,27 +16,20 @@ struct PassParameters {
   bool initial_transposed;
 };
 
-struct Parameters {
-  LaunchPlan plan;
-  int num_passes;
-  PassParameters passes[kMaxPasses];
-};
+using Parameters = LaunchParameters<PassParameters>;
 
 template <int D>
-struct Sizes {
-  static constexpr int kGroups = D / 64;  // warp groups
-  static constexpr int kWorkers = kGroups * 128;
+struct Sizes : TileSizes<D> {
+  using S = TileSizes<D>;
+  static constexpr int kWorkers = S::kGroups * 128;
   static constexpr int kThreads = kWorkers + 128;
   static constexpr int kStages = 3;
-  static constexpr int kTile = D / 64 * kBlockBytes;
-  static constexpr int kStage = 3 * kTile;
-  static constexpr int kScores = kStages * kStage;
-  static constexpr int kOutputs = kScores + kGroups * 2 * kBlockBytes;
-  static constexpr int kDecays = kOutputs + kGroups * 2 * kBlockBytes;
+  static constexpr int kScores = kStages * S::kStage;
+  static constexpr int kOutputs = kScores + S::kGroups * 2 * kBlockBytes;
+  static constexpr int kDecays = kOutputs + S::kGroups * 2 * kBlockBytes;
   static constexpr int kBarriers = kDecays + sizeof(Decays);
   static constexpr int kBytes = kBarriers + 2 * kStages * 8;
   static constexpr int kAllocated = kBytes + 1024;  // room to align
-  static constexpr int kBlocksAnSm = D == 64 ? 2 : 1;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

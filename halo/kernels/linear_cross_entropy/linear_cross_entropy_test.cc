@@ -5,27 +5,17 @@
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
 #include "halo/kernels/linear_cross_entropy/cross_entropy_rows.h"
-#include "halo/kernels/logit_loss/chunked_loss.h"
-#include "tests/gpu.h"
-#include "tests/op_check.h"
+#include "halo/kernels/logit_loss/logit_loss_testing.h"
 
 namespace halo {
 namespace {
 
-using test::expect_close;
-using test::expect_equal;
-using test::leaf;
-using test::random_tensor;
+using namespace test;
 
 struct Problem {
   at::Tensor hidden, head;      // leaves in the tested type
   at::Tensor targets, weights;  // weights may be undefined
   double incoming = 1;          // gradient that arrives at the loss
-};
-
-struct Outcome {
-  at::Tensor losses;  // [N]
-  at::Tensor loss, d_hidden, d_head;
 };
 
 // Every seventh target is ignored.
@@ -40,7 +30,7 @@ Problem make_problem(int64_t rows, int64_t width, int64_t vocabulary, bool weigh
   return p;
 }
 
-Outcome dense(const Problem& p, at::ScalarType dtype) {
+LossOutcome dense(const Problem& p, at::ScalarType dtype) {
   const auto hidden = leaf(p.hidden, dtype), head = leaf(p.head, dtype);
   const auto log_p = at::log_softmax(at::mm(hidden, head.t()), 1);
   auto losses = -log_p.gather(1, p.targets.clamp_min(0).unsqueeze(1)).squeeze(1);
@@ -51,35 +41,29 @@ Outcome dense(const Problem& p, at::ScalarType dtype) {
   return {losses.detach(), loss.detach(), hidden.grad(), head.grad()};
 }
 
-Outcome ours(const Problem& p, at::Device device = at::kCPU) {
-  Weight head{leaf(p.head.to(device), p.head.scalar_type()),
-              at::zeros(p.head.sizes(), at::TensorOptions(at::kFloat).device(device))};
-  const auto hidden = leaf(p.hidden.to(device), p.hidden.scalar_type());
+LossOutcome ours(const Problem& p, at::Device device = at::kCPU) {
   const auto targets = p.targets.to(device);
   const auto weights = p.weights.defined() ? p.weights.to(device) : at::Tensor();
-  const auto loss = linear_cross_entropy(hidden, head, targets, weights);
-  (loss * p.incoming).backward();
-  EXPECT_FALSE(head.value.grad().defined());
-  return {token_losses(hidden, head.value, targets, Kernels::kFast).cpu(), loss.detach().cpu(),
-          hidden.grad().cpu(), head.grad.cpu()};
+  return outcome_of(
+      p.hidden, p.head, p.incoming, device,
+      [&](const at::Tensor& hidden, const Weight& head) {
+        return linear_cross_entropy(hidden, head, targets, weights);
+      },
+      [&](const at::Tensor& hidden, const at::Tensor& head) {
+        return token_losses(hidden, head, targets, Kernels::kFast);
+      });
 }
 
 void expect_problem(const Problem& p, at::Device device = at::kCPU) {
-  const Outcome got = ours(p, device), want = dense(p, at::kDouble);
-  const Outcome plain = dense(p, p.hidden.scalar_type());
-  expect_close("d_hidden", got.d_hidden, want.d_hidden, plain.d_hidden);
-  expect_close("d_head", got.d_head, want.d_head, plain.d_head);
-  if (!p.weights.defined()) expect_close("token_losses", got.losses, want.losses, plain.losses);
-  // One number has no RMS to speak of: its rows' errors in the worst case.
-  const double rows_error = (plain.losses.to(at::kDouble) - want.losses).abs().sum().item<double>();
-  EXPECT_NEAR(got.loss.item<double>(), want.loss.item<double>(),
-              2 * rows_error + 0x1p-24 * want.loss.abs().item<double>());
+  const LossOutcome got = ours(p, device), want = dense(p, at::kDouble);
+  const LossOutcome plain = dense(p, p.hidden.scalar_type());
+  expect_outcome(got, want, plain);
+  if (!p.weights.defined()) expect_close("token_losses", got.rows, want.rows, plain.rows);
 }
 
 TEST(LinearCrossEntropy, MatchesDenseAcrossChunkBorders) {
-  test::PoisonUninitialized poison;
-  const int64_t chunk = rows_per_chunk(33, /*cpu=*/true);
-  for (int64_t rows : {int64_t{1}, int64_t{7}, chunk - 1, chunk, chunk + 1, 2 * chunk + 3}) {
+  const PoisonUninitialized poison;
+  for (const int64_t rows : rows_around_chunks(33)) {
     SCOPED_TRACE(rows);
     expect_problem(make_problem(rows, 19, 33, /*weighted=*/false));
   }
@@ -109,87 +93,52 @@ TEST(LinearCrossEntropy, ExtremeLogitsStayFinite) {
 TEST(LinearCrossEntropy, AllIgnoredGivesZero) {
   Problem p = make_problem(9, 8, 11, /*weighted=*/false);
   p.targets.fill_(kIgnoreTarget);
-  const Outcome got = ours(p);
-  EXPECT_EQ(got.loss.item<float>(), 0);
-  EXPECT_EQ(got.d_hidden.abs().max().item<float>(), 0);
-  EXPECT_EQ(got.d_head.abs().max().item<float>(), 0);
+  expect_zero(ours(p));
 }
 
 TEST(LinearCrossEntropy, NoRowsGiveZero) {
-  const Problem p = make_problem(0, 8, 11, /*weighted=*/false);
-  const Outcome got = ours(p);
-  EXPECT_EQ(got.loss.item<float>(), 0);
-  EXPECT_EQ(got.d_head.abs().max().item<float>(), 0);
+  expect_zero(ours(make_problem(0, 8, 11, /*weighted=*/false)));
 }
 
 TEST(LinearCrossEntropy, MicroBatchesAddUp) {
   const Problem p = make_problem(60, 16, 41, /*weighted=*/true);
-  Weight head{p.head, at::zeros(p.head.sizes(), at::kFloat)};
-  at::Tensor total;
-  for (int64_t first : {0, 25}) {
-    const int64_t rows = first == 0 ? 25 : 35;
-    const auto loss = linear_cross_entropy(p.hidden.narrow(0, first, rows), head,
-                                           p.targets.narrow(0, first, rows).contiguous(),
-                                           p.weights.narrow(0, first, rows));
-    total = total.defined() ? total + loss : loss;
-  }
-  total.backward();
-  const Outcome want = dense(p, at::kDouble), plain = dense(p, at::kFloat);
-  expect_close("d_head", head.grad, want.d_head, plain.d_head);
-  expect_close("d_hidden", p.hidden.grad(), want.d_hidden, plain.d_hidden);
+  expect_parts_add_up(
+      p.hidden, p.head,
+      [&](int64_t first, int64_t rows, const Weight& head) {
+        return linear_cross_entropy(p.hidden.narrow(0, first, rows), head,
+                                    p.targets.narrow(0, first, rows).contiguous(),
+                                    p.weights.narrow(0, first, rows));
+      },
+      dense(p, at::kDouble), dense(p, at::kFloat));
 }
 
 TEST(LinearCrossEntropy, HeadAloneAndHiddenAlone) {
   const Problem p = make_problem(20, 16, 41, /*weighted=*/false);
-  const Outcome want = dense(p, at::kDouble), plain = dense(p, at::kFloat);
-  Weight trained{p.head, at::zeros(p.head.sizes(), at::kFloat)};
-  linear_cross_entropy(p.hidden.detach(), trained, p.targets, {}).backward();
-  expect_close("d_head", trained.grad, want.d_head, plain.d_head);
-
-  const Weight frozen{p.head.detach(), {}};
-  linear_cross_entropy(p.hidden, frozen, p.targets, {}).backward();
-  expect_close("d_hidden", p.hidden.grad(), want.d_hidden, plain.d_hidden);
-
-  EXPECT_FALSE(linear_cross_entropy(p.hidden.detach(), frozen, p.targets, {}).requires_grad());
-  at::NoGradGuard no_grad;
-  EXPECT_FALSE(linear_cross_entropy(p.hidden, trained, p.targets, {}).requires_grad());
+  expect_gradients_where_wanted(
+      p.hidden, p.head,
+      [&](const at::Tensor& hidden, const Weight& head) {
+        return linear_cross_entropy(hidden, head, p.targets, {});
+      },
+      dense(p, at::kDouble), dense(p, at::kFloat));
 }
 
 TEST(LinearCrossEntropy, DeviceFormMatchesToo) {
-  const auto logits = random_tensor({23, 57}, 5) * 3;
+  ChunkForms forms(random_tensor({23, 57}, 5) * 3);
   const auto targets = make_problem(23, 1, 57, false).targets;
   const auto weights = random_tensor({23}, 6).abs();
-  LossChunk device{0, logits.clone(), at::empty({23}), true};
-  LossChunk cpu{0, logits.clone(), at::empty({23}), true};
-  LossChunk exact{0, logits.to(at::kDouble), at::empty({23}, at::kDouble), true};
-  cross_entropy_rows_aten(device, targets, weights);
-  cross_entropy_rows_aten(exact, targets, weights);
-  cross_entropy_rows_cpu(cpu, targets, weights);
-  expect_close("losses", cpu.losses, exact.losses, device.losses);
-  expect_close("gradient", cpu.logits, exact.logits, device.logits);
-  expect_close("losses", device.losses, exact.losses, cpu.losses);
-  expect_close("gradient", device.logits, exact.logits, cpu.logits);
+  cross_entropy_rows_aten(forms.aten, targets, weights);
+  cross_entropy_rows_aten(forms.exact, targets, weights);
+  cross_entropy_rows_cpu(forms.cpu, targets, weights);
+  forms.expect_agreement();
 }
 
 TEST(LinearCrossEntropyCuda, MatchesDense) {
   HALO_NEEDS_GPU();
-  for (const char* kernels : {"all", "none"}) {
-    const test::CudaKernelsSetting setting(kernels);
-    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
-      // Wide and single accesses, fewer columns than threads and more.
-      for (const auto& [rows, vocabulary] :
-           {std::pair<int64_t, int64_t>{1, 33}, {40, 131}, {150, 9001}, {70, 20'000}}) {
-        // The loss of one row is one number: in bf16 its rounding is luck.
-        if (rows == 1 && dtype == at::kBFloat16) continue;
-        SCOPED_TRACE(::testing::Message() << kernels << " " << c10::toString(dtype) << " " << rows
-                                          << " x " << vocabulary);
-        const test::PoisonUninitialized poison;
-        Problem p = make_problem(rows, 64, vocabulary, /*weighted=*/rows != 40, dtype);
-        p.incoming = -2.75;
-        expect_problem(p, at::kCUDA);
-      }
-    }
-  }
+  for_each_gpu_case([](at::ScalarType dtype, int64_t rows, int64_t vocabulary) {
+    Problem p = make_problem(rows, 64, vocabulary, /*weighted=*/rows != 40, dtype);
+    p.incoming = -2.75;
+    expect_problem(p, at::kCUDA);
+  });
 }
 
 TEST(LinearCrossEntropyCuda, LongSequence) {
@@ -205,14 +154,12 @@ TEST(LinearCrossEntropyCuda, RowKernelAcrossLargeLogits) {
   const test::CudaKernelsSetting all("all");
   const auto logits = random_tensor({23, 5000}, 5) * 1e4;
   const auto targets = make_problem(23, 1, 5000, false).targets;
-  LossChunk exact{0, logits.to(at::kDouble), at::empty({23}, at::kDouble), true};
-  LossChunk plain{0, logits.clone(), at::empty({23}), true};
-  cross_entropy_rows_aten(exact, targets, {});
-  cross_entropy_rows_aten(plain, targets, {});
+  ChunkForms forms(logits);
+  cross_entropy_rows_aten(forms.exact, targets, {});
+  cross_entropy_rows_aten(forms.aten, targets, {});
   LossChunk got{0, logits.cuda(), at::empty({23}, at::kCUDA), true};
   cross_entropy_rows_cuda(got, targets.cuda(), {});
-  expect_close("losses", got.losses.cpu(), exact.losses, plain.losses);
-  expect_close("gradient", got.logits.cpu(), exact.logits, plain.logits);
+  expect_chunk(got, forms.exact, forms.aten);
   targets[1] = 5000;
   cross_entropy_rows_cuda(got, targets.cuda(), {});
   EXPECT_TRUE(std::isnan(got.losses[1].item<float>()));
@@ -233,7 +180,7 @@ TEST(TokenLosses, ReferenceRowsDoNotDependOnTheOthers) {
         token_losses(hidden.narrow(0, n, 1), head, p.targets.narrow(0, n, 1), Kernels::kReference),
         all.narrow(0, n, 1));
   }
-  expect_close("losses", all, dense(p, at::kDouble).losses, dense(p, at::kFloat).losses);
+  expect_close("losses", all, dense(p, at::kDouble).rows, dense(p, at::kFloat).rows);
 }
 
 TEST(LinearCrossEntropy, RefusesTargetsOutsideTheVocabulary) {

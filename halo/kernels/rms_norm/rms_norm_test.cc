@@ -6,9 +6,7 @@
 namespace halo {
 namespace {
 
-using test::check_operation;
-using test::OperationCase;
-using test::random_tensor;
+using namespace test;
 
 constexpr double kEps = 1e-6;
 

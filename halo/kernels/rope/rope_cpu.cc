@@ -32,6 +32,14 @@ HWY_BEFORE_NAMESPACE();
 namespace halo {
 namespace HWY_NAMESPACE {
 
+// The pair (a, b) turned by the angle of this cosine and sine.
+template <class V>
+HWY_INLINE void turn(V cos, V sin, V& a, V& b) {
+  const V turned = hn::NegMulAdd(b, sin, hn::Mul(a, cos));
+  b = hn::MulAdd(a, sin, hn::Mul(b, cos));
+  a = turned;
+}
+
 void head_row(const HeadRow& head, const float* x, float* y) {
   const RowNorm& norm = head.norm;
   const int64_t half = norm.columns / 2;
@@ -43,13 +51,7 @@ void head_row(const HeadRow& head, const float* x, float* y) {
       a = hn::Mul(hn::Mul(a, hn::Set(d, rstd)), hn::LoadU(d, norm.w + c));
       b = hn::Mul(hn::Mul(b, hn::Set(d, rstd)), hn::LoadU(d, norm.w + half + c));
     }
-    if (head.cos) {
-      const auto cos = hn::LoadU(d, head.cos + c);
-      const auto sin = hn::LoadU(d, head.sin + c);
-      const auto turned = hn::NegMulAdd(b, sin, hn::Mul(a, cos));
-      b = hn::MulAdd(a, sin, hn::Mul(b, cos));
-      a = turned;
-    }
+    if (head.cos) turn(hn::LoadU(d, head.cos + c), hn::LoadU(d, head.sin + c), a, b);
     const auto scale = hn::Set(d, head.scale);
     hn::StoreU(hn::Mul(a, scale), d, y + c);
     hn::StoreU(hn::Mul(b, scale), d, y + half + c);
@@ -63,13 +65,7 @@ void head_backward_row(const HeadRow& head, const float* x, const float* dy, flo
     const auto scale = hn::Set(d, head.scale);
     auto a = hn::Mul(hn::LoadU(d, dy + c), scale);
     auto b = hn::Mul(hn::LoadU(d, dy + half + c), scale);
-    if (head.cos) {
-      const auto cos = hn::LoadU(d, head.cos + c);
-      const auto sin = hn::LoadU(d, head.sin + c);
-      const auto turned = hn::MulAdd(b, sin, hn::Mul(a, cos));
-      b = hn::NegMulAdd(a, sin, hn::Mul(b, cos));
-      a = turned;
-    }
+    if (head.cos) turn(hn::LoadU(d, head.cos + c), hn::Neg(hn::LoadU(d, head.sin + c)), a, b);
     hn::StoreU(a, d, dx + c);
     hn::StoreU(b, d, dx + half + c);
   });

@@ -7,9 +7,6 @@
 namespace halo {
 namespace {
 
-using cuda::load;
-using cuda::store;
-
 constexpr int kThreads = 256;
 
 template <class T, int N>
@@ -25,15 +22,15 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll 4
   for (int64_t at = begin + int64_t{threadIdx.x} * N; at < end; at += kThreads * N) {
     float a[N], b[N];
-    load(y + at, a);
-    load(target + at, b);
+    cuda::load(y + at, a);
+    cuda::load(target + at, b);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
       a[i] -= b[i];
       squares[0] += a[i] * a[i];
       a[i] *= by;
     }
-    store(a, gradient + at);
+    cuda::store(a, gradient + at);
   }
   cuda::fold_block<cuda::Sum>(squares, scratch);
   if (threadIdx.x == 0) partial[blockIdx.x] = squares[0];
