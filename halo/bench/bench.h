@@ -3,16 +3,21 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <span>
 #include <string>
 #include <vector>
 
 #include "halo/base/json.h"
+#include "halo/base/settings.h"
 #include "halo/runtime/run_recipe.h"
 
 namespace halo {
 
+// The stages that train, by their names in the pipeline's table.
+std::span<const Word<std::string>> trained_stages();
+
 struct TrainBenchArgs {
-  std::string stage = "distill";  // one that trains
+  std::string stage = "distill";  // of trained_stages()
   // What trains: a hybrid's config.json, with random weights and a teacher of its shapes; or model
   // directories.
   std::string config;
@@ -25,7 +30,7 @@ struct TrainBenchArgs {
   RunRecipe run;
 
   void settings(Settings& s) {
-    s("stage", stage, {.help = "whose steps: align, align-attention, distill or finetune"});
+    s("stage", stage, trained_stages(), {.help = "whose steps"});
     s("config", config, {.help = "config.json of a hybrid: random weights"});
     s("teacher", teacher, {.help = "model directory"});
     s("student", student, {.help = "hybrid directory"});

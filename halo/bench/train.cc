@@ -53,9 +53,7 @@ Model open_teacher(const TrainBenchArgs& args, const ModelConfig& hybrid, const 
 }
 
 OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine) {
-  const Stage& row = find_stage(pipeline_stages(), args.stage);
-  if (!row.training) throw_error("--stage {}: this stage trains nothing", args.stage);
-  const StageTraining& training = *row.training;
+  const StageTraining& training = *find_stage(pipeline_stages(), args.stage).training;
   if (args.config.empty() == args.student.empty()) {
     throw_error("bench train: give either --config or --student");
   }
@@ -98,6 +96,16 @@ TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size) {
 }
 
 }  // namespace
+
+std::span<const Word<std::string>> trained_stages() {
+  static const std::vector<Word<std::string>> words = [] {
+    std::vector<Word<std::string>> out;
+    for (const Stage& stage : pipeline_stages())
+      if (stage.training) out.push_back({stage.name, stage.name});
+    return out;
+  }();
+  return words;
+}
 
 json::object bench_train(const TrainBenchArgs& args) {
   const Machine machine = open_machine(args.run);

@@ -131,7 +131,7 @@ at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
                        const std::vector<LayerState>& layers, Kernels kernels) {
   const at::NoGradGuard no_grad;
   DecodeState fresh = state;
-  fresh.cache = state.cache->renewed();
+  fresh.cache = state.cache->without_tables();
   Step step{fresh, {}, weights.eps, kernels};
   for (const LayerState& layer : layers) {
     if (!layer.keys.defined()) continue;

@@ -37,7 +37,7 @@ Batch make_batch(const at::Tensor& tokens, const at::Tensor& positions, Sequence
 }
 
 Batch with_new_cache(Batch batch) {
-  batch.cache = batch.cache->renewed();
+  batch.cache = batch.cache->without_tables();
   return batch;
 }
 

@@ -7,7 +7,7 @@ namespace halo {
 
 PositionCache::PositionCache(at::Tensor positions) : positions_(std::move(positions)) {}
 
-std::shared_ptr<PositionCache> PositionCache::renewed() const {
+std::shared_ptr<PositionCache> PositionCache::without_tables() const {
   auto out = std::make_shared<PositionCache>(positions_);
   out->frequencies_ = frequencies_;
   return out;

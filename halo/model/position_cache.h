@@ -16,8 +16,8 @@ class PositionCache {
  public:
   explicit PositionCache(at::Tensor positions /* [N] int64 */);
 
-  // Of the positions as they are now; keeps the frequencies that the device was sent.
-  std::shared_ptr<PositionCache> renewed() const;
+  // For the positions as they are now; keeps the frequencies that the device was sent.
+  std::shared_ptr<PositionCache> without_tables() const;
 
   // None for no frequencies.
   std::optional<RopeTables> rope(const std::vector<double>& inv_freq, double magnitude);

@@ -16,7 +16,7 @@ class Plan : public testing::Test {
     return parse_model_config(read_json(path).as_object(), path);
   }
   const ModelConfig student = published(), teacher = teacher_config_of(student),
-                    lightning = all_lightning(student);
+                    lightning = with_mixers(student, MixerType::kLightning);
 };
 
 // Against the peaks that comparisons/results/train-h200.json has, in bf16.

@@ -71,9 +71,9 @@ TEST(Recipe, OldWordsAreRead) {
   EXPECT_EQ(recipe.data.packing, Packing::kConcat);
   EXPECT_EQ(recipe.transfer.init, TransferInit::kRandom);
   EXPECT_EQ(recipe.select.rule, SelectionRule::kRecallRatio);
-  EXPECT_EQ(recipe.align.schedule, ScheduleForm::kWarmupCosineLate);
+  EXPECT_EQ(recipe.align.schedule, RateCurve::kWarmupCosineLate);
   EXPECT_EQ(recipe.align.keep_checkpoints, 3);
-  EXPECT_EQ(recipe.distill.schedule, ScheduleForm::kWarmupCosine);
+  EXPECT_EQ(recipe.distill.schedule, RateCurve::kWarmupCosine);
 }
 
 TEST(Recipe, ThreadsBeyondReasonAreRefused) {

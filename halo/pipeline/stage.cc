@@ -13,11 +13,6 @@ namespace {
 
 constexpr const char* kMixerLoss = "MSE to the teacher's mixers, mean over layers";
 
-ModelConfig with_mixer(ModelConfig hybrid, MixerType type) {
-  hybrid.mixer_types.assign(hybrid.mixer_types.size(), type);
-  return hybrid;
-}
-
 StageTraining mixer_training(MixerType type,
                              std::function<const TrainRecipe&(const Recipe&)> recipe) {
   StageTraining out;
@@ -25,7 +20,7 @@ StageTraining mixer_training(MixerType type,
   out.loss = kMixerLoss;
   out.unit = "MSE";
   out.whole_student = false;
-  out.student = [type](const ModelConfig& hybrid) { return with_mixer(hybrid, type); };
+  out.student = [type](const ModelConfig& hybrid) { return with_mixers(hybrid, type); };
   out.step = [](const ModelConfig& student, const ParameterStore& trained,
                 const DecoderWeights& teacher, const Machine& machine) {
     return align_step(bind_mixers(student, trained), teacher, machine);

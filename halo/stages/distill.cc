@@ -52,7 +52,7 @@ FinetuneRecipe::FinetuneRecipe() {
   sequence_length = 16'384;
   tokens_per_step = 2'097'152;
   learning_rate = 1e-5;
-  schedule = ScheduleForm::kConstant;
+  schedule = RateCurve::kConstant;
   micro_batch_rows = 1;
 }
 

@@ -203,15 +203,15 @@ ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mi
 }
 
 ModelConfig teacher_config_of(ModelConfig hybrid) {
-  hybrid.mixer_types.assign(hybrid.mixer_types.size(), MixerType::kAttention);
+  hybrid = with_mixers(std::move(hybrid), MixerType::kAttention);
   hybrid.attn_use_rope = true;
   hybrid.attn_use_output_gate = false;
   hybrid.attn_logits_scaling = {};
   return hybrid;
 }
 
-ModelConfig all_lightning(ModelConfig hybrid) {
-  hybrid.mixer_types.assign(hybrid.mixer_types.size(), MixerType::kLightning);
+ModelConfig with_mixers(ModelConfig hybrid, MixerType type) {
+  hybrid.mixer_types.assign(hybrid.mixer_types.size(), type);
   return hybrid;
 }
 

@@ -47,8 +47,8 @@ ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mi
 
 // The Transformer of a hybrid's shapes: one that `hybrid` could be the student of.
 ModelConfig teacher_config_of(ModelConfig hybrid);
-// `hybrid` with lightning mixers in every layer: what stage 1 trains.
-ModelConfig all_lightning(ModelConfig hybrid);
+// `hybrid` with mixers of this type in every layer: what stage 1 trains (lightning), and stage 1b.
+ModelConfig with_mixers(ModelConfig hybrid, MixerType type);
 
 struct TransferArgs {
   TransferInit init = TransferInit::kMatch;

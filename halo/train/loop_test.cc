@@ -79,7 +79,7 @@ TEST_F(LoopTest, TrainsAndSaysSo) {
   EXPECT_EQ(line.at("step").as_int64(), 3);
   EXPECT_EQ(line.at("tokens").as_int64(), 72);
   EXPECT_EQ(line.at("lr").as_double(),
-            (Schedule{ScheduleForm::kWarmupCosine, 0.5, 1e-5, 2, 60}).rate(3));
+            (Schedule{RateCurve::kWarmupCosine, 0.5, 1e-5, 2, 60}).rate(3));
   EXPECT_FALSE(line.at("skipped").as_bool());
   EXPECT_NEAR(line.at("loss").as_double(),
               line.at("first").as_double() + line.at("second").as_double(), 1e-5);

@@ -10,9 +10,9 @@ namespace halo {
 
 double Schedule::rate(int64_t k) const {
   HALO_CHECK(k >= 1 && k <= steps, "schedule: update {} of {}", k, steps);
-  if (form == ScheduleForm::kWarmupCosineLate) k -= 1;
+  if (curve == RateCurve::kWarmupCosineLate) k -= 1;
   if (warmup > 0 && k <= warmup) return peak * static_cast<double>(k) / warmup;
-  if (form == ScheduleForm::kConstant) return peak;
+  if (curve == RateCurve::kConstant) return peak;
   double progress = static_cast<double>(k - warmup) / (steps - warmup);
   return minimum + (peak - minimum) * (1 + std::cos(std::numbers::pi * progress)) / 2;
 }

@@ -7,18 +7,19 @@
 
 namespace halo {
 
-enum class ScheduleForm {
+// The learning rate over the updates.
+enum class RateCurve {
   kWarmupCosine,
   kWarmupCosineLate,  // the same one update late, so that the first has rate 0
   kConstant,          // warm-up, then the peak
 };
-inline constexpr Word<ScheduleForm> kScheduleForms[] = {
-    {"warmup-cosine", ScheduleForm::kWarmupCosine, "halo"},
-    {"warmup-cosine-late", ScheduleForm::kWarmupCosineLate, "paper"},
-    {"constant", ScheduleForm::kConstant}};
+inline constexpr Word<RateCurve> kRateCurves[] = {
+    {"warmup-cosine", RateCurve::kWarmupCosine, "halo"},
+    {"warmup-cosine-late", RateCurve::kWarmupCosineLate, "paper"},
+    {"constant", RateCurve::kConstant}};
 
 struct Schedule {
-  ScheduleForm form = ScheduleForm::kWarmupCosine;
+  RateCurve curve = RateCurve::kWarmupCosine;
   double peak = 0, minimum = 0;
   int64_t warmup = 0, steps = 0;
 

@@ -14,7 +14,7 @@ namespace halo {
 namespace {
 
 TEST(Schedule, WarmsUpThenFollowsTheCosineToTheMinimum) {
-  const Schedule schedule{ScheduleForm::kWarmupCosine, 1.0, 0.1, 4, 12};
+  const Schedule schedule{RateCurve::kWarmupCosine, 1.0, 0.1, 4, 12};
   EXPECT_DOUBLE_EQ(schedule.rate(1), 0.25);
   EXPECT_DOUBLE_EQ(schedule.rate(4), 1.0);
   EXPECT_DOUBLE_EQ(schedule.rate(8), 0.55);  // half way
@@ -22,21 +22,21 @@ TEST(Schedule, WarmsUpThenFollowsTheCosineToTheMinimum) {
 }
 
 TEST(Schedule, LateIsOneUpdateLate) {
-  const Schedule prompt{ScheduleForm::kWarmupCosine, 1.0, 0.1, 4, 12};
-  const Schedule late{ScheduleForm::kWarmupCosineLate, 1.0, 0.1, 4, 12};
+  const Schedule prompt{RateCurve::kWarmupCosine, 1.0, 0.1, 4, 12};
+  const Schedule late{RateCurve::kWarmupCosineLate, 1.0, 0.1, 4, 12};
   EXPECT_EQ(late.rate(1), 0);
   for (int64_t k = 2; k <= 12; ++k) EXPECT_EQ(late.rate(k), prompt.rate(k - 1));
 }
 
 TEST(Schedule, ConstantStaysAtThePeak) {
-  const Schedule schedule{ScheduleForm::kConstant, 2.0, 0.1, 2, 9};
+  const Schedule schedule{RateCurve::kConstant, 2.0, 0.1, 2, 9};
   EXPECT_EQ(schedule.rate(1), 1.0);
   for (int64_t k = 2; k <= 9; ++k) EXPECT_EQ(schedule.rate(k), 2.0);
 }
 
 TEST(Schedule, WorksWithoutWarmUp) {
-  EXPECT_EQ((Schedule{ScheduleForm::kWarmupCosineLate, 2.0, 0.1, 0, 9}).rate(1), 2.0);
-  EXPECT_LT((Schedule{ScheduleForm::kWarmupCosine, 2.0, 0.1, 0, 9}).rate(1), 2.0);
+  EXPECT_EQ((Schedule{RateCurve::kWarmupCosineLate, 2.0, 0.1, 0, 9}).rate(1), 2.0);
+  EXPECT_LT((Schedule{RateCurve::kWarmupCosine, 2.0, 0.1, 0, 9}).rate(1), 2.0);
 }
 
 TEST(Schedule, LateHasTheOfficialRates) {
@@ -47,7 +47,7 @@ TEST(Schedule, LateHasTheOfficialRates) {
   const json::value expected_rates = read_json(path);
   for (const auto& [stage, value] : expected_rates.as_object()) {
     const json::object& about = value.as_object();
-    const Schedule late{ScheduleForm::kWarmupCosineLate, json_get<double>(about, "lr", file),
+    const Schedule late{RateCurve::kWarmupCosineLate, json_get<double>(about, "lr", file),
                         json_get<double>(about, "min_lr", file),
                         json_get<int64_t>(about, "warmup", file),
                         json_get<int64_t>(about, "steps", file)};
@@ -98,10 +98,10 @@ TEST(Settings, ValuesThatCannotWorkAreRefusedWhenTheyAreRead) {
 TEST(Settings, OldNamesAreRead) {
   TrainRecipe recipe;
   read_toml(recipe, "schedule = 'paper'\nkeep = 7", "r.toml");
-  EXPECT_EQ(recipe.schedule, ScheduleForm::kWarmupCosineLate);
+  EXPECT_EQ(recipe.schedule, RateCurve::kWarmupCosineLate);
   EXPECT_EQ(recipe.keep_checkpoints, 7);
   read_toml(recipe, "schedule = 'halo'", "r.toml");
-  EXPECT_EQ(recipe.schedule, ScheduleForm::kWarmupCosine);
+  EXPECT_EQ(recipe.schedule, RateCurve::kWarmupCosine);
 }
 
 }  // namespace

@@ -21,7 +21,7 @@ struct TrainRecipe {
   double learning_rate = 1e-3;
   double min_learning_rate = 1e-5;
   int64_t warmup_steps = 50;
-  ScheduleForm schedule = ScheduleForm::kWarmupCosine;
+  RateCurve schedule = RateCurve::kWarmupCosine;
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double weight_decay = 0;
   double clip = 1;
@@ -45,8 +45,7 @@ struct TrainRecipe {
     s("min_learning_rate", min_learning_rate,
       {.help = "rate at the end of the cosine", .max = 1e3});
     s("warmup_steps", warmup_steps, {.help = "updates of linear warm-up", .max = kMaxCount});
-    s("schedule", schedule, kScheduleForms,
-      {.help = "the rate after warm-up; late: one update late"});
+    s("schedule", schedule, kRateCurves, {.help = "the rate after warm-up; late: one update late"});
     s("beta1", beta1, {.help = "AdamW's first decay", .max = 0.999999});
     s("beta2", beta2, {.help = "AdamW's second decay", .max = 0.999999});
     s("eps", eps, {.help = "AdamW's epsilon", .min = 1e-30, .max = 1});

@@ -31,7 +31,8 @@ std::string parameter_name(int stage, const std::string& name) {
 }
 
 Student mixers_of_stage_1(const fs::path& folder, const Model& teacher, const Machine& machine) {
-  const ModelConfig config = all_lightning(read_model_config(folder / "student"));
+  const ModelConfig config =
+      with_mixers(read_model_config(folder / "student"), MixerType::kLightning);
   auto store = std::make_shared<ParameterStore>(
       all_mixer_parameters(config), ParameterStore::Use::kTrained, at::kFloat, machine.device);
   const SafetensorsFile file(folder / "stage1-student" / "model.safetensors");

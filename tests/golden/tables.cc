@@ -59,7 +59,7 @@ void check_schedule(const fs::path& folder, Findings& findings) {
   const json::value stages = read_json(file);
   for (const auto& [stage, value] : stages.as_object()) {
     const json::object& object = value.as_object();
-    const Schedule schedule{ScheduleForm::kWarmupCosineLate, json_get<double>(object, "lr", file),
+    const Schedule schedule{RateCurve::kWarmupCosineLate, json_get<double>(object, "lr", file),
                             json_get<double>(object, "min_lr", file),
                             json_get<int64_t>(object, "warmup", file),
                             json_get<int64_t>(object, "steps", file)};

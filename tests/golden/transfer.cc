@@ -82,12 +82,12 @@ void check_transfer(const fs::path& folder, Findings& findings) {
   const std::string list = (folder / "tensors.json").string();
   const json::object names = read_json(list).as_object();
   check_determined(json_get<json::array>(names, "stage1_deterministic", list), stage1, teacher,
-                   transferred(teacher, all_lightning(config)), findings);
+                   transferred(teacher, with_mixers(config, MixerType::kLightning)), findings);
   check_determined(json_get<json::array>(names, "stage2_deterministic", list), stage2, teacher,
                    transferred(teacher, config), findings);
 
   const Expected expected(folder / "expected.safetensors");
-  check_starts(teacher, all_lightning(config), expected, findings);
+  check_starts(teacher, with_mixers(config, MixerType::kLightning), expected, findings);
   const at::Tensor ids = expected.get("input_ids"), want = expected.get("stage2_student_logits");
   const std::pair<std::string, std::vector<TensorView>> hybrids[] = {
       {"logits from stage 1", assemble(config, stage1, stage2)},

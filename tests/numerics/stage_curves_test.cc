@@ -103,7 +103,7 @@ Curve train(int stage, int64_t head_dim, const Machine& machine, bool whole = fa
   const auto frozen =
       random_store(decoder_parameters(teacher), ParameterStore::Use::kFrozen, machine, 1);
   const DecoderWeights teacher_weights = bind_decoder(teacher, *frozen);
-  const ModelConfig lightning = all_lightning(student);
+  const ModelConfig lightning = with_mixers(student, MixerType::kLightning);
   const auto specs = stage == 1 ? all_mixer_parameters(lightning) : decoder_parameters(student);
   const auto store = random_store(specs, ParameterStore::Use::kTrained, machine, 2);
   const ForwardBackward step =

@@ -15,7 +15,7 @@ class Sequences {
   // empty sequence is allowed. An Error where they are none.
   Sequences(std::vector<int64_t> offsets, at::Device device);
   // At most `count` sequences, whose offsets int32 [count+1] the device alone knows: their values
-  // may change while a recorded graph goes on reading them (cuda/graph.h). None is longer than
+  // may change while a recorded graph goes on reading them (runtime/graph.h). None is longer than
   // max_length.
   Sequences(const at::Tensor& offsets_on_device, int64_t num_tokens, int64_t max_length);
 
