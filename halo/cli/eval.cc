@@ -104,8 +104,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--out", args->out, "also write the JSON to this file");
   command->add_flag("--json", args->json, "print JSON");
   command->footer(
-      "Examples: halo eval runs/demo/model --teacher demo/teacher --tasks arc_easy,lambada "
-      "--data eval --limit 200\n"
+      "Examples: halo eval runs/demo/model --teacher demo/teacher --tasks lambada --data eval\n"
       "          halo eval runs/demo/model --recipe demo/demo.toml --set eval.haystacks=40");
   command->callback([args] {
     if (args->tasks.tasks.empty() == args->recipe.empty()) {

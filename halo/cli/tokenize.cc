@@ -1,4 +1,5 @@
-// halo tokenize: {"text"} a line -> {"ids"} a line, and the other way; {"messages"} -> {"text"}.
+// halo tokenize: a text, or {"text"} a line -> {"ids"} a line, and the other way; {"messages"} ->
+// {"text"}.
 #include <fstream>
 #include <iostream>
 
@@ -12,7 +13,7 @@ namespace halo {
 namespace {
 
 struct Args {
-  std::string model, jsonl;
+  std::string model, text, jsonl;
   bool decode = false, skip_special = false, add_special = false, chat = false;
 };
 
@@ -80,6 +81,10 @@ void run(const Args& args) {
     });
   }
   const Tokenizer tokenizer(std::filesystem::path(args.model) / "tokenizer.json");
+  if (args.jsonl.empty()) {
+    std::cout << json::serialize(convert_line(tokenizer, {{"text", args.text}}, args, "")) << "\n";
+    return;
+  }
   convert_lines(args.jsonl, [&](const json::object& line, const std::string& where) {
     return convert_line(tokenizer, line, args, where);
   });
@@ -94,10 +99,9 @@ void add_tokenize(CLI::App& app) {
       ->add_option("model", args->model,
                    "folder with tokenizer.json (with --chat: tokenizer_config.json)")
       ->required();
-  command
-      ->add_option("--jsonl", args->jsonl,
-                   "file of {\"text\"} (--decode: {\"ids\"}, --chat: {\"messages\"}) lines")
-      ->required();
+  CLI::Option* text = command->add_option("text", args->text, "the text; without it --jsonl");
+  command->add_option("--jsonl", args->jsonl,
+                      "file of {\"text\"} (--decode: {\"ids\"}, --chat: {\"messages\"}) lines");
   CLI::Option* decode = command->add_flag("--decode", args->decode, "ids to text");
   command->add_flag("--add-special", args->add_special,
                     "put the tokenizer's special tokens around the text, <s> for example");
@@ -109,9 +113,16 @@ void add_tokenize(CLI::App& app) {
                  "\"documents\"?, \"add_generation_prompt\"?, variables of the template} a line")
       ->excludes(decode);
   command->footer(
-      "Examples: halo tokenize demo/teacher --jsonl texts.jsonl\n"
+      "Examples: halo tokenize demo/teacher \"It was\"\n"
+      "          halo tokenize demo/teacher --jsonl texts.jsonl\n"
       "          halo tokenize MODEL --chat --jsonl chats.jsonl > texts.jsonl");
-  command->callback([args] { run(*args); });
+  command->callback([args, text] {
+    if ((text->count() != 0) == !args->jsonl.empty())
+      throw UsageError("halo tokenize takes a text or --jsonl FILE, one of them");
+    if (text->count() != 0 && (args->decode || args->chat))
+      throw UsageError("halo tokenize: --decode and --chat go with --jsonl FILE");
+    run(*args);
+  });
 }
 
 }  // namespace halo

@@ -143,6 +143,11 @@ TEST(Commands, PackInspectAndTokenizeAgree) {
   const std::string ids = output_of({"tokenize", teacher(), "--jsonl", folder / "in.jsonl"});
   EXPECT_EQ(json::value_to<std::vector<int64_t>>(parse_json(ids, "ids").at("ids")),
             Tokenizer(World::get().teacher() / "tokenizer.json").encode(text));
+  EXPECT_EQ(output_of({"tokenize", teacher(), text}), ids);
+  expect_error(run_halo({"tokenize", teacher()}), 2, {"a text or --jsonl FILE"});
+  expect_error(run_halo({"tokenize", teacher(), text, "--jsonl", folder / "in.jsonl"}), 2,
+               {"a text or --jsonl FILE"});
+  expect_error(run_halo({"tokenize", teacher(), "1 2 3", "--decode"}), 2, {"go with --jsonl"});
   write_file(folder / "ids.jsonl", ids);
   const std::string back =
       output_of({"tokenize", teacher(), "--jsonl", folder / "ids.jsonl", "--decode"});
