@@ -86,7 +86,6 @@ style:
 # clang-tidy takes half a minute a file: by default those that differ from the last commit.
 # build-lint is never built: clang cannot read the precompiled header that GCC leaves in build.
 lint: style
-	@cmake --preset lint
 	@tools/check-changed tidy $(TIDY)
 
 format:
