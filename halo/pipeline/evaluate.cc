@@ -1,4 +1,4 @@
-#include "halo/stages/evaluate.h"
+#include "halo/pipeline/evaluate.h"
 
 #include <algorithm>
 
