@@ -1,6 +1,7 @@
 // halo eval: tasks, or the figures of a recipe; halo report.
 #include <iostream>
 
+#include "halo/base/files.h"
 #include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
 #include "halo/eval/tasks/runner.h"
@@ -115,13 +116,29 @@ void add_eval(CLI::App& app) {
 }
 
 void add_report(CLI::App& app) {
-  auto run = std::make_shared<std::string>();
-  CLI::App* command = app.add_subcommand("report", "One self-contained HTML page of a run");
-  command->add_option("run", *run, "run folder")->required();
-  command->footer("Example: halo report runs/demo");
-  command->callback([run] {
-    write_report(*run);
-    std::cout << *run << "/report.html\n";
+  struct Args {
+    std::vector<std::string> runs;
+    std::string out;
+  };
+  auto args = std::make_shared<Args>();
+  CLI::App* command = app.add_subcommand(
+      "report", "One self-contained HTML page of a run, or of two beside each other");
+  command->add_option("runs", args->runs, "run folder, finished or not; or two of them")
+      ->required()
+      ->expected(1, 2);
+  command->add_option("--out", args->out,
+                      "file for the page; of one run RUN/report.html without it");
+  command->footer(
+      "Examples: halo report runs/demo\n"
+      "          halo report runs/demo runs/other --out compared.html");
+  command->callback([args] {
+    const std::vector<std::string>& runs = args->runs;
+    if (runs.size() == 2 && args->out.empty()) {
+      throw UsageError("halo report: the page of two runs needs --out FILE");
+    }
+    const std::string out = args->out.empty() ? runs[0] + "/report.html" : args->out;
+    write_file(out, runs.size() == 2 ? comparison_page(runs[0], runs[1]) : report_page(runs[0]));
+    std::cout << out << "\n";
   });
 }
 

@@ -131,7 +131,7 @@ std::string needle_figures(const JsonView& summary) {
       {"teacher", summary.object("teacher").object("needle")}};
   std::set<int64_t> lengths;
   for (const auto& [name, needle] : models)
-    for (const auto& [length, scores] : needles_by_length(needle)) lengths.insert(length);
+    for (const auto& [length, scores] : by_length(needle)) lengths.insert(length);
   if (lengths.empty()) return "";
   std::vector<std::vector<std::string>> rows = {{"needles found at a length of"}};
   for (const auto& [name, needle] : models)
@@ -200,6 +200,10 @@ void check_is_student_of(const JsonView& summary, const ModelConfig& config) {
 
 std::string model_card(const std::string& title, const ModelConfig& config, const fs::path& run) {
   const RunFiles files = run.empty() ? RunFiles() : read_run(run);
+  if (!run.empty() && files.summary.path.empty()) {
+    throw_error("{}: there is no summary.json; finish the run with `halo convert --resume`",
+                run.string());
+  }
   if (!run.empty()) check_is_student_of(files.summary.view(), config);
   std::string out = head(title, config) + usage() + memory(config) + measured(files.summary.view());
   if (!run.empty()) out += provenance(files);

@@ -104,5 +104,11 @@ TEST_F(ModelCardTest, RefusesTheFiguresOfAnotherModel) {
   }
 }
 
+TEST_F(ModelCardTest, RefusesARunThatIsNotFinished) {
+  std::filesystem::remove(run_ / "summary.json");
+  EXPECT_THAT(test::error_of([&] { model_card("m", hybrid(), run_.path()); }),
+              HasSubstr("there is no summary.json"));
+}
+
 }  // namespace
 }  // namespace halo

@@ -41,7 +41,19 @@ void open_folder(const Recipe& recipe, const ConvertArgs& args) {
   write_file(args.run / "config.resolved.toml", to_toml(recipe));
 }
 
-void write_environment(const StageContext& context, const ConvertArgs& args) {
+// [{"name", "steps"}] of the stages that the recipe wants; 0 steps of one that does not train.
+json::array planned_stages(const Recipe& recipe, std::span<const Stage> stages) {
+  json::array out;
+  for (const Stage& stage : stages) {
+    if (!is_wanted(stage, recipe)) continue;
+    const int64_t steps = stage.training ? stage.training->recipe(recipe).steps() : 0;
+    out.push_back({{"name", stage.name}, {"steps", steps}});
+  }
+  return out;
+}
+
+void write_environment(const Recipe& recipe, const StageContext& context, const ConvertArgs& args,
+                       std::span<const Stage> stages) {
   write_json(
       args.run / "env.json",
       json::object{{"command", args.command},
@@ -50,7 +62,8 @@ void write_environment(const StageContext& context, const ConvertArgs& args) {
                    {"threads", at::get_num_threads()},
                    {"teacher", context.teacher_directory().string()},
                    {"teacher_config_hash", hash_file(context.teacher_directory() / "config.json")},
-                   {"tokenizer_hash", context.tokenizer_hash()}});
+                   {"tokenizer_hash", context.tokenizer_hash()},
+                   {"stages", planned_stages(recipe, stages)}});
 }
 
 // What a later stage or the evaluation would refuse, refused before the first one trains.
@@ -91,7 +104,7 @@ void convert(const Recipe& recipe, const ConvertArgs& args, std::span<const Stag
   const StageContext context(context_settings(recipe));
   check_ahead(recipe, context, all);
   open_folder(recipe, args);
-  write_environment(context, args);
+  write_environment(recipe, context, args, all);
   std::vector<const Stage*> stages;
   for (const Stage& stage : all) {
     if (is_wanted(stage, recipe)) stages.push_back(&stage);

@@ -10,10 +10,10 @@
 #include "halo/base/settings_io.h"
 #include "halo/base/text.h"
 #include "halo/data/loader.h"
+#include "halo/pipeline/evaluate.h"
 #include "halo/runtime/run_recipe.h"
 #include "halo/stages/align.h"
 #include "halo/stages/distill.h"
-#include "halo/stages/evaluate.h"
 #include "halo/stages/scale.h"
 #include "halo/stages/select.h"
 

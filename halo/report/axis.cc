@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace halo {
 
@@ -9,6 +10,12 @@ namespace {
 
 // Beyond these a chart shows nothing, and differences could overflow.
 constexpr double kLargest = 1e100, kSmallest = 1e-100;
+
+// Significant digits that tell values `step` apart, the largest of which is `size`.
+int digits_for(double size, double step) {
+  const double digits = std::floor(std::log10(size)) - std::floor(std::log10(step)) + 1;
+  return static_cast<int>(std::clamp(digits, 3.0, 9.0));
+}
 
 // Multiples of 1, 2 or 5 times a power of ten, 4 to 8 of them.
 std::vector<Tick> linear_ticks(double low, double high) {
@@ -20,14 +27,31 @@ std::vector<Tick> linear_ticks(double low, double high) {
   }
   std::vector<Tick> out;
   const double slack = 1e-9 * (high - low);
+  const int digits = digits_for(std::max({std::fabs(low), std::fabs(high), step}), step);
   for (double i = std::ceil((low - slack) / step); i * step <= high + slack; ++i) {
     // Adding zero turns -0 into 0.
-    out.push_back({i * step, format_short(i * step + 0.0)});
+    out.push_back({i * step, format_short(i * step + 0.0, digits)});
   }
   return out;
 }
 
 }  // namespace
+
+Axis share_axis(std::string label, double lowest) {
+  const double low = lowest >= 0.5 ? std::min(0.9, std::floor(10 * lowest) / 10) : 0;
+  return {std::move(label), Scale::kLinear, low, 1 + 0.04 * (1 - low)};
+}
+
+Axis values_axis(std::string label, const std::vector<double>& values) {
+  double low = HUGE_VAL, high = -HUGE_VAL;
+  for (const double value : values) {
+    if (!std::isfinite(value)) continue;
+    low = std::min(low, value);
+    high = std::max(high, value);
+  }
+  if (low > 0 && high > 8 * low) return {label + " (log axis)", Scale::kLog10};
+  return {std::move(label), Scale::kLinear};
+}
 
 bool has_place(Scale scale, double value) {
   return std::fabs(value) < kLargest && (scale == Scale::kLinear || value > kSmallest);

@@ -13,6 +13,7 @@ enum class Scale { kLinear, kLog2, kLog10 };
 struct Tick {
   double value = 0;
   std::string label;
+  std::string short_label = {};  // where there is little room; empty: `label`
 };
 
 struct Axis {
@@ -21,6 +22,13 @@ struct Axis {
   double min = kNoNumber, max = kNoNumber;  // not finite: from the data
   std::vector<Tick> ticks;                  // empty: chosen
 };
+
+// Of shares, which end at 1: from 0 where `lowest`, the smallest of them, is below one half, else
+// from the tenth below it.
+Axis share_axis(std::string label, double lowest);
+
+// Of these values: logarithmic, and its label says so, where they span more than a factor of 8.
+Axis values_axis(std::string label, const std::vector<double>& values);
 
 // Whether a chart can show the value on that scale: finite, and positive on a logarithmic one.
 bool has_place(Scale scale, double value);

@@ -9,7 +9,14 @@ namespace halo {
 
 std::string_view chart_css() {
   return R"(
-figure { margin: 0; min-width: 0; }
+figure { margin: 0; min-width: 0; container-type: inline-size; }
+figure.wide svg.middle, figure svg.narrow { display: none; }
+figure svg.middle { max-width: 680px; }
+figure.narrow svg.narrow { display: block; max-width: 460px; }
+@container (max-width: 800px) { figure.wide svg.wide { display: none; }
+  figure.wide svg.middle { display: block; } }
+@container (max-width: 430px) { figure svg.middle, figure.wide svg.middle { display: none; }
+  figure svg.narrow { display: block; } }
 figcaption { font-weight: 600; font-size: 14px; margin: 0 0 2px; }
 svg { display: block; width: 100%; height: auto; overflow: visible; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--muted); font-variant-numeric: tabular-nums; }
@@ -34,23 +41,77 @@ svg text.strong { text-anchor: middle; font-size: 12px; fill: var(--on-fill); }
   min-height: 18px; }
 .legend span { display: inline-flex; align-items: center; gap: 5px; }
 .legend svg { width: 26px; height: 12px; flex: none; }
+.strip { display: flex; flex-wrap: wrap; gap: 3px; margin-top: 6px; }
+.strip span { min-width: 27px; height: 27px; border: 1px solid var(--grid); border-radius: 4px;
+  font-size: 12px; line-height: 25px; text-align: center; font-variant-numeric: tabular-nums; }
+.strip .kept { background: var(--student); border-color: var(--student); color: var(--on-fill); }
 )";
 }
 
-Box plot_box(double width, double height) {
-  return {54, width - 14, 18, height - 46};
-}
-
-std::string open_figure(const std::string& title, double width, double height,
-                        const std::string& legend) {
-  std::string out = "<figure><figcaption>" + escape_html(title) + "</figcaption>";
+std::string figure(const std::string& title, const std::string& legend, Place place,
+                   const std::function<Drawing(double width)>& draw) {
+  struct Form {
+    const char* name;
+    double width;
+  };
+  static constexpr Form kForms[] = {{"wide", 1060}, {"middle", 530}, {"narrow", 340}};
+  const size_t first = place == Place::kSection ? 0 : place == Place::kHalf ? 1 : 2;
+  std::string out = fmt::format("<figure class=\"{}\"><figcaption>{}</figcaption>",
+                                kForms[first].name, escape_html(title));
   if (!legend.empty()) out += "<div class=\"legend\">" + legend + "</div>";
-  return out + fmt::format("<svg viewBox=\"0 0 {:g} {:g}\" role=\"img\" aria-label=\"{}\">", width,
-                           height, escape_html(title));
+  for (size_t i = first; i < std::size(kForms); ++i) {
+    const Drawing drawing = draw(kForms[i].width);
+    out += fmt::format(
+        "<svg class=\"{}\" viewBox=\"0 0 {:g} {:g}\" role=\"img\" aria-label=\"{}\">{}</svg>\n",
+        kForms[i].name, kForms[i].width, drawing.height, escape_html(title), drawing.svg);
+  }
+  return out + "</figure>\n";
 }
 
-std::string close_figure() {
-  return "</svg></figure>\n";
+Box plot_box(double width, double height, const AxisMap& y) {
+  double widest = 0;
+  for (const Tick& tick : y.ticks()) widest = std::max(widest, text_width(tick.label));
+  // The axis' own label stands upright at the edge.
+  const double left = std::max(40.0, 20 + widest + 6);
+  return {left, width - 14, kRoomAbove, height - kRoomBelow, width};
+}
+
+double text_width(std::string_view text) {
+  // A digit is 0.56 of 11 px wide; letters are on average less, capitals more.
+  const auto is_first_byte = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; };
+  return 6.1 * double(std::ranges::count_if(text, is_first_byte));
+}
+
+std::string text_inside(const Box& box, double x, double y, std::string_view css_class,
+                        std::string_view text) {
+  const double half = text_width(text) / 2;
+  return svg_text(std::max(half, std::min(x, box.width - half)), y, css_class, text);
+}
+
+std::string labels_x(const Box& box, const std::vector<PlacedTick>& ticks, double y) {
+  constexpr double kGap = 8;
+  const auto label = [](const Tick& tick, bool in_short) -> const std::string& {
+    return in_short && !tick.short_label.empty() ? tick.short_label : tick.label;
+  };
+  const auto fits = [&](size_t every, bool in_short) {
+    double end = -HUGE_VAL;
+    for (size_t i = 0; i < ticks.size(); i += every) {
+      const double half = text_width(label(ticks[i].tick, in_short)) / 2;
+      const double x = std::max(half, std::min(ticks[i].x, box.width - half));
+      if (x - half < end) return false;
+      end = x + half + kGap;
+    }
+    return true;
+  };
+  bool in_short = false;
+  size_t every = 1;
+  if (!fits(1, false)) in_short = true;
+  while (every < ticks.size() && !fits(every, in_short)) ++every;
+  std::string out;
+  for (size_t i = 0; i < ticks.size(); i += every) {
+    out += text_inside(box, ticks[i].x, y, "mid", label(ticks[i].tick, in_short));
+  }
+  return out;
 }
 
 std::string svg_text(double x, double y, std::string_view css_class, std::string_view text) {
@@ -73,22 +134,26 @@ std::string grid_y(const Box& box, const AxisMap& y, const std::string& label) {
                    middle, escape_html(label));
 }
 
-std::string ticks_x(const Box& box, const AxisMap& x, const std::string& label, bool grid) {
+std::string ticks_x(const Box& box, const AxisMap& x, const std::string& label) {
   std::string out =
       fmt::format("<line class=\"base\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>",
                   box.left, box.right, box.bottom, box.bottom);
-  for (const Tick& tick : x.ticks()) {
+  const std::vector<Tick> ticks = x.ticks();
+  std::vector<PlacedTick> placed;
+  for (const Tick& tick : ticks) {
     const double at = x.pixel(tick.value);
     out += fmt::format(
-        "<line class=\"{}\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>",
-        grid ? "grid" : "base", at, at, grid ? box.top : box.bottom, box.bottom + (grid ? 0 : 4));
-    out += svg_text(at, box.bottom + 16, "mid", tick.label);
+        "<line class=\"base\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>", at, at,
+        box.bottom, box.bottom + 4);
+    placed.push_back({at, tick});
   }
-  return out + svg_text((box.left + box.right) / 2, box.bottom + 36, "axis", label);
+  return out + labels_x(box, placed, box.bottom + 16) +
+         text_inside(box, (box.left + box.right) / 2, box.bottom + 36, "axis", label);
 }
 
 std::string guides_y(const Box& box, const AxisMap& y, const std::vector<Guide>& guides) {
   std::string out;
+  std::vector<double> taken;  // heights of labels
   for (const Guide& guide : guides) {
     if (!std::isfinite(guide.value)) continue;
     const double at = y.pixel(guide.value);
@@ -96,7 +161,12 @@ std::string guides_y(const Box& box, const AxisMap& y, const std::vector<Guide>&
         "<g style=\"color:{}\"><line class=\"guideline\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" "
         "y2=\"{:.1f}\"/></g>",
         guide.color, box.left, box.right, at, at);
-    out += svg_text(box.right - 4, at < box.top + 14 ? at + 13 : at - 5, "guide end", guide.label);
+    // Above its line, or below it where the frame or another label is in the way.
+    const double above = at - 5, below = at + 13;
+    const bool is_taken =
+        std::ranges::any_of(taken, [&](double height) { return std::fabs(height - above) < 13; });
+    taken.push_back(at < box.top + 14 || is_taken ? below : above);
+    out += svg_text(box.right - 4, taken.back(), "guide end", guide.label);
   }
   return out;
 }
@@ -110,9 +180,7 @@ std::string guides_x(const Box& box, const AxisMap& x, const std::vector<Guide>&
         "<g style=\"color:{}\"><line class=\"guideline\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" "
         "y2=\"{:.1f}\"/></g>",
         guide.color, at, at, box.top, box.bottom);
-    const bool at_left = at < box.left + 60;
-    out +=
-        svg_text(at_left ? at - 4 : at, box.top - 4, at_left ? "guide" : "guide mid", guide.label);
+    out += text_inside(box, at, box.top - 4, "guide mid", guide.label);
   }
   return out;
 }

@@ -45,16 +45,10 @@ std::string kl_tile(const JsonView& student) {
   return tile("KL of the student from the teacher", format_fixed(student.number("kl"), 3), more);
 }
 
-// Lengths to show: 1, 4, 8 and 16 times the training length where measured, else all.
-std::vector<int64_t> headline_lengths(const JsonView& needle, double training_length) {
-  std::vector<int64_t> all, chosen;
-  for (const auto& [length, scores] : needles_by_length(needle)) {
-    all.push_back(length);
-    for (const double times : {1, 4, 8, 16}) {
-      if (double(length) == times * training_length) chosen.push_back(length);
-    }
-  }
-  return chosen.empty() ? all : chosen;
+std::vector<int64_t> lengths_of(const JsonView& needle) {
+  std::vector<int64_t> out;
+  for (const auto& [length, scores] : by_length(needle)) out.push_back(length);
+  return out;
 }
 
 std::string needle_tile(const RunFiles& run) {
@@ -66,12 +60,12 @@ std::string needle_tile(const RunFiles& run) {
       {"student, no logit scale", student.object("needle_unscaled")},
       {"teacher", teacher.object("needle")}};
   const JsonView any = student.has("needle") ? models[0].second : models[2].second;
-  const std::vector<int64_t> lengths = headline_lengths(any, training_length);
+  const std::vector<int64_t> lengths = headline_lengths(lengths_of(any), training_length);
   if (lengths.empty()) return "";
   std::vector<std::string> header = {"Needles found at"};
   for (const int64_t length : lengths) {
     header.push_back(std::isfinite(training_length)
-                         ? fmt::format("{:g}×", double(length) / training_length)
+                         ? fmt::format("{:.3g}×", double(length) / training_length)
                          : format_figure(double(length)));
   }
   std::vector<std::vector<std::string>> rows;
@@ -126,18 +120,36 @@ ModelLook unscaled_look() {
   return {"student, no logit scale", "var(--unscaled)", Marker::kTriangle, true, 4};
 }
 
-std::vector<std::pair<int64_t, JsonView>> needles_by_length(const JsonView& needle) {
+std::vector<std::pair<int64_t, JsonView>> by_length(const JsonView& object) {
   std::vector<std::pair<int64_t, JsonView>> out;
-  if (!needle) return out;
-  for (const auto& [key, value] : needle.members()) {
+  if (!object) return out;
+  for (const auto& [key, value] : object.members()) {
     int64_t length = 0;
     const auto [end, error] = std::from_chars(key.data(), key.data() + key.size(), length);
     if (error != std::errc() || end != key.data() + key.size() || length <= 0) {
-      throw_error("{}: '{}' is not a needle length", needle.file(), std::string(key));
+      throw_error("{}: '{}' is not a length in tokens", object.file(), std::string(key));
     }
-    out.emplace_back(length, needle.object(key));
+    out.emplace_back(length, object.object(key));
   }
   std::ranges::sort(out, {}, &std::pair<int64_t, JsonView>::first);
+  return out;
+}
+
+std::vector<int64_t> headline_lengths(const std::vector<int64_t>& lengths, double training_length,
+                                      size_t most) {
+  std::vector<int64_t> within, beyond, out;
+  for (const int64_t length : lengths) {
+    (double(length) > training_length ? beyond : within).push_back(length);
+  }
+  const size_t room = std::max<size_t>(most, 2);
+  const size_t first = beyond.empty() ? room : 1;  // the longest of those within
+  out.assign(within.end() - static_cast<std::ptrdiff_t>(std::min(first, within.size())),
+             within.end());
+  const size_t count = std::min(beyond.size(), room - std::min(room, out.size()));
+  for (size_t i = 0; i < count; ++i) {
+    const size_t last = beyond.size() - 1;
+    out.push_back(beyond[count == 1 ? last : (i * last + (count - 1) / 2) / (count - 1)]);
+  }
   return out;
 }
 
@@ -146,15 +158,25 @@ std::vector<bool> attention_layers(const RunFiles& run) {
   for (const std::string& mixer : run.summary.view().object("student").texts("mixer_types")) {
     out.push_back(mixer == "attn");
   }
+  if (!out.empty() || !run.selection.view()) return out;
+  // No evaluation yet: as selected, of as many layers as were aligned.
+  for (const StageFiles& stage : run.stages) {
+    const size_t layers = stage.result.view().numbers("explained_variance").size();
+    if (layers > 0) out.assign(layers, false);
+  }
+  for (const double layer : run.selection.view().numbers("layers")) {
+    if (layer >= 0 && layer < double(out.size())) out[static_cast<size_t>(layer)] = true;
+  }
   return out;
 }
 
 std::string headline(const RunFiles& run) {
   const JsonView teacher = run.summary.view().object("teacher"),
                  student = run.summary.view().object("student");
-  std::string out = "<div class=\"tiles\">\n" + loss_tile(teacher, student);
-  if (student) out += kl_tile(student);
-  return out + needle_tile(run) + mixer_tile(run) + "</div>\n";
+  std::string tiles = teacher ? loss_tile(teacher, student) : "";
+  if (student) tiles += kl_tile(student);
+  tiles += needle_tile(run) + mixer_tile(run);
+  return tiles.empty() ? "" : "<div class=\"tiles\">\n" + tiles + "</div>\n";
 }
 
 }  // namespace halo

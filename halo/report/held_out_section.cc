@@ -34,16 +34,11 @@ LineChart position_chart(const std::string& title, const std::string& y_label,
   LineChart chart;
   chart.title = title;
   chart.x = {"position in the sequence (tokens; log₂ axis)", Scale::kLog2};
-  chart.y = {y_label};
-  double low = HUGE_VAL, high = 0;
+  std::vector<double> values;
   for (const Series& one : series) {
-    for (const Point& point : one.points) {
-      if (!std::isfinite(point.y)) continue;
-      low = std::min(low, point.y);
-      high = std::max(high, point.y);
-    }
+    for (const Point& point : one.points) values.push_back(point.y);
   }
-  if (low > 0 && high > 10 * low) chart.y.scale = Scale::kLog10;
+  chart.y = values_axis(y_label, values);
   chart.series = std::move(series);
   return chart;
 }
@@ -67,6 +62,7 @@ std::string scores_table(const JsonView& teacher, const JsonView& student) {
 void add_held_out(Page& page, const RunFiles& run) {
   const JsonView summary = run.summary.view(), teacher = summary.object("teacher"),
                  student = summary.object("student");
+  if (!teacher && !student) return;
   const double training_length = summary.number("training_length");
   std::vector<Series> loss;
   std::string rows;

@@ -22,15 +22,14 @@ std::string legend(const std::vector<Series>& all) {
 
 class Plot {
  public:
-  explicit Plot(const LineChart& chart)
+  Plot(const LineChart& chart, double width)
       : chart_(chart),
-        box_(plot_box(chart.width, chart.height)),
-        x_(chart.x, covered(true), 0.03, box_.left, box_.right),
-        y_(chart.y, covered(false), 0.06, box_.bottom, box_.top) {}
+        y_(chart.y, covered(false), 0.06, chart.height - kRoomBelow, kRoomAbove),
+        box_(plot_box(width, chart.height, y_)),
+        x_(chart.x, covered(true), 0.03, box_.left, box_.right) {}
 
   std::string draw() const {
-    std::string out = open_figure(chart_.title, chart_.width, chart_.height, legend(chart_.series));
-    out += grid_y(box_, y_, chart_.y.label) + ticks_x(box_, x_, chart_.x.label, false);
+    std::string out = grid_y(box_, y_, chart_.y.label) + ticks_x(box_, x_, chart_.x.label);
     out += guides_x(box_, x_, chart_.vertical);
     for (const Series& series : chart_.series) {
       out += fmt::format("<g style=\"color:{}\">", series.color);
@@ -38,7 +37,7 @@ class Plot {
       if (series.marker != Marker::kNone) out += markers(series);
       out += "</g>";
     }
-    return out + guides_y(box_, y_, chart_.horizontal) + close_figure();
+    return out + guides_y(box_, y_, chart_.horizontal);
   }
 
  private:
@@ -101,14 +100,17 @@ class Plot {
   }
 
   const LineChart& chart_;
+  const AxisMap y_;
   const Box box_;
-  const AxisMap x_, y_;
+  const AxisMap x_;
 };
 
 }  // namespace
 
 std::string line_chart(const LineChart& chart) {
-  return Plot(chart).draw();
+  return figure(chart.title, legend(chart.series), chart.place, [&](double width) {
+    return Drawing{chart.height, Plot(chart, width).draw()};
+  });
 }
 
 }  // namespace halo

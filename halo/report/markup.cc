@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <iterator>
 
 namespace halo {
 namespace {
@@ -31,14 +32,31 @@ std::string format_fixed(double value, int decimals) {
   return std::isfinite(value) ? fmt::format("{:.{}f}", value, decimals) : kDash;
 }
 
-std::string format_short(double value) {
+std::string format_short(double value, int digits) {
   if (!std::isfinite(value)) return kDash;
   const double size = std::fabs(value);
   // Rounded first, so that nothing reads "1000K".
   for (const auto& [unit, letter] : {std::pair{1e9, "G"}, {1e6, "M"}, {1e3, "K"}}) {
-    if (size >= unit * 0.9995) return fmt::format("{:.3g}{}", value / unit, letter);
+    if (size < unit * 0.9995) continue;
+    return fmt::format("{:.{}g}{}", value / unit, digits, letter);
   }
-  return fmt::format("{:.3g}", value);
+  return fmt::format("{:.{}g}", value, digits);
+}
+
+std::string format_length(double tokens) {
+  constexpr double kKilo = 1024, kMega = 1024 * 1024;
+  if (tokens >= kMega && std::fmod(tokens, kMega) == 0) return fmt::format("{:g}M", tokens / kMega);
+  if (tokens >= kKilo && std::fmod(tokens, kKilo) == 0) return fmt::format("{:g}K", tokens / kKilo);
+  return format_figure(tokens);
+}
+
+std::string format_bytes(double bytes) {
+  if (!std::isfinite(bytes)) return kDash;
+  size_t unit = 0;
+  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  for (; bytes >= 1024 && unit + 1 < std::size(kUnits); ++unit) bytes /= 1024;
+  const int decimals = unit == 0 || bytes >= 100 ? 0 : bytes >= 10 ? 1 : 2;
+  return fmt::format("{:.{}f} {}", bytes, decimals, kUnits[unit]);
 }
 
 std::string format_estimate(double value, double standard_error, int decimals) {

@@ -29,7 +29,7 @@ std::vector<Model> models_of(const JsonView& summary) {
 std::vector<int64_t> all_lengths(const std::vector<Model>& models) {
   std::set<int64_t> lengths;
   for (const Model& model : models) {
-    for (const auto& [length, scores] : needles_by_length(model.needle)) lengths.insert(length);
+    for (const auto& [length, scores] : by_length(model.needle)) lengths.insert(length);
   }
   return {lengths.begin(), lengths.end()};
 }
@@ -55,21 +55,26 @@ std::string curves(const std::vector<Model>& models, double training_length) {
   chart.title = "Needle accuracy by length";
   chart.x = {"prompt and answer (tokens; log₂ axis)", Scale::kLog2};
   for (const int64_t length : all_lengths(models)) {
-    chart.x.ticks.push_back({double(length), length_label(length, training_length)});
+    chart.x.ticks.push_back(
+        {double(length), length_label(length, training_length), format_length(double(length))});
   }
-  chart.y = {"share of needles found", Scale::kLinear, 0, 1.04};
+  double lowest = 1;
   for (const Model& model : models) {
     const ModelLook& look = model.look;
     Series series{look.name, look.color, {}, look.marker, true, look.dashed, look.shift};
-    for (const auto& [length, scores] : needles_by_length(model.needle)) {
+    for (const auto& [length, scores] : by_length(model.needle)) {
       series.points.push_back(
           {double(length), scores.number("accuracy"), kNoNumber, scores.number("stderr"),
            fmt::format("{}, {} tokens: {}", look.name, length, describe(scores))});
     }
+    for (const Point& p : series.points) {
+      lowest = std::min(lowest, p.y - (std::isfinite(p.y_error) ? p.y_error : 0));
+    }
     chart.series.push_back(std::move(series));
   }
+  chart.y = share_axis("share of needles found", lowest);
   chart.vertical = {{training_length, "training length"}};
-  chart.width = 1060;
+  chart.place = Place::kSection;
   chart.height = 330;
   return line_chart(chart);
 }
@@ -79,10 +84,10 @@ std::string depth_map(const Model& model, const std::vector<int64_t>& lengths,
   HeatMap map;
   map.title = model.look.name;
   map.x_label = "length (tokens)";
-  map.y_label = "depth of the needle";
-  const auto by_length = needles_by_length(model.needle);
+  map.y_label = "depth";
+  const auto scored = by_length(model.needle);
   std::set<double> depths;
-  for (const auto& [length, scores] : by_length) {
+  for (const auto& [length, scores] : scored) {
     for (const JsonView& row : scores.objects("by_depth")) {
       if (row.has("depth")) depths.insert(row.number("depth"));
     }
@@ -93,12 +98,12 @@ std::string depth_map(const Model& model, const std::vector<int64_t>& lengths,
   map.notes.assign(map.values.size(), "");
   for (const double depth : depths) map.rows.push_back(fmt::format("{:.0f}%", 100 * depth));
   for (const int64_t length : lengths) {
-    map.columns.push_back(format_figure(double(length)));
+    map.columns.push_back({0, format_figure(double(length)), format_length(double(length))});
     if (double(length) <= training_length) ++map.border;
   }
   if (map.border == columns) map.border = 0;
   map.border_label = "beyond training length";
-  for (const auto& [length, scores] : by_length) {
+  for (const auto& [length, scores] : scored) {
     const size_t column = std::ranges::find(lengths, length) - lengths.begin();
     for (const JsonView& row : scores.objects("by_depth")) {
       if (!row.has("depth")) continue;

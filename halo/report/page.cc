@@ -39,9 +39,19 @@ section { padding: 16px 18px 18px; margin-top: 16px; }
 .tile.needles table { margin: 0 0 2px; width: 100%; }
 .tile.needles tr:nth-child(2) td { font-weight: 650; }
 .tile.wide { grid-column: span 4; }
+.banner { border: 1px solid var(--grid); border-left: 5px solid var(--student); border-radius: 8px;
+  background: var(--card); padding: 10px 14px; margin: 0 0 14px; }
+.banner.running { border-left-color: var(--teacher); }
+.banner.failed { border-left-color: var(--unscaled); }
+.banner p { margin: 4px 0 0; }
+.banner pre { margin: 8px 0 0; }
+.said { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 250px), 1fr));
+  gap: 4px 22px; margin-top: 14px; padding-top: 10px; border-top: 1px solid var(--grid); }
+.said p { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
+.said .opening { grid-column: 1 / -1; font-weight: 600; max-width: none; }
+.said small { color: var(--muted); font-size: 13px; }
 .beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, var(--least)), 1fr));
   gap: 18px 22px; margin-top: 12px; align-items: end; }
-.strip { margin-top: 4px; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13.5px; margin-top: 8px;
   font-variant-numeric: tabular-nums; }

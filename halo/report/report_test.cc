@@ -7,200 +7,34 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
+#include <set>
 
-#include "halo/base/check.h"
 #include "halo/base/files.h"
-#include "halo/base/json.h"
+#include "halo/report/report_testing.h"
 #include "halo/report/sections.h"
-#include "tests/testing.h"
 
 namespace halo {
 namespace {
 
-namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-json::object needle(double near, double far) {
-  json::object out;
-  for (const auto& [length, accuracy] : {std::pair{"512", near}, {"4096", far}}) {
-    json::array depths;
-    for (const double depth : {0.25, 0.75}) {
-      depths.push_back({{"depth", depth},
-                        {"accuracy", accuracy},
-                        {"stderr", 0.02},
-                        {"n", 20},
-                        {"clusters", 10}});
-    }
-    out[length] = {{"accuracy", accuracy}, {"stderr", 0.0123}, {"n", 40},
-                   {"clusters", 10},       {"logprob", -0.1},  {"logprob_stderr", 0.01},
-                   {"by_depth", depths}};
-  }
-  return out;
-}
-
-json::array positions(double loss) {
-  json::array out;
-  for (const auto& [from, to] : {std::pair{0, 256}, {256, 512}, {512, 4096}}) {
-    out.push_back({{"from", from},
-                   {"to", to},
-                   {"loss", loss},
-                   {"stderr", 0.01},
-                   {"n", 1000},
-                   {"clusters", 8},
-                   {"kl", 0.2},
-                   {"kl_stderr", 0.02}});
-  }
-  return out;
-}
-
-json::object model_figures(double loss) {
-  return {{"loss", loss},
-          {"stderr", 0.0111},
-          {"n", 201'344},
-          {"clusters", 230},
-          {"bits_per_byte", 1.25},
-          {"by_position", positions(loss)},
-          {"needle", needle(0.9, 0.375)},
-          {"loss_by_position", positions(loss)}};
-}
-
-json::object gate(const char* figure, double value, bool passed) {
-  return {{"figure", figure},
-          {"value", value},
-          {"must_be", "at most"},
-          {"limit", 0.5},
-          {"passed", passed}};
-}
-
-class ReportTest : public ::testing::Test {
- protected:
-  void write_text(const std::string& name, const std::string& text) const {
-    fs::create_directories((run_ / name).parent_path());
-    write_file(run_ / name, text);
-  }
-  void write(const std::string& name, const json::value& value) const {
-    write_text(name, format_json(value));
-  }
-
-  std::string page() const {
-    write_report(run_);
-    return read_file(run_ / "report.html");
-  }
-
-  std::string error() const {
-    try {
-      write_report(run_);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  }
-
-  void write_summary() const {
-    json::object student = model_figures(2.1018);
-    student["kl"] = 0.1784;
-    student["kl_stderr"] = 0.0031;
-    student["needle_unscaled"] = needle(0.85, 0.125);
-    student["mixer_types"] = {"lightning-attn", "attn", "lightning-attn", "lightning-attn"};
-    student["attn_logits_scaling"] = "hype 500";
-    write("summary.json", json::object{{"training_length", 512},
-                                       {"teacher", model_figures(1.9732)},
-                                       {"student", student},
-                                       {"tokens_per_stage", {{"align", 4096}, {"distill", 8192}}},
-                                       {"seconds", 683.2},
-                                       {"matrix_gflops", 141.3}});
-  }
-
-  void write_training(const std::string& stage, bool layers) const {
-    std::string lines;
-    for (int step = 1; step <= 40; ++step) {
-      json::object line{{"step", step},       {"tokens", step * 100},
-                        {"loss", 2.0 / step}, {"grad_norm", 1.0 / step},
-                        {"lr", 1e-3},         {"skipped", step == 20}};
-      if (step == 20) line["loss"] = line["grad_norm"] = nullptr;
-      for (int layer = 0; layers && layer < 4; ++layer) {
-        line[fmt::format("layer_{}", layer)] = 0.1 * (layer + 1) / step;
-      }
-      line["tokens_per_second"] = 2222.0;
-      line["seconds"] = step * 0.5;
-      lines += json::serialize(line) + "\n";
-    }
-    // As a killed run leaves it.
-    write_text(stage + "/metrics.jsonl", lines + R"({"step":41,"lo)");
-    write_text(stage + "/events.jsonl",
-               "{\"event\":\"resume\",\"step\":9}\n"
-               "{\"event\":\"warning\",\"step\":9,\"text\":\"a <b>warning</b>\"}\n");
-  }
-
-  void write_searches() const {
-    const auto candidate = [](json::array layers, double needle, double kl) {
-      return json::object{{"layers", layers},
-                          {"needle_accuracy", 0.5},
-                          {"needle_logprob", needle},
-                          {"needle_logprob_stderr", 0.05},
-                          {"kl", kl},
-                          {"kl_stderr", 0.02},
-                          {"loss", 2.5}};
-    };
-    write(
-        "select/selection.json",
-        json::object{{"rule", "joint"},
-                     {"layers", {1}},
-                     {"scores", json::array{}},
-                     {"frequency", {0.0, 0.8125, 0.1875, 0.0}},
-                     {"chosen", candidate({1}, -0.321, 0.4567)},
-                     {"nothing_kept", candidate({}, -2.5, 1.5)},
-                     {"candidates", {candidate({0}, -1.25, 0.9), candidate({1}, -0.321, 0.4567)}}});
-    json::array candidates;
-    for (const char* name : {"none", "constant 1.5", "500", "100"}) {
-      candidates.push_back({{"name", name},
-                            {"needle", needle(0.9, 0.8)},
-                            {"accuracy", 0.8771},
-                            {"accuracy_stderr", 0.02},
-                            {"loss_beyond_training_length", 2.3456},
-                            {"loss_stderr", nullptr},
-                            {"training_length", 512}});
-    }
-    write("scale/scale.json",
-          json::object{
-              {"rule", "most needles, then text"}, {"chosen", "500"}, {"candidates", candidates}});
-  }
-
-  void write_all() const {
-    write_summary();
-    write("env.json", json::object{{"command", "halo convert <script>alert('x')</script> --run r"},
-                                   {"device", "a CPU & more"},
-                                   {"tokenizer_hash", "00112233445566778899aabbccddeeff"}});
-    write_text("config.resolved.toml", "teacher = \"</pre><script>\"\n");
-    write("align/result.json", json::object{{"gate", gate("explained variance", 0.96, true)},
-                                            {"explained_variance", {0.99, 0.9123, nullptr, 0.97}},
-                                            {"worst_layer", 1},
-                                            {"tokens", 4096},
-                                            {"seconds", 141.2}});
-    write("distill/failed.json", json::object{{"gate", gate("held-out KL", 0.7531, false)}});
-    write_training("align", true);
-    write_training("distill", false);
-    write_searches();
-  }
-
-  const test::Folder folder_;
-  const fs::path run_ = folder_.path();
-};
+using test::model_figures;
+using test::ReportTest;
 
 TEST_F(ReportTest, HasEverySection) {
   write_all();
   const std::string html = page();
-  for (const char* id : {"needles", "held-out", "stages", "selection", "scale", "alignment",
-                         "training", "provenance"}) {
+  for (const char* id : {"needles", "cost", "continuations", "held-out", "stages", "selection",
+                         "scale", "alignment", "training", "provenance"}) {
     EXPECT_THAT(html, HasSubstr(fmt::format("<section id=\"{}\">", id)));
     EXPECT_THAT(html, HasSubstr(fmt::format("<a href=\"#{}\">", id)));
   }
   for (const char* text :
-       {"Needle accuracy by length", "depth of the needle", "Loss by position", "bits per byte",
+       {"Needle accuracy by length", ">depth<", "Loss by position", "bits per byte",
         "Sets of kept layers", "Alignment error of each layer", "Explained variance of each layer",
-        "Gradient norm", "training length", "student, no logit scale", "log₂ axis"}) {
+        "Gradient norm", "training length", "student, no logit scale", "log₂ axis",
+        "Memory a token", "the text itself"}) {
     EXPECT_THAT(html, HasSubstr(text));
   }
 }
@@ -208,30 +42,34 @@ TEST_F(ReportTest, HasEverySection) {
 TEST_F(ReportTest, ShowsTheFigures) {
   write_all();
   const std::string html = page();
-  for (const char* text : {"2.1018 ± 0.0111",
-                           "1.9732 ± 0.0111",
-                           "0.1784 ± 0.0031",
-                           "(+0.129)",
-                           "201,344",
-                           "0.375 ± 0.012",
-                           "0.125 ± 0.012",
-                           "4,096 (8×)",
-                           "11 min 23 s",
-                           "141 GFLOP/s",
-                           "12,288",
-                           "-0.321 ± 0.050",
-                           "0.4567 ± 0.0200",
-                           "0.877 ± 0.020",
-                           "a = 500 (chosen)",
-                           "1 of 4 keep attention",
-                           "logit scale a = 500",
-                           "0.9123",
-                           "0.7531",
-                           "✗ failed",
-                           "✓ passed",
-                           "40 steps, 4,000 tokens",
-                           "1 updates skipped, resumed 1 times",
-                           "00112233445566778899aabbccddeeff"}) {
+  for (const char* text :
+       {"2.1018 ± 0.0111",
+        "1.9732 ± 0.0111",
+        "0.1784 ± 0.0031",
+        "(+0.129)",
+        "201,344",
+        "0.375 ± 0.012",
+        "0.125 ± 0.012",
+        "4,096 (8×)",
+        "11 min 23 s",
+        "141 GFLOP/s",
+        "12,288",
+        "-0.321 ± 0.050",
+        "0.4567 ± 0.0200",
+        "0.877 ± 0.020",
+        "a = 500 (chosen)",
+        "1 of 4 keep attention",
+        "logit scale a = 500",
+        "0.9123",
+        "0.7531",
+        "✗ failed",
+        "✓ passed",
+        "40 steps, 4,000 tokens",
+        "1 updates skipped, resumed 1 times",
+        "4.00 MiB",  // 4,096 tokens of the student: 1,024 bytes each and the states
+        "16.0 MiB",  // of the teacher
+        "3.5 ms",
+        "00112233445566778899aabbccddeeff"}) {
     EXPECT_THAT(html, HasSubstr(text));
   }
   EXPECT_THAT(html, HasSubstr("search half of the held-out text: most needles, then text."));
@@ -246,6 +84,8 @@ TEST_F(ReportTest, EscapesHostileText) {
   EXPECT_THAT(html, HasSubstr("a CPU &amp; more"));
   EXPECT_THAT(html, HasSubstr("&#34;&lt;/pre&gt;&lt;script&gt;&#34;"));
   EXPECT_THAT(html, HasSubstr("a &lt;b&gt;warning&lt;/b&gt;"));
+  EXPECT_THAT(html, HasSubstr("It was &lt;i&gt;late&lt;/i&gt;"));
+  EXPECT_THAT(html, HasSubstr("&lt;/p&gt;&lt;script&gt;"));
 }
 
 TEST_F(ReportTest, AsksTheNetworkForNothing) {
@@ -279,7 +119,7 @@ TEST_F(ReportTest, SummaryAloneIsEnough) {
 }
 
 TEST_F(ReportTest, NamesADamagedFile) {
-  EXPECT_THAT(error(), HasSubstr("there is no summary.json"));
+  EXPECT_THAT(error(), HasSubstr("nothing of a run is in this folder"));
   write_text("summary.json", "{\"training_length\": 512,");
   EXPECT_THAT(error(), HasSubstr((run_ / "summary.json").string()));
   write_text("summary.json", "[]");
@@ -287,7 +127,7 @@ TEST_F(ReportTest, NamesADamagedFile) {
   write("summary.json", json::object{{"teacher", {{"loss", "low"}}}});
   EXPECT_THAT(error(), HasSubstr("summary.json: key 'loss' must be a number"));
   write("summary.json", json::object{{"teacher", {{"needle", {{"12x", json::object{}}}}}}});
-  EXPECT_THAT(error(), HasSubstr("summary.json: '12x' is not a needle length"));
+  EXPECT_THAT(error(), HasSubstr("summary.json: '12x' is not a length in tokens"));
   write_summary();
   write_text("align/metrics.jsonl", "{\"step\":1}\n{\"step\":\n{\"step\":3}\n");
   EXPECT_THAT(error(), HasSubstr((run_ / "align" / "metrics.jsonl").string()));
@@ -352,6 +192,23 @@ TEST(AxisMap, PlacesValuesOnLinearAndLogarithmicScales) {
   EXPECT_EQ(log2.ticks()[4].label, "16,384");
 }
 
+TEST(AxisMap, FitsTheRangeOfTheData) {
+  EXPECT_EQ(share_axis("", 0.3).min, 0);
+  EXPECT_DOUBLE_EQ(share_axis("", 0.87).min, 0.8);
+  EXPECT_DOUBLE_EQ(share_axis("", 1).min, 0.9);
+  EXPECT_GT(share_axis("", 1).max, 1);
+  EXPECT_EQ(values_axis("loss", {2, 16, kNoNumber}).scale, Scale::kLinear);
+  EXPECT_EQ(values_axis("loss", {2, 17}).scale, Scale::kLog10);
+  EXPECT_EQ(values_axis("loss", {2, 17}).label, "loss (log axis)");
+  EXPECT_EQ(values_axis("", {-1, 17}).scale, Scale::kLinear);
+  // Ticks that lie near each other read differently.
+  const AxisMap narrow({""}, {2.10102, 2.10171}, 0.05, 0, 100);
+  std::set<std::string> labels;
+  for (const Tick& tick : narrow.ticks()) labels.insert(tick.label);
+  EXPECT_EQ(labels.size(), narrow.ticks().size());
+  EXPECT_TRUE(labels.contains("2.1012")) << *labels.begin();
+}
+
 TEST(AxisMap, AnyRangeHasFewTicksInsideIt) {
   for (const Scale scale : {Scale::kLinear, Scale::kLog2, Scale::kLog10}) {
     for (const auto& values : std::vector<std::vector<double>>{{},
@@ -383,6 +240,14 @@ TEST(Markup, WritesNumbersForPeople) {
   EXPECT_EQ(format_short(1.5e6), "1.5M");
   EXPECT_EQ(format_short(999'999), "1M");
   EXPECT_EQ(format_estimate(0.5, kNoNumber, 2), "0.50");
+  EXPECT_EQ(format_short(2'101'300, 5), "2.1013M");
+  EXPECT_EQ(format_length(131'072), "128K");
+  EXPECT_EQ(format_length(1 << 20), "1M");
+  EXPECT_EQ(format_length(512), "512");
+  EXPECT_EQ(format_length(3000), "3,000");
+  EXPECT_EQ(format_bytes(768), "768 B");
+  EXPECT_EQ(format_bytes(1536), "1.50 KiB");
+  EXPECT_EQ(format_bytes(3e10), "27.9 GiB");
   EXPECT_EQ(format_duration(59.7), "1 min 0 s");
   EXPECT_EQ(format_duration(12000), "3 h 20 min");
   EXPECT_EQ(escape_html("<a href=\"x\">&'"), "&lt;a href=&#34;x&#34;&gt;&amp;&#39;");

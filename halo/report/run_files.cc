@@ -1,7 +1,9 @@
 #include "halo/report/run_files.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
+#include <sstream>
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
@@ -63,25 +65,50 @@ StageFiles read_stage(const fs::path& folder, const std::string& name) {
   return stage;
 }
 
-// Those that the summary counts, in the order they ran; then what else looks like a stage's folder.
-std::vector<std::string> stage_names(const fs::path& folder, const JsonFile& summary) {
+// Those that the run said it would do and those that the summary counts, in their order; then what
+// else looks like a stage's folder.
+std::vector<std::string> stage_names(const fs::path& folder, const JsonFile& environment,
+                                     const JsonFile& summary) {
   std::vector<std::string> names;
+  const auto add = [&](std::string name) {
+    if (std::ranges::find(names, name) == names.end()) names.push_back(std::move(name));
+  };
+  for (const JsonView& stage : environment.view().objects("stages")) add(stage.text("name"));
   if (const JsonView tokens = summary.view().object("tokens_per_stage")) {
-    for (const auto& [name, count] : tokens.members()) names.emplace_back(name);
+    for (const auto& [name, count] : tokens.members()) add(name);
   }
   std::vector<std::string> others;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (std::ranges::find(names, name) != names.end()) continue;
     const auto has = [&](const char* file) { return fs::exists(entry.path() / file); };
     if (has("result.json") || has("failed.json") || has("metrics.jsonl") || has("selection.json") ||
         has("scale.json")) {
-      others.push_back(name);
+      others.push_back(entry.path().filename().string());
     }
   }
   std::ranges::sort(others);
-  names.insert(names.end(), others.begin(), others.end());
+  for (std::string& name : others) add(std::move(name));
   return names;
+}
+
+// STATUS: what it says, and on a line of its own which files are "stale: FILE FILE".
+void read_status(const fs::path& path, RunFiles& run) {
+  if (!fs::exists(path)) return;
+  std::istringstream lines(read_file(path));
+  std::getline(lines, run.status);
+  const std::string stale = "stale: ";
+  for (std::string line; std::getline(lines, line);) {
+    if (line.starts_with(stale)) run.stale = line.substr(stale.size());
+  }
+}
+
+// {STAGE: seconds}, or of earlier versions {"seconds"}, in all.
+double read_seconds(const JsonFile& file) {
+  double sum = kNoNumber;
+  for (const auto& [key, value] : file.root) {
+    const double seconds = file.view().number(key);
+    if (std::isfinite(seconds)) sum = std::isfinite(sum) ? sum + seconds : seconds;
+  }
+  return sum;
 }
 
 }  // namespace
@@ -167,19 +194,28 @@ size_t StageFiles::count_events(std::string_view name) const {
   }));
 }
 
+std::string RunFiles::name() const {
+  const fs::path path = fs::absolute(folder).lexically_normal();
+  return (path.has_filename() ? path : path.parent_path()).filename().string();
+}
+
+const StageFiles* RunFiles::find(std::string_view stage) const {
+  const auto it = std::ranges::find(stages, stage, &StageFiles::name);
+  return it == stages.end() ? nullptr : &*it;
+}
+
 RunFiles read_run(const fs::path& folder) {
+  if (!fs::is_directory(folder)) throw_error("{}: there is no such run folder", folder.string());
   RunFiles run;
   run.folder = folder;
   run.summary = read_object(folder / "summary.json");
-  if (run.summary.path.empty()) {
-    throw_error("{}: there is no summary.json; finish the run with `halo convert --resume`",
-                folder.string());
-  }
   run.environment = read_object(folder / "env.json");
+  read_status(folder / "STATUS", run);
   if (fs::exists(folder / "config.resolved.toml")) {
     run.recipe = read_file(folder / "config.resolved.toml");
   }
-  for (const std::string& name : stage_names(folder, run.summary)) {
+  run.seconds = read_seconds(read_object(folder / "seconds.json"));
+  for (const std::string& name : stage_names(folder, run.environment, run.summary)) {
     run.stages.push_back(read_stage(folder, name));
     const auto take = [&](JsonFile& into, const char* file) {
       JsonFile found = read_object(folder / name / file);
@@ -187,6 +223,16 @@ RunFiles read_run(const fs::path& folder) {
     };
     take(run.selection, "selection.json");
     take(run.scale, "scale.json");
+  }
+  for (const JsonView& stage : run.environment.view().objects("stages")) {
+    std::ranges::find(run.stages, stage.text("name"), &StageFiles::name)->steps =
+        stage.number("steps");
+  }
+  run.environment.root.erase("stages");
+  if (run.summary.path.empty() && run.recipe.empty() && run.stages.empty()) {
+    throw_error(
+        "{}: nothing of a run is in this folder; give the one that `halo convert --run` wrote",
+        folder.string());
   }
   return run;
 }

@@ -1,5 +1,6 @@
-// What a run folder holds (docs/formats/run-folder.md), read once. Everything but summary.json may
-// be absent; what is there and damaged is an Error that names the file.
+// What a run folder holds (docs/formats/run-folder.md), read once. Everything may be absent, since
+// a run may have failed, been killed or still be going; what is there and damaged is an Error that
+// names the file.
 #pragma once
 
 #include <filesystem>
@@ -57,8 +58,9 @@ struct Metrics {
 
 struct StageFiles {
   std::string name;
-  bool started = false;  // there is a folder
-  bool failed = false;   // `result` is failed.json
+  bool started = false;      // there is a folder
+  bool failed = false;       // `result` is failed.json
+  double steps = kNoNumber;  // updates it makes in all
   JsonFile result;
   Metrics metrics;
   std::vector<json::object> events;
@@ -68,11 +70,19 @@ struct StageFiles {
 
 struct RunFiles {
   std::filesystem::path folder;
-  JsonFile summary, environment, selection, scale;
-  std::string recipe;              // config.resolved.toml
-  std::vector<StageFiles> stages;  // in the order they ran
+  JsonFile summary, selection, scale;
+  JsonFile environment;        // env.json without its stages, which are in `stages`
+  std::string status;          // what STATUS says: "running distill"
+  std::string stale;           // and which files are older than the stages: "model summary.json"
+  std::string recipe;          // config.resolved.toml
+  double seconds = kNoNumber;  // spent converting so far
+  std::vector<StageFiles> stages;  // in the order they run; those to come have not started
+
+  std::string name() const;                              // of the folder
+  const StageFiles* find(std::string_view stage) const;  // null: there is none
 };
 
+// An Error where the folder holds nothing of a run.
 RunFiles read_run(const std::filesystem::path& folder);
 
 }  // namespace halo

@@ -23,12 +23,18 @@ ModelLook teacher_look();
 ModelLook student_look();
 ModelLook unscaled_look();
 
-// A "needle" object by length, ascending.
-std::vector<std::pair<int64_t, JsonView>> needles_by_length(const JsonView& needle);
+// The members of an object of lengths in tokens ("needle", "decode"), ascending.
+std::vector<std::pair<int64_t, JsonView>> by_length(const JsonView& object);
 
-// Headline figures, in HTML.
+// Of the ascending lengths of needles at most `most` to show first: the longest within the training
+// length, then some beyond it, the nearest and the longest among them; only one side: of that.
+std::vector<int64_t> headline_lengths(const std::vector<int64_t>& lengths, double training_length,
+                                      size_t most = 4);
+// Headline figures, in HTML; nothing of a run without any.
 std::string headline(const RunFiles& run);
 void add_needles(Page& page, const RunFiles& run);
+void add_cost(Page& page, const RunFiles& run);
+void add_continuations(Page& page, const RunFiles& run);
 void add_held_out(Page& page, const RunFiles& run);
 void add_stages(Page& page, const RunFiles& run);
 void add_scale(Page& page, const RunFiles& run);
@@ -37,7 +43,7 @@ void add_alignment(Page& page, const RunFiles& run);
 void add_training(Page& page, const RunFiles& run);
 void add_provenance(Page& page, const RunFiles& run);
 
-// Whether each layer of the student keeps attention; empty where summary.json does not say.
+// Whether each layer of the student keeps attention; empty where that is not decided yet.
 std::vector<bool> attention_layers(const RunFiles& run);
 
 // At most `limit` points: means of as many runs of neighbours, or their largest values. A stretch

@@ -5,12 +5,14 @@
 #include <cmath>
 
 #include "halo/base/files.h"
+#include "halo/report/run_state.h"
 #include "halo/report/sections.h"
 
 namespace halo {
 namespace {
 
-std::string state_cell(const StageFiles& stage, const JsonView& gate) {
+std::string state_cell(const StageFiles& stage, const JsonView& gate, const RunState& state) {
+  if (state.kind == RunState::Kind::kRunning && state.stage == stage.name) return "running";
   if (!stage.result.view()) return stage.started ? "unfinished" : "not run";
   if (!gate) return stage.failed ? "<span class=\"fail\">✗ failed</span>" : "done";
   return gate.flag("passed") ? "<span class=\"pass\">✓ passed</span>"
@@ -41,23 +43,30 @@ std::vector<std::vector<std::string>> model_hashes(const std::filesystem::path& 
 
 void add_stages(Page& page, const RunFiles& run) {
   const JsonView summary = run.summary.view(), tokens_of = summary.object("tokens_per_stage");
+  const RunState state = run_state(run);
   std::vector<std::vector<std::string>> rows;
   double all_tokens = 0;
   for (const StageFiles& stage : run.stages) {
-    if (!stage.started && !tokens_of.has(stage.name)) continue;
     const JsonView result = stage.result.view(), gate = result.object("gate");
-    double tokens = tokens_of.number(stage.name);
+    double tokens = tokens_of.number(stage.name), seconds = result.number("seconds");
     if (!std::isfinite(tokens)) tokens = result.number("tokens");
+    if (!result && stage.metrics.rows > 0) {
+      tokens = stage.metrics.column("tokens").back();
+      seconds = stage.metrics.column("seconds").back();
+    }
     if (std::isfinite(tokens)) all_tokens += tokens;
-    rows.push_back({stage.name, format_figure(tokens), format_duration(result.number("seconds")),
-                    state_cell(stage, gate), escape_html(gate.text("figure")),
+    rows.push_back({escape_html(stage.name), format_figure(tokens), format_duration(seconds),
+                    state_cell(stage, gate, state), escape_html(gate.text("figure")),
                     format_figure(gate.number("value")),
                     escape_html(gate.text("must_be")) + " " + format_figure(gate.number("limit"))});
     if (!gate) rows.back().back().clear();
   }
   if (rows.empty()) return;
-  rows.push_back({"<b>all stages</b>", "<b>" + format_figure(all_tokens) + "</b>",
-                  "<b>" + format_duration(summary.number("seconds")) + "</b>", "", "", "", ""});
+  rows.push_back(
+      {"<b>all stages</b>", "<b>" + format_figure(all_tokens) + "</b>",
+       "<b>" + format_duration(summary.has("seconds") ? summary.number("seconds") : run.seconds) +
+           "</b>",
+       "", "", "", ""});
   std::string body = "<div class=\"gates\">" +
                      html_table({"Stage", "tokens trained on", "training time", "gate",
                                  "gate's figure", "value", "must be"},

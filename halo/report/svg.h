@@ -1,6 +1,8 @@
 // Charts as figures of inline SVG: line chart (also a scatter), bar chart, heat map, mixer strip.
-// All text is escaped here. Sizes are in pixels of the viewBox; the page scales them. Colours are
-// CSS values, so that the page's variables serve light and dark; chart_css() holds the rest.
+// All text is escaped here. A chart is drawn once for each width that its place may have, and the
+// style shows the one that fits, so that letters keep their size on a telephone. Sizes are in
+// pixels of the viewBox, which the page scales a little. Colours are CSS values, so that the page's
+// variables serve light and dark; chart_css() holds the rest.
 #pragma once
 
 #include <string>
@@ -12,6 +14,9 @@
 namespace halo {
 
 std::string_view chart_css();
+
+// What a chart fills where the window is wide.
+enum class Place { kSection, kHalf, kThird };
 
 enum class Marker { kNone, kCircle, kSquare, kTriangle };
 
@@ -42,7 +47,8 @@ struct LineChart {
   Axis x, y;
   std::vector<Series> series;
   std::vector<Guide> vertical, horizontal;
-  double width = 530, height = 300;
+  Place place = Place::kHalf;
+  double height = 300;
 };
 std::string line_chart(const LineChart& chart);
 
@@ -57,23 +63,23 @@ struct BarChart {
   std::vector<Bar> bars;
   std::string highlight;  // what a highlighted bar is; empty: no legend
   std::vector<Guide> horizontal;
-  double width = 530, height = 280;
+  double height = 280;
 };
 std::string bar_chart(const BarChart& chart);
 
 // Values from 0 to 1, each written in its cell.
 struct HeatMap {
   std::string title, x_label, y_label;
-  std::vector<std::string> columns, rows;
+  std::vector<Tick> columns;  // labels alone
+  std::vector<std::string> rows;
   std::vector<double> values;      // [rows, columns]; not finite: an empty cell
   std::vector<std::string> notes;  // the same, shown on hover; may be empty
   size_t border = 0;               // a line after this many columns; 0: none
   std::string border_label;
-  double width = 350;
 };
 std::string heat_map(const HeatMap& map);
 
-// A cell a layer, the attention layers filled.
+// A cell a layer, the attention layers filled; rows break where the window does.
 std::string layer_strip(const std::vector<bool>& attention);
 
 // Colour of series `i` of `n` in an order (layers): dark blue over green to yellow.

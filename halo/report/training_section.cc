@@ -24,20 +24,13 @@ double median_of_finite(std::vector<double> values) {
   return median(std::move(values));
 }
 
-// Logarithmic where the values span more than a factor of 8.
-Scale scale_for(const std::vector<double>& values) {
-  const double low = finite_extreme(values, false), high = finite_extreme(values, true);
-  return low > 0 && high > 8 * low ? Scale::kLog10 : Scale::kLinear;
-}
-
 std::string metric_chart(const Metrics& metrics, const std::string& title,
                          const std::string& column, const std::string& label, Pool pool) {
   const std::vector<double> values = metrics.column(column);
   LineChart chart;
   chart.title = title;
   chart.x = {"tokens"};
-  chart.y = {label, scale_for(values)};
-  if (chart.y.scale == Scale::kLog10) chart.y.label += " (log axis)";
+  chart.y = values_axis(label, values);
   chart.series = {
       {"", "var(--student)", thin(metrics.column("tokens"), values, pool), Marker::kNone}};
   chart.height = 250;
@@ -139,7 +132,7 @@ void add_training(Page& page, const RunFiles& run) {
     if (stage.metrics.rows == 0) continue;
     const JsonView loss = stage.result.view().object("loss");
     const std::string title = loss ? "Loss: " + loss.text("figure") : "Loss";
-    body += fmt::format("<h3>{}</h3>\n", stage.name);
+    body += "<h3>" + escape_html(stage.name) + "</h3>\n";
     body += beside(
         {metric_chart(stage.metrics, title, "loss", loss ? loss.text("unit") : "loss", Pool::kMean),
          metric_chart(stage.metrics, "Gradient norm, before clipping", "grad_norm", "gradient norm",
@@ -163,7 +156,7 @@ void add_alignment(Page& page, const RunFiles& run) {
       if (!chart.empty()) charts.push_back(std::move(chart));
     }
     if (charts.empty()) continue;
-    body += fmt::format("<h3>{}</h3>\n", stage.name) + beside(charts);
+    body += "<h3>" + escape_html(stage.name) + "</h3>\n" + beside(charts);
     const std::vector<double> variance = result.numbers("explained_variance");
     const double worst = result.number("worst_layer");
     if (worst >= 0 && worst < double(variance.size())) {

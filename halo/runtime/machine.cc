@@ -1,5 +1,6 @@
 #include "halo/runtime/machine.h"
 
+#include <cuda_runtime_api.h>
 #include <dlfcn.h>
 
 #include <chrono>
@@ -47,6 +48,16 @@ std::string cpu_name() {
   return "unknown CPU";
 }
 
+// "NVIDIA H200", or "cuda:0" where the driver does not say.
+std::string gpu_name(int index) {
+  cudaDeviceProp properties;
+  if (cudaGetDeviceProperties(&properties, index) != cudaSuccess) {
+    cudaGetLastError();  // it is no later call's error
+    return fmt::format("cuda:{}", index);
+  }
+  return properties.name;
+}
+
 }  // namespace
 
 at::ScalarType compute_type(const MachineRecipe& recipe) {
@@ -68,7 +79,7 @@ Machine open_machine(const MachineRecipe& recipe) {
     at::globalContext().setDeterministicAlgorithms(recipe.deterministic, /*warn_only=*/true);
     at::globalContext().setDeterministicFillUninitializedMemory(false);
     m.device = at::Device(at::kCUDA, 0);
-    m.device_name = "cuda:0";
+    m.device_name = gpu_name(m.device.index());
   } else {
     m.device_name = fmt::format("{}, {} threads", cpu_name(), at::get_num_threads());
   }

@@ -13,7 +13,11 @@ TEST(OpenMachineCuda, ByCommandsThatTakeNoGradients) {
   at::NoGradGuard no_grad;
   MachineRecipe recipe;
   recipe.device = at::kCUDA;
-  EXPECT_TRUE(open_machine(recipe).device.is_cuda());
+  const Machine machine = open_machine(recipe);
+  EXPECT_TRUE(machine.device.is_cuda());
+  // Its own name ("NVIDIA H200"), not its number.
+  EXPECT_EQ(machine.device_name.find("cuda:"), std::string::npos) << machine.device_name;
+  EXPECT_FALSE(machine.device_name.empty());
 }
 
 }  // namespace

@@ -1,8 +1,7 @@
-// The two searches: which layers keep attention, and the logit scale.
+// Which layers keep attention: the search.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 
 #include "halo/report/sections.h"
@@ -166,79 +165,6 @@ std::string candidate_table(const JsonView& selection, std::vector<JsonView> can
   return out;
 }
 
-struct ScaleCandidate {
-  std::string name;
-  double a = kNoNumber;  // not finite: no candidate for a, shown beside
-  JsonView figures;
-};
-
-std::vector<ScaleCandidate> scale_candidates(const JsonView& scale) {
-  std::vector<ScaleCandidate> out;
-  for (const JsonView& figures : scale.objects("candidates")) {
-    ScaleCandidate c{figures.text("name"), kNoNumber, figures};
-    double a = 0;
-    const auto [end, error] = std::from_chars(c.name.data(), c.name.data() + c.name.size(), a);
-    if (error == std::errc() && end == c.name.data() + c.name.size()) c.a = a;
-    out.push_back(std::move(c));
-  }
-  const auto has_a = [](const ScaleCandidate& c) { return std::isfinite(c.a); };
-  const auto rest = std::ranges::stable_partition(out, std::not_fn(has_a));
-  std::ranges::stable_sort(rest, {}, &ScaleCandidate::a);
-  return out;
-}
-
-// A figure of each candidate; those without an a stand left of the curve.
-std::string scale_chart(const std::vector<ScaleCandidate>& candidates, const std::string& chosen,
-                        const std::string& title, const std::string& label, const char* key,
-                        const char* error_key) {
-  const ModelLook fitted = student_look(), plain = unscaled_look();
-  LineChart chart;
-  chart.title = title;
-  chart.x = {"a (not to scale), beside no scale and a constant one"};
-  chart.x.min = -0.5;
-  chart.x.max = double(candidates.size()) - 0.5;
-  chart.y = {label};
-  Series others{"none, constant", plain.color, {}, plain.marker, false};
-  Series curve{"a: ln(t + a) / ln a at position t", fitted.color, {}, fitted.marker};
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    const ScaleCandidate& c = candidates[i];
-    const double x = double(i), value = c.figures.number(key), error = c.figures.number(error_key);
-    chart.x.ticks.push_back({x, std::isfinite(c.a) ? format_figure(c.a) : c.name});
-    (std::isfinite(c.a) ? curve : others)
-        .points.push_back({x, value, kNoNumber, error,
-                           fmt::format("{}: {}", c.name, format_estimate(value, error, 4))});
-    if (c.name == chosen) chart.vertical = {{x, "chosen", "var(--student)"}};
-  }
-  chart.series = {std::move(curve), std::move(others)};
-  return line_chart(chart);
-}
-
-std::string scale_table(const std::vector<ScaleCandidate>& candidates, const std::string& chosen,
-                        const std::string& lengths_counted) {
-  std::vector<std::string> header = {"Logit scale", "needles found, " + lengths_counted};
-  const auto lengths = needles_by_length(candidates.front().figures.object("needle"));
-  for (const auto& [length, scores] : lengths) {
-    header.push_back(fmt::format("at {} (n = {})", format_figure(double(length)),
-                                 format_figure(scores.number("n"))));
-  }
-  header.push_back("loss past the training length");
-  std::vector<std::vector<std::string>> rows;
-  for (const ScaleCandidate& c : candidates) {
-    const std::string name = (std::isfinite(c.a) ? "a = " : "") + escape_html(c.name);
-    std::vector<std::string> row = {
-        c.name == chosen ? "<b>" + name + " (chosen)</b>" : name,
-        format_estimate(c.figures.number("accuracy"), c.figures.number("accuracy_stderr"), 3)};
-    for (const auto& [length, unused] : lengths) {
-      const JsonView at = c.figures.object("needle").object(std::to_string(length));
-      row.push_back(format_estimate(at.number("accuracy"), at.number("stderr"), 3));
-    }
-    row.push_back(format_estimate(c.figures.number("loss_beyond_training_length"),
-                                  c.figures.number("loss_stderr"), 4));
-    rows.push_back(std::move(row));
-  }
-  return html_table(header, rows);
-}
-
 }  // namespace
 
 void add_selection(Page& page, const RunFiles& run) {
@@ -262,28 +188,6 @@ void add_selection(Page& page, const RunFiles& run) {
                   "for needles and by row of text for the KL.",
                   selection.text("rule"), layers_text(selection)),
       beside(charts) + candidate_table(selection, std::move(candidates)));
-}
-
-void add_scale(Page& page, const RunFiles& run) {
-  const JsonView scale = run.scale.view();
-  const std::vector<ScaleCandidate> candidates = scale_candidates(scale);
-  if (candidates.empty()) return;
-  const std::string chosen = scale.text("chosen");
-  // Earlier versions chose by all lengths, and did not say how.
-  const std::string rule = scale.text("rule");
-  const std::string lengths =
-      rule.empty() ? "all lengths of the search" : "beyond the training length";
-  page.add_section(
-      "scale", "Logit scale",
-      fmt::format("The query at position t of each attention layer is multiplied by ln(t + a) / ln "
-                  "a. Chosen on the search half of the held-out text{}. Error bars are one "
-                  "standard error.",
-                  rule.empty() ? "" : ": " + escape_html(rule)),
-      beside({scale_chart(candidates, chosen, "Needles found, " + lengths, "share of needles found",
-                          "accuracy", "accuracy_stderr"),
-              scale_chart(candidates, chosen, "Loss past the training length",
-                          "loss (nats a token)", "loss_beyond_training_length", "loss_stderr")}) +
-          scale_table(candidates, chosen, lengths));
 }
 
 }  // namespace halo

@@ -1,10 +1,13 @@
-#include "halo/stages/evaluate.h"
+#include "halo/pipeline/evaluate.h"
 
 #include <algorithm>
 
 #include "ATen/ATen.h"
 #include "halo/base/progress.h"
+#include "halo/eval/continuations.h"
+#include "halo/eval/decode_time.h"
 #include "halo/eval/needle.h"
+#include "halo/formats/model_config.h"
 
 namespace halo {
 namespace {
@@ -26,6 +29,7 @@ class Evaluation {
     args.seed = Random(context.seed(), "eval.needles").bits(0);
     tasks_ = make_needles(context.needles(), context.held_out(), args);
     bytes_ = predicted_bytes(text_.text(), context.tokenizer());
+    openings_ = choose_openings(text_.text(), 3);
   }
 
   // Text figures of a model; with the KL where it is not the teacher.
@@ -38,9 +42,7 @@ class Evaluation {
 
   json::object needles(const std::string& title, const DecoderWeights& weights) const {
     leave_if_stopped("eval");
-    EngineOptions options;
-    options.kernels = context_.machine().kernels;
-    Engine engine(std::make_shared<DecoderWeights>(weights), options);
+    Engine engine = engine_of(weights);
     Progress progress("needles: " + title, static_cast<int64_t>(tasks_.size()));
     return needles_to_json(score_needles(engine, tasks_, [&](size_t done) {
       progress.update(static_cast<int64_t>(done),
@@ -48,7 +50,41 @@ class Evaluation {
     }));
   }
 
+  // What running a model costs: memory by its configuration, time as measured.
+  void add_cost(const ModelConfig& config, const DecoderWeights& weights, json::object& out) const {
+    leave_if_stopped("eval");
+    out["kv_bytes_per_token"] = config.kv_bytes_per_token();
+    out["state_bytes"] = config.state_bytes();
+    Engine engine = engine_of(weights);
+    out["decode"] =
+        decode_times_to_json(time_decoding(engine, long_text_.text().rows.front(), lengths_));
+  }
+
+  // [{"prompt", "text"}], to which add_continuations() adds what each model says.
+  json::array openings() const {
+    json::array out;
+    for (const Opening& opening : openings_) {
+      out.push_back({{"prompt", context_.tokenizer().decode(opening.prompt, true)},
+                     {"text", context_.tokenizer().decode(opening.rest, true)}});
+    }
+    return out;
+  }
+  void add_continuations(const std::string& name, const DecoderWeights& weights,
+                         json::array& openings) const {
+    Engine engine = engine_of(weights);
+    const auto said = continue_openings(
+        engine, openings_, read_end_tokens(context_.teacher_directory(), context_.teacher().config),
+        context_.tokenizer());
+    for (size_t i = 0; i < said.size(); ++i) openings[i].as_object()[name] = said[i];
+  }
+
  private:
+  Engine engine_of(const DecoderWeights& weights) const {
+    EngineOptions options;
+    options.kernels = context_.machine().kernels;
+    return Engine(std::make_shared<DecoderWeights>(weights), options);
+  }
+
   int64_t long_row() const { return std::ranges::max(lengths_); }
 
   TextBatches batches(int64_t row_length, int64_t max_tokens, TextRows rows) const {
@@ -69,6 +105,7 @@ class Evaluation {
   TextBatches text_, long_text_;
   TeacherStates teacher_;
   std::vector<NeedleTask> tasks_;
+  std::vector<Opening> openings_;
   int64_t bytes_ = 0;
 };
 
@@ -95,17 +132,26 @@ json::object evaluate(const EvalRecipe& recipe, const StageContext& context,
   const DecoderWeights& teacher = context.teacher().weights;
   json::object teacher_figures = evaluation.text(teacher, true);
   teacher_figures["needle"] = evaluation.needles("teacher", teacher);
+  evaluation.add_cost(context.teacher().config, teacher, teacher_figures);
+  json::array continuations = evaluation.openings();
+  evaluation.add_continuations("teacher", teacher, continuations);
   json::object out{{"training_length", context.training_length()}, {"teacher", teacher_figures}};
-  if (student_directory.empty()) return out;
+  if (student_directory.empty()) {
+    out["continuations"] = continuations;
+    return out;
+  }
 
   const Model student = context.load(student_directory, ParameterStore::Use::kFrozen);
   json::object figures = evaluation.text(student.weights, false);
   figures["needle"] = evaluation.needles("student", student.weights);
   figures["needle_unscaled"] = evaluation.needles("student, no logit scale",
                                                   with_logit_scale(student.weights, LogitScale{}));
+  evaluation.add_cost(student.config, student.weights, figures);
+  evaluation.add_continuations("student", student.weights, continuations);
   figures["mixer_types"] = mixer_names(student.config);
   figures["attn_logits_scaling"] = model_config_to_json(student.config)["attn_logits_scaling"];
   out["student"] = figures;
+  out["continuations"] = continuations;
   return out;
 }
 

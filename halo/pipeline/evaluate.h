@@ -35,9 +35,10 @@ struct EvalRecipe {
 // Needle lengths of the report.
 std::vector<int64_t> report_lengths(const EvalRecipe& recipe, const StageContext& context);
 
-// {"training_length", "teacher": {...}, "student": {...}} as summary.json has them (design: loss,
-// bits_per_byte, needle, and for the student kl, needle_unscaled, mixer_types,
-// attn_logits_scaling), each with its loss by position. Without a student, the teacher alone.
+// {"training_length", "teacher": {...}, "student": {...}, "continuations"} as summary.json has
+// them: loss, also by position, bits_per_byte, needle, memory and time of decoding, and for the
+// student kl, needle_unscaled, mixer_types, attn_logits_scaling. Without a student, the teacher
+// alone.
 json::object evaluate(const EvalRecipe& recipe, const StageContext& context,
                       const fs::path& student);
 

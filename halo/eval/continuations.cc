@@ -1,0 +1,45 @@
+#include "halo/eval/continuations.h"
+
+#include <algorithm>
+
+#include "halo/engine/generate.h"
+
+namespace halo {
+namespace {
+
+constexpr int64_t kPromptTokens = 48, kNewTokens = 64;
+
+}  // namespace
+
+std::vector<Opening> choose_openings(const HeldOutText& text, size_t count) {
+  constexpr auto kLength = static_cast<size_t>(kPromptTokens + kNewTokens);
+  std::vector<const std::vector<int64_t>*> rows;
+  for (const std::vector<int64_t>& row : text.rows) {
+    if (row.size() >= kLength) rows.push_back(&row);
+  }
+  count = std::min(count, rows.size());
+  std::vector<Opening> out;
+  for (size_t i = 0; i < count; ++i) {
+    const std::vector<int64_t>& row = *rows[(2 * i + 1) * rows.size() / (2 * count)];
+    const auto border = row.begin() + kPromptTokens;
+    out.push_back({{row.begin(), border}, {border, border + kNewTokens}});
+  }
+  return out;
+}
+
+std::vector<std::string> continue_openings(Engine& engine, const std::vector<Opening>& openings,
+                                           const std::vector<int64_t>& end_tokens,
+                                           const Tokenizer& tokenizer) {
+  std::vector<std::vector<int64_t>> prompts;
+  for (const Opening& opening : openings) prompts.push_back(opening.prompt);
+  GenerateArgs args;
+  args.max_tokens = kNewTokens;
+  args.stop_ids = end_tokens;
+  std::vector<std::string> out;
+  for (const std::vector<int64_t>& tokens : generate(engine, prompts, args)) {
+    out.push_back(tokenizer.decode(tokens, /*skip_special=*/true));
+  }
+  return out;
+}
+
+}  // namespace halo

@@ -1,0 +1,94 @@
+#include "halo/report/comparison.h"
+
+#include <gmock/gmock.h>
+
+#include "halo/report/report_testing.h"
+
+namespace halo {
+namespace {
+
+using test::gate;
+using test::ReportTest;
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class ComparisonTest : public ReportTest {
+ protected:
+  // `run_` is the one, `other` another.
+  void SetUp() override {
+    write_all();
+    write_text("config.resolved.toml",
+               "teacher = \"t\"\n[run]\nseed = 1\n[distill]\ntokens = 100\nlengths = [1, 2]\n");
+    for (const char* name : {"summary.json", "env.json"}) {
+      fs::create_directories(other_);
+      fs::copy_file(run_ / name, other_ / name);
+    }
+    json::object summary = read_json(other_ / "summary.json").as_object();
+    json::object& student = summary["student"].as_object();
+    student["loss"] = 2.0018;
+    student["mixer_types"] = {"attn", "attn", "lightning-attn", "lightning-attn"};
+    write_file(other_ / "summary.json", format_json(summary));
+    write_file(other_ / "config.resolved.toml",
+               "teacher = \"t\"\n[run]\nseed = 2\n[distill]\ntokens = 100\nlengths = [1, 3]\n");
+    fs::create_directories(other_ / "distill");
+    write_file(other_ / "distill/result.json",
+               format_json(json::object{{"gate", gate("held-out KL", 0.3, true)}}));
+    write_file(other_ / "distill/metrics.jsonl", "{\"step\":1,\"tokens\":50,\"loss\":1.5}\n");
+  }
+
+  const fs::path other_ = run_ / "other<run>";
+};
+
+TEST_F(ComparisonTest, ShowsFiguresOfBothAndWhatDiffers) {
+  const std::string html = comparison_page(run_, other_);
+  for (const char* id : {"figures", "needles", "stages", "training", "settings"}) {
+    EXPECT_THAT(html, HasSubstr(fmt::format("<section id=\"{}\">", id)));
+  }
+  EXPECT_THAT(html, HasSubstr("<td>2.1018</td><td>2.0018</td><td>-0.1</td>"));
+  EXPECT_THAT(html, HasSubstr("<td>0.375</td><td>0.375</td><td>+0</td>"));
+  EXPECT_THAT(html, HasSubstr("1 of 4 layers keep attention"));
+  EXPECT_THAT(html, HasSubstr("2 of 4 layers keep attention"));
+  EXPECT_THAT(html, HasSubstr("✗</span> 0.7531 (at most 0.5)"));
+  EXPECT_THAT(html, HasSubstr("✓</span> 0.3 (at most 0.5)"));
+  EXPECT_THAT(html, HasSubstr("<td>run.seed</td><td><code>1</code></td><td><code>2</code></td>"));
+  EXPECT_THAT(html, HasSubstr("<td>distill.lengths</td>"));
+  EXPECT_THAT(html, Not(HasSubstr("distill.tokens")));
+  // One teacher, whose figures are equal.
+  EXPECT_THAT(html, HasSubstr("</svg>teacher</span>"));
+  EXPECT_THAT(html, Not(HasSubstr("teacher of")));
+  EXPECT_THAT(html, HasSubstr("other&lt;run&gt;"));
+  EXPECT_THAT(html, Not(HasSubstr("<run>")));
+}
+
+TEST_F(ComparisonTest, TakesRunsThatAreNotFinished) {
+  fs::remove(other_ / "summary.json");
+  const std::string html = comparison_page(other_, run_);
+  EXPECT_THAT(html, HasSubstr("<td>–</td><td>2.1018</td><td>–</td>"));
+  EXPECT_THAT(html, HasSubstr("Stopped in"));
+  EXPECT_THAT(html, HasSubstr("</html>"));
+}
+
+TEST_F(ComparisonTest, ARunWithItselfDiffersInNothing) {
+  EXPECT_THAT(comparison_page(run_, run_), HasSubstr("Recipes and machines are the same."));
+}
+
+TEST_F(ComparisonTest, NamesWhatItCannotRead) {
+  write_text("config.resolved.toml", "a = 1\nb = \n");
+  EXPECT_THAT(test::error_of([&] { comparison_page(run_, other_); }),
+              HasSubstr("config.resolved.toml:2: "));
+  EXPECT_THAT(test::error_of([&] { comparison_page(run_, run_ / "nowhere"); }),
+              HasSubstr("nowhere: there is no such run folder"));
+}
+
+TEST(FlatToml, HasEveryKeyOnce) {
+  const auto flat = flat_toml("a = 1\n[b]\nc = \"x\"\n[b.d]\ne = [1, 2]\nf = 0.5\n", "f.toml");
+  EXPECT_THAT(flat,
+              ::testing::ElementsAre(std::pair<const std::string, std::string>("a", "1"),
+                                     std::pair<const std::string, std::string>("b.c", "'x'"),
+                                     std::pair<const std::string, std::string>("b.d.e", "[ 1, 2 ]"),
+                                     std::pair<const std::string, std::string>("b.d.f", "0.5")));
+}
+
+}  // namespace
+}  // namespace halo
