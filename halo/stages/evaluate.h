@@ -33,7 +33,7 @@ struct EvalRecipe {
 };
 
 // Needle lengths of the report.
-std::vector<int64_t> report_lengths(const EvalRecipe& recipe, const StageContext& context);
+std::vector<int64_t> report_lengths(const EvalRecipe& recipe, int64_t training_length);
 
 // {"training_length", "teacher": {...}, "student": {...}} as summary.json has them (design: loss,
 // bits_per_byte, needle, and for the student kl, needle_unscaled, mixer_types,
