@@ -11,11 +11,14 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "halo/base/check.h"
+#include "halo/base/progress.h"
 
 namespace halo {
 namespace {
@@ -50,15 +53,56 @@ class ReadDescriptor {
 
 }  // namespace
 
-AtomicFile::AtomicFile(std::filesystem::path path)
-    : path_(std::move(path)), temporary_(path_.string() + ".tmp") {
-  fd_ = open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd_ < 0) throw_system("create", temporary_);
+namespace {
+
+// At a stop other threads may still be writing into it, for as long as they need no new file.
+void remove_at_stop(const std::filesystem::path& path) {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    std::error_code error;
+    std::filesystem::remove_all(path, error);
+    if (!error) return;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+}
+
+}  // namespace
+
+TemporaryPath::TemporaryPath(std::filesystem::path path) : path_(std::move(path)) {
+  at_stop_.emplace([this] { remove_at_stop(path_); });
+}
+
+TemporaryPath::~TemporaryPath() {
+  if (!at_stop_) return;
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+void TemporaryPath::rename_to(const std::filesystem::path& to) {
+  // First, so that a stop does not empty a folder that is being put in its place.
+  at_stop_.reset();
+  if (rename(path_.c_str(), to.c_str()) == 0) return;
+  const int reason = errno;
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+  errno = reason;
+  throw_system("rename to", to);
+}
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  std::error_code error;
+  const auto status = std::filesystem::status(path_, error);
+  if (std::filesystem::exists(status) && !std::filesystem::is_regular_file(status)) {
+    throw_error("cannot write {}: it is {}", path_.string(),
+                std::filesystem::is_directory(status) ? "a folder" : "no regular file");
+  }
+  const std::filesystem::path temporary = path_.string() + ".tmp";
+  fd_ = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (fd_ < 0) throw_system("create", temporary);
+  temporary_.emplace(temporary);
 }
 
 AtomicFile::~AtomicFile() {
   if (fd_ >= 0) close(fd_);
-  if (!temporary_.empty()) unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(std::span<const std::byte> bytes) {
@@ -68,7 +112,7 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
     const ssize_t written = ::write(fd_, bytes.data(), bytes.size());
     if (written < 0) {
       if (errno == EINTR) continue;
-      throw_system("write", temporary_);
+      throw_system("write", temporary_->path());
     }
     bytes = bytes.subspan(written);
   }
@@ -81,11 +125,10 @@ void AtomicFile::write(std::string_view text) {
 void AtomicFile::commit() {
   HALO_CHECK(fd_ >= 0, "{}: committed twice", path_.string());
   crash_point("file.before_sync");
-  if (fsync(fd_) != 0) throw_system("sync", temporary_);
-  if (close(std::exchange(fd_, -1)) != 0) throw_system("close", temporary_);
+  if (fsync(fd_) != 0) throw_system("sync", temporary_->path());
+  if (close(std::exchange(fd_, -1)) != 0) throw_system("close", temporary_->path());
   crash_point("file.before_rename");
-  if (rename(temporary_.c_str(), path_.c_str()) != 0) throw_system("rename to", path_);
-  temporary_.clear();
+  temporary_->rename_to(path_);
   crash_point("file.after_rename");
   sync_directory(path_.parent_path());
 }
@@ -128,20 +171,23 @@ void sync_directory(const std::filesystem::path& path) {
 
 void commit_directory(const std::filesystem::path& path,
                       const std::function<void(const std::filesystem::path&)>& fill) {
-  const std::filesystem::path temporary = path.string() + ".tmp";
-  std::filesystem::remove_all(temporary);
-  std::filesystem::create_directories(temporary);
-  try {
-    fill(temporary);
-  } catch (...) {
-    std::error_code ignored;
-    std::filesystem::remove_all(temporary, ignored);
-    throw;
+  std::error_code error;
+  const auto status = std::filesystem::status(path, error);
+  if (std::filesystem::exists(status) && !std::filesystem::is_directory(status)) {
+    throw_error("cannot make the folder {}: there is something else", path.string());
   }
-  sync_directory(temporary);
+  TemporaryPath temporary(path.string() + ".tmp");
+  std::filesystem::remove_all(temporary.path(), error);
+  if (!error) std::filesystem::create_directories(temporary.path(), error);
+  if (error) {
+    throw_error("cannot make the folder {}: {}", temporary.path().string(), error.message());
+  }
+  fill(temporary.path());
+  sync_directory(temporary.path());
   crash_point("directory.before_rename");
-  std::filesystem::remove_all(path);
-  std::filesystem::rename(temporary, path);
+  std::filesystem::remove_all(path, error);
+  if (error) throw_error("cannot replace the folder {}: {}", path.string(), error.message());
+  temporary.rename_to(path);
   sync_directory(path.parent_path());
 }
 
@@ -201,6 +247,7 @@ std::string hash_hex(std::span<const std::byte> bytes) {
 }
 
 std::string hash_file(const std::filesystem::path& path) {
+  const Progress phase(fmt::format("hashing {}", path.string()));
   return hash_hex(MappedFile(path).bytes());
 }
 

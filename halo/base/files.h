@@ -5,15 +5,34 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
+#include "halo/base/stop.h"
+
 namespace halo {
+
+// A file or a folder with all in it that goes when this does, or when a signal ends the process,
+// unless it was put in its place.
+class TemporaryPath {
+ public:
+  explicit TemporaryPath(std::filesystem::path path);
+  ~TemporaryPath();
+  const std::filesystem::path& path() const { return path_; }
+  // An Error with the system's reason if it cannot be renamed; it is gone then.
+  void rename_to(const std::filesystem::path& to);
+
+ private:
+  std::filesystem::path path_;
+  std::optional<AtStop> at_stop_;  // none once it is in its place
+};
 
 // Appends to PATH.tmp; commit() syncs, renames to PATH and syncs the folder. Destroyed without
 // commit(): PATH.tmp is removed and PATH is as before. Every failure (no space, no permission) is
-// an Error with path, operation and the system's reason.
+// an Error with path, operation and the system's reason, and so is a PATH that is there and no
+// regular file: a folder, a device, standard output.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -26,7 +45,8 @@ class AtomicFile {
   void commit();
 
  private:
-  std::filesystem::path path_, temporary_;
+  std::filesystem::path path_;
+  std::optional<TemporaryPath> temporary_;
   int fd_ = -1;
 };
 

@@ -84,10 +84,18 @@ TEST_F(Files, FailedWriteLeavesTheOldFile) {
   EXPECT_EQ(read_file(path), "before");
 }
 
-TEST_F(Files, CommitOntoAFolderFailsCleanly) {
+// As root a rename onto a device would take its place.
+TEST_F(Files, WhatIsNoRegularFileIsNotReplaced) {
   fs::create_directory(folder_ / "a");
-  EXPECT_THAT(error_of([&] { write_file(folder_ / "a", "x"); }), HasSubstr("cannot rename to"));
+  EXPECT_EQ(error_of([&] { write_file(folder_ / "a", "x"); }),
+            "cannot write " + (folder_ / "a").string() + ": it is a folder");
+  fs::create_symlink("/dev/full", folder_ / "full");
+  EXPECT_THAT(error_of([&] { write_file(folder_ / "full", "x"); }), HasSubstr("no regular file"));
+  EXPECT_THAT(error_of([&] { commit_directory(folder_ / "full", [](const fs::path&) {}); }),
+              HasSubstr("there is something else"));
+  EXPECT_TRUE(fs::is_symlink(folder_ / "full"));
   EXPECT_FALSE(fs::exists(folder_ / "a.tmp"));
+  EXPECT_FALSE(fs::exists(folder_ / "full.tmp"));
 }
 
 TEST_F(Files, AFolderIsWholeOrNotThere) {

@@ -1,21 +1,18 @@
-// One line on stderr, and the signals that ask for a stop.
+// One line on stderr.
 #include "halo/base/progress.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
-#include <csignal>
 #include <cstdio>
+#include <utility>
 
 namespace halo {
 namespace {
 
 using std::chrono::duration;
-using std::chrono::steady_clock;
-
-constexpr std::chrono::milliseconds kTerminalInterval{100}, kPlainInterval{5000};
+using namespace std::chrono_literals;
 
 std::string format_seconds(double seconds) {
   const int64_t s = static_cast<int64_t>(seconds + 0.5);
@@ -24,30 +21,72 @@ std::string format_seconds(double seconds) {
   return fmt::format("{}h{:02}m", s / 3600, s / 60 % 60);
 }
 
-// A signal handler can reach nothing but a static.
-std::atomic<bool> stop_flag = false;
-static_assert(std::atomic<bool>::is_always_lock_free);
-
-void on_stop_signal(int signal) {
-  if (stop_flag.exchange(true)) {
-    std::signal(signal, SIG_DFL);
-    raise(signal);
-  }
-}
+// The innermost phase of each thread.
+thread_local Progress* innermost = nullptr;
 
 }  // namespace
 
 Progress::Progress(std::string title, int64_t total)
     : title_(std::move(title)),
       total_(total),
-      terminal_(isatty(STDERR_FILENO) != 0),
-      start_(steady_clock::now()),
-      last_(start_ - kPlainInterval) {}
+      outer_(std::exchange(innermost, this)),
+      root_(outer_ ? outer_->root_ : *this) {
+  if (outer_) {
+    const std::lock_guard lock(root_.mutex_);
+    outer_->inner_ = this;
+    return;
+  }
+  terminal_ = isatty(STDERR_FILENO) != 0;
+  speaker_ = std::thread([this] { speak(); });
+}
 
 Progress::~Progress() {
+  innermost = outer_;
+  {
+    const std::lock_guard lock(root_.mutex_);
+    if (outer_) {
+      outer_->inner_ = nullptr;
+      return;
+    }
+    ended_ = true;
+  }
+  change_.notify_one();
+  speaker_.join();
   if (line_open_) std::fputc('\n', stderr);
 }
 
+void Progress::speak() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    // In an hour of a log fewer lines are enough than in its first minute.
+    const Clock::duration wait =
+        terminal_ ? 200ms : std::clamp<Clock::duration>((Clock::now() - begin_) / 50, 2s, 60s);
+    if (change_.wait_for(lock, wait, [this] { return ended_; })) return;
+    if (Clock::now() - begin_ < 1s || finished_) continue;
+    std::string all = line();
+    for (const Progress* phase = inner_; phase && !phase->finished_; phase = phase->inner_) {
+      all += " | " + phase->line();
+    }
+    print(all);
+  }
+}
+
+std::string Progress::line() const {
+  const double seconds = duration<double>(Clock::now() - begin_).count();
+  if (total_ == 0) {
+    return fmt::format("{}: {}{}{}", title_, text_, text_.empty() ? "" : "  ",
+                       format_seconds(seconds));
+  }
+  std::string eta;
+  if (first_done_ >= 0 && done_ > first_done_ && done_ < total_) {
+    const double pace = duration<double>(Clock::now() - first_).count() / (done_ - first_done_);
+    eta = "  ETA " + format_seconds(pace * (total_ - done_));
+  }
+  return fmt::format("{}: {}/{}{}{}{}", title_, done_, total_, text_.empty() ? "" : "  ", text_,
+                     eta);
+}
+
+// Of the outermost phase.
 void Progress::print(const std::string& line) {
   // \x1b[K clears what a longer line left behind.
   fmt::print(stderr, "{}{}{}", terminal_ ? "\r\x1b[K" : "", line, terminal_ ? "" : "\n");
@@ -56,44 +95,31 @@ void Progress::print(const std::string& line) {
 }
 
 void Progress::update(int64_t done, const std::string& text) {
-  const auto now = steady_clock::now();
+  const std::lock_guard lock(root_.mutex_);
   if (first_done_ < 0) {
     // A resumed run starts in the middle: its pace counts from here.
     first_done_ = done;
-    start_ = now;
+    first_ = Clock::now();
   }
-  if (done < total_ && now - last_ < (terminal_ ? kTerminalInterval : kPlainInterval)) return;
-  last_ = now;
-  std::string eta;
-  if (done > first_done_ && done < total_) {
-    const double seconds = duration<double>(now - start_).count();
-    eta = "  ETA " + format_seconds(seconds / (done - first_done_) * (total_ - done));
-  }
-  print(fmt::format("{}: {}/{}  {}{}", title_, done, total_, text, eta));
+  done_ = done;
+  text_ = text;
 }
 
 void Progress::finish(const std::string& text) {
-  const double seconds = duration<double>(steady_clock::now() - start_).count();
-  print(fmt::format("{}: {}  ({})", title_, text, format_seconds(seconds)));
-  if (line_open_) std::fputc('\n', stderr);
-  line_open_ = false;
+  const std::lock_guard lock(root_.mutex_);
+  finished_ = true;
+  const double seconds = duration<double>(Clock::now() - begin_).count();
+  root_.print(fmt::format("{}: {}  ({})", title_, text, format_seconds(seconds)));
+  if (root_.line_open_) std::fputc('\n', stderr);
+  root_.line_open_ = false;
+}
+
+void say(const std::string& line) {
+  fmt::print(stderr, "{}\n", line);
 }
 
 void warn(const std::string& what) {
-  fmt::print(stderr, "warning: {}\n", what);
-}
-
-void install_stop_handler() {
-  struct sigaction action = {};
-  action.sa_handler = on_stop_signal;
-  // Reads and writes in flight are not to fail with EINTR.
-  action.sa_flags = SA_RESTART;
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGINT, &action, nullptr);
-}
-
-bool stop_requested() {
-  return stop_flag;
+  say("warning: " + what);
 }
 
 }  // namespace halo

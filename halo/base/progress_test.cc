@@ -2,9 +2,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <csignal>
+#include <algorithm>
 #include <thread>
 
 namespace halo {
@@ -13,36 +12,35 @@ namespace {
 using testing::HasSubstr;
 using testing::Not;
 
-// Captured, stderr is no terminal: the first and the last line come at once, those between are held
-// back for seconds.
-TEST(Progress, WritesPlainLinesWhereThereIsNoTerminal) {
+// Captured, stderr is no terminal.
+TEST(Progress, ShortPhasesSayNothingButTheirEnd) {
   testing::internal::CaptureStderr();
   {
+    const Progress loading("loading");
     Progress progress("align", 3);
     progress.update(1, "loss 3");
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    progress.update(2, "loss 2");
     progress.update(3, "loss 1");
     progress.finish("done");
   }
-  const std::string text = testing::internal::GetCapturedStderr();
-  EXPECT_THAT(text, HasSubstr("align: 1/3  loss 3\n"));
-  EXPECT_THAT(text, Not(HasSubstr("loss 2")));
-  EXPECT_THAT(text, HasSubstr("align: 3/3  loss 1\nalign: done  (0s)\n"));
-  EXPECT_THAT(text, Not(HasSubstr("\r")));
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "align: done  (0s)\n");
 }
 
-TEST(StopHandlerDeathTest, FirstSignalAsksSecondEnds) {
-  const auto stop = [](int second) {
-    install_stop_handler();
-    if (stop_requested()) _exit(1);
-    raise(SIGTERM);
-    if (!stop_requested()) _exit(2);
-    raise(second);
-    _exit(3);
-  };
-  EXPECT_EXIT(stop(SIGTERM), testing::KilledBySignal(SIGTERM), "");
-  EXPECT_EXIT(stop(SIGINT), testing::KilledBySignal(SIGINT), "");
+// A line every two seconds, whether there is an update or not; an inner phase stands behind it.
+TEST(Progress, LongPhasesSayWhereTheyAre) {
+  testing::internal::CaptureStderr();
+  {
+    Progress progress("select", 28);
+    progress.update(0);
+    progress.update(7, "layers 1 5");
+    std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+    const Progress inner("held-out text");
+    std::this_thread::sleep_for(std::chrono::milliseconds(2000));
+  }
+  const std::string text = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(text, testing::StartsWith("select: 7/28  layers 1 5  ETA 6s\n"
+                                        "select: 7/28  layers 1 5  ETA 12s | held-out text: 2s\n"));
+  EXPECT_EQ(std::ranges::count(text, '\n'), 2);
+  EXPECT_THAT(text, Not(HasSubstr("\r")));
 }
 
 }  // namespace

@@ -178,8 +178,7 @@ json::object bench_infer(const InferBenchArgs& args) {
   at::manual_seed(1);
   const Model model =
       args.model.empty()
-          ? random_model(parse_model_config(read_json(args.config).as_object(), args.config),
-                         ParameterStore::Use::kFrozen, machine)
+          ? random_model(read_config_file(args.config), ParameterStore::Use::kFrozen, machine)
           : load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
   const double rate = measure_read_rate(machine.device);
   const double weights = weight_bytes(*model.store, model.config,

@@ -4,8 +4,16 @@
 
 #include "ATen/ATen.h"
 #include "c10/core/CachingDeviceAllocator.h"
+#include "halo/base/check.h"
+#include "halo/base/json.h"
 
 namespace halo {
+
+ModelConfig read_config_file(const std::filesystem::path& path) {
+  const json::value value = read_json(path);
+  if (!value.is_object()) throw_error("{}: not a JSON object", path.string());
+  return parse_model_config(value.get_object(), path.string());
+}
 
 void randomise(ParameterStore& store) {
   at::NoGradGuard no_grad;

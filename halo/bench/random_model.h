@@ -1,10 +1,15 @@
 // What benches share: models whose weights do not matter, and the memory that a run took.
 #pragma once
 
+#include <filesystem>
+
 #include "halo/model/decoder.h"
 #include "halo/runtime/machine.h"
 
 namespace halo {
+
+// A config.json under any name.
+ModelConfig read_config_file(const std::filesystem::path& path);
 
 // Norms 1, matrices normal with standard deviation 0.02.
 void randomise(ParameterStore& store);

@@ -24,7 +24,13 @@ at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
   if (!args.ids.empty()) {
     const SafetensorsFile file(args.ids);
     const at::Tensor ids = to_tensor(file.get("input_ids")).flatten();
-    HALO_CHECK(ids.numel() == count, "{}: {} ids, expected {}", args.ids, ids.numel(), count);
+    if (ids.numel() != count || ids.scalar_type() != at::kLong) {
+      throw_error("{}: input_ids must be {} int64 (--rows by --sequence-length), got {} {}",
+                  args.ids, count, ids.numel(), c10::toString(ids.scalar_type()));
+    }
+    if (ids.min().item<int64_t>() < 0 || ids.max().item<int64_t>() >= vocab_size) {
+      throw_error("{}: input_ids must be of the vocabulary, 0 to {}", args.ids, vocab_size - 1);
+    }
     return ids;
   }
   const Random random(static_cast<uint64_t>(args.run.seed), "bench.ids");
@@ -58,8 +64,7 @@ OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine) {
     throw_error("bench train: give either --config or --student");
   }
   const ModelConfig hybrid =
-      args.config.empty() ? read_model_config(args.student)
-                          : parse_model_config(read_json(args.config).as_object(), args.config);
+      args.config.empty() ? read_model_config(args.student) : read_config_file(args.config);
   OpenStage stage;
   stage.vocab_size = hybrid.vocab_size;
   Model teacher;

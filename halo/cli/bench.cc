@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "halo/base/options.h"
+#include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 #include "halo/runtime/machine.h"
 
@@ -11,13 +12,24 @@ namespace halo {
 
 namespace {
 
+// Prints what `measure` gives.
+template <class F>
+void print_measured(F measure) {
+  json::object result;
+  {
+    const Progress phase("bench");
+    result = measure();
+  }
+  std::cout << format_json(result) << "\n";
+}
+
 void add_tokenize_bench(CLI::App* bench) {
   auto args = std::make_shared<TokenizeBenchArgs>();
   CLI::App* tokenize = bench->add_subcommand("tokenize", "Text to ids on one thread, in memory");
   tokenize->add_option("model", args->model, "folder with tokenizer.json")->required();
   tokenize->add_option("inputs", args->inputs, "text, JSONL (.zst, .gz) or Parquet")->required();
   tokenize->footer("Example: halo bench tokenize demo/teacher text.jsonl.zst");
-  tokenize->callback([args] { std::cout << format_json(bench_tokenize(*args)) << "\n"; });
+  tokenize->callback([args] { print_measured([&] { return bench_tokenize(*args); }); });
 }
 
 void add_infer_bench(CLI::App* bench) {
@@ -28,7 +40,7 @@ void add_infer_bench(CLI::App* bench) {
   infer->footer(
       "Example: halo bench infer --config configs/model/hypenet-2b.json --device cuda "
       "--contexts 4096,131072 --batch 1,8");
-  infer->callback([args] { std::cout << format_json(bench_infer(*args)) << "\n"; });
+  infer->callback([args] { print_measured([&] { return bench_infer(*args); }); });
 }
 
 }  // namespace
@@ -44,7 +56,7 @@ void add_bench(CLI::App& app) {
   load->add_option("model", load_args->model, "model directory")->required();
   add_options(*load, load_args->machine);
   load->footer("Example: halo bench load runs/demo/model (comparisons/load.py: beside `cat`)");
-  load->callback([load_args] { std::cout << format_json(bench_load(*load_args)) << "\n"; });
+  load->callback([load_args] { print_measured([&] { return bench_load(*load_args); }); });
 
   auto args = std::make_shared<TrainBenchArgs>();
   CLI::App* train = bench->add_subcommand("train", "Steps of a stage on one batch");
@@ -52,7 +64,7 @@ void add_bench(CLI::App& app) {
   train->footer(
       "Example: halo bench train --stage distill --config configs/model/hypenet-2b.json "
       "--sequence-length 512 --rows 12 --micro-batches 8 --device cuda --compute bfloat16");
-  train->callback([args] { std::cout << format_json(bench_train(*args)) << "\n"; });
+  train->callback([args] { print_measured([&] { return bench_train(*args); }); });
 
   auto where = std::make_shared<MachineRecipe>();
   CLI::App* kernels = bench->add_subcommand(
@@ -60,10 +72,12 @@ void add_bench(CLI::App& app) {
   add_options(*kernels, *where);
   kernels->footer("Example: halo bench kernels --device cuda --compute bfloat16");
   kernels->callback([where] {
-    const Machine machine = open_machine(*where);
-    json::object result{{"device", machine.device_name}};
-    for (auto& [key, value] : bench_kernels(machine.device, machine.compute)) result[key] = value;
-    std::cout << format_json(result) << "\n";
+    print_measured([&] {
+      const Machine machine = open_machine(*where);
+      json::object result{{"device", machine.device_name}};
+      for (auto& [key, value] : bench_kernels(machine.device, machine.compute)) result[key] = value;
+      return result;
+    });
   });
 }
 

@@ -95,6 +95,9 @@ void select_from_scores(const SweepArgs& args) {
   if (args.keep < 1) throw UsageError("halo select --scores: --keep K is missing");
   const SweepTable table =
       read_sweep(args.scores, column_names(args.recall), column_names(args.commonsense));
+  if (args.keep > std::ssize(table.recall)) {
+    throw_error("--keep {}: {} has {} layers", args.keep, args.scores, table.recall.size());
+  }
   const std::vector<double> scores = halo_scores(table.recall, table.commonsense);
   const std::vector<int64_t> layers = top_layers(scores, args.keep);
   if (args.json) {

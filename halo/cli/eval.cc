@@ -90,6 +90,7 @@ void add_eval(CLI::App& app) {
       ->add_option("--lengths", args->tasks.lengths,
                    "TOKENS,TOKENS,... of tasks that are made to a length")
       ->delimiter(',')
+      ->check(CLI::Range(int64_t{1}, int64_t{16'777'216}))
       ->capture_default_str();
   command->add_option("--log-samples", args->samples,
                       "write what each model said of each item to this file, as JSON lines");

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 #include "halo/exchange/inspect.h"
 #include "halo/exchange/model_card.h"
@@ -18,6 +19,7 @@ struct ExportArgs {
 };
 
 void run_export(const ExportArgs& args) {
+  const Progress phase("export");
   const fs::path model = fs::absolute(args.model).lexically_normal();
   const ModelConfig config = read_model_config(args.model);
   const auto wrong = misfits(config, WeightFiles(args.model).tensors());

@@ -11,6 +11,7 @@
 
 #include "halo/base/files.h"
 #include "halo/base/options.h"
+#include "halo/base/progress.h"
 #include "halo/chat/chat_template.h"
 #include "halo/cli/commands.h"
 #include "halo/data/pack.h"
@@ -108,12 +109,16 @@ void run(const Args& args) {
   generate_args.ended = [&](size_t) { return stop.stopped(); };
 
   StreamDecoder stream(tokenizer);
-  if (!args.chat) std::cout << text << std::flush;
+  std::optional<Progress> waiting(fmt::format("prompt of {} tokens", prompt.size()));
   const Clock::time_point start = Clock::now();
   Clock::time_point first = start;
   int64_t tokens = 0, last = -1;
   generate(engine, {prompt}, generate_args, [&](const GenerateStep& step) {
-    if (tokens++ == 0) first = Clock::now();
+    if (tokens++ == 0) {
+      first = Clock::now();
+      waiting.reset();
+      if (!args.chat) std::cout << text;
+    }
     last = step.tokens.front();
     std::cout << stop.push(stream.push(last)) << std::flush;
   });

@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "halo/base/options.h"
+#include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 
 namespace halo {
@@ -25,6 +26,7 @@ void add_import(CLI::App& app) {
       "Examples: halo import model.gguf --out teacher --dtype bfloat16\n"
       "          halo import checkpoint-20000 --config config.json --out student");
   command->callback([args] {
+    const Progress phase("import");
     const json::object done = import_model(*args);
     if (args->json) {
       std::cout << format_json(done) << "\n";

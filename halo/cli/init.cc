@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "halo/base/files.h"
+#include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 #include "halo/runtime/machine.h"
 
@@ -49,6 +50,7 @@ void add_init(CLI::App& app) {
     if (!args->out.empty() && std::filesystem::exists(args->out)) {
       throw_error("{}: already there; remove it or use another --out", args->out);
     }
+    const Progress phase("measuring this machine");
     const RunRecipe run = choose_run(args->device);
     const InitialRecipe recipe =
         make_recipe({args->teacher, args->data, run, measure_capacity(run)});

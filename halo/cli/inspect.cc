@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <iostream>
 
+#include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 
 namespace halo {
@@ -82,7 +83,11 @@ void print_diff(const json::object& found, const std::string& a, const std::stri
 }
 
 void run_audit(const InspectArgs& args) {
-  const std::vector<Finding> findings = audit_conversion(args.model, args.teacher);
+  std::vector<Finding> findings;
+  {
+    const Progress phase("audit");
+    findings = audit_conversion(args.model, args.teacher);
+  }
   if (args.json) {
     json::array out;
     for (const Finding& finding : findings)
@@ -111,8 +116,11 @@ void run_inspect(const InspectArgs& args) {
   if (args.audit != !args.teacher.empty())
     throw UsageError("halo inspect: --audit STUDENT and --teacher T go together");
   if (args.audit) return run_audit(args);
-  const json::object found =
-      args.diff ? diff_models(args.model, args.other) : inspect_model(args.model);
+  json::object found;
+  {
+    const Progress phase("reading " + args.model);
+    found = args.diff ? diff_models(args.model, args.other) : inspect_model(args.model);
+  }
   if (args.json) {
     std::cout << format_json(found) << "\n";
   } else if (args.diff) {

@@ -2,6 +2,7 @@
 // comparison with other programs.
 #include "ATen/ATen.h"
 #include "halo/base/options.h"
+#include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 #include "halo/engine/generate.h"
 #include "halo/formats/safetensors.h"
@@ -23,10 +24,16 @@ struct LogitsArgs {
   }
 };
 
-at::Tensor read_ids(const SafetensorsFile& file, const std::string& name) {
+// Numbers 0 .. count - 1.
+at::Tensor read_ids(const SafetensorsFile& file, const std::string& name, int64_t count) {
   const at::Tensor ids = to_tensor(file.get(name));
-  if (ids.dim() != 2 || ids.scalar_type() != at::kLong) {
-    throw_error("{}: '{}' must be [batch, tokens] int64", file.path().string(), name);
+  if (ids.dim() != 2 || ids.scalar_type() != at::kLong || ids.numel() == 0) {
+    throw_error("{}: '{}' must be [batch, tokens] int64, and not empty", file.path().string(),
+                name);
+  }
+  if (ids.min().item<int64_t>() < 0 || ids.max().item<int64_t>() >= count) {
+    throw_error("{}: '{}' must be 0 to {}, and holds {} to {}", file.path().string(), name,
+                count - 1, ids.min().item<int64_t>(), ids.max().item<int64_t>());
   }
   return ids;
 }
@@ -38,13 +45,18 @@ std::vector<int64_t> row_offsets(int64_t rows, int64_t length) {
 }
 
 at::Tensor all_logits(const Model& model, const SafetensorsFile& file, const Machine& machine) {
-  const at::Tensor ids = read_ids(file, "input_ids");
+  const at::Tensor ids = read_ids(file, "input_ids", model.config.vocab_size);
   const int64_t rows = ids.size(0), length = ids.size(1);
   Batch batch = make_batch(ids.flatten(), row_offsets(rows, length), machine.device);
   if (file.find("position_ids")) {
-    batch =
-        make_batch(ids.flatten(), row_offsets(rows, length),
-                   read_ids(file, "position_ids").expand({rows, length}).flatten(), machine.device);
+    constexpr int64_t kMostPositions = int64_t{1} << 40;
+    const at::Tensor positions = read_ids(file, "position_ids", kMostPositions);
+    if (positions.size(1) != length || (positions.size(0) != rows && positions.size(0) != 1)) {
+      throw_error("{}: 'position_ids' must be [{} or 1, {}], as 'input_ids' is",
+                  file.path().string(), rows, length);
+    }
+    batch = make_batch(ids.flatten(), row_offsets(rows, length),
+                       positions.expand({rows, length}).flatten(), machine.device);
   }
   batch.kernels = machine.kernels;
   return logits(model.weights, decode(model.weights, batch), machine.kernels)
@@ -57,7 +69,7 @@ struct Greedy {
 
 Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count,
               const Machine& machine) {
-  const at::Tensor prompts = read_ids(file, "prompt_ids");
+  const at::Tensor prompts = read_ids(file, "prompt_ids", model.config.vocab_size);
   std::vector<std::vector<int64_t>> prompt_list;
   for (int64_t b = 0; b < prompts.size(0); ++b) {
     const int64_t* row = prompts[b].data_ptr<int64_t>();
@@ -85,6 +97,7 @@ Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count,
 
 void run(const LogitsArgs& args) {
   at::NoGradGuard no_grad;
+  const Progress phase("logits");
   const Machine machine = open_machine(args.machine);
   const Model model =
       load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);

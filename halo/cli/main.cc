@@ -4,16 +4,21 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
+#include <stdexcept>
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/base/progress.h"
+#include "halo/base/stop.h"
 #include "halo/cli/commands.h"
+#include "halo/cli/output.h"
 #include "halo/cli/version.h"
 #include "halo/pipeline/fit.h"
 
 namespace {
+
+const std::string kOutOfMemory = "out of memory; use a shorter sequence or fewer rows at a time";
 
 // OpenMP reads its settings when it is loaded, before main: spinning at its barriers costs up to
 // 40x where a core is shared. So the program starts itself once more with passive waiting.
@@ -28,10 +33,88 @@ int fail(int code, const std::string& message) {
   return code;
 }
 
+// "" names no file and no folder.
+void refuse_empty_words(CLI::App& app) {
+  const auto check = [](const std::string& word) {
+    return word.empty() ? std::string("is empty; give a path") : std::string();
+  };
+  for (CLI::Option* option : app.get_options()) {
+    if (option->get_required()) option->check(CLI::Validator(check, ""));
+  }
+  for (CLI::App* command : app.get_subcommands({})) refuse_empty_words(*command);
+}
+
+// The command that the words name as far as they name one.
+const CLI::App& named_command(const CLI::App& app) {
+  const std::vector<CLI::App*> named = app.get_subcommands();
+  return named.empty() ? app : named_command(*named.front());
+}
+
+int fail_usage(const CLI::App& app, const CLI::ParseError& error) {
+  const CLI::App& command = named_command(app);
+  const auto has_commands = [](const CLI::App* child) { return !child->get_group().empty(); };
+  if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError) &&
+      !command.get_subcommands(has_commands).empty()) {
+    std::cerr << command.help();
+    return 2;
+  }
+  return app.exit(error) == 0 ? 0 : 2;
+}
+
+// Runs the command; returns the exit code.
+int run(CLI::App& app, int argc, char** argv) {
+  try {
+    try {
+      app.parse(argc, argv);
+      std::cout.flush();
+      return 0;
+    } catch (const CLI::ParseError& error) {
+      const int code = fail_usage(app, error);
+      std::cout.flush();
+      return code;
+    } catch (const halo::Error&) {
+      if (std::cout.good()) std::cout.flush();  // a plan that does not fit is printed all the same
+      throw;
+    }
+  } catch (const halo::OutputClosed&) {
+    return 1;
+  } catch (const halo::UsageError& error) {
+    return fail(2, error.what());
+  } catch (const halo::Stopped& error) {
+    return fail(3, error.what());
+  } catch (const halo::GateFailed& error) {
+    return fail(4, error.what());
+  } catch (const halo::DoesNotFit& error) {
+    return fail(4, error.what());
+  } catch (const c10::OutOfMemoryError&) {
+    return fail(1, kOutOfMemory);
+  } catch (const c10::Error& error) {
+    // The CPU's allocator has no type of error of its own, nor have sizes beyond 64 bits.
+    const std::string what = error.what_without_backtrace();
+    const auto says = [&](const char* words) { return what.find(words) != std::string::npos; };
+    return fail(1, says("DefaultCPUAllocator") || says("Storage size calculation overflowed")
+                       ? kOutOfMemory
+                       : what);
+  } catch (const std::bad_alloc&) {
+    return fail(1, kOutOfMemory);
+  } catch (const std::length_error&) {  // more than a container can hold
+    return fail(1, kOutOfMemory);
+  } catch (const std::filesystem::filesystem_error& error) {
+    return fail(1, fmt::format("{}: {}", error.path1().string(), error.code().message()));
+  } catch (const std::exception& error) {
+    return fail(1, error.what());
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
+  halo::open_standard_files();
   wait_passively(argv);
+  halo::install_stop_handler([](const std::string& signal) {
+    fail(3, fmt::format("stopped by {}; what was not finished is not kept", signal));
+    _exit(3);
+  });
   CLI::App app(
       "halo turns a pretrained Transformer into a HypeNet: a few attention layers, many\n"
       "Lightning-attention layers, a million tokens of context.",
@@ -54,28 +137,10 @@ int main(int argc, char** argv) {
   halo::add_bench(app);
   halo::add_doctor(app);
   halo::add_documentation(app);
+  refuse_empty_words(app);
   // Standard output is for results alone.
   spdlog::set_default_logger(spdlog::stderr_logger_mt("halo"));
   spdlog::set_pattern("halo: %l: %v");
-  halo::install_stop_handler();
-  try {
-    app.parse(argc, argv);
-    return 0;
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const halo::UsageError& error) {
-    return fail(2, error.what());
-  } catch (const halo::Stopped& error) {
-    return fail(3, error.what());
-  } catch (const halo::GateFailed& error) {
-    return fail(4, error.what());
-  } catch (const halo::DoesNotFit& error) {
-    return fail(4, error.what());
-  } catch (const c10::Error& error) {
-    return fail(1, error.what_without_backtrace());
-  } catch (const std::bad_alloc&) {
-    return fail(1, "out of memory; use a shorter sequence or fewer rows at a time");
-  } catch (const std::exception& error) {
-    return fail(1, error.what());
-  }
+  const halo::CheckedOutput output;
+  return run(app, argc, argv);
 }

@@ -70,9 +70,9 @@ std::string make_man_page(const CommandText& program, const std::string& version
       ".TP\n0\ndone\n"
       ".TP\n1\nwrong input, said in one sentence on standard error\n"
       ".TP\n2\nwrong usage\n"
-      ".TP\n3\nstopped by a signal, with its state saved: the same command with\n"
-      ".B \\-\\-resume\ngoes on\n"
-      ".TP\n4\na stage's gate was not passed\n";
+      ".TP\n3\nstopped by a signal; a stage that trains saves its state first, and "
+      ".B halo convert \\-\\-resume\ngoes on\n"
+      ".TP\n4\na stage's gate was not passed, or a plan does not fit the memory\n";
   return out;
 }
 

@@ -5,22 +5,49 @@
 #include <thread>
 
 #include "ATen/Parallel.h"
+#include "halo/base/options.h"
+#include "halo/base/progress.h"
 #include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
+#include "halo/pipeline/checks.h"
 #include "halo/pipeline/fit.h"
 #include "halo/runtime/machine.h"
 
 namespace halo {
 namespace {
 
+// A declaration keeps a view of its help.
+const std::string kCardHelp =
+    fmt::format("a GPU in place of this machine, if not --memory and --gflops: {}",
+                fmt::join(card_names(), " | "));
+
+struct PlanArgs {
+  std::string recipe, card;
+  std::vector<std::string> set;
+  double memory = 0, gflops = 0;
+  bool json = false, keys = false;
+
+  void settings(Settings& s) {
+    s("card", card, {.help = kCardHelp});
+    s("memory", memory, {.help = "GiB of memory of the device, in place of its own", .max = 1e6});
+    s("gflops", gflops,
+      {.help = "GFLOP/s of its matrix products, in place of its own", .max = 1e12});
+  }
+};
+
 // Of this machine, but for what is given.
-Capacity capacity_for(const RunRecipe& run, double memory_gib, double gflops) {
+Capacity capacity_for(const RunRecipe& run, const PlanArgs& args) {
   Capacity capacity;
-  if (memory_gib == 0 || gflops == 0) capacity = measure_capacity(run);
-  if (gflops > 0) capacity.matrix_gflops = gflops;
-  if (memory_gib > 0) {
+  if (!args.card.empty()) {
+    capacity = card_capacity(args.card, run);
+  } else if (args.memory == 0 || args.gflops == 0) {
+    const Progress phase("measuring this machine");
+    capacity = measure_capacity(run);
+  }
+  if (args.gflops > 0) capacity.matrix_gflops = args.gflops;
+  if (args.memory > 0) {
     capacity.machine = "the machine given";
-    capacity.memory_bytes = static_cast<int64_t>(memory_gib * double(int64_t{1} << 30));
+    capacity.memory_bytes = static_cast<int64_t>(args.memory * double(int64_t{1} << 30));
   }
   return capacity;
 }
@@ -28,24 +55,12 @@ Capacity capacity_for(const RunRecipe& run, double memory_gib, double gflops) {
 }  // namespace
 
 void add_plan(CLI::App& app) {
-  struct Args {
-    std::string recipe;
-    std::vector<std::string> set;
-    double memory = 0, gflops = 0;
-    bool json = false, keys = false;
-  };
-  auto args = std::make_shared<Args>();
+  auto args = std::make_shared<PlanArgs>();
   CLI::App* command = app.add_subcommand(
       "plan", "Check a recipe; FLOPs, time, memory and disk of every stage before anything runs");
   command->add_option("recipe", args->recipe, "RECIPE.toml");
   add_recipe_options(*command, args->set);
-  command
-      ->add_option("--memory", args->memory, "GiB of memory of the device, in place of this one's")
-      ->check(CLI::PositiveNumber);
-  command
-      ->add_option("--gflops", args->gflops,
-                   "GFLOP/s of its matrix products, in place of those measured here")
-      ->check(CLI::PositiveNumber);
+  add_options(*command, *args);
   command->add_flag("--json", args->json, "print JSON");
   command->add_flag("--keys", args->keys, "print every recipe key with its default");
   command->footer("Example: halo plan demo/demo.toml");
@@ -56,11 +71,17 @@ void add_plan(CLI::App& app) {
     }
     if (args->recipe.empty()) throw UsageError("halo plan: RECIPE.toml is missing");
     const Recipe recipe = read_recipe(args->recipe, args->set);
-    const Capacity capacity = capacity_for(recipe.run, args->memory, args->gflops);
+    const std::vector<std::string> unchecked = check_ahead(recipe, Missing::kNoted);
+    const Capacity capacity = capacity_for(recipe.run, *args);
     json::object result = plan(recipe, capacity.matrix_gflops);
     const json::object fit = check_fit(recipe, result, capacity);
     result["fit"] = fit;
+    result["unchecked"] = json::value_from(unchecked);
     std::cout << (args->json ? format_json(result) + "\n" : format_plan(result) + format_fit(fit));
+    if (!args->json) {
+      for (const std::string& sentence : unchecked)
+        std::cout << "not looked at: " << sentence << "\n";
+    }
     if (!fit.at("fits").as_bool()) {
       throw DoesNotFit(fmt::format("{}: the recipe is valid, but does not fit the memory of {}",
                                    args->recipe, capacity.machine));
@@ -74,6 +95,7 @@ void add_doctor(CLI::App& app) {
   command->add_flag("--json", *as_json, "print JSON");
   command->footer("Example: halo doctor");
   command->callback([as_json] {
+    const Progress phase("measuring this machine");
     const Machine cpu = open_machine(MachineRecipe());
     json::object out{{"version", HALO_VERSION},
                      {"device", cpu.device_name},

@@ -1,9 +1,13 @@
 // halo tokenize: a text, or {"text"} a line -> {"ids"} a line, and the other way; {"messages"} ->
 // {"text"}.
+#include <unistd.h>
+
 #include <fstream>
 #include <iostream>
+#include <optional>
 
 #include "halo/base/json.h"
+#include "halo/base/progress.h"
 #include "halo/base/text.h"
 #include "halo/chat/chat_template.h"
 #include "halo/cli/commands.h"
@@ -57,6 +61,8 @@ template <class Convert>
 void convert_lines(const std::string& path, Convert convert) {
   std::ifstream file(path);
   if (!file) throw_error("{}: cannot be read", path);
+  std::optional<Progress> progress;
+  if (isatty(STDOUT_FILENO) == 0) progress.emplace("tokenize");  // else the output says it
   std::string line;
   for (int64_t number = 1; std::getline(file, line); ++number) {
     const std::string where = fmt::format("{}:{}", path, number);
@@ -64,6 +70,7 @@ void convert_lines(const std::string& path, Convert convert) {
     json::value value = parse_json(text, where, 0, HugeIntegers::kRefused);
     if (!value.is_object()) throw_error("{}: expected a JSON object", where);
     std::cout << json::serialize(convert(std::move(value.as_object()), where)) << "\n";
+    if (progress) progress->update(number, fmt::format("{} lines", number));
   }
 }
 

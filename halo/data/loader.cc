@@ -29,9 +29,9 @@ std::vector<fs::path> expand_all(const std::vector<std::string>& entries) {
   return paths;
 }
 
-void check_recipe(const DataRecipe& recipe, const LoaderPlan& plan) {
-  HALO_CHECK(plan.sequence_length >= 2 && plan.rows_per_step >= 1,
-             "loader: {} rows of {} tokens a step", plan.rows_per_step, plan.sequence_length);
+}  // namespace
+
+void check_recipe(const DataRecipe& recipe) {
   if (recipe.shards.empty() && (recipe.needle_share < 1 || recipe.haystack.empty())) {
     throw_error("data.shards is empty; name token shards made by 'halo data pack'");
   }
@@ -40,8 +40,6 @@ void check_recipe(const DataRecipe& recipe, const LoaderPlan& plan) {
                 recipe.shards.size());
   }
 }
-
-}  // namespace
 
 std::vector<fs::path> expand_shards(const std::string& entry) {
   const fs::path path(entry);
@@ -128,7 +126,9 @@ RowSplit::Place RowSplit::place(int64_t row) const {
 Loader::Loader(const DataRecipe& recipe, const Tokenizer& tokenizer,
                const std::string& tokenizer_hash, const LoaderPlan& plan)
     : recipe_(recipe), plan_(plan) {
-  check_recipe(recipe, plan);
+  HALO_CHECK(plan.sequence_length >= 2 && plan.rows_per_step >= 1,
+             "loader: {} rows of {} tokens a step", plan.rows_per_step, plan.sequence_length);
+  check_recipe(recipe);
   std::vector<double> weights = recipe.weights;
   if (!recipe.weights.empty()) {
     for (size_t i = 0; i < recipe.shards.size(); ++i) {
@@ -251,13 +251,13 @@ TrainBatch Loader::step(int64_t step, int64_t first_row, int64_t rows) const {
 
 std::vector<double> Loader::token_share_in_view(const std::vector<double>& fractions,
                                                 int64_t rows) const {
-  HALO_CHECK(recipe_.needle_share < 1 && rows > 0, "loader: no text rows to look at");
+  HALO_CHECK(rows > 0, "loader: no rows to look at");
   const int64_t length = plan_.sequence_length;
   std::vector<double> counts(fractions.size(), 0);
   int64_t seen = 0;
   for (int64_t row = 0; seen < rows; ++row) {
     const RowSplit::Place place = split_->place(row);
-    if (is_needle(place)) continue;
+    if (is_needle(place) && recipe_.needle_share < 1) continue;
     ++seen;
     int64_t begin = 0;
     for (const int64_t end : piece_ends(place)) {

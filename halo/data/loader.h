@@ -77,6 +77,9 @@ struct TrainBatch {
   int64_t rows = 0;
 };
 
+// An Error that names the key if its lists do not go together.
+void check_recipe(const DataRecipe& recipe);
+
 // Paths of one entry of DataRecipe::shards in name order; an Error where it names no file.
 std::vector<std::filesystem::path> expand_shards(const std::string& entry);
 
@@ -133,8 +136,9 @@ class Loader {
   int64_t num_tokens() const;     // of all text shards
   int64_t num_documents() const;  // of all text shards
 
-  // Of the first `rows` text rows: the share of tokens that have more than fraction x
-  // sequence_length tokens of their own piece in view (themselves included), for each fraction.
+  // Of the first `rows` text rows, or of needles where there is nothing else: the share of tokens
+  // that have more than fraction x sequence_length tokens of their own piece in view (themselves
+  // included), for each fraction.
   std::vector<double> token_share_in_view(const std::vector<double>& fractions,
                                           int64_t rows = 1024) const;
 

@@ -10,6 +10,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "halo/base/progress.h"
 #include "halo/data/readers.h"
 #include "halo/tokenizer/special_tokens.h"
 
@@ -96,7 +97,12 @@ class Packer {
  public:
   Packer(const Tokenizer& tokenizer, std::optional<int64_t> begin, int64_t end,
          ShardFolderWriter& writer, PackCounts& counts)
-      : tokenizer_(tokenizer), begin_(begin), end_(end), writer_(writer), counts_(counts) {}
+      : tokenizer_(tokenizer),
+        begin_(begin),
+        end_(end),
+        writer_(writer),
+        counts_(counts),
+        progress_("pack") {}
 
   void add(Document document) {
     batch_bytes_ += document.text.size();
@@ -120,6 +126,9 @@ class Packer {
     counts_.bytes += static_cast<int64_t>(batch_bytes_);
     batch_.clear();
     batch_bytes_ = 0;
+    progress_.update(counts_.documents,
+                     fmt::format("{} documents, {:.1f} MB of text, {} tokens", counts_.documents,
+                                 double(counts_.bytes) / 1e6, counts_.tokens));
   }
 
  private:
@@ -128,6 +137,7 @@ class Packer {
   int64_t end_;
   ShardFolderWriter& writer_;
   PackCounts& counts_;
+  Progress progress_;
   std::vector<std::string> batch_;
   size_t batch_bytes_ = 0;
 };
@@ -160,26 +170,21 @@ ShardFolderWriter::ShardFolderWriter(fs::path folder, std::string tokenizer_hash
   if (fs::exists(folder_) && !(fs::is_directory(folder_) && fs::is_empty(folder_))) {
     throw_error("{}: already there; remove it or name another folder", folder_.string());
   }
-  temporary_ = folder_.string() + ".tmp";
-  try {
-    fs::remove_all(temporary_);
-    fs::create_directories(temporary_);
-  } catch (const fs::filesystem_error& error) {
-    throw_error("{}: cannot make the folder: {}", temporary_.string(), error.code().message());
+  temporary_.emplace(folder_.string() + ".tmp");
+  std::error_code error;
+  fs::remove_all(temporary_->path(), error);
+  if (!error) fs::create_directories(temporary_->path(), error);
+  if (error) {
+    throw_error("{}: cannot make the folder: {}", temporary_->path().string(), error.message());
   }
-}
-
-ShardFolderWriter::~ShardFolderWriter() {
-  std::error_code ignored;
-  if (!temporary_.empty()) fs::remove_all(temporary_, ignored);
 }
 
 void ShardFolderWriter::add_document(std::span<const int64_t> tokens,
                                      std::span<const uint8_t> marks) {
   if (!shard_) {
     const auto name = fmt::format("shard-{:05}.halotok", num_shards_);
-    shard_ = std::make_unique<TokenShardWriter>(temporary_ / name, tokenizer_hash_, vocab_size_,
-                                                provenance_);
+    shard_ = std::make_unique<TokenShardWriter>(temporary_->path() / name, tokenizer_hash_,
+                                                vocab_size_, provenance_);
     ++num_shards_;
     tokens_in_shard_ = 0;
   }
@@ -195,13 +200,8 @@ void ShardFolderWriter::finish() {
   if (shard_) shard_->finish();
   shard_.reset();
   if (num_shards_ == 0) throw_error("{}: no documents to write", folder_.string());
-  try {
-    sync_directory(temporary_);
-    fs::rename(temporary_, folder_);
-  } catch (const fs::filesystem_error& error) {
-    throw_error("{}: cannot be put in place: {}", folder_.string(), error.code().message());
-  }
-  temporary_.clear();
+  sync_directory(temporary_->path());
+  temporary_->rename_to(folder_);
   sync_directory(folder_.parent_path());
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "halo/base/files.h"
 #include "halo/base/json.h"
 #include "halo/base/settings.h"
 #include "halo/formats/token_shard.h"
@@ -23,13 +24,13 @@ class ShardFolderWriter {
   // A shard is closed by the document that brings it to `shard_tokens`. `provenance` is JSON text.
   ShardFolderWriter(std::filesystem::path folder, std::string tokenizer_hash, int64_t vocab_size,
                     std::string provenance, int64_t shard_tokens);
-  ~ShardFolderWriter();  // without finish(): nothing is left
   void add_document(std::span<const int64_t> tokens, std::span<const uint8_t> marks = {});
-  void finish();
+  void finish();  // without it nothing is left
   int64_t num_shards() const { return num_shards_; }
 
  private:
-  std::filesystem::path folder_, temporary_;
+  std::filesystem::path folder_;
+  std::optional<TemporaryPath> temporary_;
   std::string tokenizer_hash_, provenance_;
   int64_t vocab_size_, shard_tokens_;
   int64_t num_shards_ = 0, tokens_in_shard_ = 0;

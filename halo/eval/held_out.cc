@@ -6,6 +6,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/base/progress.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
 
@@ -14,7 +15,11 @@ namespace halo {
 TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text) {
   at::NoGradGuard no_grad;
   TeacherStates states{teacher.head.value, {}};
-  for (const auto& item : text.items()) states.hidden.push_back(decode(teacher, item.batch));
+  Progress progress("teacher on held-out text", std::ssize(text.items()));
+  for (const auto& item : text.items()) {
+    states.hidden.push_back(decode(teacher, item.batch));
+    progress.update(std::ssize(states.hidden));
+  }
   return states;
 }
 
@@ -61,8 +66,10 @@ TextScores score_text(const DecoderWeights& model, const TextBatches& text,
                       const std::function<void(size_t done)>& on_batch) {
   at::NoGradGuard no_grad;
   TextScores scores = empty_scores(text, teacher != nullptr);
+  Progress progress("held-out text", std::ssize(text.items()));
   for (size_t b = 0; b < text.items().size(); ++b) {
     add_scores(text, b, decode(model, text.items()[b].batch), model.head, teacher, scores);
+    progress.update(static_cast<int64_t>(b) + 1);
     if (on_batch) on_batch(b + 1);
   }
   return scores;

@@ -38,6 +38,8 @@ struct HeldOutText {
   std::vector<std::vector<int64_t>> rows;
   std::vector<int64_t> clusters;  // of each row
 };
+// An Error that names the key if the shard has no such row.
+void check_held_out_text(const std::string& key, const TokenShard& shard, const HeldOutArgs& args);
 HeldOutText held_out_text(const TokenShard& shard, const HeldOutArgs& args);
 // Bytes of text that the predicted tokens (all but each row's first) stand for; special tokens
 // count none.

@@ -78,20 +78,24 @@ std::vector<int64_t> position_edges(int64_t training_length, int64_t longest) {
 
 }  // namespace
 
+void check_held_out_text(const std::string& key, const TokenShard& shard, const HeldOutArgs& args) {
+  if (args.row_length < 2) {
+    throw_error("{}: rows of {} tokens predict nothing; give 2 or more", key, args.row_length);
+  }
+  if (!all_rows(shard, args).empty()) return;
+  throw_error(
+      "{}: {} has no held-out text in rows of {} tokens ({} tokens in all); give more text or "
+      "shorter rows",
+      key, shard.path().string(), args.row_length, shard.header().num_tokens);
+}
+
 HeldOutText held_out_text(const TokenShard& shard, const HeldOutArgs& args) {
-  HALO_CHECK(args.row_length >= 2, "held-out text: rows of {} tokens predict nothing",
-             args.row_length);
+  check_held_out_text("held-out text", shard, args);
   HeldOutText text;
   for (const Row& row : thinned(all_rows(shard, args), args.max_tokens)) {
     text.rows.emplace_back(row.end - row.begin);
     shard.copy_tokens(row.begin, row.end, text.rows.back().data());
     text.clusters.push_back(row.cluster);
-  }
-  if (text.rows.empty()) {
-    throw_error(
-        "{}: no held-out text in rows of {} tokens ({} tokens in all); give more text or "
-        "shorter rows",
-        shard.path().string(), args.row_length, shard.header().num_tokens);
   }
   return text;
 }

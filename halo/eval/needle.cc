@@ -47,9 +47,19 @@ void copy_round(const TokenShard& text, const TokenRange& range, int64_t positio
 
 }  // namespace
 
+void check_shortest_needles(const std::string& what, const NeedleWriter& writer,
+                            const std::vector<int64_t>& lengths) {
+  for (const int64_t length : lengths) {
+    if (length >= writer.min_length()) continue;
+    throw_error("{}: {} tokens are too few: a needle and its question take {}", what, length,
+                writer.min_length());
+  }
+}
+
 void check_needle_lengths(const std::string& what, const NeedleWriter& writer,
                           const TokenShard& text, const std::vector<int64_t>& lengths,
                           NeedlePool pool) {
+  check_shortest_needles(what, writer, lengths);
   const TokenRange range = pool_range(text, pool);
   for (int64_t length : lengths) {
     const int64_t usable = count_text(writer, text, range, length);

@@ -25,7 +25,10 @@ struct NeedleTask {
   NeedleHaystack haystack;
 };
 
-// An Error that names `lengths` as `what` where the part of `text` that is `pool`'s has no room for
+// An Error that names `lengths` as `what` if one of them has no room for a needle and its question.
+void check_shortest_needles(const std::string& what, const NeedleWriter& writer,
+                            const std::vector<int64_t>& lengths);
+// The same, and an Error where the part of `text` that is `pool`'s has no room for
 // a haystack of each length.
 void check_needle_lengths(const std::string& what, const NeedleWriter& writer,
                           const TokenShard& text, const std::vector<int64_t>& lengths,

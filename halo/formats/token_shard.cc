@@ -7,6 +7,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
+#include "halo/base/progress.h"
 
 namespace halo {
 namespace {
@@ -132,6 +133,7 @@ TokenShard::TokenShard(const std::filesystem::path& path) : file_(path) {
     throw ParseError(
         file, layout.document_ends,
         fmt::format("the documents end at token {} of {}", previous, header_.num_tokens));
+  const Progress phase("checking " + file);
   if (hash_hex(bytes.subspan(layout.tokens)) != json_get<std::string>(object, "payload_hash", file))
     throw ParseError(file, layout.tokens, "damaged: the contents do not match their hash");
 }

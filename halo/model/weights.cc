@@ -1,6 +1,7 @@
 // From a configuration to parameters and from parameters to weights (tensor names: hypenet.md 1.4).
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/base/progress.h"
 #include "halo/formats/weight_names.h"
 #include "halo/kernels/lightning/lightning.h"
 #include "halo/model/decoder.h"
@@ -203,6 +204,7 @@ DecoderWeights with_logit_scale(DecoderWeights weights, const LogitScale& scale)
 
 Model load_model(const std::filesystem::path& directory, ParameterStore::Use use,
                  at::ScalarType compute, at::Device device) {
+  const Progress phase("loading " + directory.string());
   Model model;
   model.config = read_model_config(directory);
   const auto files = std::make_shared<WeightFiles>(directory);
@@ -221,6 +223,7 @@ Model load_model(const std::filesystem::path& directory, ParameterStore::Use use
 
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 const ParameterStore& store, DType dtype) {
+  const Progress phase("writing " + directory.string());
   std::filesystem::create_directories(directory);
   std::vector<at::Tensor> tensors;  // keeps the views' bytes alive
   std::vector<TensorView> views;

@@ -5,8 +5,9 @@
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
 #include "halo/base/files.h"
+#include "halo/base/progress.h"
 #include "halo/base/settings_io.h"
-#include "halo/eval/needle.h"
+#include "halo/pipeline/checks.h"
 
 namespace halo {
 namespace {
@@ -66,16 +67,6 @@ void write_environment(const Recipe& recipe, const StageContext& context, const 
                    {"stages", planned_stages(recipe, stages)}});
 }
 
-// What a later stage or the evaluation would refuse, refused before the first one trains.
-void check_ahead(const Recipe& recipe, const StageContext& context, std::span<const Stage> stages) {
-  for (const Stage& stage : stages) {
-    if (stage.check && is_wanted(stage, recipe)) stage.check(recipe, context);
-  }
-  check_needle_lengths(recipe.eval.lengths.empty() ? "eval.lengths by default" : "eval.lengths",
-                       context.needles(), context.held_out(), report_lengths(recipe.eval, context),
-                       NeedlePool::kReport);
-}
-
 // Seconds a run has spent converting, over all its resumes.
 double seconds_before(const fs::path& run) {
   const fs::path path = run / "seconds.json";
@@ -101,18 +92,23 @@ void summarise(const Recipe& recipe, const StageContext& context,
 
 void convert(const Recipe& recipe, const ConvertArgs& args, std::span<const Stage> all) {
   check_folder(recipe, args);
+  check_ahead(recipe, Missing::kRefused, all);
   const StageContext context(context_settings(recipe));
-  check_ahead(recipe, context, all);
   open_folder(recipe, args);
   write_environment(recipe, context, args, all);
   std::vector<const Stage*> stages;
   for (const Stage& stage : all) {
     if (is_wanted(stage, recipe)) stages.push_back(&stage);
   }
-  for (const Stage* stage : stages) {
+  for (size_t i = 0; i < stages.size(); ++i) {
+    const Stage* stage = stages[i];
     const fs::path out = args.run / stage->name;
-    if (stage_finished(out)) continue;
-    leave_if_stopped(stage->name);
+    const std::string number = fmt::format("stage {} of {}: {}", i + 1, stages.size(), stage->name);
+    if (stage_finished(out)) {
+      say(number + ": done before");
+      continue;
+    }
+    say(number);
     write_file(args.run / "STATUS", "running " + stage->name + "\n");
     fs::create_directories(out);
     const double before = seconds_before(args.run);
@@ -122,12 +118,14 @@ void convert(const Recipe& recipe, const ConvertArgs& args, std::span<const Stag
     write_json(args.run / "seconds.json", json::object{{"seconds", before + time.count()}});
   }
   if (!fs::exists(args.run / "model")) {
+    const Progress phase("copying the student");
     commit_directory(args.run / "model", [&](const fs::path& directory) {
       fs::copy(stage_model(args.run / stages.back()->name), directory, fs::copy_options::recursive);
     });
   }
   if (!fs::exists(args.run / "summary.json")) {
     write_file(args.run / "STATUS", "running eval\n");
+    say("evaluation");
     summarise(recipe, context, stages, args.run);
   }
   write_file(args.run / "STATUS", "done\n");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "halo/base/settings.h"
 #include "halo/kernels/logit_loss/chunked_loss.h"
 #include "halo/model/decoder.h"
 
@@ -103,16 +104,23 @@ StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, i
   return cost;
 }
 
+int64_t saturated(double bytes) {
+  return bytes < double(kMaxCount) ? static_cast<int64_t>(bytes) : static_cast<int64_t>(kMaxCount);
+}
+
 int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu) {
   const int64_t copy = compute_bytes == 4 ? 0 : compute_bytes;  // fp32 computes with the masters
-  int64_t bytes = cost.trained_parameters * (16 + copy) + cost.frozen_parameters * compute_bytes +
-                  tokens * cost.elements_a_token * compute_bytes;
+  // In floating point: a recipe may name more than 64 bits hold.
+  double bytes = double(cost.trained_parameters) * double(16 + copy) +
+                 double(cost.frozen_parameters) * double(compute_bytes) +
+                 double(tokens) * double(cost.elements_a_token) * double(compute_bytes);
   if (cost.logits > 0) {
     const int64_t rows = std::min(tokens, rows_per_chunk(cost.vocabulary, cpu));
-    bytes += cost.logits * rows * cost.vocabulary * (cpu ? 4 : compute_bytes) +
-             cost.vocabulary * cost.hidden_size * 4;  // the head's gradient, before it is scaled
+    bytes += double(cost.logits * rows * cost.vocabulary * (cpu ? 4 : compute_bytes)) +
+             // the head's gradient, before it is scaled
+             double(cost.vocabulary * cost.hidden_size * 4);
   }
-  return bytes;
+  return saturated(bytes);
 }
 
 }  // namespace halo

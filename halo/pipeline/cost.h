@@ -20,6 +20,9 @@ StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, i
                        bool recompute = false);
 StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompute = false);
 
+// `bytes` as a count; 2^53 where they are more.
+int64_t saturated(double bytes);
+
 // Bytes of tensors at the peak of a micro-batch of `tokens`: masters, gradients, moments and
 // compute copies, the frozen weights, what backward needs, the loss' buffers, with the kernels of a
 // GPU (others keep a little more).

@@ -17,7 +17,7 @@ class Evaluation {
   Evaluation(const EvalRecipe& recipe, const StageContext& context)
       : context_(context),
         recipe_(recipe),
-        lengths_(report_lengths(recipe, context)),
+        lengths_(report_lengths(recipe, context.training_length())),
         text_(batches(context.training_length(), recipe_.held_out_tokens, TextRows::kDocuments)),
         long_text_(batches(long_row(), recipe_.position_documents * long_row(), TextRows::kStream)),
         teacher_(teacher_states(context.teacher().weights, text_)) {
@@ -41,7 +41,6 @@ class Evaluation {
   }
 
   json::object needles(const std::string& title, const DecoderWeights& weights) const {
-    leave_if_stopped("eval");
     Engine engine = engine_of(weights);
     Progress progress("needles: " + title, static_cast<int64_t>(tasks_.size()));
     return needles_to_json(score_needles(engine, tasks_, [&](size_t done) {
@@ -119,10 +118,9 @@ json::array mixer_names(const ModelConfig& config) {
 
 }  // namespace
 
-std::vector<int64_t> report_lengths(const EvalRecipe& recipe, const StageContext& context) {
+std::vector<int64_t> report_lengths(const EvalRecipe& recipe, int64_t training_length) {
   if (!recipe.lengths.empty()) return recipe.lengths;
-  const int64_t trained = context.training_length();
-  return {trained, 2 * trained, 4 * trained, 8 * trained};
+  return {training_length, 2 * training_length, 4 * training_length, 8 * training_length};
 }
 
 json::object evaluate(const EvalRecipe& recipe, const StageContext& context,

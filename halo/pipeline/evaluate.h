@@ -33,7 +33,7 @@ struct EvalRecipe {
 };
 
 // Needle lengths of the report.
-std::vector<int64_t> report_lengths(const EvalRecipe& recipe, const StageContext& context);
+std::vector<int64_t> report_lengths(const EvalRecipe& recipe, int64_t training_length);
 
 // {"training_length", "teacher": {...}, "student": {...}, "continuations"} as summary.json has
 // them: loss, also by position, bits_per_byte, needle, memory and time of decoding, and for the

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "halo/base/nearest.h"
 #include "halo/base/settings_io.h"
 #include "halo/pipeline/plan.h"
 #include "halo/runtime/memory.h"
@@ -11,11 +12,23 @@ namespace {
 
 constexpr double kGib = double(int64_t{1} << 30);
 
-// An H200: 139.8 GiB; products at the rates that comparisons/results/train-h200.json has for bf16
-// and the datasheet for fp32.
-Capacity h200(const RunRecipe& run) {
-  return {"an H200 (assumed: there is no GPU here)", static_cast<int64_t>(139.8 * kGib),
-          compute_type(run) == at::kBFloat16 ? 750'000.0 : 67'000.0};
+// GPUs: memory as they report it, and TFLOP/s of the datasheets: dense bf16 products with fp32
+// sums, and fp32.
+struct Card {
+  const char* name;
+  double gib, bf16, fp32;
+};
+constexpr Card kCards[] = {{"h200", 139.8, 989, 67},       {"h100", 79.6, 989, 67},
+                           {"b200", 178, 2250, 75},        {"a100-80gb", 79.3, 312, 19.5},
+                           {"a100-40gb", 39.4, 312, 19.5}, {"l40s", 44.5, 362, 91.6},
+                           {"rtx-4090", 23.6, 165, 82.6},  {"rtx-3090", 23.6, 71, 35.6}};
+// What large products reach of the bf16 figure: on an H200 750 of 989
+// (comparisons/results/train-h200.json).
+constexpr double kReached = 750.0 / 989.0;
+
+Capacity capacity_of(const Card& card, const RunRecipe& run, const std::string& machine) {
+  const double tflops = compute_type(run) == at::kBFloat16 ? kReached * card.bf16 : card.fp32;
+  return {machine, static_cast<int64_t>(card.gib * kGib), 1000 * tflops};
 }
 
 std::string section_name(std::string stage) {
@@ -70,9 +83,26 @@ Capacity measure_capacity(const RunRecipe& run) {
     machine = open_machine(run);
   } catch (const Error&) {
     if (run.device != at::kCUDA) throw;
-    return h200(run);
+    return capacity_of(kCards[0], run, "an H200 (assumed: there is no GPU here)");
   }
   return {machine->device_name, total_memory(*machine), measure_matrix_gflops(*machine)};
+}
+
+std::vector<std::string> card_names() {
+  std::vector<std::string> names;
+  for (const Card& card : kCards) names.emplace_back(card.name);
+  return names;
+}
+
+Capacity card_capacity(const std::string& name, const RunRecipe& run) {
+  if (run.device != at::kCUDA) {
+    throw_error("--card {}: the recipe computes on the CPU; add --device cuda", name);
+  }
+  for (const Card& card : kCards) {
+    if (name == card.name) return capacity_of(card, run, name);
+  }
+  throw_error("--card {}: unknown; did you mean '{}'? ({}; or give --memory and --gflops)", name,
+              nearest(name, card_names()), fmt::join(card_names(), " | "));
 }
 
 std::optional<std::vector<std::string>> settings_that_fit(const Recipe& recipe,

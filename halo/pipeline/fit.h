@@ -31,6 +31,11 @@ struct Capacity {
 // Of the device that a recipe asks for. If that is a GPU and there is none here: of an H200.
 Capacity measure_capacity(const RunRecipe& run);
 
+// Of a GPU by its name ("h100", see card_names), none of which need be here. An Error that names
+// the nearest if it is unknown, and if the recipe computes on the CPU.
+Capacity card_capacity(const std::string& name, const RunRecipe& run);
+std::vector<std::string> card_names();
+
 // Settings, as --set takes them, with which `stage` ("distill") needs at most `bytes`; those that
 // cost least time. Nothing if no settings do.
 std::optional<std::vector<std::string>> settings_that_fit(const Recipe& recipe,

@@ -13,15 +13,17 @@ namespace {
 json::object stage_plan(const std::string& name, const TrainRecipe& train, const StageCost& cost,
                         const RunRecipe& run, double gflops) {
   const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
+  const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_step());
   const double tokens = double(train.steps() * train.tokens_per_step);
   return {{"stage", name},
           {"tokens", train.steps() * train.tokens_per_step},
           {"steps", train.steps()},
           {"flops", tokens * cost.flops_a_token},
           {"seconds_at_least", tokens * cost.flops_a_token / (gflops * 1e9)},
-          {"memory_bytes", peak_memory(cost, train.micro_batch_rows * train.sequence_length,
-                                       compute_bytes, run.device == at::kCPU)},
-          {"disk_bytes", train.keep_checkpoints * cost.trained_parameters * (12 + compute_bytes)}};
+          {"memory_bytes",
+           peak_memory(cost, rows * train.sequence_length, compute_bytes, run.device == at::kCPU)},
+          {"disk_bytes", saturated(double(train.keep_checkpoints) *
+                                   double(cost.trained_parameters) * double(12 + compute_bytes))}};
 }
 
 StageCost stage_cost(const StageTraining& training, const ModelConfig& teacher,
@@ -51,22 +53,23 @@ json::object plan(const Recipe& recipe, double gflops, std::span<const Stage> al
                                 stage_cost(*stage.training, teacher, hybrid, recipe), recipe.run,
                                 gflops));
   }
-  double seconds = 0;
-  int64_t memory = 0, disk = 0;
+  double seconds = 0, disk = 0;
+  int64_t memory = 0;
   for (const json::value& value : stages) {
     const json::object& stage = value.as_object();
     seconds += stage.at("seconds_at_least").to_number<double>();
     memory = std::max(memory, stage.at("memory_bytes").to_number<int64_t>());
-    disk += stage.at("disk_bytes").to_number<int64_t>();
+    disk += stage.at("disk_bytes").to_number<double>();
   }
   return {{"teacher_parameters", num_parameters(decoder_parameters(teacher))},
           {"student_parameters", num_parameters(decoder_parameters(hybrid))},
           {"attention_layers_kept", keep},
+          {"device", word_of<at::DeviceType>(kDevices, recipe.run.device)},
           {"matrix_gflops", gflops},
           {"stages", stages},
           {"seconds_at_least", seconds},
           {"memory_bytes", memory},
-          {"disk_bytes", disk}};
+          {"disk_bytes", saturated(disk)}};
 }
 
 std::string format_plan(const json::object& plan) {
@@ -87,11 +90,12 @@ std::string format_plan(const json::object& plan) {
                        s.at("memory_bytes").to_number<double>() / gib,
                        s.at("disk_bytes").to_number<double>() / gib);
   }
-  return out + fmt::format(
-                   "{:<16} {:>48.0f} seconds at {:.0f} GFLOP/s of matrix products: {:.1f} hours\n",
-                   "in all", plan.at("seconds_at_least").to_number<double>(),
-                   plan.at("matrix_gflops").to_number<double>(),
-                   plan.at("seconds_at_least").to_number<double>() / 3600);
+  const double seconds = plan.at("seconds_at_least").to_number<double>();
+  return out +
+         fmt::format(
+             "{:<16} {:>48.0f} seconds at {:.0f} GFLOP/s of matrix products: {:.1f} {}hours\n",
+             "in all", seconds, plan.at("matrix_gflops").to_number<double>(), seconds / 3600,
+             plan.at("device").as_string() == "cuda" ? "hours on one GPU, as many GPU-" : "");
 }
 
 }  // namespace halo

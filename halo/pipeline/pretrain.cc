@@ -1,9 +1,11 @@
 #include "halo/pipeline/pretrain.h"
 
 #include <cmath>
+#include <numeric>
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
+#include "halo/base/progress.h"
 #include "halo/base/random.h"
 #include "halo/data/pack.h"
 #include "halo/data/readers.h"
@@ -61,6 +63,7 @@ void initialise(ParameterStore& store, const ModelConfig& config, uint64_t seed)
 fs::path make_tokenizer(const PretrainRecipe& recipe, const fs::path& run) {
   const fs::path path = run / "tokenizer" / "tokenizer.json";
   if (fs::exists(path)) return path;
+  const Progress phase("training the tokenizer");
   std::vector<std::string> texts;
   int64_t bytes = 0;
   read_documents({recipe.text.begin(), recipe.text.end()}, [&](Document document) {
@@ -136,6 +139,14 @@ PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path,
                   r.train.sequence_length);
     }
   }
+  if (std::accumulate(r.shares.begin(), r.shares.end(), 0.0) <= 0) {
+    throw_error("{}: shares must have a sum above 0", path.string());
+  }
+  if (r.text.empty()) check_recipe(r.data);
+  // What no config.json may say, no teacher may be.
+  const ModelConfig config =
+      teacher_config(r.model, r.tokenizer.vocab_size, r.train.sequence_length, /*end_token=*/0);
+  parse_model_config(model_config_to_json(config), path.string() + ": model");
   return r;
 }
 

@@ -60,7 +60,7 @@ struct PretrainRecipe {
       {.help = "text files to train the tokenizer on and to pack; empty: data.shards is used"});
     s("lengths", lengths,
       {.help = "sequence lengths of the curriculum; each divides train.sequence_length",
-       .min = 1,
+       .min = 2,
        .max = 16'777'216});
     s("shares", shares, {.help = "share of the steps at each length", .max = 1e6});
     s("run", run, {.help = "machine and numbers"});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "halo/pipeline/checks.h"
 #include "halo/pipeline/stage.h"
 
 namespace halo {
@@ -18,14 +19,7 @@ ContextSettings context_settings(const Recipe& recipe) {
 
 Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& set) {
   const auto recipe = read_settings_file<Recipe>(path, set);
-  for (const Stage& stage : pipeline_stages()) {
-    if (!stage.training || !is_wanted(stage, recipe)) continue;
-    std::string section = stage.name;
-    std::ranges::replace(section, '-', '_');
-    check_recipe(stage.training->recipe(recipe), section);
-  }
-  check_recipe(recipe.select, path.string());
-  check_recipe(recipe.scale, path.string());
+  check_settings(recipe, path.string());
   return recipe;
 }
 

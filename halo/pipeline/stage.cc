@@ -5,8 +5,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/nearest.h"
-#include "halo/eval/needle.h"
-#include "halo/stages/choose_layers.h"
+#include "halo/stages/scale_rule.h"
 
 namespace halo {
 namespace {
@@ -66,10 +65,12 @@ StageTraining finetune_training() {
   return out;
 }
 
-// An Error that names the key where the held-out text has no haystacks so long.
-void check_lengths(const StageContext& context, const std::string& key,
-                   const std::vector<int64_t>& lengths) {
-  check_needle_lengths(key, context.needles(), context.held_out(), lengths, NeedlePool::kSearch);
+// An Error that names the key if the text that layers and scales are chosen on has no such rows.
+void check_search_text(const std::string& key, const StageInputs& inputs, int64_t row_length) {
+  HeldOutArgs args;
+  args.part = TextPart::kSearch;
+  args.row_length = row_length;
+  check_held_out_text(key, inputs.held_out(), args);
 }
 
 StageInput student_of(std::vector<std::string> stages) {
@@ -90,8 +91,9 @@ std::vector<Stage> make_stages() {
                                   [](const Recipe& r) -> const TrainRecipe& { return r.align; }),
        .gate = align_gate,
        .check =
-           [](const Recipe& r, const StageContext& context) {
-             context.loader(context.data(), r.align, "align");
+           [](const Recipe& r, const StageInputs& inputs) {
+             inputs.loader(inputs.data(), r.align, "align");
+             check_search_text("align.sequence_length", inputs, r.align.sequence_length);
            },
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_align(r.align, context, args); }},
@@ -112,9 +114,9 @@ std::vector<Stage> make_stages() {
                   {"attention", "align-attention's model, if any", {"align-attention"}, true}},
        .gate = [](const Recipe& r) { return r.gates.select_ratio; },
        .check =
-           [](const Recipe& r, const StageContext& context) {
-             num_layers_to_keep(r.select, context.teacher().config.num_layers);
-             check_lengths(context, "select.needle_length", {needle_length(r.select, context)});
+           [](const Recipe& r, const StageInputs& inputs) {
+             check_held_out_text("align.sequence_length", inputs.held_out(),
+                                 select_text(r.select, inputs));
            },
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_select(r.select, r.transfer.init, context, args); }},
@@ -123,6 +125,10 @@ std::vector<Stage> make_stages() {
        .inputs = {student_of({"select"})},
        .training = distill_training(),
        .gate = [](const Recipe& r) { return r.gates.distill_kl; },
+       .check =
+           [](const Recipe& r, const StageInputs& inputs) {
+             check_search_text("distill.sequence_length", inputs, r.distill.sequence_length);
+           },
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_distill(r.distill, context, args); }},
       {.name = "finetune",
@@ -131,8 +137,11 @@ std::vector<Stage> make_stages() {
        .wanted = [](const Recipe& r) { return r.finetune.tokens > 0; },
        .training = finetune_training(),
        .gate = [](const Recipe& r) { return r.gates.finetune_loss_decrease; },
-       .check = [](const Recipe& r,
-                   const StageContext& context) { finetune_view(r.finetune, context); },
+       .check =
+           [](const Recipe& r, const StageInputs& inputs) {
+             finetune_view(r.finetune, inputs);
+             check_search_text("finetune.sequence_length", inputs, r.finetune.sequence_length);
+           },
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_finetune(r.finetune, context, args); }},
       {.name = "scale",
@@ -140,10 +149,11 @@ std::vector<Stage> make_stages() {
        .inputs = {student_of({"finetune", "distill"})},
        .gate = [](const Recipe& r) { return r.gates.scale_needle; },
        .check =
-           [](const Recipe& r, const StageContext& context) {
-             check_lengths(context,
-                           r.scale.lengths.empty() ? "scale.lengths by default" : "scale.lengths",
-                           search_lengths(r.scale, context));
+           [](const Recipe& r, const StageInputs& inputs) {
+             const int64_t trained = inputs.training_length();
+             check_held_out_text(
+                 "scale.lengths", inputs.held_out(),
+                 scale_text(r.scale, lengths_beyond(r.scale.lengths, trained), trained));
            },
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_scale(r.scale, context, args); }}};

@@ -47,8 +47,8 @@ struct Stage {
   std::function<bool(const Recipe&)> wanted;  // none: always
   std::optional<StageTraining> training;      // none: it trains nothing
   std::function<double(const Recipe&)> gate;  // the limit of its gate; none: 0
-  // Refuses what the stage could not do; convert asks before the first stage begins.
-  std::function<void(const Recipe&, const StageContext&)> check;
+  // Refuses text that the stage could not do with; asked before the first stage begins (checks.h).
+  std::function<void(const Recipe&, const StageInputs&)> check;
   std::function<void(const Recipe&, const StageContext&, const StageArgs&)> run;
 };
 

@@ -1,5 +1,7 @@
 #include "halo/pipeline/synthesize.h"
 
+#include <algorithm>
+
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/files.h"
@@ -8,6 +10,7 @@
 #include "halo/data/needle.h"
 #include "halo/data/pack.h"
 #include "halo/engine/generate.h"
+#include "halo/formats/safetensors.h"
 #include "halo/runtime/machine.h"
 
 namespace halo {
@@ -31,6 +34,15 @@ std::vector<int64_t> first_tokens(const Tokenizer& tokenizer) {
   return out;
 }
 
+// The hash of the file, or those of the shards and their index by their names.
+json::value weight_hashes(const std::filesystem::path& model) {
+  const std::vector<std::filesystem::path> paths = WeightFiles(model).paths();
+  if (paths.size() == 1) return json::value(hash_file(paths.front()));
+  json::object hashes;
+  for (const auto& path : paths) hashes[path.filename().string()] = hash_file(path);
+  return hashes;
+}
+
 }  // namespace
 
 json::object synthesize(const SynthesizeArgs& args) {
@@ -48,16 +60,15 @@ json::object synthesize(const SynthesizeArgs& args) {
   options.kernels = machine.kernels;
   Engine engine(std::make_shared<DecoderWeights>(teacher.weights), options);
 
-  const json::object provenance{
-      {"made_by", args.command},
-      {"teacher_weights", hash_file(std::filesystem::path(args.teacher) / "model.safetensors")}};
+  const json::object provenance{{"made_by", args.command},
+                                {"teacher_weights", weight_hashes(args.teacher)}};
   ShardFolderWriter writer(args.out, hash_file(tokenizer_path), tokenizer.vocab_size(),
                            json::serialize(provenance), int64_t{1} << 26);
   const Random random(static_cast<uint64_t>(args.seed), "synthesize.first");
   GenerateArgs generate_args;
   const int64_t own_tokens = begin ? 3 : 2;  // the first ones and the end token
   if (args.length <= own_tokens) {
-    throw_error("a document of {} tokens has nothing to sample; expected {} or more", args.length,
+    throw_error("--length {}: such a document has nothing to sample; give {} or more", args.length,
                 own_tokens + 1);
   }
   generate_args.max_tokens = args.length - own_tokens;
@@ -84,7 +95,9 @@ json::object synthesize(const SynthesizeArgs& args) {
       if (begin && document.back() == *begin) document.pop_back();
       if (document.back() != end) document.push_back(end);
       tokens += static_cast<int64_t>(document.size());
-      if (needles.mentions_needle(document)) {
+      // A model may have more rows than its tokenizer has tokens.
+      const bool is_text = std::ranges::max(document) < tokenizer.vocab_size();
+      if (!is_text || needles.mentions_needle(document)) {
         ++dropped;
       } else {
         writer.add_document(document);

@@ -34,7 +34,8 @@ struct SynthesizeArgs {
 // Each document begins with the begin token, where the tokenizer has one, and a token that starts
 // with a capital letter, drawn uniformly. It ends with the end token, where the teacher says so or
 // would begin another document, or where it reaches `length`. Documents in which the teacher wrote
-// a needle of its own are dropped (NeedleWriter::mentions_needle). Returns counts.
+// a needle of its own (NeedleWriter::mentions_needle) or a token that the tokenizer lacks are
+// dropped. Returns counts.
 json::object synthesize(const SynthesizeArgs& args);
 
 }  // namespace halo

@@ -6,6 +6,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/median.h"
+#include "halo/base/progress.h"
 #include "halo/stages/losses.h"
 
 namespace halo {
@@ -82,6 +83,7 @@ AlignAttentionRecipe::AlignAttentionRecipe() {
 
 void run_transfer(const TransferRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
+  const Progress phase(args.name);
   const Model& teacher = context.teacher();
   const ModelConfig config =
       student_config(teacher.config, all_layers(teacher.config, MixerType::kLightning));
@@ -113,6 +115,7 @@ void run_align(const AlignRecipe& recipe, const StageContext& context, const Sta
 
 void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecipe& transfer_recipe,
                          const StageContext& context, const StageArgs& args) {
+  const Progress phase(args.name);
   const Model& teacher = context.teacher();
   const ModelConfig config =
       student_config(teacher.config, all_layers(teacher.config, MixerType::kAttention));
@@ -130,6 +133,7 @@ void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecip
 std::vector<double> explained_variance(const StageContext& context,
                                        const std::vector<Mixer>& student) {
   at::NoGradGuard no_grad;
+  const Progress phase("held-out explained variance");
   HeldOutArgs args;
   args.part = TextPart::kSearch;
   args.row_length = context.row_length();

@@ -1,6 +1,7 @@
 #include "halo/stages/candidates.h"
 
 #include "ATen/ATen.h"
+#include "halo/base/progress.h"
 #include "halo/base/random.h"
 
 namespace halo {
@@ -16,15 +17,6 @@ double weighted_text(const TextScores& text, const std::vector<double>& values,
     count += weight * tokens[r];
   }
   return sum / count;
-}
-
-HeldOutArgs text_args(const SelectRecipe& recipe, const StageContext& context) {
-  HeldOutArgs args;
-  args.part = TextPart::kSearch;
-  args.row_length = context.row_length();
-  args.rows = TextRows::kStream;
-  args.max_tokens = recipe.held_out_rows * args.row_length;
-  return args;
 }
 
 }  // namespace
@@ -69,7 +61,7 @@ Candidates::Candidates(const SelectRecipe& recipe, const StageContext& context,
     : context_(context),
       aligned_(aligned),
       attention_(attention),
-      text_(context.held_out_batches(text_args(recipe, context))) {
+      text_(context.held_out_batches(select_text(recipe, context))) {
   NeedleArgs args;
   args.lengths = {needle_length(recipe, context)};
   args.haystacks = recipe.needle_haystacks;
@@ -112,12 +104,13 @@ Resample Candidates::resample(uint64_t index) const {
 }
 
 CandidateScores Candidates::score(const DecoderWeights& carried) const {
-  leave_if_stopped("select");
   const DecoderWeights model = with_logit_scale(carried, LogitScale{});  // searched for later
   EngineOptions options;
   options.kernels = context_.machine().kernels;
   Engine engine(std::make_shared<DecoderWeights>(model), options);
-  return {score_needles(engine, tasks_), score_text(model, text_, &teacher_)};
+  Progress needles("needles", std::ssize(tasks_));
+  const auto on_haystack = [&](size_t done) { needles.update(static_cast<int64_t>(done)); };
+  return {score_needles(engine, tasks_, on_haystack), score_text(model, text_, &teacher_)};
 }
 
 }  // namespace halo

@@ -13,10 +13,12 @@ std::vector<double> keep_frequency(const Candidates& candidates, int64_t num_lay
                                    int64_t resamples,
                                    const std::function<Layers(const Resample&)>& choose) {
   std::vector<double> frequency(static_cast<size_t>(num_layers), 0);
+  Progress progress("select: resamples", resamples);
   for (int64_t b = 0; b < resamples; ++b) {
     for (int64_t layer : choose(candidates.resample(static_cast<uint64_t>(b)))) {
       frequency[layer] += 1;
     }
+    progress.update(b + 1);
   }
   for (double& share : frequency) share /= double(resamples);
   return frequency;

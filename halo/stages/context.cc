@@ -1,69 +1,33 @@
 #include "halo/stages/context.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
-#include "halo/data/pack.h"
 #include "halo/stages/losses.h"
 #include "halo/train/checkpoint.h"
 
 namespace halo {
 
-StageContext::StageContext(ContextSettings settings)
-    : settings_(std::move(settings)),
-      machine_(open_machine(settings_.run)),
-      teacher_directory_(settings_.teacher),
-      teacher_(load_model(teacher_directory_, ParameterStore::Use::kFrozen, machine_.compute,
-                          machine_.device)),
-      tokenizer_path_(teacher_directory_ / "tokenizer.json"),
-      tokenizer_(tokenizer_path_),
-      tokenizer_hash_(hash_file(tokenizer_path_)),
-      document_begin_(document_begin(tokenizer_, tokenizer_path_)),
-      needles_(tokenizer_, document_begin_, settings_.data.document_end) {
-  if (tokenizer_.vocab_size() > teacher_.config.vocab_size) {
-    throw_error("{}: tokenizer.json has {} tokens, config.json a vocabulary of {}",
-                teacher_directory_.string(), tokenizer_.vocab_size(), teacher_.config.vocab_size);
-  }
-}
-
-int64_t StageContext::training_length() const {
-  return std::max(teacher_.config.max_position_embeddings, settings_.longest_row);
-}
-
-const TokenShard& StageContext::held_out() const {
-  if (!held_out_) {
-    if (settings_.held_out.empty()) {
-      throw_error("eval.held_out names no token shard; make one with `halo data pack`");
-    }
-    TokenShard shard(expand_shards(settings_.held_out).front());
-    if (shard.header().tokenizer_hash != tokenizer_hash_) {
-      throw_error("{}: made with tokenizer {}, the teacher's is {}; pack the text again",
-                  shard.path().string(), shard.header().tokenizer_hash, tokenizer_hash_);
-    }
-    held_out_.emplace(std::move(shard));
-  }
-  return *held_out_;
-}
+StageContext::StageContext(ContextSettings all)
+    : StageInputs(std::move(all)),
+      machine_(open_machine(settings().run)),
+      teacher_(load_model(teacher_directory(), ParameterStore::Use::kFrozen, machine_.compute,
+                          machine_.device)) {}
 
 TextBatches StageContext::held_out_batches(const HeldOutArgs& args, int64_t bucket_length) const {
   return {held_out_text(held_out(), args), bucket_length > 0 ? bucket_length : args.row_length,
           machine_.device, machine_.kernels};
 }
 
-Loader StageContext::loader(const DataRecipe& data, const TrainRecipe& train,
-                            const std::string& stage) const {
-  return Loader(data, tokenizer_, tokenizer_hash_,
-                {train.sequence_length, train.rows_per_step(), Random(seed(), stage).bits(0),
-                 document_begin_});
-}
-
 std::vector<Batch> StageContext::calibration(const std::string& stage, int64_t tokens) const {
-  DataRecipe text = settings_.data;
+  const Progress phase("calibration text");
+  DataRecipe text = data();
   text.needle_share = 0;
   const int64_t rows = std::max<int64_t>(1, std::min<int64_t>(4096, tokens) / row_length());
-  const Loader loader(text, tokenizer_, tokenizer_hash_,
+  const Loader loader(text, tokenizer(), tokenizer_hash(),
                       {row_length(), rows, Random(seed(), stage).bits(0)});
   std::vector<Batch> batches;
   for (int64_t done = 0; done < tokens; done += rows * row_length()) {
@@ -80,7 +44,7 @@ TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train, cons
   job.recipe = train;
   job.seed = seed();
   job.kernels = machine_.kernels;
-  job.data_id = data_hash(settings_.data);
+  job.data_id = data_hash(data());
   job.store = &store;
   job.data = [&loader](int64_t step, int64_t row, int64_t rows) {
     return loader.step(step, row, rows);
@@ -99,7 +63,7 @@ Model StageContext::load(const fs::path& directory, ParameterStore::Use use) con
 void StageContext::save(const fs::path& directory, const ModelConfig& config,
                         const ParameterStore& store) const {
   save_model(directory, config, store, machine_.compute == at::kFloat ? DType::kF32 : DType::kBF16);
-  copy_side_files(teacher_directory_, directory);
+  copy_side_files(teacher_directory(), directory);
 }
 
 std::vector<double> even_depths(int64_t n) {
@@ -144,6 +108,8 @@ void finish_stage(const StageArgs& args, const Gate& gate, json::object figures)
                          : gate.kind == Gate::Kind::kAtLeast ? "at least"
                                                              : "above";
   const bool passed = gate.passed(args.gate);
+  say(fmt::format("{}: {}: {:.4g}, must be {} {:.4g}", args.name, gate.figure, gate.value, relation,
+                  args.gate));
   json::object result{{"stage", args.name}};
   if (!args.loss.empty()) result["loss"] = {{"figure", args.loss}, {"unit", args.unit}};
   result["gate"] = {{"figure", gate.figure},
@@ -173,12 +139,6 @@ void restart_stage(const fs::path& out) {
   fs::remove_all(old);
   fs::rename(out, old);  // in one go, so that a kill leaves the stage finished or not begun
   fs::remove_all(old);
-}
-
-void leave_if_stopped(const std::string& stage) {
-  if (!stop_requested()) return;
-  throw Stopped(fmt::format(
-      "{}: stopped; this stage keeps nothing of an unfinished run, run it again to go on", stage));
 }
 
 }  // namespace halo

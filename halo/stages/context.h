@@ -5,32 +5,17 @@
 #pragma once
 
 #include <filesystem>
-#include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
-#include "halo/data/needle.h"
-#include "halo/eval/held_out.h"
 #include "halo/model/decoder.h"
 #include "halo/runtime/machine.h"
-#include "halo/tokenizer/tokenizer.h"
+#include "halo/stages/inputs.h"
 #include "halo/train/loop.h"
 
 namespace halo {
-
-namespace fs = std::filesystem;
-
-struct ContextSettings {
-  std::string teacher;  // Hugging Face directory
-  RunRecipe run;
-  DataRecipe data;
-  std::string held_out;     // token shard
-  int64_t row_length = 0;   // tokens of the rows that mixers are fitted and judged on
-  int64_t longest_row = 0;  // that any stage trains on
-};
 
 // What a stage is run with beside its section of the recipe.
 struct StageArgs {
@@ -42,33 +27,18 @@ struct StageArgs {
   fs::path out;
 };
 
-class StageContext {
+class StageContext : public StageInputs {
  public:
   // Loads the teacher and its tokenizer.
   explicit StageContext(ContextSettings settings);
-  StageContext(const StageContext&) = delete;  // needles_ refers to tokenizer_
 
-  const DataRecipe& data() const { return settings_.data; }
-  int64_t row_length() const { return settings_.row_length; }
   const Machine& machine() const { return machine_; }
   const Model& teacher() const { return teacher_; }
-  const fs::path& teacher_directory() const { return teacher_directory_; }
-  const Tokenizer& tokenizer() const { return tokenizer_; }
-  const std::string& tokenizer_hash() const { return tokenizer_hash_; }
-  const NeedleWriter& needles() const { return needles_; }
-  uint64_t seed() const { return static_cast<uint64_t>(settings_.run.seed); }
 
-  // The longest sequence that teacher or student ever trains on.
-  int64_t training_length() const;
-  // Held-out text; an Error where the recipe names none or another tokenizer made it.
-  const TokenShard& held_out() const;
-  // Text of it as batches for this machine. `bucket_length`: where the position buckets of the
+  // Held-out text as batches for this machine. `bucket_length`: where the position buckets of the
   // scores double from (TextBatches); 0: args.row_length.
   TextBatches held_out_batches(const HeldOutArgs& args, int64_t bucket_length = 0) const;
 
-  // Training batches of a stage, as a pure function of the step. Each stage draws from a seed of
-  // its own, so that no stage re-reads another's order.
-  Loader loader(const DataRecipe& data, const TrainRecipe& train, const std::string& stage) const;
   // The batches of the first `tokens` tokens of that stage's text, in rows of row_length() and
   // without needles.
   std::vector<Batch> calibration(const std::string& stage, int64_t tokens) const;
@@ -84,16 +54,8 @@ class StageContext {
             const ParameterStore& store) const;
 
  private:
-  ContextSettings settings_;
   Machine machine_;
-  fs::path teacher_directory_;
   Model teacher_;
-  fs::path tokenizer_path_;
-  Tokenizer tokenizer_;
-  std::string tokenizer_hash_;
-  std::optional<int64_t> document_begin_;
-  NeedleWriter needles_;
-  mutable std::optional<TokenShard> held_out_;
 };
 
 // The middles of n equal parts of a haystack.
@@ -117,7 +79,5 @@ void finish_stage(const StageArgs& args, const Gate& gate, json::object figures)
 bool stage_finished(const fs::path& out);
 // Removes what a finished stage left, so that it begins anew.
 void restart_stage(const fs::path& out);
-// Throws Stopped after SIGTERM or SIGINT. For stages that save nothing on their way.
-void leave_if_stopped(const std::string& stage);
 
 }  // namespace halo

@@ -23,11 +23,11 @@ TextScores held_out_scores(const StageContext& context, const DecoderWeights& st
 }
 
 // Whose rows are one piece where the recipe lets any document fill them.
-Loader finetune_loader(const FinetuneRecipe& recipe, const StageContext& context,
+Loader finetune_loader(const FinetuneRecipe& recipe, const StageInputs& inputs,
                        const std::string& stage) {
-  DataRecipe data = context.data();
+  DataRecipe data = inputs.data();
   if (data.long_context == LongContext::kConcat) data.packing = Packing::kConcat;
-  return context.loader(data, recipe, stage);
+  return inputs.loader(data, recipe, stage);
 }
 
 json::object training_figures(const TrainRecipe& train, const TrainResult& result) {
@@ -74,10 +74,10 @@ void run_distill(const DistillRecipe& recipe, const StageContext& context, const
       figures);
 }
 
-std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageContext& context) {
-  const Loader loader = finetune_loader(recipe, context, "finetune");
+std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageInputs& inputs) {
+  const Loader loader = finetune_loader(recipe, inputs, "finetune");
   std::vector<double> shares = loader.token_share_in_view({0.25, 0.5, 0.75});
-  if (shares[1] < 0.3 && context.data().long_context != LongContext::kConcat) {
+  if (shares[1] < 0.3 && inputs.data().long_context != LongContext::kConcat) {
     throw_error(
         "finetune: only {:.0f}% of the tokens have more than half of {} tokens in view; pack "
         "with --join-sources, use longer documents or a shorter finetune.sequence_length, or "

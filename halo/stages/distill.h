@@ -28,6 +28,6 @@ void run_finetune(const FinetuneRecipe& recipe, const StageContext& context, con
 
 // Shares of stage 3's tokens with more than 1/4, 1/2 and 3/4 of its sequence length in view; an
 // Error where too few see far for training on them to teach anything about length.
-std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageContext& context);
+std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageInputs& inputs);
 
 }  // namespace halo

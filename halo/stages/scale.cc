@@ -72,17 +72,23 @@ void check_recipe(const ScaleRecipe& recipe, const std::string& file) {
   }
 }
 
-std::vector<int64_t> search_lengths(const ScaleRecipe& recipe, const StageContext& context) {
-  return lengths_beyond(recipe.lengths, context.training_length());
+HeldOutArgs scale_text(const ScaleRecipe& recipe, const std::vector<int64_t>& lengths,
+                       int64_t training_length) {
+  HeldOutArgs args;
+  args.part = TextPart::kSearch;
+  args.rows = TextRows::kStream;
+  args.row_length = std::min(std::ranges::max(lengths), 4 * training_length);
+  args.max_tokens = recipe.documents * args.row_length;
+  return args;
 }
 
 void run_scale(const ScaleRecipe& recipe, const StageContext& context, const StageArgs& args) {
   at::NoGradGuard no_grad;
   Model model = context.load(args.inputs[0], ParameterStore::Use::kFrozen);
   std::vector<Candidate> candidates = make_candidates(recipe);
-  const std::vector<int64_t> lengths = search_lengths(recipe, context);
-  const int64_t longest = std::ranges::max(lengths);
   const int64_t training_length = context.training_length();
+  const std::vector<int64_t> lengths = lengths_beyond(recipe.lengths, training_length);
+  const int64_t longest = std::ranges::max(lengths);
 
   const NeedleArgs needle_args{.lengths = lengths,
                                .haystacks = recipe.haystacks,
@@ -91,22 +97,19 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
                                .seed = Random(context.seed(), "scale.needles").bits(0)};
   const std::vector<NeedleTask> tasks =
       make_needles(context.needles(), context.held_out(), needle_args);
-  HeldOutArgs text_args;
-  text_args.part = TextPart::kSearch;
-  text_args.rows = TextRows::kStream;
-  text_args.row_length = std::min(longest, 4 * training_length);
-  text_args.max_tokens = recipe.documents * text_args.row_length;
-  const TextBatches text = context.held_out_batches(text_args, training_length);
+  const TextBatches text =
+      context.held_out_batches(scale_text(recipe, lengths, training_length), training_length);
 
   Progress progress(args.name, static_cast<int64_t>(candidates.size()));
   for (size_t i = 0; i < candidates.size(); ++i) {
-    leave_if_stopped(args.name);
     Candidate& c = candidates[i];
     const DecoderWeights weights = with_logit_scale(model.weights, c.scale);
     EngineOptions options;
     options.kernels = context.machine().kernels;
     Engine engine(std::make_shared<DecoderWeights>(weights), options);
-    c.needles = score_needles(engine, tasks);
+    Progress needles(c.name + ": needles", std::ssize(tasks));
+    c.needles = score_needles(engine, tasks,
+                              [&](size_t done) { needles.update(static_cast<int64_t>(done)); });
     c.text = score_text(weights, text);
     c.accuracy = needle_accuracy(items_beyond(c.needles, training_length));
     c.loss = mean_loss(c.text, training_length);

@@ -30,8 +30,9 @@ struct ScaleRecipe {
 // An Error that names `file` where there is nothing to search.
 void check_recipe(const ScaleRecipe& recipe, const std::string& file);
 
-// Needle lengths of the search, whose longest is beyond the training length (an Error else).
-std::vector<int64_t> search_lengths(const ScaleRecipe& recipe, const StageContext& context);
+// The text whose loss decides among equals, for the search's needle lengths (scale_rule.h).
+HeldOutArgs scale_text(const ScaleRecipe& recipe, const std::vector<int64_t>& lengths,
+                       int64_t training_length);
 
 // Finds the logit scale of a student and writes it, with the weights as they are, to OUT/step-0.
 void run_scale(const ScaleRecipe& recipe, const StageContext& context, const StageArgs& args);

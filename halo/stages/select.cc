@@ -72,8 +72,17 @@ void check_recipe(const SelectRecipe& select, const std::string& file) {
   }
 }
 
-int64_t needle_length(const SelectRecipe& recipe, const StageContext& context) {
-  return recipe.needle_length > 0 ? recipe.needle_length : context.row_length();
+HeldOutArgs select_text(const SelectRecipe& recipe, const StageInputs& inputs) {
+  HeldOutArgs args;
+  args.part = TextPart::kSearch;
+  args.row_length = inputs.row_length();
+  args.rows = TextRows::kStream;
+  args.max_tokens = recipe.held_out_rows * args.row_length;
+  return args;
+}
+
+int64_t needle_length(const SelectRecipe& recipe, const StageInputs& inputs) {
+  return recipe.needle_length > 0 ? recipe.needle_length : inputs.row_length();
 }
 
 void run_select(const SelectRecipe& recipe, TransferInit init, const StageContext& context,

@@ -44,8 +44,11 @@ struct SelectRecipe {
 // An Error that names `file` where no model could be given these layers.
 void check_recipe(const SelectRecipe& recipe, const std::string& file);
 
+// The held-out text that candidates are scored on.
+HeldOutArgs select_text(const SelectRecipe& recipe, const StageInputs& inputs);
+
 // Tokens of the haystacks that candidates are scored on.
-int64_t needle_length(const SelectRecipe& recipe, const StageContext& context);
+int64_t needle_length(const SelectRecipe& recipe, const StageInputs& inputs);
 
 // From align's model and that of align-attention, without which kept layers start as the teacher's,
 // by `init`. OUT/step-0: the hybrid; OUT/selection.json: scores and their uncertainty.

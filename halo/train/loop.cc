@@ -13,6 +13,7 @@
 #include "halo/base/files.h"
 #include "halo/base/json_lines.h"
 #include "halo/base/progress.h"
+#include "halo/base/stop.h"
 #include "halo/runtime/device_event.h"
 #include "halo/train/checkpoint.h"
 #include "halo/train/health.h"
@@ -272,12 +273,13 @@ void Trainer::stop(int64_t step) {
 }
 
 TrainResult Trainer::run() {
-  start();
   progress_.emplace(job_.title, steps_);
+  start();
   if (done_ < steps_) {
     batches_.emplace([this](int64_t index) { return next_batch(index); }, done_ * micro_batches_);
   }
   last_arrival_.emplace(store_.master().device());
+  const StopLater later(fmt::format("{} ends its micro-batch and saves", job_.stage));
   while (done_ < steps_) {
     const int64_t step = done_ + 1;
     const std::optional<at::Tensor> loss = accumulate(step);

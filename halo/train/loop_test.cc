@@ -3,7 +3,7 @@
 #include <set>
 
 #include "halo/base/check.h"
-#include "halo/base/progress.h"
+#include "halo/base/stop.h"
 #include "halo/train/job_testing.h"
 
 namespace halo {
@@ -229,7 +229,7 @@ TEST_P(StopTest, ResumesExactly) {
   const fs::path run = directory_ / "run";
   EXPECT_EXIT(
       {
-        install_stop_handler();
+        install_stop_handler([](const std::string&) { std::_Exit(9); });
         ToyJob toy(run);
         toy.signal_at = GetParam();
         try {

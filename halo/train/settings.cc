@@ -24,8 +24,12 @@ void check_recipe(const TrainRecipe& r, const std::string& where) {
           where, "tokens_per_step",
           fmt::format("{} is not a multiple of sequence_length ({})", r.tokens_per_step,
                       r.sequence_length));
-  require(r.min_learning_rate <= r.learning_rate, where, "min_learning_rate",
-          fmt::format("{} is above learning_rate ({})", r.min_learning_rate, r.learning_rate));
+  // A constant rate ends where it begins.
+  const double least = TrainRecipe().min_learning_rate;
+  require(r.schedule == ScheduleForm::kConstant || r.min_learning_rate <= r.learning_rate, where,
+          "min_learning_rate",
+          fmt::format("{}{} is above learning_rate ({})", r.min_learning_rate,
+                      r.min_learning_rate == least ? ", the default," : "", r.learning_rate));
   require(r.warmup_steps < r.steps(), where, "warmup_steps",
           fmt::format("{} must be fewer than the run's {} steps (tokens / tokens_per_step)",
                       r.warmup_steps, r.steps()));

@@ -34,7 +34,7 @@ struct TrainRecipe {
     s("tokens", tokens, {.help = "training tokens, all steps together", .max = kMaxCount});
     s("sequence_length", sequence_length,
       {.help = "tokens a packed sequence",
-       .min = 1,
+       .min = 2,
        .max = 16'777'216,
        .effect = Effect::kBatches});
     s("tokens_per_step", tokens_per_step,

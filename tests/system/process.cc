@@ -6,6 +6,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
+#include <iterator>
+#include <sstream>
+
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "tests/system/world.h"
@@ -23,11 +27,25 @@ namespace {
                        static_cast<rlim_t>(process.max_file_bytes)};
     setrlimit(RLIMIT_FSIZE, &limit);
   }
+  if (process.max_memory_bytes > 0) {
+    const rlimit limit{static_cast<rlim_t>(process.max_memory_bytes),
+                       static_cast<rlim_t>(process.max_memory_bytes)};
+    setrlimit(RLIMIT_AS, &limit);
+  }
   if (!process.directory.empty() && chdir(process.directory.c_str()) != 0) _exit(127);
   dup2(open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
+  if (!process.standard_output.empty()) {
+    dup2(open(process.standard_output.c_str(), O_WRONLY), 1);
+  }
   dup2(open(err, O_WRONLY | O_CREAT | O_TRUNC, 0600), 2);
   execve(argv[0], argv, environment);
   _exit(127);
+}
+
+// Files of /proc have no size.
+std::string read_text_of_proc(pid_t pid) {
+  std::ifstream file(fmt::format("/proc/{}/status", pid));
+  return {std::istreambuf_iterator<char>(file), {}};
 }
 
 }  // namespace
@@ -63,6 +81,17 @@ Running::~Running() {
 
 void Running::send(int signal) const {
   kill(pid_, signal);
+}
+
+void Running::wait_until_it_listens() {
+  while (alive()) {
+    std::istringstream status(read_text_of_proc(pid_));
+    for (std::string line; std::getline(status, line);) {
+      if (!line.starts_with("SigCgt:")) continue;
+      if (std::stoull(line.substr(7), nullptr, 16) >> (SIGTERM - 1) & 1) return;
+    }
+    usleep(2000);
+  }
 }
 
 bool Running::alive() {

@@ -24,9 +24,11 @@ struct Outcome {
 
 struct Process {
   Words arguments;
-  std::string crash_at;        // HALO_CRASH_AT
-  int64_t max_file_bytes = 0;  // of any file it writes; 0: no limit. A disk that fills up.
-  fs::path directory = {};     // where it runs; empty: where the test does
+  std::string crash_at;           // HALO_CRASH_AT
+  int64_t max_file_bytes = 0;     // of any file it writes; 0: no limit. A disk that fills up.
+  fs::path directory = {};        // where it runs; empty: where the test does
+  fs::path standard_output = {};  // a file that is there, /dev/full; empty: Outcome::out
+  int64_t max_memory_bytes = 0;   // of its address space; 0: no limit
 };
 
 // A running `halo`.
@@ -36,6 +38,8 @@ class Running {
   ~Running();  // kills it if nobody waited
   Running(const Running&) = delete;
   void send(int signal) const;
+  // Returns once it would not die of SIGTERM any more, or has ended.
+  void wait_until_it_listens();
   bool alive();
   Outcome wait();
 

@@ -68,10 +68,6 @@ TaskResult run_task(LanguageModel& model, const Task& task, AnswerCache* cache,
     }
     if (cache) cache->flush();
     if (on_batch) on_batch(last);
-    if (stop_requested()) {
-      throw Stopped(cache ? "eval: stopped; the same command goes on from its cache"
-                          : "eval: stopped; with --cache the answers so far would have been kept");
-    }
   }
   return summarise(task.name, ids, outcomes);
 }

@@ -1,0 +1,115 @@
+// Signals: the handler writes to a pipe, a thread reads from it and may do what a handler may not.
+#include "halo/base/stop.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+namespace halo {
+namespace {
+
+// A signal handler can reach nothing but statics.
+std::atomic<bool> stop_flag = false;
+std::atomic<int> pipe_end = -1;
+static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
+
+void on_stop_signal(int signal) {
+  if (stop_flag.exchange(true)) {
+    std::signal(signal, SIG_DFL);
+    raise(signal);
+  }
+  const auto byte = static_cast<char>(signal);
+  // The pipe has room: this is the only byte but one.
+  [[maybe_unused]] const ssize_t written = write(pipe_end, &byte, 1);
+}
+
+// What a stop must know of the process. The thread that ends it keeps the lock for good, so that
+// nobody begins or finishes a file behind its back.
+struct Stops {
+  std::mutex mutex;
+  std::list<std::string> later;
+  std::list<std::function<void()>> actions;
+  std::function<void(const std::string&)> end;
+};
+
+// Never destroyed: the thread may outlive main.
+Stops& stops() {
+  static Stops* const all = new Stops;
+  return *all;
+}
+
+void stop(int signal) {
+  const std::string name = signal == SIGINT ? "SIGINT" : "SIGTERM";
+  Stops& all = stops();
+  const std::lock_guard lock(all.mutex);
+  if (!all.later.empty()) {
+    fmt::print(stderr, "{}: {}, then the command ends; a second signal kills it\n", name,
+               all.later.back());
+    return;
+  }
+  while (!all.actions.empty()) {
+    all.actions.back()();
+    all.actions.pop_back();
+  }
+  all.end(name);
+}
+
+}  // namespace
+
+void install_stop_handler(std::function<void(const std::string& signal)> end) {
+  stops().end = std::move(end);
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return;  // a signal then kills, as without a handler
+  pipe_end = ends[1];
+  std::thread([from = ends[0]] {
+    for (char signal; read(from, &signal, 1) == 1;) stop(signal);
+  }).detach();
+  struct sigaction action = {};
+  action.sa_handler = on_stop_signal;
+  // Reads and writes in flight are not to fail with EINTR.
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGINT, &action, nullptr);
+}
+
+bool stop_requested() {
+  return stop_flag;
+}
+
+StopLater::StopLater(std::string what) {
+  const std::lock_guard lock(stops().mutex);
+  place_ = stops().later.insert(stops().later.end(), std::move(what));
+}
+
+StopLater::~StopLater() {
+  {
+    const std::lock_guard lock(stops().mutex);
+    stops().later.erase(place_);
+    if (!stop_flag || !stops().later.empty() || std::uncaught_exceptions() > 0) return;
+  }
+  // Told to stop, and nobody did: the code around had ended before it asked.
+  const auto byte = static_cast<char>(SIGTERM);
+  if (write(pipe_end, &byte, 1) == 1) {
+    while (true) pause();
+  }
+}
+
+AtStop::AtStop(std::function<void()> action) {
+  const std::lock_guard lock(stops().mutex);
+  place_ = stops().actions.insert(stops().actions.end(), std::move(action));
+}
+
+AtStop::~AtStop() {
+  const std::lock_guard lock(stops().mutex);
+  stops().actions.erase(place_);
+}
+
+}  // namespace halo

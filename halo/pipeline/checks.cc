@@ -1,0 +1,205 @@
+#include "halo/pipeline/checks.h"
+
+#include <algorithm>
+#include <set>
+
+#include "halo/base/progress.h"
+#include "halo/eval/needle.h"
+#include "halo/formats/safetensors.h"
+#include "halo/stages/choose_layers.h"
+#include "halo/stages/scale_rule.h"
+#include "halo/stages/transfer.h"
+
+namespace halo {
+namespace {
+
+std::string section_of(const Stage& stage) {
+  std::string section = stage.name;
+  std::ranges::replace(section, '-', '_');
+  return section;
+}
+
+// Runs `check`; what it throws is said of the key, if it does not say so itself.
+template <class F>
+auto by_key(const std::string& key, F check) {
+  try {
+    return check();
+  } catch (const Error& error) {
+    const std::string what = error.what();
+    const std::string section = key.substr(0, key.find('.') + 1);
+    if (what.starts_with(key) || (!section.empty() && what.starts_with(section))) throw;
+    throw_error("{}: {}", key, what);
+  }
+}
+
+template <class T>
+void refuse_twice(const std::string& file, const std::string& key, const std::vector<T>& values) {
+  std::set<T> seen;
+  for (const T& value : values) {
+    if (!seen.insert(value).second) throw_error("{}: {}: {} is given twice", file, key, value);
+  }
+}
+
+// Each question on a haystack asks for a key word of its own.
+void check_questions(const std::string& file, const std::string& key, int64_t questions,
+                     NeedlePool pool) {
+  const int64_t words = std::ssize(NeedleWriter::keys(pool));
+  if (questions > words) {
+    throw_error("{}: {}: {}, but there are {} key words; take more haystacks instead", file, key,
+                questions, words);
+  }
+}
+
+// Needle lengths of the recipe by their key. All of them are in front of the wanted stages' own.
+struct Lengths {
+  std::string key;
+  std::vector<int64_t> lengths;
+  NeedlePool pool;
+};
+
+std::string key_of(const std::string& key, bool is_given) {
+  return is_given ? key : key + " by default";
+}
+
+std::vector<Lengths> needle_lengths(const Recipe& recipe, int64_t row_length,
+                                    int64_t training_length) {
+  return {{key_of("select.needle_length", recipe.select.needle_length > 0),
+           {recipe.select.needle_length > 0 ? recipe.select.needle_length : row_length},
+           NeedlePool::kSearch},
+          {key_of("scale.lengths", !recipe.scale.lengths.empty()),
+           lengths_beyond(recipe.scale.lengths, training_length), NeedlePool::kSearch},
+          {key_of("eval.lengths", !recipe.eval.lengths.empty()),
+           report_lengths(recipe.eval, training_length), NeedlePool::kReport}};
+}
+
+void check_shortest(const Recipe& recipe, const NeedleWriter& needles,
+                    const std::vector<Lengths>& all, std::span<const Stage> stages) {
+  for (const Lengths& about : all) check_shortest_needles(about.key, needles, about.lengths);
+  if (recipe.data.needle_share == 0) return;
+  const int64_t least = needles.min_length();
+  for (const Stage& stage : stages) {
+    if (!stage.training || !is_wanted(stage, recipe)) continue;
+    const int64_t length = stage.training->recipe(recipe).sequence_length;
+    if (length < least) {
+      throw_error(
+          "{}.sequence_length: {}, but a needle document (data.needle_share) takes {} tokens",
+          section_of(stage), length, least);
+    }
+  }
+}
+
+// The report's rows of held-out text; each stage's row of the table has its own.
+void check_report(const Recipe& recipe, const StageInputs& inputs,
+                  const std::vector<int64_t>& lengths) {
+  HeldOutArgs args;
+  args.row_length = inputs.training_length();
+  check_held_out_text("eval.held_out", inputs.held_out(), args);
+  args.rows = TextRows::kStream;
+  args.row_length = std::ranges::max(lengths);
+  check_held_out_text(key_of("eval.lengths", !recipe.eval.lengths.empty()), inputs.held_out(),
+                      args);
+}
+
+// Refuses or notes what `entries` of `key` name and is not there.
+bool find_shards(const std::string& key, const std::vector<std::string>& entries, Missing missing,
+                 std::vector<std::string>& unchecked) {
+  bool found = true;
+  for (const std::string& entry : entries) {
+    try {
+      by_key(key, [&] { return expand_shards(entry); });
+    } catch (const Error& error) {
+      if (missing == Missing::kRefused) throw;
+      unchecked.push_back(error.what());
+      found = false;
+    }
+  }
+  return found;
+}
+
+bool find_teacher_files(const fs::path& teacher, Missing missing,
+                        std::vector<std::string>& unchecked) {
+  by_key("teacher", [&] {
+    try {
+      WeightFiles weights(teacher);
+    } catch (const Error& error) {
+      if (missing == Missing::kRefused) throw;
+      unchecked.push_back(fmt::format("teacher: {}", error.what()));
+    }
+  });
+  const fs::path tokenizer = teacher / "tokenizer.json";
+  if (fs::exists(tokenizer)) return true;
+  const std::string sentence = fmt::format(
+      "teacher: {} is not there: needles and text cannot be looked at", tokenizer.string());
+  if (missing == Missing::kRefused) throw Error(sentence);
+  unchecked.push_back(sentence);
+  return false;
+}
+
+}  // namespace
+
+void check_settings(const Recipe& recipe, const std::string& file) {
+  for (const Stage& stage : pipeline_stages()) {
+    if (!stage.training || !is_wanted(stage, recipe)) continue;
+    check_recipe(stage.training->recipe(recipe), section_of(stage));
+  }
+  check_recipe(recipe.select, file);
+  check_recipe(recipe.scale, file);
+  check_questions(file, "select.needle_questions", recipe.select.needle_questions,
+                  NeedlePool::kSearch);
+  check_questions(file, "scale.questions", recipe.scale.questions, NeedlePool::kSearch);
+  check_questions(file, "eval.questions", recipe.eval.questions, NeedlePool::kReport);
+  refuse_twice(file, "scale.candidates", recipe.scale.candidates);
+  refuse_twice(file, "scale.lengths", recipe.scale.lengths);
+  refuse_twice(file, "eval.lengths", recipe.eval.lengths);
+  if (recipe.run.kernels == Kernels::kReference && recipe.run.device != at::kCPU) {
+    throw_error("{}: run.kernels: 'reference' runs on the CPU; take 'fast', or run.device = 'cpu'",
+                file);
+  }
+}
+
+std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
+                                     std::span<const Stage> stages) {
+  const Progress phase("checking what the recipe names");
+  if (recipe.teacher.empty()) {
+    throw_error("teacher: names no model; give the Hugging Face directory of a Transformer");
+  }
+  const ContextSettings settings = context_settings(recipe);
+  const ModelConfig teacher = by_key("teacher", [&] { return read_model_config(recipe.teacher); });
+  // Refuses what cannot be converted.
+  by_key("teacher", [&] { return student_config(teacher, all_lightning(teacher).mixer_types); });
+  num_layers_to_keep(recipe.select, teacher.num_layers);
+  const std::vector<Lengths> lengths =
+      needle_lengths(recipe, settings.row_length, settings.training_length(teacher));
+  check_recipe(recipe.data);
+  if (recipe.data.shards.empty()) {
+    throw_error("data.shards is empty; name token shards made by 'halo data pack'");
+  }
+  if (recipe.eval.held_out.empty()) {
+    throw_error("eval.held_out names no token shard; make one with `halo data pack`");
+  }
+
+  std::vector<std::string> unchecked;
+  if (!find_teacher_files(recipe.teacher, missing, unchecked)) return unchecked;
+  const StageInputs inputs(settings);
+  check_shortest(recipe, inputs.needles(), lengths, stages);
+  const bool has_training = find_shards("data.shards", recipe.data.shards, missing, unchecked) &&
+                            find_shards("data.haystack", recipe.data.haystack, missing, unchecked);
+  const bool has_held_out =
+      find_shards("eval.held_out", {recipe.eval.held_out}, missing, unchecked);
+  if (has_held_out) {
+    by_key("eval.held_out", [&] { inputs.held_out(); });
+    for (const Lengths& about : lengths) {
+      check_needle_lengths(about.key, inputs.needles(), inputs.held_out(), about.lengths,
+                           about.pool);
+    }
+    check_report(recipe, inputs, lengths.back().lengths);
+  }
+  for (const Stage& stage : stages) {
+    if (stage.check && has_training && has_held_out && is_wanted(stage, recipe)) {
+      stage.check(recipe, inputs);
+    }
+  }
+  return unchecked;
+}
+
+}  // namespace halo
