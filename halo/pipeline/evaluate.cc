@@ -51,7 +51,6 @@ class Evaluation {
 
   // What running a model costs: memory by its configuration, time as measured.
   void add_cost(const ModelConfig& config, const DecoderWeights& weights, json::object& out) const {
-    leave_if_stopped("eval");
     out["kv_bytes_per_token"] = config.kv_bytes_per_token();
     out["state_bytes"] = config.state_bytes();
     Engine engine = engine_of(weights);

@@ -21,7 +21,7 @@ namespace {
 using Bf16 = __nv_bfloat16;
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kBlocksAProcessor = 3;
+constexpr int kBlocksAProcessor = 2;
 constexpr int kGroup = 16;              // tokens a warp takes at a time
 constexpr int kStep = kWarps * kGroup;  // tokens a block takes at a time
 constexpr int kRows = kMostDecodeRows;

@@ -21,7 +21,8 @@ constexpr std::array kProven{
     CudaKernels::kRmsNorm,         CudaKernels::kSplitHeads, CudaKernels::kNormGate,
     CudaKernels::kSwiglu,          CudaKernels::kEmbedding,  CudaKernels::kAdamW,
     CudaKernels::kLossRows,        CudaKernels::kLightning,  CudaKernels::kSquaredError,
-    CudaKernels::kLightningDecode, CudaKernels::kRopeTables};
+    CudaKernels::kLightningDecode, CudaKernels::kRopeTables, CudaKernels::kFusedLinear,
+    CudaKernels::kDecodeAttention};
 
 bool is_proven(CudaKernels kernels) {
   return std::find(kProven.begin(), kProven.end(), kernels) != kProven.end();

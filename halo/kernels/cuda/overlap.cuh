@@ -27,8 +27,8 @@ __device__ __forceinline__ void let_next_start() {
 #endif
 }
 
-// 16 bytes that are read once. `load_constant`: of memory that nothing writes while the kernel
-// lives.
+// 16 bytes that are read once; the rest of their line is read soon. `load_constant`: of memory that
+// nothing writes while the kernel lives.
 __device__ __forceinline__ uint4 load_constant(const void* from) {
   uint4 x;
   asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -38,7 +38,7 @@ __device__ __forceinline__ uint4 load_constant(const void* from) {
 }
 __device__ __forceinline__ uint4 load_once(const void* from) {
   uint4 x;
-  asm volatile("ld.global.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+  asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
                : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
                : "l"(from)
                : "memory");

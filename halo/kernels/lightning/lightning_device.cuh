@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "halo/kernels/cuda/barrier.cuh"
 #include "halo/kernels/lightning/lightning_launch.h"
 
 namespace halo::lightning {
@@ -177,10 +178,6 @@ struct TileSizes {
   static constexpr int kStage = 3 * kTile;
   static constexpr int kBlocksAnSm = D == 64 ? 2 : 1;
 };
-
-__device__ inline uint32_t shared_address(const void* pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
 
 __device__ inline void load_matrices(uint32_t (&r)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

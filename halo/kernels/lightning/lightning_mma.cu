@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(Sizes<D>::kThreads, Sizes<D>::kBlocksAnSm)
     pass_kernel(const __grid_constant__ Parameters parameters) {
   using S = Sizes<D>;
   extern __shared__ __align__(128) char raw[];
-  const uint32_t base = shared_address(raw);
+  const uint32_t base = cuda::shared_address(raw);
   auto& decays = *reinterpret_cast<Decays*>(raw + S::kDecays);
   const LaunchPlan& plan = parameters.plan;
   const PassParameters& pass = parameters.passes[blockIdx.x % parameters.num_passes];

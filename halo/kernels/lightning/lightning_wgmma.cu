@@ -1,6 +1,7 @@
 // Lightning attention for sm_90a: one thread brings the chunks' tiles in by bulk tensor copies, a
 // warp group for each 64 columns of v multiplies with wgmma (docs/math/lightning.md, section 4).
 
+#include "halo/kernels/cuda/barrier.cuh"
 #include "halo/kernels/lightning/lightning_device.cuh"
 #include "halo/kernels/lightning/lightning_map.h"
 
@@ -40,33 +41,6 @@ struct Registers {
   static constexpr int kWorker = D == 64 ? 208 : 240;
   static constexpr int kCopier = D == 64 ? 40 : 24;
 };
-
-__device__ inline void init_barrier(uint32_t barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-
-__device__ inline void arrive(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-__device__ inline void expect_bytes(uint32_t barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
-               : "memory");
-}
-
-__device__ inline void wait_barrier(uint32_t barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra finished;\n"
-      "bra again;\n"
-      "finished:\n"
-      "}\n" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
 
 __device__ inline void copy_box(uint32_t to, const CUtensorMap& map, int column, int head,
                                 int token, uint32_t barrier) {
@@ -295,9 +269,9 @@ __device__ void bring(const LaunchPlan& plan, const PassParameters& pass, const 
   ChunkWalk<kReverse> walk(plan, item);
   for (int step = 0; walk.next(); ++step) {
     const int stage = step % S::kStages;
-    wait_barrier(empty + 8 * stage, step / S::kStages % 2 ^ 1);
+    cuda::wait_barrier(empty + 8 * stage, step / S::kStages % 2 ^ 1);
     const uint32_t to = base + stage * S::kStage, barrier = full + 8 * stage;
-    expect_bytes(barrier, (walk.warmup ? 2 : 3) * S::kTile);
+    cuda::expect_bytes(barrier, (walk.warmup ? 2 : 3) * S::kTile);
     if (!walk.warmup) copy_tile<D>(to, pass.q, head / pass.q_share, walk.first, barrier);
     copy_tile<D>(to + S::kTile, pass.k, head / pass.k_share, walk.first, barrier);
     copy_tile<D>(to + 2 * S::kTile, pass.v, head / pass.v_share, walk.first, barrier);
@@ -318,7 +292,7 @@ __device__ void work(const LaunchPlan& plan, const PassParameters& pass, const I
   for (int step = 0; walk.next(); ++step) {
     const int stage = step % S::kStages;
     const uint32_t q = base + stage * S::kStage, k = q + S::kTile, v = k + S::kTile;
-    wait_barrier(full + 8 * stage, step / S::kStages % 2);
+    cuda::wait_barrier(full + 8 * stage, step / S::kStages % 2);
     if (walk.count < kChunk) {
       clear_rows<D>(k, walk.count);
       clear_rows<D>(v, walk.count);
@@ -328,7 +302,7 @@ __device__ void work(const LaunchPlan& plan, const PassParameters& pass, const I
     // Two buffers: a slower warp may still read the scores of the chunk before.
     worker.chunk(walk, q, k, v, scores + step % 2 * kBlockBytes, output);
     __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive(empty + 8 * stage);
+    if (threadIdx.x % 32 == 0) cuda::arrive(empty + 8 * stage);
   }
   output.finish();
 }
@@ -341,7 +315,7 @@ __global__ void __launch_bounds__(Sizes<D>::kThreads, Sizes<D>::kBlocksAnSm)
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using S = Sizes<D>;
   extern __shared__ char raw[];
-  const uint32_t start = shared_address(raw), base = (start + 1023) & ~1023U;
+  const uint32_t start = cuda::shared_address(raw), base = (start + 1023) & ~1023U;
   auto& decays = *reinterpret_cast<Decays*>(raw + (base - start) + S::kDecays);
   const uint32_t full = base + S::kBarriers, empty = full + S::kStages * 8;
   const PassParameters& pass = parameters.passes[blockIdx.x % parameters.num_passes];
@@ -349,10 +323,10 @@ __global__ void __launch_bounds__(Sizes<D>::kThreads, Sizes<D>::kBlocksAnSm)
 
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
-      init_barrier(full + 8 * i, 1);
-      init_barrier(empty + 8 * i, S::kWorkers / 32);
+      cuda::init_barrier(full + 8 * i, 1);
+      cuda::init_barrier(empty + 8 * i, S::kWorkers / 32);
     }
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    cuda::publish_barriers();
     fence_async_proxy();
   }
   decays.fill(parameters.plan.heads[item.head].slope, threadIdx.x, S::kThreads);

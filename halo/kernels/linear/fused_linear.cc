@@ -47,8 +47,8 @@ void check(const at::Tensor& x, const FusedLinear& args) {
 bool has_kernel(const at::Tensor& x, const FusedLinear& args) {
   const int64_t rows = x.size(0), inputs = x.size(1);
   return x.scalar_type() == at::kBFloat16 && has_cuda_kernels(CudaKernels::kFusedLinear, x) &&
-         rows <= kMostFusedRows && inputs % kFusedInputs == 0 &&
-         outputs_of(args) % kFusedOutputs == 0 && outputs_of(args) <= kMostFusedOutputs &&
+         compute_capability(x) >= 9 && rows <= kMostFusedRows && inputs % kFusedInputs == 0 &&
+         outputs_of(args) % kFusedOutputs == 0 &&
          rows * (inputs + kFusedInputs) * x.element_size() <= kMostFusedBytes && is_aligned(x) &&
          is_aligned(args.w.value) && is_aligned(args.norm.value) && is_aligned(args.gate) &&
          (!args.gate.defined() || args.gate.stride(0) % 8 == 0);

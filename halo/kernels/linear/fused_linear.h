@@ -19,8 +19,9 @@ struct FusedLinear {
   bool wide = false;    // y in fp32, not in x's type
 };
 
-// x [N, I] -> y [N, O]. No gradients. On a GPU in bf16 up to 8 rows are one kernel, whose bits for
-// a row do not depend on the others; else it is composed. kReference as in linear.h.
+// x [N, I] -> y [N, O]. No gradients. On a GPU of compute capability 9.0 or later up to 4 rows in
+// bf16 are one kernel, whose bits for a row do not depend on the others; else it is composed.
+// kReference as in linear.h.
 at::Tensor fused_linear(const at::Tensor& x, const FusedLinear& args, Kernels kernels);
 
 }  // namespace halo

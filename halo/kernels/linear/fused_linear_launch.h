@@ -6,12 +6,10 @@
 namespace halo {
 
 // The most rows of x that the kernel takes, and what the sizes must be multiples of.
-inline constexpr int64_t kMostFusedRows = 8;
+inline constexpr int64_t kMostFusedRows = 4;
 inline constexpr int64_t kFusedInputs = 64, kFusedOutputs = 16;
-// Beyond, as with a vocabulary, what is fused saves nothing, and cuBLAS reads the weights faster.
-inline constexpr int64_t kMostFusedOutputs = 1 << 16;
-// x stands in shared memory, which on every device that is built for has this much.
-inline constexpr int64_t kMostFusedBytes = 160 << 10;
+// x stands in shared memory, which has this much for it.
+inline constexpr int64_t kMostFusedBytes = 96 << 10;
 
 struct FusedLinearLaunch {
   int64_t rows = 0, inputs = 0, outputs = 0;  // outputs: of y

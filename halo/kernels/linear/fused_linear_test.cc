@@ -114,7 +114,7 @@ TEST(FusedLinearCuda, BitsOfARowDoNotDependOnTheOthers) {
   HALO_NEEDS_GPU();
   const test::CudaKernelsSetting all("all");
   const Case c{
-      .rows = 8, .inputs = 2048, .outputs = 1024, .norm = true, .gate = true, .residual = true};
+      .rows = 4, .inputs = 2048, .outputs = 1024, .norm = true, .gate = true, .residual = true};
   const FusedLinear args = operands(c, at::kBFloat16, at::kCUDA);
   const at::Tensor x = rows_of(c, at::kBFloat16, at::kCUDA);
   const at::Tensor together = fused_linear(x, args, Kernels::kFast);
