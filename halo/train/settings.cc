@@ -26,7 +26,7 @@ void check_recipe(const TrainRecipe& r, const std::string& where) {
                       r.sequence_length));
   // A constant rate ends where it begins.
   const double least = TrainRecipe().min_learning_rate;
-  require(r.schedule == ScheduleForm::kConstant || r.min_learning_rate <= r.learning_rate, where,
+  require(r.schedule == RateCurve::kConstant || r.min_learning_rate <= r.learning_rate, where,
           "min_learning_rate",
           fmt::format("{}{} is above learning_rate ({})", r.min_learning_rate,
                       r.min_learning_rate == least ? ", the default," : "", r.learning_rate));
