@@ -22,12 +22,6 @@ namespace {
 using testing::AnyOf;
 using testing::HasSubstr;
 
-std::string output_of(const Words& words) {
-  const Outcome outcome = run_halo(words);
-  EXPECT_EQ(outcome.code, 0) << words.front() << ": " << outcome.err;
-  return outcome.out;
-}
-
 json::object json_of(const Words& words) {
   return parse_json(output_of(words), words.front()).as_object();
 }

@@ -9,12 +9,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-std::string output_of(const Words& arguments) {
-  const Outcome outcome = run_halo(arguments);
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  return outcome.out;
-}
-
 TEST(Report, IsWrittenAgain) {
   const fs::path run = World::get().folder("report") / "reference";
   fs::copy(World::get().reference(), run, fs::copy_options::recursive);
