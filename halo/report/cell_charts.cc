@@ -13,12 +13,22 @@ namespace {
 constexpr const char* kPlainBar = "var(--teacher)";
 constexpr const char* kHighlight = "var(--student)";
 
-std::string bar_legend(const std::string& highlight) {
-  if (highlight.empty()) return "";
-  return fmt::format(
-      "<span><svg viewBox=\"0 0 26 12\" style=\"color:{}\"><rect class=\"bar\" x=\"7\" "
-      "width=\"12\" height=\"12\"/></svg>{}</span>",
-      kHighlight, escape_html(highlight));
+// Guides are named here, since words across bars hide them.
+std::string bar_legend(const BarChart& chart) {
+  std::string out;
+  if (!chart.highlight.empty()) {
+    out = fmt::format(
+        "<span><svg viewBox=\"0 0 26 12\" style=\"color:{}\"><rect class=\"bar\" x=\"7\" "
+        "width=\"12\" height=\"12\"/></svg>{}</span>",
+        kHighlight, escape_html(chart.highlight));
+  }
+  for (const Guide& guide : chart.horizontal) {
+    out += fmt::format(
+        "<span><svg viewBox=\"0 0 26 12\" style=\"color:{}\"><path class=\"guideline\" "
+        "d=\"M1 6H25\"/></svg>{}</span>",
+        guide.color, escape_html(guide.label));
+  }
+  return out;
 }
 
 std::string draw_bars(const BarChart& chart, double width) {
@@ -63,7 +73,8 @@ std::string draw_bars(const BarChart& chart, double width) {
   out +=
       fmt::format("<line class=\"base\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" y2=\"{:.1f}\"/>",
                   box.left, box.right, zero, zero);
-  return out + labels_x(box, labels, box.bottom + 16) + guides_y(box, y, chart.horizontal) +
+  for (const Guide& guide : chart.horizontal) out += guide_y(box, y, guide);
+  return out + labels_x(box, labels, box.bottom + 16) +
          text_inside(box, (box.left + box.right) / 2, box.bottom + 36, "axis", chart.x_label);
 }
 
@@ -114,7 +125,7 @@ Drawing draw_heat(const HeatMap& map, double width) {
 }  // namespace
 
 std::string bar_chart(const BarChart& chart) {
-  return figure(chart.title, bar_legend(chart.highlight), Place::kHalf, [&](double width) {
+  return figure(chart.title, bar_legend(chart), Place::kHalf, [&](double width) {
     return Drawing{chart.height, draw_bars(chart, width)};
   });
 }

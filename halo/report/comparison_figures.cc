@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <set>
 
 #include "halo/report/comparison.h"
@@ -14,14 +15,29 @@ namespace {
 
 using Rows = std::vector<std::vector<std::string>>;
 
-// The figure of both runs, with three significant digits of the difference.
-void add_row(Rows& rows, const std::string& name, double a, double b,
-             const std::function<std::string(double)>& format) {
-  if (!std::isfinite(a) && !std::isfinite(b)) return;
-  const double difference = b - a;
-  rows.push_back({name, format(a), format(b),
-                  std::isfinite(difference) ? fmt::format("{:+.3g}", difference + 0.0) : "–"});
-}
+// Rows of figures: of both runs, and what the second has more.
+class Figures {
+ public:
+  using Format = std::function<std::string(double)>;
+
+  // `equal_too`: also rows in which the runs do not differ.
+  Figures(Rows& rows, bool equal_too) : rows_(rows), equal_too_(equal_too) {}
+
+  void add(const std::string& name, double a, double b, const Format& format) const {
+    if (!std::isfinite(a) && !std::isfinite(b)) return;
+    const double difference = b - a;
+    if (!equal_too_ && !(difference != 0 && std::isfinite(difference))) return;
+    std::string shown = "–";
+    if (std::isfinite(difference)) {
+      shown = difference == 0 ? "0" : fmt::format("{:+.3g}", difference);
+    }
+    rows_.push_back({name, format(a), format(b), std::move(shown)});
+  }
+
+ private:
+  Rows& rows_;
+  const bool equal_too_;
+};
 
 std::set<int64_t> lengths_of(const JsonView& a, const JsonView& b) {
   std::set<int64_t> out;
@@ -35,33 +51,33 @@ double at_length(const JsonView& lengths, int64_t length, const char* key) {
   return lengths.object(std::to_string(length)).number(key);
 }
 
-void add_model(Rows& rows, const std::string& who, const JsonView& a, const JsonView& b) {
+void add_model(const Figures& figures, const std::string& who, const JsonView& a,
+               const JsonView& b) {
   const auto fixed = [](int decimals) {
     return [decimals](double value) { return format_fixed(value, decimals); };
   };
-  add_row(rows, who + ": held-out loss (nats a token)", a.number("loss"), b.number("loss"),
-          fixed(4));
-  add_row(rows, who + ": bits a byte", a.number("bits_per_byte"), b.number("bits_per_byte"),
-          fixed(4));
-  add_row(rows, who + ": KL from its teacher (nats a token)", a.number("kl"), b.number("kl"),
-          fixed(4));
+  figures.add(who + ": held-out loss (nats a token)", a.number("loss"), b.number("loss"), fixed(4));
+  figures.add(who + ": bits a byte", a.number("bits_per_byte"), b.number("bits_per_byte"),
+              fixed(4));
+  figures.add(who + ": KL from its teacher (nats a token)", a.number("kl"), b.number("kl"),
+              fixed(4));
   for (const auto& [key, what] : {std::pair{"needle", "needles found"},
                                   {"needle_unscaled", "needles found without logit scale"}}) {
     const JsonView in_a = a.object(key), in_b = b.object(key);
     for (const int64_t length : lengths_of(in_a, in_b)) {
-      add_row(rows, fmt::format("{}: {} at {} tokens", who, what, format_figure(double(length))),
-              at_length(in_a, length, "accuracy"), at_length(in_b, length, "accuracy"), fixed(3));
+      figures.add(fmt::format("{}: {} at {} tokens", who, what, format_figure(double(length))),
+                  at_length(in_a, length, "accuracy"), at_length(in_b, length, "accuracy"),
+                  fixed(3));
     }
   }
-  add_row(rows, who + ": keys and values a token (bytes)", a.number("kv_bytes_per_token"),
-          b.number("kv_bytes_per_token"), format_figure);
-  add_row(rows, who + ": states of a sequence (bytes)", a.number("state_bytes"),
-          b.number("state_bytes"), format_figure);
+  figures.add(who + ": keys and values a token (bytes)", a.number("kv_bytes_per_token"),
+              b.number("kv_bytes_per_token"), format_figure);
+  figures.add(who + ": states of a sequence (bytes)", a.number("state_bytes"),
+              b.number("state_bytes"), format_figure);
   for (const int64_t length : lengths_of(a.object("decode"), b.object("decode"))) {
-    add_row(rows,
-            fmt::format("{}: one more token after {} (ms)", who, format_figure(double(length))),
-            1e3 * at_length(a.object("decode"), length, "seconds"),
-            1e3 * at_length(b.object("decode"), length, "seconds"), format_figure);
+    figures.add(fmt::format("{}: one more token after {} (ms)", who, format_figure(double(length))),
+                1e3 * at_length(a.object("decode"), length, "seconds"),
+                1e3 * at_length(b.object("decode"), length, "seconds"), format_figure);
   }
 }
 
@@ -94,20 +110,25 @@ Series needle_series(const std::string& name, const JsonView& needle, const Mode
 void compare_figures(Page& page, const RunPair& runs) {
   const JsonView a = runs.a.summary.view(), b = runs.b.summary.view();
   Rows rows;
-  add_model(rows, "student", a.object("student"), b.object("student"));
-  add_model(rows, "teacher", a.object("teacher"), b.object("teacher"));
-  add_row(rows, "training length (tokens)", a.number("training_length"),
-          b.number("training_length"), format_figure);
-  add_row(rows, "time of the conversion (s)", runs.a.seconds, runs.b.seconds, format_figure);
+  const Figures all(rows, /*equal_too=*/true), different(rows, /*equal_too=*/false);
+  add_model(all, "student", a.object("student"), b.object("student"));
+  // Most pairs have one teacher.
+  add_model(different, "teacher", a.object("teacher"), b.object("teacher"));
+  different.add("training length (tokens)", a.number("training_length"),
+                b.number("training_length"), format_figure);
+  all.add("time of the conversion (s)", runs.a.seconds, runs.b.seconds, format_figure);
   std::string body = strips(runs);
   if (!rows.empty()) {
-    body += html_table({"Figure", escape_html(runs.name_a), escape_html(runs.name_b), "difference"},
-                       rows);
+    body += "<div class=\"compared\">" +
+            html_table({"Figure", escape_html(runs.name_a), escape_html(runs.name_b), "difference"},
+                       rows) +
+            "</div>";
   }
   if (body.empty()) return;
   page.add_section("figures", "Figures",
-                   "The difference is that of the second run from the first. Errors are on the "
-                   "pages of the runs: a difference smaller than they are says nothing.",
+                   "The difference is what the second run has more. Errors are on the pages of the "
+                   "runs: a difference smaller than they are says nothing. Of the teachers only "
+                   "what differs is shown.",
                    std::move(body));
 }
 

@@ -129,14 +129,14 @@ std::map<std::string, std::string> flat_toml(const std::string& text, const std:
 void compare_stages(Page& page, const RunPair& runs) {
   std::vector<std::vector<std::string>> rows;
   for (const std::string& name : all_stages(runs)) {
-    rows.push_back({escape_html(name), escape_html(gate_figure(runs, name)),
-                    gate_cell(runs.a, name), gate_cell(runs.b, name)});
+    rows.push_back({escape_html(name), gate_cell(runs.a, name), gate_cell(runs.b, name),
+                    escape_html(gate_figure(runs, name))});
   }
   if (rows.empty()) return;
   page.add_section(
       "stages", "Gates", "",
-      "<div class=\"facts\">" +
-          html_table({"Stage", "gate's figure", escape_html(runs.name_a), escape_html(runs.name_b)},
+      "<div class=\"gates-of-two\">" +
+          html_table({"Stage", escape_html(runs.name_a), escape_html(runs.name_b), "gate's figure"},
                      rows) +
           "</div>");
 }

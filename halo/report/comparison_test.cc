@@ -46,7 +46,7 @@ TEST_F(ComparisonTest, ShowsFiguresOfBothAndWhatDiffers) {
     EXPECT_THAT(html, HasSubstr(fmt::format("<section id=\"{}\">", id)));
   }
   EXPECT_THAT(html, HasSubstr("<td>2.1018</td><td>2.0018</td><td>-0.1</td>"));
-  EXPECT_THAT(html, HasSubstr("<td>0.375</td><td>0.375</td><td>+0</td>"));
+  EXPECT_THAT(html, HasSubstr("<td>0.375</td><td>0.375</td><td>0</td>"));
   EXPECT_THAT(html, HasSubstr("1 of 4 layers keep attention"));
   EXPECT_THAT(html, HasSubstr("2 of 4 layers keep attention"));
   EXPECT_THAT(html, HasSubstr("✗</span> 0.7531 (at most 0.5)"));
@@ -55,6 +55,7 @@ TEST_F(ComparisonTest, ShowsFiguresOfBothAndWhatDiffers) {
   EXPECT_THAT(html, HasSubstr("<td>distill.lengths</td>"));
   EXPECT_THAT(html, Not(HasSubstr("distill.tokens")));
   // One teacher, whose figures are equal.
+  EXPECT_THAT(html, Not(HasSubstr("<td>teacher: ")));
   EXPECT_THAT(html, HasSubstr("</svg>teacher</span>"));
   EXPECT_THAT(html, Not(HasSubstr("teacher of")));
   EXPECT_THAT(html, HasSubstr("other&lt;run&gt;"));

@@ -151,16 +151,22 @@ std::string ticks_x(const Box& box, const AxisMap& x, const std::string& label) 
          text_inside(box, (box.left + box.right) / 2, box.bottom + 36, "axis", label);
 }
 
+std::string guide_y(const Box& box, const AxisMap& y, const Guide& guide) {
+  if (!std::isfinite(guide.value)) return "";
+  return fmt::format(
+      "<g style=\"color:{0}\"><line class=\"guideline\" x1=\"{1:.1f}\" x2=\"{2:.1f}\" "
+      "y1=\"{3:.1f}\" "
+      "y2=\"{3:.1f}\"/></g>",
+      guide.color, box.left, box.right, y.pixel(guide.value));
+}
+
 std::string guides_y(const Box& box, const AxisMap& y, const std::vector<Guide>& guides) {
   std::string out;
   std::vector<double> taken;  // heights of labels
   for (const Guide& guide : guides) {
     if (!std::isfinite(guide.value)) continue;
     const double at = y.pixel(guide.value);
-    out += fmt::format(
-        "<g style=\"color:{}\"><line class=\"guideline\" x1=\"{:.1f}\" x2=\"{:.1f}\" y1=\"{:.1f}\" "
-        "y2=\"{:.1f}\"/></g>",
-        guide.color, box.left, box.right, at, at);
+    out += guide_y(box, y, guide);
     // Above its line, or below it where the frame or another label is in the way.
     const double above = at - 5, below = at + 13;
     const bool is_taken =

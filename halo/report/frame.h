@@ -39,6 +39,7 @@ std::string text_inside(const Box& box, double x, double y, std::string_view css
 
 std::string grid_y(const Box& box, const AxisMap& y, const std::string& label);
 std::string ticks_x(const Box& box, const AxisMap& x, const std::string& label);
+std::string guide_y(const Box& box, const AxisMap& y, const Guide& guide);  // the line alone
 std::string guides_y(const Box& box, const AxisMap& y, const std::vector<Guide>& guides);
 std::string guides_x(const Box& box, const AxisMap& x, const std::vector<Guide>& guides);
 

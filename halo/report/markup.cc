@@ -29,7 +29,11 @@ std::string format_figure(double value) {
 }
 
 std::string format_fixed(double value, int decimals) {
-  return std::isfinite(value) ? fmt::format("{:.{}f}", value, decimals) : kDash;
+  if (!std::isfinite(value)) return kDash;
+  std::string out = fmt::format("{:.{}f}", value, decimals);
+  // No "-0.000" of what rounds to nothing.
+  if (out.find_first_of("123456789") == std::string::npos && out[0] == '-') out.erase(0, 1);
+  return out;
 }
 
 std::string format_short(double value, int digits) {

@@ -59,7 +59,15 @@ th, td { padding: 4px 16px 4px 0; text-align: right; border-bottom: 1px solid va
   vertical-align: top; }
 th { font-weight: 600; color: var(--muted); }
 th:first-child, td:first-child { text-align: left; }
-.gates :is(th, td):is(:nth-child(4), :nth-child(5)), .facts :is(th, td) { text-align: left; }
+td { white-space: nowrap; }
+.gates :is(th, td):is(:nth-child(2), :nth-child(5)), .facts :is(th, td) { text-align: left; }
+.gates td:nth-child(5), .facts td { white-space: normal; }
+.gates td:nth-child(5) { min-width: 260px; }
+.compared td:first-child { white-space: normal; min-width: 150px; }
+.gates-of-two :is(th, td) { text-align: left; }
+.gates-of-two td:last-child { white-space: normal; min-width: 220px; }
+.beside .banner { margin: 0; }
+.beside:has(.banner) { align-items: stretch; margin-bottom: 16px; }
 .pass { color: var(--student); font-weight: 600; }
 .fail { color: var(--unscaled); font-weight: 700; }
 pre, code { font: 12.5px/1.5 ui-monospace, monospace; }

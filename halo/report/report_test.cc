@@ -240,6 +240,8 @@ TEST(Markup, WritesNumbersForPeople) {
   EXPECT_EQ(format_short(1.5e6), "1.5M");
   EXPECT_EQ(format_short(999'999), "1M");
   EXPECT_EQ(format_estimate(0.5, kNoNumber, 2), "0.50");
+  EXPECT_EQ(format_fixed(-0.0004, 3), "0.000");
+  EXPECT_EQ(format_fixed(-0.0006, 3), "-0.001");
   EXPECT_EQ(format_short(2'101'300, 5), "2.1013M");
   EXPECT_EQ(format_length(131'072), "128K");
   EXPECT_EQ(format_length(1 << 20), "1M");

@@ -54,6 +54,10 @@ std::string scale_chart(const std::vector<ScaleCandidate>& candidates, const std
     if (c.name == chosen) chart.vertical = {{c.a, "chosen", "var(--student)"}};
   }
   if (curve.points.empty()) return "";
+  // Room at the right for the names of the levels.
+  const double first = curve.points.front().x, last = curve.points.back().x;
+  chart.x.min = first / 1.2;
+  chart.x.max = last * std::pow(std::max(last / first, 4.0), 0.4);
   chart.series = {std::move(curve)};
   return line_chart(chart);
 }

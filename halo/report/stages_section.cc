@@ -55,28 +55,27 @@ void add_stages(Page& page, const RunFiles& run) {
       seconds = stage.metrics.column("seconds").back();
     }
     if (std::isfinite(tokens)) all_tokens += tokens;
-    rows.push_back({escape_html(stage.name), format_figure(tokens), format_duration(seconds),
-                    state_cell(stage, gate, state), escape_html(gate.text("figure")),
-                    format_figure(gate.number("value")),
-                    escape_html(gate.text("must_be")) + " " + format_figure(gate.number("limit"))});
-    if (!gate) rows.back().back().clear();
+    const std::string bound =
+        gate ? escape_html(gate.text("must_be")) + " " + format_figure(gate.number("limit")) : "";
+    rows.push_back({escape_html(stage.name), state_cell(stage, gate, state),
+                    gate ? format_figure(gate.number("value")) : "", bound,
+                    escape_html(gate.text("figure")), format_figure(tokens),
+                    format_duration(seconds)});
   }
   if (rows.empty()) return;
-  rows.push_back(
-      {"<b>all stages</b>", "<b>" + format_figure(all_tokens) + "</b>",
-       "<b>" + format_duration(summary.has("seconds") ? summary.number("seconds") : run.seconds) +
-           "</b>",
-       "", "", "", ""});
+  const double seconds = summary.has("seconds") ? summary.number("seconds") : run.seconds;
+  rows.push_back({"<b>all stages</b>", "", "", "", "", "<b>" + format_figure(all_tokens) + "</b>",
+                  "<b>" + format_duration(seconds) + "</b>"});
   std::string body = "<div class=\"gates\">" +
-                     html_table({"Stage", "tokens trained on", "training time", "gate",
-                                 "gate's figure", "value", "must be"},
+                     html_table({"Stage", "gate", "value", "must be", "gate's figure",
+                                 "tokens trained on", "training time"},
                                 rows) +
                      "</div>";
   std::string rate =
       "The time of all stages is that of the whole conversion, search and scoring "
       "included, without the final evaluation.";
   if (summary.has("matrix_gflops")) {
-    rate += fmt::format(" This machine's single-precision matrix rate in the same run: {} GFLOP/s.",
+    rate += fmt::format(" This machine's rate of matrix products in the same run: {} GFLOP/s.",
                         format_figure(std::round(summary.number("matrix_gflops"))));
   }
   page.add_section("stages", "Stages and gates", "", body + note(rate));

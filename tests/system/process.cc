@@ -118,4 +118,10 @@ Outcome run_halo(const Words& arguments) {
   return run_halo(Process{arguments});
 }
 
+std::string output_of(const Words& arguments) {
+  const Outcome outcome = run_halo(arguments);
+  EXPECT_EQ(outcome.code, 0) << arguments.front() << ": " << outcome.err;
+  return outcome.out;
+}
+
 }  // namespace halo::system_test

@@ -52,6 +52,8 @@ class Running {
 
 Outcome run_halo(const Words& arguments);
 Outcome run_halo(const Process& process);
+// Standard output of a command that must succeed.
+std::string output_of(const Words& arguments);
 
 // Made once a program, gone at its end.
 class World {
