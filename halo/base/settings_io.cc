@@ -43,10 +43,15 @@ std::string format_bounds(const About& about) {
   return below ? "at most " + format_bound(about.max) : "";
 }
 
+constexpr auto kMaxInteger = static_cast<int64_t>(kMaxCount);
+
 template <class T>
 void check_bounds(const About& about, T value) {
   const auto number = static_cast<double>(value);
-  if (number >= about.min && number <= about.max) return;
+  // 2^53 + 1 is 2^53 as a double.
+  const bool is_rounded_down =
+      std::is_integral_v<T> && number == kMaxCount && static_cast<int64_t>(value) > kMaxInteger;
+  if (number >= about.min && number <= about.max && !is_rounded_down) return;
   const std::string bounds = format_bounds(about);
   throw_error("expected {}, got {}", bounds.empty() ? "a number" : bounds, value);
 }

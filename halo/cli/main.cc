@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
+#include <boost/system/system_error.hpp>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -101,6 +102,8 @@ int run(CLI::App& app, int argc, char** argv) {
     return fail(1, kOutOfMemory);
   } catch (const std::filesystem::filesystem_error& error) {
     return fail(1, fmt::format("{}: {}", error.path1().string(), error.code().message()));
+  } catch (const boost::system::system_error& error) {  // its what() has places in sources
+    return fail(1, error.code().message());
   } catch (const std::exception& error) {
     return fail(1, error.what());
   }

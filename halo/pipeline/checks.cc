@@ -170,21 +170,27 @@ std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
   num_layers_to_keep(recipe.select, teacher.num_layers);
   const std::vector<Lengths> lengths =
       needle_lengths(recipe, settings.row_length, settings.training_length(teacher));
-  check_recipe(recipe.data);
+  std::vector<std::string> unchecked;
+  const auto note = [&](const std::string& sentence) {
+    if (missing == Missing::kRefused) throw Error(sentence);
+    unchecked.push_back(sentence);
+  };
   if (recipe.data.shards.empty()) {
-    throw_error("data.shards is empty; name token shards made by 'halo data pack'");
+    note("data.shards is empty; name token shards made by `halo data pack`");
+  } else {
+    check_recipe(recipe.data);
   }
   if (recipe.eval.held_out.empty()) {
-    throw_error("eval.held_out names no token shard; make one with `halo data pack`");
+    note("eval.held_out names no token shard; make one with `halo data pack`");
   }
-
-  std::vector<std::string> unchecked;
   if (!find_teacher_files(recipe.teacher, missing, unchecked)) return unchecked;
   const StageInputs inputs(settings);
   check_shortest(recipe, inputs.needles(), lengths, stages);
-  const bool has_training = find_shards("data.shards", recipe.data.shards, missing, unchecked) &&
+  const bool has_training = !recipe.data.shards.empty() &&
+                            find_shards("data.shards", recipe.data.shards, missing, unchecked) &&
                             find_shards("data.haystack", recipe.data.haystack, missing, unchecked);
   const bool has_held_out =
+      !recipe.eval.held_out.empty() &&
       find_shards("eval.held_out", {recipe.eval.held_out}, missing, unchecked);
   if (has_held_out) {
     by_key("eval.held_out", [&] { inputs.held_out(); });

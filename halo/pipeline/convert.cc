@@ -67,11 +67,17 @@ void write_environment(const Recipe& recipe, const StageContext& context, const 
                    {"stages", planned_stages(recipe, stages)}});
 }
 
+json::object read_object(const fs::path& path) {
+  json::value value = read_json(path);
+  if (!value.is_object()) throw_error("{}: not a JSON object", path.string());
+  return std::move(value.get_object());
+}
+
 // Seconds a run has spent converting, over all its resumes.
 double seconds_before(const fs::path& run) {
   const fs::path path = run / "seconds.json";
   if (!fs::exists(path)) return 0;
-  return json_get<double>(read_json(path).as_object(), "seconds", path.string());
+  return json_get<double>(read_object(path), "seconds", path.string());
 }
 
 void summarise(const Recipe& recipe, const StageContext& context,
@@ -80,7 +86,7 @@ void summarise(const Recipe& recipe, const StageContext& context,
   json::object tokens;
   for (const Stage* stage : stages) {
     const fs::path path = run / stage->name / "result.json";
-    tokens[stage->name] = json_get<int64_t>(read_json(path).as_object(), "tokens", path.string());
+    tokens[stage->name] = json_get<int64_t>(read_object(path), "tokens", path.string());
   }
   summary["tokens_per_stage"] = tokens;
   summary["seconds"] = seconds_before(run);

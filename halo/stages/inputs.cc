@@ -9,6 +9,19 @@
 #include "halo/data/pack.h"
 
 namespace halo {
+namespace {
+
+// The name itself, if the tokenizer has it or one of the usual ones.
+const std::string& known_end(const Tokenizer& tokenizer, const std::string& name) {
+  try {
+    tokenizer.document_end(name);
+  } catch (const Error& error) {
+    throw_error("data.document_end: {}", error.what());
+  }
+  return name;
+}
+
+}  // namespace
 
 int64_t ContextSettings::training_length(const ModelConfig& teacher) const {
   return std::max(teacher.max_position_embeddings, longest_row);
@@ -22,7 +35,7 @@ StageInputs::StageInputs(ContextSettings settings)
       tokenizer_(tokenizer_path_),
       tokenizer_hash_(hash_file(tokenizer_path_)),
       document_begin_(document_begin(tokenizer_, tokenizer_path_)),
-      needles_(tokenizer_, document_begin_, settings_.data.document_end) {
+      needles_(tokenizer_, document_begin_, known_end(tokenizer_, settings_.data.document_end)) {
   if (tokenizer_.vocab_size() > teacher_config_.vocab_size) {
     throw_error("{}: tokenizer.json has {} tokens, config.json a vocabulary of {}",
                 teacher_directory_.string(), tokenizer_.vocab_size(), teacher_config_.vocab_size);

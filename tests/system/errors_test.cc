@@ -116,6 +116,16 @@ TEST(Errors, WhatCannotBeReachedIsRefusedAtOnce) {
       {"scale.candidates=[]", {"scale.candidates"}},
       {"eval.lengths=[256, 1000000]", {"1000000", "held-out"}},
       {"eval.lengths=[0]", {"eval.lengths"}},
+      {"eval.lengths=[30]", {"eval.lengths: 30 tokens are too few"}},
+      {"select.needle_length=25", {"select.needle_length: 25 tokens are too few"}},
+      {"eval.questions=200", {"eval.questions: 200, but there are"}},
+      {"scale.questions=200", {"scale.questions: 200, but there are"}},
+      {"eval.lengths=[256, 256]", {"eval.lengths: 256 is given twice"}},
+      {"data.shards=[\"/nowhere\"]", {"data.shards", "/nowhere", "halo data pack"}},
+      {"data.haystack=[\"/nowhere\"]", {"data.haystack", "/nowhere"}},
+      {"data.document_end=\"<|no|>\"", {"data.document_end", "<|no|>"}},
+      {"teacher=\"\"", {"teacher: names no model"}},
+      {"gates.distill_kl=nan", {"gates.distill_kl"}},
       {"finetune.sequence_length=65536", {"finetune"}},
       {"transfer.init=\"mach\"", {"mach", "match"}},
       {"distill.clip_mode=\"globl\"", {"globl", "global"}},
@@ -125,12 +135,25 @@ TEST(Errors, WhatCannotBeReachedIsRefusedAtOnce) {
     const fs::path run = fresh();
     expect_error(convert_with(run, {set}), 1, parts);
     EXPECT_FALSE(fs::exists(run)) << set;
+    // plan goes on without what is not there.
+    if (set.find("/nowhere") != std::string::npos) continue;
+    expect_error(run_halo({"plan", World::get().recipe().string(), "--gflops", "1", "--memory",
+                           "100", "--set", set}),
+                 1, parts);
   }
   // Documents of some 3,000 tokens fill no rows of 8,192: stage 3 would teach nothing about length.
   const fs::path run = fresh();
   expect_error(convert_with(run, {"finetune.sequence_length=8192", "finetune.tokens=32768",
-                                  "finetune.tokens_per_step=8192"}),
+                                  "finetune.tokens_per_step=8192", "scale.lengths=[9000]"}),
                1, {"finetune", "more than half of 8192 tokens", "long_context"});
+  EXPECT_FALSE(fs::exists(run));
+}
+
+// A needle document that does not fit a stage's rows.
+TEST(Errors, RowsTooShortForNeedles) {
+  const fs::path run = fresh();
+  expect_error(convert_with(run, {"distill.sequence_length=32"}), 1,
+               {"distill.sequence_length: 32, but a needle document (data.needle_share) takes"});
   EXPECT_FALSE(fs::exists(run));
 }
 

@@ -66,73 +66,86 @@ Words read_keys() {
   return keys;
 }
 
-const Words kValues = {"",
-                       "0",
-                       "-1",
-                       "1",
-                       "2",
-                       "0.5",
-                       "-0.5",
-                       "nan",
-                       "-nan",
-                       "inf",
-                       "-inf",
-                       "1e308",
-                       "1e-308",
-                       "9223372036854775807",
-                       "9223372036854775808",
-                       "-9223372036854775808",
-                       "1000000",
-                       "16777216",
-                       "999999999999999999999999",
-                       "0x10",
-                       "1,2",
-                       ",",
-                       "1,,2",
-                       "x",
+const Words kNumbers = {"0",
+                        "-1",
+                        "1",
+                        "2",
+                        "3",
+                        "7",
+                        "0.5",
+                        "-0.5",
+                        "nan",
+                        "inf",
+                        "-inf",
+                        "1e308",
+                        "1e-308",
+                        "9223372036854775807",
+                        "9223372036854775808",
+                        "-9223372036854775808",
+                        "1000000",
+                        "16777216",
+                        "999999999999999999999999",
+                        "[]",
+                        "[1, 2]",
+                        "[0]",
+                        "[nan]",
+                        "[64, 64]",
+                        "[1000000]",
+                        "1,2",
+                        ""};
+const Words kPaths = {"",
+                      "/dev/full",
+                      "/dev/null",
+                      "/proc",
+                      ".",
+                      "..",
+                      "/nowhere/file",
+                      "teacher",
+                      "recipe.toml",
+                      "train",
+                      "held-out",
+                      "train.jsonl",
+                      "texts.jsonl",
+                      "ids.safetensors",
+                      "eval",
+                      "out",
+                      "teacher/config.json",
+                      "teacher/tokenizer.json",
+                      "sweep.csv",
+                      std::string(300, 'a'),
+                      "\xff\xfe",
+                      "held-out/shard-00000.halotok",
+                      "teacher/model.safetensors"};
+const Words kOthers = {"x",
                        "true",
+                       "false",
                        "cpu",
-                       "cuda",
                        "fast",
                        "reference",
                        "bfloat16",
                        "float32",
                        "auto",
-                       "/dev/full",
-                       "/dev/null",
-                       "/proc",
-                       ".",
-                       "..",
-                       "/nowhere/file",
-                       "teacher",
-                       "recipe.toml",
-                       "train",
-                       "held-out",
-                       "train.jsonl",
-                       "texts.jsonl",
-                       "ids.safetensors",
-                       "eval",
-                       "out",
-                       "[]",
-                       "[1, 2]",
-                       "[0]",
-                       "[-1]",
-                       "[nan]",
-                       "[1e9, 1e9]",
-                       "\"\"",
-                       "\"x\"",
+                       "kl",
+                       "even",
+                       "random",
+                       "recall",
+                       "lsq",
+                       "identity",
+                       "concat",
                        "{}",
                        "%s%n",
-                       "\xff\xfe",
                        "\n",
-                       std::string(300, 'a'),
-                       std::string(5000, '9'),
                        "--",
                        "-",
-                       "teacher/config.json",
-                       "teacher/tokenizer.json",
+                       ",",
+                       std::string(5000, '9'),
                        "lambada",
-                       "passkey"};
+                       "0x10",
+                       "[\"train\"]",
+                       "[\"/nowhere\"]",
+                       "[\"\"]",
+                       "constant",
+                       "per-layer"};
 
 // Command lines that work, in a place that make_place() made.
 const std::vector<Words> kWorking = {
@@ -241,28 +254,49 @@ class Draws {
   uint64_t count_ = 0;
 };
 
+bool is_number(const std::string& word) {
+  return !word.empty() && word.find_first_not_of("0123456789.") == std::string::npos;
+}
+
+// A value to stand where `before` stood, mostly of its kind.
+std::string draw_value(Draws& draws, const std::string& before) {
+  const int64_t kind = draws.below(8);
+  if (kind == 0) return draws.of(kOthers);
+  const bool numbers = before.empty() ? kind < 5 : is_number(before) == (kind > 1);
+  return draws.of(numbers ? kNumbers : kPaths);
+}
+
+// Gives the option a value, or another one.
+void set_option(Draws& draws, const std::string& name, Words& words) {
+  const auto found = std::ranges::find(words, name);
+  if (found != words.end() && found + 1 != words.end()) {
+    *(found + 1) = draw_value(draws, *(found + 1));
+  } else if (found == words.end()) {
+    words.push_back(name);
+    if (draws.below(8) > 0) words.push_back(draw_value(draws, ""));
+  }
+}
+
 Words draw_line(Draws& draws, const std::map<std::string, Words>& options, const Words& keys) {
   Words words = kWorking[static_cast<size_t>(draws.below(std::ssize(kWorking)))];
   std::string command = words[0];
-  if (options.contains(command + " " + (words.size() > 1 ? words[1] : "")))
-    command += " " + words[1];
+  if (words.size() > 1 && options.contains(command + " " + words[1])) command += " " + words[1];
   const int64_t fixed = std::ranges::count(command, ' ') + 1;
-  for (int64_t changes = 1 + draws.below(3); changes > 0; --changes) {
+  const Words& names = options.at(command);
+  const bool has_recipe = std::ranges::count(names, "--set") > 0;
+  for (int64_t changes = 1 + draws.below(2); changes > 0; --changes) {
+    const int64_t kind = draws.below(10);
     const auto place = fixed + draws.below(std::max<int64_t>(1, std::ssize(words) - fixed));
-    const int64_t kind = draws.below(8);
-    const Words& names = options.at(command);
-    if (kind < 3 && !names.empty()) {
-      const std::string& name = draws.of(names);
-      words.push_back(name);
-      if (draws.below(8) > 0) words.push_back(draws.of(kValues));
-    } else if (kind < 5 && std::ranges::count(names, "--set") > 0) {
-      words.insert(words.end(), {"--set", draws.of(keys) + "=" + draws.of(kValues)});
-    } else if (kind == 5 && place < std::ssize(words)) {
+    if (has_recipe && kind < 5) {
+      words.insert(words.end(), {"--set", draws.of(keys) + "=" + draw_value(draws, "")});
+    } else if (!names.empty() && kind < 7) {
+      set_option(draws, draws.of(names), words);
+    } else if (kind == 7 && place < std::ssize(words)) {
       words.erase(words.begin() + place);
-    } else if (place < std::ssize(words)) {
-      words[static_cast<size_t>(place)] = draws.of(kValues);
-    } else {
-      words.push_back(draws.of(kValues));
+    } else if (place < std::ssize(words) && !words[place].starts_with("--")) {
+      words[place] = draw_value(draws, words[place]);
+    } else if (!names.empty()) {
+      set_option(draws, draws.of(names), words);
     }
   }
   return words;

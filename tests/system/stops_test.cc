@@ -31,8 +31,8 @@ std::vector<Words> long_commands(const fs::path& place) {
   std::string many;
   for (int i = 0; i < 400; ++i) many += read_file(world.path("train.jsonl"));
   write_file(lines, many);
-  write_file(place / "pretrain.toml",
-             fmt::format("text = [{}]\n", json::serialize(json::value(lines))));
+  write_file(place / "pretrain.toml", fmt::format("text = [{}]\n[tokenizer]\nvocab_size = 300\n",
+                                                  json::serialize(json::value(lines))));
   return {
       {"data", "pack", lines, "--tokenizer", teacher, "--out", text(place / "packed")},
       {"data", "synthesize", teacher, "--out", text(place / "made"), "--tokens", "100000000"},
@@ -118,7 +118,7 @@ TEST(Stops, AClosedPipeEndsACommandQuietly) {
     const fs::path pipe = World::get().folder("pipe") / "fifo";
     ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
     // Open for reading until the command has it for writing.
-    const int reader = open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+    const int reader = open(pipe.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     Process process{words};
     process.standard_output = pipe;
     Running running(process);

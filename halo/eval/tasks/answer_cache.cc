@@ -59,8 +59,12 @@ AnswerCache::AnswerCache(const fs::path& file) : path_(file) {
       const size_t end = text.find('\n', at);
       const std::string place = fmt::format("{}: line {}", file.string(), number);
       const json::value line = parse_json(std::string_view(text).substr(at, end - at), place);
-      const auto key = json_get<std::string>(line.as_object(), "key", place);
-      answers_[key] = read_answers(line.as_object(), place);
+      try {
+        const auto key = json_get<std::string>(line.as_object(), "key", place);
+        answers_[key] = read_answers(line.as_object(), place);
+      } catch (const boost::system::system_error&) {  // a value of another kind
+        throw_error("{}: holds no answers of an item; remove the file", place);
+      }
       at = end + 1;
     }
   }

@@ -1,0 +1,126 @@
+#include "halo/pipeline/checks.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "halo/base/files.h"
+#include "halo/pipeline/fit.h"
+#include "halo/pipeline/plan.h"
+#include "halo/pipeline/pretrain.h"
+#include "tests/testing.h"
+
+namespace halo {
+namespace {
+
+using test::error_of;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+// A recipe beside whose teacher is a config.json alone.
+class Checks : public testing::Test {
+ protected:
+  std::string refusal(const std::string& set) const {
+    return error_of([&] { read(set); });
+  }
+  Recipe read(const std::string& set) const {
+    std::vector<std::string> all = {
+        "teacher=" + std::string(HALO_SOURCE_DIR) + "/configs/model/qwen3-1.7b",
+        "data.shards=[\"/nowhere/train\"]", "eval.held_out=/nowhere/held-out"};
+    if (!set.empty()) all.push_back(set);
+    return read_recipe(path_, all);
+  }
+  std::string refusal_ahead(const std::string& set, Missing missing = Missing::kNoted) const {
+    return error_of([&] { check_ahead(read(set), missing); });
+  }
+
+  Checks() { write_file(path_, ""); }
+  const test::Folder folder_;
+  const std::filesystem::path path_ = folder_ / "recipe.toml";
+};
+
+TEST_F(Checks, OfTheRecipeAlone) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"eval.questions=200", "eval.questions: 200, but there are"},
+      {"scale.questions=200", "scale.questions: 200, but there are"},
+      {"select.needle_questions=200", "select.needle_questions: 200, but there are"},
+      {"eval.lengths=[512, 1024, 512]", "eval.lengths: 512 is given twice"},
+      {"scale.lengths=[512, 512]", "scale.lengths: 512 is given twice"},
+      {"scale.candidates=[500, 500]", "scale.candidates: 500 is given twice"},
+      {"gates.distill_kl=nan", "gates.distill_kl"},
+      {"gates.select_ratio=inf", "gates.select_ratio"},
+      {"data.needle_share=1.5", "data.needle_share"},
+      {"data.needle_share=nan", "data.needle_share"},
+      {"align.tokens=9007199254740993", "align.tokens"},
+      {"align.sequence_length=1", "align.sequence_length"},
+      {"distill.learning_rate=5e-6", "distill.min_learning_rate: 1e-05, the default, is above"},
+  };
+  for (const auto& [set, sentence] : cases) EXPECT_THAT(refusal(set), HasSubstr(sentence)) << set;
+}
+
+TEST_F(Checks, AMinimumCountsOnlyIfTheScheduleUsesIt) {
+  EXPECT_EQ(read("finetune.learning_rate=5e-6").finetune.learning_rate, 5e-6);
+  EXPECT_THAT(refusal("align.learning_rate=5e-6"), HasSubstr("align.min_learning_rate"));
+}
+
+TEST_F(Checks, OfTheTeachersConfiguration) {
+  EXPECT_THAT(refusal_ahead("select.keep=29"), HasSubstr("select.keep = 29: the model has 28"));
+  EXPECT_THAT(refusal_ahead("scale.lengths=[1024]"), HasSubstr("scale.lengths: the longest is"));
+  EXPECT_THAT(refusal_ahead("teacher="), HasSubstr("teacher: names no model"));
+  EXPECT_THAT(refusal_ahead("teacher=/nowhere"), HasSubstr("teacher: "));
+  EXPECT_THAT(refusal_ahead("data.weights=[1, 2]"), HasSubstr("data.weights has 2 entries"));
+}
+
+// plan says what it could not look at; convert refuses it by the key.
+TEST_F(Checks, WhatIsNotThereIsNotedOrRefused) {
+  const std::vector<std::string> unchecked = check_ahead(read(""), Missing::kNoted);
+  EXPECT_THAT(unchecked, ElementsAre(HasSubstr("holds no weights"), HasSubstr("tokenizer.json")));
+  EXPECT_THAT(refusal_ahead("", Missing::kRefused), HasSubstr("teacher: "));
+  EXPECT_THAT(check_ahead(read("eval.held_out="), Missing::kNoted),
+              testing::Contains(HasSubstr("eval.held_out names no token shard")));
+  EXPECT_THAT(refusal_ahead("eval.held_out=", Missing::kRefused), HasSubstr("eval.held_out"));
+}
+
+// Counts beyond 64 bits when multiplied stay positive, and fit no machine.
+TEST_F(Checks, AMostExtremeRecipeIsPlanned) {
+  Recipe recipe = read("");
+  for (TrainRecipe* train :
+       {static_cast<TrainRecipe*>(&recipe.align), static_cast<TrainRecipe*>(&recipe.distill)}) {
+    train->tokens = int64_t{1} << 53;
+    train->sequence_length = 16'777'216;
+    train->tokens_per_step = 59'604 * train->sequence_length;
+    train->micro_batch_rows = 1'000'000;
+    train->keep_checkpoints = 1'000'000;
+  }
+  const json::object planned = plan(recipe, 1);
+  for (const json::value& stage : planned.at("stages").as_array()) {
+    EXPECT_GT(stage.at("memory_bytes").to_number<int64_t>(), 0);
+    EXPECT_GT(stage.at("disk_bytes").to_number<int64_t>(), 0);
+    EXPECT_GT(stage.at("flops").to_number<double>(), 0);
+  }
+  EXPECT_GT(planned.at("disk_bytes").to_number<int64_t>(), 0);
+}
+
+TEST_F(Checks, CardsByName) {
+  Recipe recipe = read("run.device=cuda");
+  recipe.run.compute = at::kBFloat16;
+  EXPECT_DOUBLE_EQ(card_capacity("h200", recipe.run).matrix_gflops, 750'000);
+  EXPECT_EQ(card_capacity("h100", recipe.run).memory_bytes / (int64_t{1} << 30), 79);
+  EXPECT_THAT(error_of([&] { card_capacity("h10", recipe.run); }), HasSubstr("'h100'"));
+  recipe.run.device = at::kCPU;
+  EXPECT_THAT(error_of([&] { card_capacity("h100", recipe.run); }), HasSubstr("--device cuda"));
+}
+
+TEST_F(Checks, OfPretraining) {
+  const auto refusal = [&](const std::string& set) {
+    return error_of([&] { read_pretrain_recipe(path_, {"text=[\"a\"]", set}); });
+  };
+  EXPECT_THAT(refusal("lengths=[1, 256, 512, 1024]"), HasSubstr("lengths"));
+  EXPECT_THAT(refusal("shares=[0, 0, 0, 0]"), HasSubstr("shares must have a sum above 0"));
+  EXPECT_THAT(refusal("model.head_dim=3"), HasSubstr("head_dim"));
+  EXPECT_THAT(refusal("model.num_kv_heads=3"), HasSubstr("num_key_value_heads"));
+  EXPECT_THAT(error_of([&] { read_pretrain_recipe(path_, {"text=[]"}); }),
+              HasSubstr("data.shards is empty"));
+}
+
+}  // namespace
+}  // namespace halo
