@@ -264,7 +264,7 @@ TEST(Errors, DivergingLearningRate) {
     for (const std::string& s : settings) words.insert(words.end(), {"--set", s});
     Words wrong = words;
     wrong.insert(wrong.end(), {"--set", "distill.learning_rate=" + rate});
-    expect_error(run_halo(wrong), 1, {"distill", "resume from", "step-0", "lower learning_rate"});
+    expect_error(run_halo(wrong), 1, {"distill", "start from", "step-0", "lower learning_rate"});
     EXPECT_FALSE(fs::exists(out / "step-20"));
     const Outcome lower = run_halo(words);
     EXPECT_EQ(lower.code, 0) << lower.err;
