@@ -107,6 +107,9 @@ class Run {
   }
 
   void begin(const StageContext& context) {
+    // What a crash left.
+    for (const Stage& stage : all_) fs::remove_all(out(stage).string() + ".tmp");
+    fs::remove_all(args_.run / "model.tmp");
     write_run_recipe(args_.run, recipe_);
     write_environment(context, args_);
     std::vector<std::string> names;

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "ATen/ATen.h"
+#include "ATen/Parallel.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/base/random.h"
@@ -115,6 +116,7 @@ int64_t number_of_interleavings() {
 class TinyWorld {
  public:
   TinyWorld() {
+    at::set_num_threads(1);  // threads would be missing in the children
     const World& world = World::get();
     for (const char* name : {"train", "held-out"}) {
       fs::copy(world.path(name), root_ / name, fs::copy_options::recursive);
@@ -166,6 +168,7 @@ int in_child(const std::function<void()>& command, const fs::path& log, int sign
   const pid_t pid = fork();
   if (pid == 0) {
     if (!freopen(log.c_str(), "w", stderr)) _exit(99);
+    dup2(2, 1);
     int code = 0;
     std::string why;
     try {
@@ -248,6 +251,7 @@ class Interleavings : public testing::Test {
   fs::path fresh() {
     Recipe recipe = read_recipe(run_ / kResolvedRecipe, {});
     recipe.gates.distill_kl = 1e9;
+    recipe.distill.checkpoint_every = 1;
     const std::string key = world_.versions() + to_toml(recipe);
     const auto found = fresh_.find(key);
     if (found != fresh_.end()) return found->second;
