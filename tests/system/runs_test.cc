@@ -37,6 +37,17 @@ Outcome expect_done(const Outcome& outcome) {
   return outcome;
 }
 
+// The world's recipe with its files elsewhere.
+std::string recipe_at(const std::string& folder) {
+  const std::string root = World::get().path("").string(), text = read_file(World::get().recipe());
+  std::string out;
+  size_t begin = 0;
+  for (size_t at; (at = text.find(root, begin)) != std::string::npos; begin = at + root.size()) {
+    out += text.substr(begin, at - begin) + folder + "/";
+  }
+  return out + text.substr(begin);
+}
+
 std::string weights(const fs::path& model) {
   return read_file(model / "model.safetensors");
 }
@@ -128,11 +139,7 @@ TEST(Runs, ChangedFilesAreRefusedByName) {
   for (const char* name : {"teacher", "train", "held-out"}) {
     fs::copy(world.path(name), folder / name, fs::copy_options::recursive);
   }
-  std::string recipe = read_file(world.recipe());
-  for (size_t at = 0; (at = recipe.find(world.path("").string(), at)) != std::string::npos;) {
-    recipe.replace(at, world.path("").string().size(), folder.string() + "/");
-  }
-  write_file(folder / "recipe.toml", recipe);
+  write_file(folder / "recipe.toml", recipe_at(folder.string()));
   const Words words = {"convert", (folder / "recipe.toml").string(), "--run", run.string()};
   expect_done(run_halo(words));
   expect_same_record(run, world.reference());
@@ -294,12 +301,8 @@ TEST(Runs, GoesOnFromAnyFolderAndWhenMoved) {
   const World& world = World::get();
   const fs::path folder = world.folder("moved"), first = folder / "first";
   fs::create_directories(first);
-  std::string recipe = read_file(world.recipe());
-  const std::string root = world.path("").string();
-  for (size_t at = 0; (at = recipe.find(root, at)) != std::string::npos;) {
-    recipe.replace(at, root.size(), "../../");  // as the demo's, relative
-  }
-  write_file(first / "recipe.toml", recipe);
+  // As the demo's, relative.
+  write_file(first / "recipe.toml", recipe_at("../.."));
   Process begin{{"convert", "recipe.toml", "--run", "run"}, "train.mid_step:8"};
   begin.directory = first;
   EXPECT_EQ(run_halo(begin).signal, SIGKILL);
