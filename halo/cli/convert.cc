@@ -2,14 +2,13 @@
 // scale.
 #include "halo/pipeline/convert.h"
 
-#include <spdlog/spdlog.h>
-
 #include <iostream>
 #include <sstream>
 
 #include "halo/base/files.h"
 #include "halo/base/options.h"
 #include "halo/cli/commands.h"
+#include "halo/pipeline/run_folder.h"
 #include "halo/report/report.h"
 #include "halo/stages/selection_rule.h"
 
@@ -45,40 +44,50 @@ Recipe stage_recipe(const StageCommand& command, const std::string& stage) {
   if (command.run.empty() && command.recipe.empty()) {
     throw UsageError(fmt::format("halo {}: --recipe is missing", stage));
   }
-  Recipe recipe = read_recipe(command.run.empty() ? fs::path(command.recipe)
-                                                  : fs::path(command.run) / "config.resolved.toml",
-                              command.set);
+  Recipe recipe = read_recipe(
+      command.run.empty() ? fs::path(command.recipe) : fs::path(command.run) / kResolvedRecipe,
+      command.set);
   if (!command.teacher.empty()) recipe.teacher = command.teacher;
   return recipe;
 }
 
+// The command line of a conversion, for the record and for advice.
+std::string convert_line(const std::string& recipe, const std::string& run,
+                         const std::vector<std::string>& set) {
+  std::vector<std::string> words = {"halo", "convert", recipe, "--run", run};
+  for (const std::string& assignment : set) words.insert(words.end(), {"--set", assignment});
+  return shell_line(words);
+}
+
 // In a run folder inputs and output follow from it; else everything is said.
-StageArgs stage_args(const StageCommand& command, const Stage& stage, const Recipe& recipe) {
-  if (!command.run.empty()) return args_in_run(pipeline_stages(), stage, recipe, command.run);
+void run_command(const StageCommand& command, const Stage& stage) {
+  const Recipe recipe = stage_recipe(command, stage.name);
+  if (!command.run.empty()) {
+    const std::string resolved = (fs::path(command.run) / kResolvedRecipe).string();
+    ConvertArgs args{command.run, /*resume=*/true,
+                     convert_line(resolved, command.run, command.set)};
+    convert_stage(recipe, args, stage);
+    return;
+  }
   for (size_t i = 0; i < stage.inputs.size(); ++i) {
     if (command.inputs[i].empty() && !stage.inputs[i].optional) {
       throw UsageError(fmt::format("halo {}: --{} is missing", stage.name, stage.inputs[i].option));
     }
   }
-  return args_by_hand(stage, recipe, {command.inputs.begin(), command.inputs.end()}, command.out);
-}
-
-void run_stage(const StageCommand& command, const Stage& stage) {
-  const Recipe recipe = stage_recipe(command, stage.name);
-  const StageArgs args = stage_args(command, stage, recipe);
-  const StageContext context(context_settings(recipe));
-  if (stage_finished(args.out)) {
-    if (command.run.empty()) {
-      throw_error("{}: holds a finished stage; remove it or use another --out", args.out.string());
-    }
-    spdlog::warn(
-        "{}: done before, runs again from its start; what later stages of {} made of it "
-        "stays until they run again too",
-        stage.name, command.run);
-    restart_stage(args.out);
+  StageArgs args =
+      args_by_hand(stage, recipe, {command.inputs.begin(), command.inputs.end()}, command.out);
+  std::vector<std::string> words = {"halo", stage.name, "--recipe", command.recipe};
+  if (!command.teacher.empty()) words.insert(words.end(), {"--teacher", command.teacher});
+  for (size_t i = 0; i < stage.inputs.size(); ++i) {
+    if (command.inputs[i].empty()) continue;
+    words.insert(words.end(), {"--" + stage.inputs[i].option, command.inputs[i]});
   }
-  fs::create_directories(args.out);
-  stage.run(recipe, context, args);
+  words.insert(words.end(), {"--out", command.out});
+  for (const std::string& assignment : command.set) {
+    words.insert(words.end(), {"--set", assignment});
+  }
+  args.again = shell_line(words);
+  run_stage(recipe, stage, args);
 }
 
 // "squad,fda" is two columns: in CSV no name has a comma.
@@ -127,7 +136,7 @@ std::function<void()> add_stage(CLI::App& app, const Stage& stage) {
   command->add_option("--out", args->out, "folder for step-N and result.json");
   add_recipe_options(*command, args->set);
   command->footer(fmt::format("Example: halo {} --run runs/demo", stage.name));
-  const std::function<void()> run = [args, &stage] { run_stage(*args, stage); };
+  const std::function<void()> run = [args, &stage] { run_command(*args, stage); };
   command->callback(run);
   return run;
 }
@@ -150,7 +159,7 @@ void add_recipe_options(CLI::App& command, std::vector<std::string>& set) {
 
 void add_convert(CLI::App& app) {
   struct Args {
-    std::string recipe, run;
+    std::string recipe, run, from;
     std::vector<std::string> set;
     bool resume = false;
   };
@@ -160,12 +169,14 @@ void add_convert(CLI::App& app) {
   command->add_option("recipe", args->recipe, "RECIPE.toml")->required();
   command->add_option("--run", args->run, "run folder")->required();
   command->add_flag("--resume", args->resume, "go on with the run in the folder");
+  command->add_option("--from", args->from,
+                      "STAGE: do this stage of the run in the folder again, and those after it");
   add_recipe_options(*command, args->set);
   command->footer("Example: halo convert demo/demo.toml --run runs/demo");
   command->callback([args] {
-    std::string line = fmt::format("halo convert {} --run {}", args->recipe, args->run);
-    for (const std::string& assignment : args->set) line += " --set " + assignment;
-    convert(read_recipe(args->recipe, args->set), {args->run, args->resume, line});
+    convert(
+        read_recipe(args->recipe, args->set),
+        {args->run, args->resume, convert_line(args->recipe, args->run, args->set), args->from});
     write_report(args->run);
     std::cout << fmt::format(
         "student: {0}/model\nfigures: {0}/summary.json\nreport:  {0}/report.html\n", args->run);

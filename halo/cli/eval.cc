@@ -6,6 +6,7 @@
 #include "halo/cli/commands.h"
 #include "halo/eval/tasks/runner.h"
 #include "halo/pipeline/recipe.h"
+#include "halo/pipeline/run_folder.h"
 #include "halo/report/report.h"
 #include "halo/runtime/machine.h"
 
@@ -111,6 +112,9 @@ void add_eval(CLI::App& app) {
   command->callback([args] {
     if (args->tasks.tasks.empty() == args->recipe.empty()) {
       throw UsageError("halo eval needs --tasks or --recipe, one of them");
+    }
+    for (const std::string& model : args->models) {
+      if (const std::string why = why_stale(model); !why.empty()) warn(why);
     }
     args->recipe.empty() ? eval_tasks(*args) : eval_recipe(*args);
   });

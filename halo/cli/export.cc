@@ -8,6 +8,7 @@
 #include "halo/cli/commands.h"
 #include "halo/exchange/inspect.h"
 #include "halo/exchange/model_card.h"
+#include "halo/pipeline/run_folder.h"
 
 namespace halo {
 namespace {
@@ -23,6 +24,7 @@ void run_export(const ExportArgs& args) {
   const fs::path model = fs::absolute(args.model).lexically_normal();
   const ModelConfig config = read_model_config(args.model);
   const auto wrong = misfits(config, WeightFiles(args.model).tensors());
+  if (const std::string why = why_stale(args.model); !why.empty()) throw Error(why);
   if (!wrong.empty()) throw_error("{}: {}", args.model, wrong.front());
   // RUN/model is what `halo convert` leaves.
   fs::path run = args.run;

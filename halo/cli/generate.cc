@@ -16,6 +16,7 @@
 #include "halo/cli/commands.h"
 #include "halo/data/pack.h"
 #include "halo/engine/stop_text.h"
+#include "halo/pipeline/run_folder.h"
 #include "halo/runtime/machine.h"
 #include "halo/tokenizer/tokenizer.h"
 
@@ -94,6 +95,7 @@ void run(const Args& args) {
   at::NoGradGuard no_grad;
   const std::string text = read_prompt(args);
   StopText stop(args.stop);
+  if (const std::string why = why_stale(args.model); !why.empty()) warn(why);
   const Machine machine = open_machine(args.machine);
   const Model model =
       load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);

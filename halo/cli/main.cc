@@ -126,6 +126,7 @@ int main(int argc, char** argv) {
   app.set_version_flag("--version", std::string(halo::version_line()));
   halo::add_init(app);
   halo::add_convert(app);
+  halo::add_runs(app);
   halo::add_pretrain(app);
   halo::add_data(app);
   halo::add_eval(app);

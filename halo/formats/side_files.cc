@@ -1,4 +1,5 @@
-// What a model directory holds beside weights and configuration.
+#include "halo/formats/side_files.h"
+
 #include <algorithm>
 #include <array>
 #include <string_view>
@@ -10,7 +11,7 @@
 namespace halo {
 namespace {
 
-constexpr const char* kTemplates = "additional_chat_templates";
+const std::filesystem::path kTemplates = "additional_chat_templates";
 
 // The model card and Python code (config.json's auto_map) describe the model they came with; a file
 // of weights in another form would be another model's too.
@@ -29,21 +30,34 @@ bool is_carried(std::string_view name) {
 
 }  // namespace
 
-void copy_side_files(const std::filesystem::path& from, const std::filesystem::path& to) {
+std::vector<std::filesystem::path> side_files(const std::filesystem::path& directory) {
   std::error_code error;
-  std::filesystem::directory_iterator entries(from, error);
-  if (error) throw_error("cannot read folder {}: {}", from.string(), error.message());
+  std::filesystem::directory_iterator entries(directory, error);
+  if (error) throw_error("cannot read folder {}: {}", directory.string(), error.message());
+  std::vector<std::filesystem::path> names;
+  for (const auto& entry : entries) {
+    // Links into a download cache count as the files they point to.
+    const std::filesystem::path name = entry.path().filename();
+    if (entry.is_regular_file() && is_carried(name.string())) names.push_back(name);
+  }
+  // The one folder that belongs to a model.
+  if (std::filesystem::is_directory(directory / kTemplates)) {
+    for (const auto& name : side_files(directory / kTemplates)) names.push_back(kTemplates / name);
+  }
+  std::ranges::sort(names);
+  return names;
+}
+
+void copy_side_files(const std::filesystem::path& from, const std::filesystem::path& to) {
+  const std::vector<std::filesystem::path> names = side_files(from);
+  std::error_code error;
   std::filesystem::create_directories(to, error);
   if (error) throw_error("cannot create folder {}: {}", to.string(), error.message());
   if (std::filesystem::equivalent(from, to)) return;
-  for (const auto& entry : entries) {
-    // Links into a download cache count as the files they point to.
-    if (!entry.is_regular_file() || !is_carried(entry.path().filename().string())) continue;
-    copy_synced(entry.path(), to / entry.path().filename());
+  for (const auto& name : names) {
+    std::filesystem::create_directories((to / name).parent_path());
+    copy_synced(from / name, to / name);
   }
-  // The one folder that belongs to a model.
-  if (std::filesystem::is_directory(from / kTemplates))
-    copy_side_files(from / kTemplates, to / kTemplates);
 }
 
 }  // namespace halo

@@ -10,6 +10,7 @@
 #include "halo/data/pack.h"
 #include "halo/data/readers.h"
 #include "halo/pipeline/recipe.h"
+#include "halo/pipeline/run_folder.h"
 #include "halo/stages/losses.h"
 #include "halo/train/loop.h"
 
@@ -151,6 +152,7 @@ PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path,
 }
 
 void pretrain(const PretrainRecipe& recipe, const fs::path& run) {
+  const RunLock lock(run);
   const Machine machine = open_machine(recipe.run);
   DataRecipe data = recipe.data;
   fs::path tokenizer_path;

@@ -76,6 +76,17 @@ struct Recipe {
   }
 };
 
+// Whether a setting names files or folders, which lie where the program runs.
+bool names_files(const std::string& key);
+// With absolute paths. Relative ones count from `base` if they are there, else from where the
+// program runs.
+Recipe with_absolute_paths(Recipe recipe, const std::filesystem::path& base = {});
+
+// The recipe that a run folder shows: config.resolved.toml, in which paths into the folder are
+// relative to it, so that it can be moved.
+inline constexpr const char* kResolvedRecipe = "config.resolved.toml";
+void write_run_recipe(const std::filesystem::path& run, Recipe recipe);
+
 // What the stages share.
 ContextSettings context_settings(const Recipe& recipe);
 
@@ -88,7 +99,8 @@ T read_settings_file(const std::filesystem::path& path, const std::vector<std::s
   return recipe;
 }
 
-// And checks every value that can be checked without data.
+// And checks every value that can be checked without data. Paths of a kResolvedRecipe count from
+// its folder.
 Recipe read_recipe(const std::filesystem::path& path, const std::vector<std::string>& set);
 
 }  // namespace halo

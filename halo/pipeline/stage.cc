@@ -73,15 +73,21 @@ void check_search_text(const std::string& key, const StageInputs& inputs, int64_
   check_held_out_text(key, inputs.held_out(), args);
 }
 
+std::string section_of(const Stage& stage) {
+  std::string section = stage.name;
+  std::ranges::replace(section, '-', '_');
+  return section;
+}
+
 StageInput student_of(std::vector<std::string> stages) {
   return {"student", "model directory to start from", std::move(stages)};
 }
 
 std::vector<Stage> make_stages() {
-  const auto align_gate = [](const Recipe& r) { return r.gates.align_explained_variance; };
   return {
       {.name = "transfer",
        .help = "Stage 0: a student from the teacher's weights",
+       .reads = {"data", "align.sequence_length"},
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_transfer(r.transfer, context, args); }},
       {.name = "align",
@@ -89,7 +95,8 @@ std::vector<Stage> make_stages() {
        .inputs = {student_of({"transfer"})},
        .training = mixer_training(MixerType::kLightning,
                                   [](const Recipe& r) -> const TrainRecipe& { return r.align; }),
-       .gate = align_gate,
+       .gate = &GateRecipe::align_explained_variance,
+       .reads = {"data"},
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              inputs.loader(inputs.data(), r.align, "align");
@@ -103,7 +110,8 @@ std::vector<Stage> make_stages() {
        .training =
            mixer_training(MixerType::kAttention,
                           [](const Recipe& r) -> const TrainRecipe& { return r.align_attention; }),
-       .gate = align_gate,
+       .gate = &GateRecipe::align_explained_variance,
+       .reads = {"data", "transfer", "align.sequence_length"},
        .run =
            [](const Recipe& r, const StageContext& context, const StageArgs& args) {
              run_align_attention(r.align_attention, r.transfer, context, args);
@@ -112,7 +120,8 @@ std::vector<Stage> make_stages() {
        .help = "Choose the layers that keep attention",
        .inputs = {student_of({"align"}),
                   {"attention", "align-attention's model, if any", {"align-attention"}, true}},
-       .gate = [](const Recipe& r) { return r.gates.select_ratio; },
+       .gate = &GateRecipe::select_ratio,
+       .reads = {"transfer.init", "align.sequence_length"},
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              check_held_out_text("align.sequence_length", inputs.held_out(),
@@ -124,7 +133,8 @@ std::vector<Stage> make_stages() {
        .help = "Stage 2: KL from the teacher",
        .inputs = {student_of({"select"})},
        .training = distill_training(),
-       .gate = [](const Recipe& r) { return r.gates.distill_kl; },
+       .gate = &GateRecipe::distill_kl,
+       .reads = {"data"},
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              check_search_text("distill.sequence_length", inputs, r.distill.sequence_length);
@@ -136,7 +146,8 @@ std::vector<Stage> make_stages() {
        .inputs = {student_of({"distill"})},
        .wanted = [](const Recipe& r) { return r.finetune.tokens > 0; },
        .training = finetune_training(),
-       .gate = [](const Recipe& r) { return r.gates.finetune_loss_decrease; },
+       .gate = &GateRecipe::finetune_loss_decrease,
+       .reads = {"data"},
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              finetune_view(r.finetune, inputs);
@@ -147,7 +158,8 @@ std::vector<Stage> make_stages() {
       {.name = "scale",
        .help = "Find the logit scale",
        .inputs = {student_of({"finetune", "distill"})},
-       .gate = [](const Recipe& r) { return r.gates.scale_needle; },
+       .gate = &GateRecipe::scale_needle,
+       .reads_training_length = true,
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              const int64_t trained = inputs.training_length();
@@ -170,6 +182,32 @@ bool is_wanted(const Stage& stage, const Recipe& recipe) {
   return !stage.wanted || stage.wanted(recipe);
 }
 
+std::vector<const Stage*> wanted_stages(std::span<const Stage> stages, const Recipe& recipe) {
+  std::vector<const Stage*> out;
+  for (const Stage& stage : stages) {
+    if (is_wanted(stage, recipe)) out.push_back(&stage);
+  }
+  return out;
+}
+
+bool reads(const Stage& stage, const std::string& key) {
+  std::vector<std::string> names = {section_of(stage), "run", "eval.held_out",
+                                    "data.document_end"};  // of the needles
+  names.insert(names.end(), stage.reads.begin(), stage.reads.end());
+  return std::ranges::any_of(
+      names, [&](const std::string& name) { return key == name || key.starts_with(name + "."); });
+}
+
+std::string gate_key(const Stage& stage) {
+  Recipe recipe;
+  const Settings all = settings_of(recipe);
+  for (const Setting& setting : all.all()) {
+    const auto* value = std::get_if<double*>(&setting.value);
+    if (value && stage.gate && *value == &(recipe.gates.*stage.gate)) return setting.key;
+  }
+  return "";
+}
+
 const Stage& find_stage(std::span<const Stage> stages, const std::string& name) {
   std::vector<std::string> names;
   for (const Stage& stage : stages) {
@@ -187,7 +225,8 @@ StageArgs args_by_hand(const Stage& stage, const Recipe& recipe, std::vector<fs:
     args.loss = stage.training->loss;
     args.unit = stage.training->unit;
   }
-  if (stage.gate) args.gate = stage.gate(recipe);
+  if (stage.gate) args.gate = recipe.gates.*stage.gate;
+  args.gate_key = gate_key(stage);
   args.inputs = std::move(inputs);
   args.out = out;
   return args;

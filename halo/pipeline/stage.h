@@ -46,7 +46,11 @@ struct Stage {
   std::vector<StageInput> inputs;
   std::function<bool(const Recipe&)> wanted;  // none: always
   std::optional<StageTraining> training;      // none: it trains nothing
-  std::function<double(const Recipe&)> gate;  // the limit of its gate; none: 0
+  double GateRecipe::*gate = nullptr;         // the limit of its gate; none: 0
+  // What of the recipe changes its result, beside its own section, the machine and the held-out
+  // text: settings and sections ("data", "align.sequence_length").
+  std::vector<std::string> reads;
+  bool reads_training_length = false;  // StageInputs's
   // Refuses text that the stage could not do with; asked before the first stage begins (checks.h).
   std::function<void(const Recipe&, const StageInputs&)> check;
   std::function<void(const Recipe&, const StageContext&, const StageArgs&)> run;
@@ -56,6 +60,12 @@ struct Stage {
 std::span<const Stage> pipeline_stages();
 
 bool is_wanted(const Stage& stage, const Recipe& recipe);
+// Those of them that the recipe wants.
+std::vector<const Stage*> wanted_stages(std::span<const Stage> stages, const Recipe& recipe);
+// Whether this setting of the recipe may change the stage's result.
+bool reads(const Stage& stage, const std::string& key);
+// The key of its gate's limit, "gates.distill_kl"; empty: it has none.
+std::string gate_key(const Stage& stage);
 // An Error that names the nearest where there is no such stage.
 const Stage& find_stage(std::span<const Stage> stages, const std::string& name);
 

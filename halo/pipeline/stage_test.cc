@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "halo/base/files.h"
 #include "tests/testing.h"
 
@@ -39,6 +41,22 @@ TEST(Stage, InputsAreThoseOfTheNearestStageThatIsWanted) {
   EXPECT_THAT(test::error_of([&] { inputs("distill", recipe); }), HasSubstr("halo select --run"));
 }
 
+TEST(Stage, GatesHaveTheirKeys) {
+  EXPECT_EQ(gate_key(find_stage(pipeline_stages(), "distill")), "gates.distill_kl");
+  EXPECT_EQ(gate_key(find_stage(pipeline_stages(), "transfer")), "");
+}
+
+TEST(Stage, ReadsItsSectionTheMachineAndWhatItsRowSays) {
+  const Stage& align = find_stage(pipeline_stages(), "align-attention");
+  for (const char* key : {"align_attention.clip", "run.seed", "transfer.init", "data.packing",
+                          "align.sequence_length", "eval.held_out"}) {
+    EXPECT_TRUE(reads(align, key)) << key;
+  }
+  for (const char* key : {"align.clip", "eval.haystacks", "gates.distill_kl", "distill.tokens"}) {
+    EXPECT_FALSE(reads(align, key)) << key;
+  }
+}
+
 TEST(Stage, UnknownNamesTheNearest) {
   EXPECT_EQ(test::error_of([] { find_stage(pipeline_stages(), "aline"); }),
             "there is no stage 'aline'; did you mean 'align'?");
@@ -53,6 +71,17 @@ TEST(Stage, RowsAreWhole) {
     for (const StageInput& input : stage.inputs) {
       for (const std::string& from : input.from) find_stage(pipeline_stages(), from);
     }
+    Recipe defaults;
+    const Settings all = settings_of(defaults);
+    for (const std::string& name : stage.reads) {
+      EXPECT_TRUE(std::ranges::any_of(all.all(),
+                                      [&](const Setting& setting) {
+                                        return setting.key == name ||
+                                               setting.key.starts_with(name + ".");
+                                      }))
+          << stage.name << " reads " << name;
+    }
+    EXPECT_EQ(gate_key(stage).empty(), stage.gate == nullptr) << stage.name;
     if (!stage.training) continue;
     EXPECT_FALSE(stage.training->loss.empty() || stage.training->unit.empty()) << stage.name;
     EXPECT_GT(stage.training->recipe(recipe).sequence_length, 0) << stage.name;

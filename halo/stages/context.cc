@@ -1,6 +1,7 @@
 #include "halo/stages/context.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "ATen/ATen.h"
@@ -103,6 +104,21 @@ bool Gate::passed(double limit) const {
   return false;
 }
 
+namespace {
+
+// What to do where the gate was not passed; the command sets a limit 1 % beyond the value.
+std::string gate_advice(const StageArgs& args, const Gate& gate) {
+  const bool has_command = !args.gate_key.empty() && !args.again.empty();
+  if (!has_command || !std::isfinite(gate.value)) return "";
+  double limit =
+      gate.value + (gate.kind == Gate::Kind::kAtMost ? 0.01 : -0.01) * std::abs(gate.value);
+  if (gate.value == 0 && gate.kind == Gate::Kind::kAbove) limit = -0.001;
+  return fmt::format(", or take it as it is: `{} --set {}={:.3g}`", args.again, args.gate_key,
+                     limit);
+}
+
+}  // namespace
+
 void finish_stage(const StageArgs& args, const Gate& gate, json::object figures) {
   const char* relation = gate.kind == Gate::Kind::kAtMost    ? "at most"
                          : gate.kind == Gate::Kind::kAtLeast ? "at least"
@@ -122,10 +138,10 @@ void finish_stage(const StageArgs& args, const Gate& gate, json::object figures)
   write_json(args.out / (passed ? "result.json" : "failed.json"), result);
   if (!passed) {
     throw GateFailed(
-        fmt::format("{}: the gate is not passed: {} is {:.4g}, must be {} {:.4g}; "
-                    "train longer, or change gates.* in the recipe (figures in {})",
+        fmt::format("{}: the gate is not passed: {} is {:.4g}, must be {} {:.4g} (figures in {}); "
+                    "train longer or change its settings{}",
                     args.name, gate.figure, gate.value, relation, args.gate,
-                    (args.out / "failed.json").string()));
+                    (args.out / "failed.json").string(), gate_advice(args, gate)));
   }
   fs::remove(args.out / "failed.json");
 }

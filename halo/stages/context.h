@@ -22,6 +22,8 @@ struct StageArgs {
   std::string name;        // of its folder, its random numbers and its progress
   std::string loss, unit;  // what its loss is, where it trains: "KL from the teacher"
   double gate = 0;         // limit of its gate's figure
+  std::string gate_key;    // of the recipe, "gates.distill_kl"; empty: the limit is fixed
+  std::string again;       // the command line that goes on from a failed gate; empty: none does
   // Model directories, in the order of its row of the table; an optional one may be empty.
   std::vector<fs::path> inputs;
   fs::path out;
@@ -74,7 +76,8 @@ struct Gate {
   bool passed(double limit) const;
 };
 
-// Writes result.json; throws GateFailed (after writing) where the gate is not passed.
+// Writes result.json; throws GateFailed (after writing) where the gate is not passed, with a
+// command that goes on all the same.
 void finish_stage(const StageArgs& args, const Gate& gate, json::object figures);
 bool stage_finished(const fs::path& out);
 // Removes what a finished stage left, so that it begins anew.

@@ -129,6 +129,7 @@ json::object to_json(const TrainState& state, json::array files) {
           {"ranks", 1},
           {"device", state.device},
           {"kernels", state.kernels},
+          {"compute", state.compute},
           {"version", HALO_VERSION},
           {"files", std::move(files)}};
 }
@@ -147,6 +148,7 @@ TrainState from_json(const json::object& object, const std::string& file) {
   state.threads = json_get<int64_t>(object, "threads", file);
   state.device = json_get<std::string>(object, "device", file);
   state.kernels = json_get<std::string>(object, "kernels", file);
+  state.compute = json_get_or<std::string>(object, "compute", "", file);
   return state;
 }
 

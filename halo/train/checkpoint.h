@@ -27,6 +27,7 @@ struct TrainState {
   int64_t threads = 0;
   std::string device;   // "cpu", "cuda"
   std::string kernels;  // "fast", "reference"
+  std::string compute;  // "float32", "bfloat16"; empty: written before this was recorded
 };
 
 using WriteModel = std::function<void(const std::filesystem::path&)>;

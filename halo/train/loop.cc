@@ -236,13 +236,13 @@ void Trainer::watch(int64_t step) {
     events_->sync();
     throw_error(
         "{}: {} updates in a row up to step {} had a loss or gradient that is not finite (batches "
-        "in {}); resume from {} with a lower learning_rate than {:g}",
+        "in {}); start from {} with a lower learning_rate than {:g}",
         job_.stage, kMaxSkippedInARow, step, (job_.directory / "events.jsonl").string(),
         checkpoints_.path(last_saved_).string(), recipe_.learning_rate);
   }
   if (const std::optional<std::string> reason = health_.diverged()) {
     event("diverged", step, {{"text", *reason}});
-    throw_error("{}: diverged at step {}: {}; resume from {} with a lower learning_rate than {:g}",
+    throw_error("{}: diverged at step {}: {}; start from {} with a lower learning_rate than {:g}",
                 job_.stage, step, *reason, checkpoints_.path(last_saved_).string(),
                 recipe_.learning_rate);
   }

@@ -4,6 +4,7 @@
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
 #include "halo/base/settings_io.h"
+#include "halo/runtime/run_recipe.h"
 
 namespace halo {
 namespace {
@@ -33,6 +34,7 @@ TrainState describe(const TrainJob& job, int64_t step) {
   state.threads = at::get_num_threads();
   state.device = c10::DeviceTypeName(job.store->master().device().type(), /*lower_case=*/true);
   state.kernels = job.kernels == Kernels::kFast ? "fast" : "reference";
+  state.compute = word_of(kComputeTypes, std::optional(job.store->compute().scalar_type()));
   return state;
 }
 
@@ -67,6 +69,7 @@ std::vector<std::string> check_resume(const TrainState& was, const TrainState& i
   note("threads", was.threads, is.threads);
   note("device", was.device, is.device);
   note("kernels", was.kernels, is.kernels);
+  if (!was.compute.empty()) note("compute", was.compute, is.compute);
   return warnings;
 }
 

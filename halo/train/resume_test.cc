@@ -47,5 +47,14 @@ TEST(CheckResume, WhatASettingChangesDecides) {
   EXPECT_THAT(resumed(other, {}), ElementsAre(HasSubstr("cross_entropy_share")));
 }
 
+TEST(CheckResume, TheComputeTypeIsSaid) {
+  TrainState was = state_of({}), now = was;
+  now.compute = "bfloat16";
+  EXPECT_THAT(check_resume(was, now, "step-4"), ElementsAre());  // was: not recorded
+  was.compute = "float32";
+  EXPECT_THAT(check_resume(was, now, "step-4"),
+              ElementsAre(HasSubstr("compute bfloat16 where the checkpoint has float32")));
+}
+
 }  // namespace
 }  // namespace halo

@@ -233,9 +233,11 @@ class UnderWay : public testing::Test {
 };
 
 TEST_F(UnderWay, AnotherRecipeIsRefused) {
-  expect_error(convert_with(run_, {"align.learning_rate=1e-4"}, true), 1,
-               {"the run began with", "config.resolved.toml"});
-  expect_error(convert_with(run_, {"run.seed=4"}, true), 1, {"the run began with run.seed = 3"});
+  expect_error(
+      convert_with(run_, {"align.learning_rate=1e-4"}, true), 1,
+      {"align was made with align.learning_rate = 0.01, which is 0.0001 now", "--from align"});
+  expect_error(convert_with(run_, {"run.seed=4"}, true), 1,
+               {"transfer was made with run.seed = 3, which is 4 now"});
   expect_goes_on();
 }
 
@@ -248,7 +250,7 @@ TEST_F(UnderWay, ChangedDataIsRefused) {
   write_file(shard, read_file(shard_of(longer)));
   const Outcome outcome = run_halo(convert(run_, true));
   write_file(shard, before);
-  expect_error(outcome, 1, {"align", "step-2", "was made with data"});
+  expect_error(outcome, 1, {"transfer was made with other data.shards"});
   expect_goes_on();
 }
 
@@ -287,7 +289,7 @@ TEST(Errors, DivergingLearningRate) {
     for (const std::string& s : settings) words.insert(words.end(), {"--set", s});
     Words wrong = words;
     wrong.insert(wrong.end(), {"--set", "distill.learning_rate=" + rate});
-    expect_error(run_halo(wrong), 1, {"distill", "resume from", "step-0", "lower learning_rate"});
+    expect_error(run_halo(wrong), 1, {"distill", "start from", "step-0", "lower learning_rate"});
     EXPECT_FALSE(fs::exists(out / "step-20"));
     const Outcome lower = run_halo(words);
     EXPECT_EQ(lower.code, 0) << lower.err;

@@ -66,9 +66,10 @@ TEST(Resume, KilledAroundCheckpointsOfEveryStage) {
   expect_unharmed("killed-around-checkpoints", kills);
 }
 
-// A process renames config.resolved.toml, env.json and STATUS, then, in a stage that trains and has
-// no checkpoint, the files of step-0: model, config, tokenizer, masters, two moments, manifest.
-// Where the stage before lacks its result only, that is written first: three files more.
+// A process renames config.resolved.toml, env.json and STATUS, then inputs.json where the stage has
+// none yet, then, in a stage that trains and has no checkpoint, the files of step-0: model, config,
+// tokenizer, masters, two moments, manifest. Where the stage before lacks its result only, that is
+// written first: three files more.
 TEST(Resume, KilledAtEveryFile) {
   std::vector<Kill> kills;
   const auto add = [&](const char* point, std::initializer_list<int> times,
@@ -92,7 +93,7 @@ TEST(Resume, KilledAtEveryFile) {
   }
   add("before_rename", {7, 8, 4, 5}, "scale");
   add("after_rename", {8}, "scale");
-  add("before_rename", {4, 3}, "eval");  // summary.json; STATUS, with summary.json there
+  add("before_rename", {4, 5, 3}, "eval");  // inputs.json; summary.json; STATUS
   expect_unharmed("killed-at-every-file", kills);
 }
 

@@ -257,7 +257,7 @@ std::string running_stage(const fs::path& run) {
   const std::string text = fs::exists(run / "STATUS") ? read_file(run / "STATUS") : "";
   const std::string running = "running ";
   if (!text.starts_with(running)) return text;
-  return text.substr(running.size(), text.size() - running.size() - 1);
+  return text.substr(running.size(), text.find('\n') - running.size());
 }
 
 void expect_error(const Outcome& outcome, int code, const Words& parts) {

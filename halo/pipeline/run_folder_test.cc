@@ -1,0 +1,125 @@
+#include "halo/pipeline/run_folder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "halo/base/files.h"
+#include "tests/testing.h"
+
+namespace halo {
+namespace {
+
+using testing::HasSubstr;
+
+std::string status_of(const fs::path& run) {
+  return read_file(run / "STATUS");
+}
+
+TEST(RunLock, OneProcessAtATime) {
+  const test::Folder folder;
+  const fs::path run = folder / "run";
+  int pipe_ends[2];
+  ASSERT_EQ(pipe(pipe_ends), 0);
+  const pid_t other = fork();
+  if (other == 0) {
+    const RunLock lock(run);
+    (void)!write(pipe_ends[1], "x", 1);
+    pause();
+    _exit(0);
+  }
+  char byte = 0;
+  ASSERT_EQ(read(pipe_ends[0], &byte, 1), 1);
+  const std::string name = fmt::format("process {} on ", other);
+  EXPECT_THAT(RunLock::holder(run).value_or(""), HasSubstr(name));
+  EXPECT_THAT(test::error_of([&] { const RunLock lock(run); }), HasSubstr(name));
+  kill(other, SIGKILL);
+  waitpid(other, nullptr, 0);
+  EXPECT_TRUE(fs::exists(run / "lock"));  // left behind, and held by nobody
+  EXPECT_EQ(RunLock::holder(run), std::nullopt);
+  { const RunLock lock(run); }
+  EXPECT_FALSE(fs::exists(run / "lock"));
+}
+
+TEST(RunLock, LeavesNoFolderThatItMade) {
+  const test::Folder folder;
+  { const RunLock lock(folder / "new"); }
+  EXPECT_FALSE(fs::exists(folder / "new"));
+  fs::create_directories(folder / "old");
+  { const RunLock lock(folder / "old"); }
+  EXPECT_TRUE(fs::exists(folder / "old"));
+  {
+    const RunLock lock(folder / "used");
+    write_file(folder / "used" / "a", "");
+  }
+  EXPECT_TRUE(fs::exists(folder / "used" / "a"));
+}
+
+TEST(Status, SaysHowAStageEnded) {
+  const test::Folder run;
+  std::string under_way;
+  with_status(run.path(), "align", [&] { under_way = status_of(run.path()); });
+  EXPECT_EQ(under_way, "running align\n");
+  const auto after = [&](const auto& error) {
+    EXPECT_ANY_THROW(with_status(run.path(), "align", [&] { throw error; }));
+    return status_of(run.path());
+  };
+  EXPECT_EQ(after(Stopped("align: stopped at step 3")), "stopped align: stopped at step 3\n");
+  EXPECT_EQ(after(GateFailed("align: the gate is not passed\nat all")),
+            "failed align: the gate is not passed\n");
+  EXPECT_EQ(after(std::bad_alloc()), "failed align: out of memory\n");
+}
+
+TEST(Status, NamesWhatIsStale) {
+  const test::Folder run;
+  fs::create_directories(run / "model");
+  write_file(run / "summary.json", "{}");
+  with_status(run.path(), "align", [] {});
+  EXPECT_EQ(status_of(run.path()), "running align\nstale: model summary.json\n");
+  with_status(run.path(), "eval", [] {});
+  EXPECT_EQ(status_of(run.path()), "running eval\nstale: summary.json\n");
+  write_status(run.path(), "done", false, false);
+  EXPECT_EQ(status_of(run.path()), "done\n");
+}
+
+TEST(ShellLine, QuotesWhatAShellWouldRead) {
+  EXPECT_EQ(shell_line({"halo", "--set", "select.layers=[1, 2]", "", "it's", "a/b_c.toml"}),
+            "halo --set 'select.layers=[1, 2]' '' 'it'\\''s' a/b_c.toml");
+}
+
+// A new text setting is a decision: a path, which a run keeps absolute and compares by what the
+// file holds, or a word.
+TEST(RunRecipe, EveryTextIsAPathOrAWord) {
+  Recipe recipe;
+  const Settings all = settings_of(recipe);
+  for (const Setting& setting : all.all()) {
+    const bool text = std::holds_alternative<std::string*>(setting.value) ||
+                      std::holds_alternative<std::vector<std::string>*>(setting.value);
+    EXPECT_EQ(names_files(setting.key), text && setting.key != "data.document_end") << setting.key;
+  }
+}
+
+TEST(RunRecipe, PathsGoWithTheFolder) {
+  const test::Folder folder;
+  const fs::path run = folder / "run";
+  fs::create_directories(run / "teacher");
+  Recipe recipe;
+  recipe.teacher = (run / "teacher").string();
+  recipe.data.shards = {"some/train-*.halotok", (run / "shards" / "*.halotok").string()};
+  recipe.eval.held_out = (folder / "held.halotok").string();
+  write_run_recipe(run, with_absolute_paths(recipe));
+  fs::create_directories(run / "shards");
+  fs::rename(run, folder / "moved");
+  const Recipe moved = read_recipe(folder / "moved" / kResolvedRecipe, {"align.clip=2"});
+  EXPECT_EQ(moved.teacher, (folder / "moved" / "teacher").string());
+  EXPECT_EQ(moved.data.shards[0], (fs::current_path() / "some/train-*.halotok").string());
+  EXPECT_EQ(moved.data.shards[1], (folder / "moved" / "shards" / "*.halotok").string());
+  EXPECT_EQ(moved.eval.held_out, recipe.eval.held_out);
+  EXPECT_EQ(moved.align.clip, 2);
+  EXPECT_EQ(moved.data.haystack, std::vector<std::string>());
+}
+
+}  // namespace
+}  // namespace halo
