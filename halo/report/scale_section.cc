@@ -27,8 +27,9 @@ std::vector<ScaleCandidate> scale_candidates(const JsonView& scale) {
     out.push_back(std::move(c));
   }
   const auto has_a = [](const ScaleCandidate& c) { return std::isfinite(c.a); };
-  const auto rest = std::ranges::stable_partition(out, std::not_fn(has_a));
-  std::ranges::stable_sort(rest, {}, &ScaleCandidate::a);
+  const auto rest = std::stable_partition(out.begin(), out.end(), std::not_fn(has_a));
+  std::stable_sort(rest, out.end(),
+                   [](const ScaleCandidate& x, const ScaleCandidate& y) { return x.a < y.a; });
   return out;
 }
 
