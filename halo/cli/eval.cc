@@ -1,6 +1,7 @@
 // halo eval: tasks, or the figures of a recipe; halo report.
 #include <iostream>
 
+#include "halo/base/files.h"
 #include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
 #include "halo/eval/tasks/runner.h"
@@ -112,6 +113,7 @@ void add_eval(CLI::App& app) {
     if (args->tasks.tasks.empty() == args->recipe.empty()) {
       throw UsageError("halo eval needs --tasks or --recipe, one of them");
     }
+    if (!args->out.empty()) AtomicFile{args->out};  // refused now, not when all is done
     args->recipe.empty() ? eval_tasks(*args) : eval_recipe(*args);
   });
 }
