@@ -36,6 +36,7 @@ void on_stop_signal(int signal) {
 struct Stops {
   std::mutex mutex;
   std::list<std::string> later;
+  bool is_stopping = false;  // state was saved, and an exception ends the process
   std::list<std::function<void()>> actions;
   std::function<void(const std::string&)> end;
 };
@@ -50,6 +51,7 @@ void stop(int signal) {
   const std::string name = signal == SIGINT ? "SIGINT" : "SIGTERM";
   Stops& all = stops();
   const std::lock_guard lock(all.mutex);
+  if (all.is_stopping) return;
   if (!all.later.empty()) {
     fmt::print(stderr, "{}: {}, then the command ends; a second signal kills it\n", name,
                all.later.back());
@@ -93,7 +95,10 @@ StopLater::~StopLater() {
   {
     const std::lock_guard lock(stops().mutex);
     stops().later.erase(place_);
-    if (!stop_flag || !stops().later.empty() || std::uncaught_exceptions() > 0) return;
+    if (!stop_flag || !stops().later.empty()) return;
+    // The thread may not have heard of the signal yet.
+    stops().is_stopping = std::uncaught_exceptions() > 0;
+    if (stops().is_stopping) return;
   }
   // Told to stop, and nobody did: the code around had ended before it asked.
   const auto byte = static_cast<char>(SIGTERM);

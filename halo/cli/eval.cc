@@ -116,6 +116,7 @@ void add_eval(CLI::App& app) {
     for (const std::string& model : args->models) {
       if (const std::string why = why_stale(model); !why.empty()) warn(why);
     }
+    if (!args->out.empty()) AtomicFile{args->out};  // refused now, not when all is done
     args->recipe.empty() ? eval_tasks(*args) : eval_recipe(*args);
   });
 }

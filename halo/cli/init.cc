@@ -4,7 +4,6 @@
 #include <iostream>
 
 #include "halo/base/files.h"
-#include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 #include "halo/runtime/machine.h"
 
@@ -50,7 +49,6 @@ void add_init(CLI::App& app) {
     if (!args->out.empty() && std::filesystem::exists(args->out)) {
       throw_error("{}: already there; remove it or use another --out", args->out);
     }
-    const Progress phase("measuring this machine");
     const RunRecipe run = choose_run(args->device);
     const InitialRecipe recipe =
         make_recipe({args->teacher, args->data, run, measure_capacity(run)});

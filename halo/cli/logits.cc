@@ -1,6 +1,7 @@
 // halo logits: outputs of a model, in fp32 by the reference kernels if not told otherwise, for
 // comparison with other programs.
 #include "ATen/ATen.h"
+#include "halo/base/files.h"
 #include "halo/base/options.h"
 #include "halo/base/progress.h"
 #include "halo/cli/commands.h"
@@ -98,6 +99,7 @@ Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count,
 void run(const LogitsArgs& args) {
   at::NoGradGuard no_grad;
   const Progress phase("logits");
+  AtomicFile{args.out};  // refused now, not when all is done
   const Machine machine = open_machine(args.machine);
   const Model model =
       load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);

@@ -115,6 +115,7 @@ int main(int argc, char** argv) {
   halo::open_standard_files();
   wait_passively(argv);
   halo::install_stop_handler([](const std::string& signal) {
+    if (isatty(STDERR_FILENO) != 0) std::cerr << "\n";  // behind what stands there
     fail(3, fmt::format("stopped by {}; what was not finished is not kept", signal));
     _exit(3);
   });

@@ -41,7 +41,6 @@ Capacity capacity_for(const RunRecipe& run, const PlanArgs& args) {
   if (!args.card.empty()) {
     capacity = card_capacity(args.card, run);
   } else if (args.memory == 0 || args.gflops == 0) {
-    const Progress phase("measuring this machine");
     capacity = measure_capacity(run);
   }
   if (args.gflops > 0) capacity.matrix_gflops = args.gflops;

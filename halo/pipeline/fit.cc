@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "halo/base/nearest.h"
+#include "halo/base/progress.h"
 #include "halo/base/settings_io.h"
 #include "halo/pipeline/plan.h"
 #include "halo/runtime/memory.h"
@@ -78,6 +79,7 @@ std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
 }  // namespace
 
 Capacity measure_capacity(const RunRecipe& run) {
+  const Progress phase("measuring this machine");
   std::optional<Machine> machine;
   try {
     machine = open_machine(run);

@@ -364,7 +364,8 @@ TEST(RandomCommands, EachEndsAsDocumented) {
     EXPECT_FALSE(fs::exists("/dev/full.tmp") || fs::exists("/dev/null.tmp"));
     const std::map<std::string, std::string> now = inputs_of(place);
     if (now == inputs) continue;
-    for (const auto& [path, hash] : inputs) {
+    for (const auto& input : inputs) {
+      const std::string &path = input.first, &hash = input.second;
       const bool is_named = std::ranges::any_of(process.arguments, [&](const std::string& word) {
         return !word.empty() && path == (place / word).string();
       });

@@ -88,8 +88,11 @@ std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& 
         options.cache.empty() ? ""
                               : fmt::format("{}-{}-{}", model_hash(directory),
                                             c10::toString(machine.compute), machine.device.str());
-    for (const std::string& name : names) {
-      const Task task = make_task(name, args, model);
+    // All of them first: a missing file is found before an hour is spent on the others.
+    std::vector<Task> tasks;
+    for (const std::string& name : names) tasks.push_back(make_task(name, args, model));
+    for (const Task& task : tasks) {
+      const std::string& name = task.name;
       std::optional<AnswerCache> cache;
       if (!answers_of.empty()) cache.emplace(options.cache / answers_of / (name + ".jsonl"));
       Progress progress(fmt::format("{}: {}", directory, name),
