@@ -166,7 +166,9 @@ std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
   const ContextSettings settings = context_settings(recipe);
   const ModelConfig teacher = by_key("teacher", [&] { return read_model_config(recipe.teacher); });
   // Refuses what cannot be converted.
-  by_key("teacher", [&] { return student_config(teacher, all_lightning(teacher).mixer_types); });
+  by_key("teacher", [&] {
+    return student_config(teacher, with_mixers(teacher, MixerType::kLightning).mixer_types);
+  });
   num_layers_to_keep(recipe.select, teacher.num_layers);
   const std::vector<Lengths> lengths =
       needle_lengths(recipe, settings.row_length, settings.training_length(teacher));
