@@ -2,10 +2,6 @@
 # halo/NAME/**.cc and **.cu, and one test program NAME_test, made of halo/NAME/**_test.cc. X_stub.cc
 # stands in for the launchers of X.cu where there is no nvcc.
 set(HALO_WARNINGS -Wall -Wextra -Wno-missing-field-initializers -Wno-sign-compare)
-if(HALO_SANITIZE)
-  add_compile_options(-fsanitize=${HALO_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
-  add_link_options(-fsanitize=${HALO_SANITIZE})
-endif()
 
 function(halo_target target torch)
   target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
