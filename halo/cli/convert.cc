@@ -64,9 +64,10 @@ void run_command(const StageCommand& command, const Stage& stage) {
   const Recipe recipe = stage_recipe(command, stage.name);
   if (!command.run.empty()) {
     const std::string resolved = (fs::path(command.run) / kResolvedRecipe).string();
-    ConvertArgs args{command.run, /*resume=*/true,
-                     convert_line(resolved, command.run, command.set)};
-    convert_stage(recipe, args, stage);
+    std::vector<std::string> set = command.set;
+    if (!command.teacher.empty()) set.push_back("teacher=" + command.teacher);
+    convert_stage(recipe, {command.run, /*resume=*/true, convert_line(resolved, command.run, set)},
+                  stage);
     return;
   }
   for (size_t i = 0; i < stage.inputs.size(); ++i) {

@@ -6,8 +6,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "halo/base/files.h"
+#include "halo/base/progress.h"
 #include "halo/formats/side_files.h"
 
 namespace halo {
@@ -139,6 +141,8 @@ json::object FileHashes::describe(const fs::path& path) {
   }
   // One that changed a moment ago could change again within the same tick of the clock.
   if (nanoseconds_now() - modified < 50'000'000) modified = 0;
+  std::optional<Progress> progress;  // of what takes long
+  if (size > 100'000'000) progress.emplace("hash of " + key, 1);
   json::object about{
       {"path", key}, {"size", size}, {"modified", modified}, {"hash", hash_file(absolute)}};
   known_[key] = about;

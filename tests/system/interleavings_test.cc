@@ -38,50 +38,50 @@ threads = 1
 shards = ["{0}/train"]
 needle_share = 0.25
 [transfer]
-calibration_tokens = 64
+calibration_tokens = 96
 [align]
-tokens = 192
-sequence_length = 64
-tokens_per_step = 64
+tokens = 288
+sequence_length = 96
+tokens_per_step = 96
 micro_batch_rows = 1
 warmup_steps = 1
 checkpoint_every = 1
 [align_attention]
-tokens = 64
-sequence_length = 64
-tokens_per_step = 64
+tokens = 96
+sequence_length = 96
+tokens_per_step = 96
 micro_batch_rows = 1
 warmup_steps = 0
 [select]
 rule = "even"
-needle_length = 64
+needle_length = 96
 needle_haystacks = 1
 needle_questions = 1
 held_out_rows = 1
 bootstrap = 2
 [distill]
-tokens = 192
-sequence_length = 64
-tokens_per_step = 64
+tokens = 288
+sequence_length = 96
+tokens_per_step = 96
 micro_batch_rows = 1
 warmup_steps = 1
 checkpoint_every = 1
 [finetune]
-tokens = 64
-sequence_length = 64
-tokens_per_step = 64
+tokens = 96
+sequence_length = 96
+tokens_per_step = 96
 micro_batch_rows = 1
 warmup_steps = 0
 [scale]
 candidates = [500]
-lengths = [96]
+lengths = [128]
 haystacks = 1
 questions = 1
 documents = 1
 [eval]
 held_out = "{0}/held-out"
-lengths = [64]
-held_out_tokens = 64
+lengths = [96]
+held_out_tokens = 96
 haystacks = 1
 questions = 1
 position_documents = 1
@@ -98,12 +98,12 @@ scale_needle = 0
 const std::vector<std::pair<std::string, Words>> kEdits = {
     {"run.seed", {"3", "4"}},
     {"align.learning_rate", {"1e-3", "2e-3"}},
-    {"align_attention.tokens", {"64", "0"}},
+    {"align_attention.tokens", {"96", "0"}},
     {"select.layers", {"[0]", "[1]"}},
-    {"distill.tokens", {"192", "128"}},
+    {"distill.tokens", {"288", "192"}},
     {"distill.cross_entropy_share", {"0.0", "0.5"}},
     {"distill.checkpoint_every", {"1", "0"}},
-    {"finetune.tokens", {"64", "0"}},
+    {"finetune.tokens", {"96", "0"}},
     {"scale.candidates", {"[500]", "[400]"}},
     {"gates.distill_kl", {"1e9", "1e-9"}}};
 
@@ -129,7 +129,7 @@ class TinyWorld {
     c.hidden_size = 32;
     c.intermediate_size = 48;
     c.num_layers = 2;
-    c.max_position_embeddings = 64;
+    c.max_position_embeddings = 96;
     c.mixer_types.resize(2);
     for (const uint64_t seed : {7, 8}) {
       ParameterStore store(decoder_parameters(c), ParameterStore::Use::kFrozen, at::kFloat,
@@ -247,9 +247,8 @@ class Interleavings : public testing::Test {
     ASSERT_TRUE(known) << code << ": " << read_file(log());
   }
 
-  // A run from nothing of the recipe that the folder shows.
-  fs::path fresh() {
-    Recipe recipe = read_recipe(run_ / kResolvedRecipe, {});
+  // A run from nothing of a recipe, with the teacher and text of now.
+  fs::path fresh(Recipe recipe) {
     recipe.gates.distill_kl = 1e9;
     recipe.distill.checkpoint_every = 1;
     const std::string key = world_.versions() + to_toml(recipe);
@@ -274,7 +273,7 @@ class Interleavings : public testing::Test {
     const bool figures_only =
         status.contains("stale") && status.at("stale").at("what") == "summary.json";
     if (status.contains("stale") && !figures_only) return true;
-    const fs::path expected = fresh();
+    const fs::path expected = fresh(read_recipe(run_ / kResolvedRecipe, {}));
     auto got = record(run_), right = record(expected);
     const auto is_of_stage = [&](const auto& item) { return !item.first.starts_with("model/"); };
     if (figures_only) {
@@ -304,6 +303,8 @@ class Interleavings : public testing::Test {
 
 TEST_F(Interleavings, TheModelIsThatOfTheRecipeOrIsSaidToBeStale) {
   const int64_t number = number_of_interleavings();
+  fresh(with_absolute_paths(recipe_));
+  ASSERT_FALSE(HasFailure());
   int64_t stale = 0, refused = 0;
   for (int64_t i = 0; i < number && !HasFailure(); ++i) {
     SCOPED_TRACE(fmt::format("interleaving {}", i));
@@ -312,7 +313,7 @@ TEST_F(Interleavings, TheModelIsThatOfTheRecipeOrIsSaidToBeStale) {
     run_ = world_.path(fmt::format("run-{}", i));
     recipe_ = world_.recipe();
     // From a finished run, or from nothing.
-    if (random.below(n++, 4) > 0 && !fresh_.empty()) {
+    if (random.below(n++, 4) > 0) {
       const auto from = std::next(fresh_.begin(), random.below(n++, fresh_.size()));
       fs::copy(from->second, run_, fs::copy_options::recursive);
     }
