@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "halo/base/files.h"
+#include "halo/base/progress.h"
 #include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
 #include "halo/eval/tasks/runner.h"
