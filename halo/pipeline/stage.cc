@@ -83,11 +83,19 @@ StageInput student_of(std::vector<std::string> stages) {
   return {"student", "model directory to start from", std::move(stages)};
 }
 
+// What the batches of any training stage are cut from, and `more`.
+std::vector<std::string> training_text(std::vector<std::string> more = {}) {
+  for (const char* key : {"shards", "weights", "needle_share", "haystack", "packing"}) {
+    more.push_back(std::string("data.") + key);
+  }
+  return more;
+}
+
 std::vector<Stage> make_stages() {
   return {
       {.name = "transfer",
        .help = "Stage 0: a student from the teacher's weights",
-       .reads = {"data", "align.sequence_length"},
+       .reads = {"data.shards", "data.weights", "data.packing", "align.sequence_length"},
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_transfer(r.transfer, context, args); }},
       {.name = "align",
@@ -96,7 +104,7 @@ std::vector<Stage> make_stages() {
        .training = mixer_training(MixerType::kLightning,
                                   [](const Recipe& r) -> const TrainRecipe& { return r.align; }),
        .gate = &GateRecipe::align_explained_variance,
-       .reads = {"data"},
+       .reads = training_text(),
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              inputs.loader(inputs.data(), r.align, "align");
@@ -111,7 +119,7 @@ std::vector<Stage> make_stages() {
            mixer_training(MixerType::kAttention,
                           [](const Recipe& r) -> const TrainRecipe& { return r.align_attention; }),
        .gate = &GateRecipe::align_explained_variance,
-       .reads = {"data", "transfer", "align.sequence_length"},
+       .reads = training_text({"transfer", "align.sequence_length"}),
        .run =
            [](const Recipe& r, const StageContext& context, const StageArgs& args) {
              run_align_attention(r.align_attention, r.transfer, context, args);
@@ -134,7 +142,7 @@ std::vector<Stage> make_stages() {
        .inputs = {student_of({"select"})},
        .training = distill_training(),
        .gate = &GateRecipe::distill_kl,
-       .reads = {"data"},
+       .reads = training_text({"data.answer_weight"}),
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              check_search_text("distill.sequence_length", inputs, r.distill.sequence_length);

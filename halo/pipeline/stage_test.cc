@@ -52,7 +52,8 @@ TEST(Stage, ReadsItsSectionTheMachineAndWhatItsRowSays) {
                           "align.sequence_length", "eval.held_out"}) {
     EXPECT_TRUE(reads(align, key)) << key;
   }
-  for (const char* key : {"align.clip", "eval.haystacks", "gates.distill_kl", "distill.tokens"}) {
+  for (const char* key : {"align.clip", "eval.haystacks", "gates.distill_kl", "distill.tokens",
+                          "data.answer_weight"}) {
     EXPECT_FALSE(reads(align, key)) << key;
   }
 }

@@ -109,7 +109,7 @@ const std::vector<std::pair<std::string, Words>> kEdits = {
 
 int64_t number_of_interleavings() {
   const char* asked = getenv("HALO_INTERLEAVINGS");
-  return asked ? std::atoll(asked) : 40;
+  return asked ? std::atoll(asked) : 150;
 }
 
 // A world of its own, smaller still: two layers, width 32.
@@ -172,7 +172,7 @@ int in_child(const std::function<void()>& command, const fs::path& log, int sign
     int code = 0;
     std::string why;
     try {
-      install_stop_handler();
+      install_stop_handler([](const std::string&) { _exit(3); });
       command();
     } catch (const Stopped& error) {
       code = 3, why = error.what();
