@@ -100,7 +100,7 @@ void run_transfer(const TransferRecipe& recipe, const StageContext& context,
 }
 
 void run_align(const AlignRecipe& recipe, const StageContext& context, const StageArgs& args) {
-  Model model = context.load(args.inputs[0], ParameterStore::Use::kFrozen);
+  Model model = context.load_student(args.inputs[0], ParameterStore::Use::kFrozen);
   ParameterStore mixers(all_mixer_parameters(model.config), ParameterStore::Use::kTrained,
                         context.machine().compute, context.machine().device);
   {

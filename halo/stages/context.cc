@@ -61,6 +61,24 @@ Model StageContext::load(const fs::path& directory, ParameterStore::Use use) con
   return load_model(directory, use, machine_.compute, machine_.device);
 }
 
+Model StageContext::load_student(const fs::path& directory, ParameterStore::Use use) const {
+  const ModelConfig student = read_model_config(directory);
+  if (!student.is_hypenet()) {
+    throw_error("{}: is no hybrid, and so no student; give what a stage before left",
+                directory.string());
+  }
+  const ModelConfig& teacher = teacher_config();
+  const auto check = [&](const char* key, int64_t ours, int64_t theirs) {
+    if (ours == theirs) return;
+    throw_error("{}: is no student of {}: its {} is {}, the teacher's {}", directory.string(),
+                teacher_directory().string(), key, ours, theirs);
+  };
+  check("num_hidden_layers", student.num_layers, teacher.num_layers);
+  check("hidden_size", student.hidden_size, teacher.hidden_size);
+  check("vocab_size", student.vocab_size, teacher.vocab_size);
+  return load(directory, use);
+}
+
 void StageContext::save(const fs::path& directory, const ModelConfig& config,
                         const ParameterStore& store) const {
   save_model(directory, config, store, machine_.compute == at::kFloat ? DType::kF32 : DType::kBF16);

@@ -51,6 +51,8 @@ class StageContext : public StageInputs {
                ParameterStore& store, const ModelConfig& config) const;
 
   Model load(const fs::path& directory, ParameterStore::Use use) const;
+  // The same of a hybrid; an Error if it is none, or not of this teacher's sizes.
+  Model load_student(const fs::path& directory, ParameterStore::Use use) const;
   // config.json, weights in the compute type, the teacher's side files.
   void save(const fs::path& directory, const ModelConfig& config,
             const ParameterStore& store) const;

@@ -57,7 +57,7 @@ FinetuneRecipe::FinetuneRecipe() {
 }
 
 void run_distill(const DistillRecipe& recipe, const StageContext& context, const StageArgs& args) {
-  const Model model = context.load(args.inputs[0], ParameterStore::Use::kTrained);
+  const Model model = context.load_student(args.inputs[0], ParameterStore::Use::kTrained);
   const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
   const Loader loader = context.loader(context.data(), recipe, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
@@ -89,7 +89,7 @@ std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageInput
 
 void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
-  const Model model = context.load(args.inputs[0], ParameterStore::Use::kTrained);
+  const Model model = context.load_student(args.inputs[0], ParameterStore::Use::kTrained);
   const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
   const double before = mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;
   const std::vector<double> in_view = finetune_view(recipe, context);

@@ -197,7 +197,7 @@ TEST(Commands, SynthesizedDocumentsBeginAsDocumentsDo) {
   }
   expect_error(run_halo({"data", "synthesize", (folder / "model").string(), "--out",
                          (folder / "short").string(), "--length", "3"}),
-               1, {"document of 3 tokens", "4 or more"});
+               1, {"--length 3", "4 or more"});
 }
 
 constexpr const char* kPretrainRecipe = R"(

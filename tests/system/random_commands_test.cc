@@ -152,9 +152,9 @@ const std::vector<Words> kWorking = {
     {"plan", "recipe.toml", "--gflops", "100", "--memory", "10"},
     {"convert", "recipe.toml", "--run", "out"},
     {"transfer", "--recipe", "recipe.toml", "--out", "out"},
-    {"align", "--recipe", "recipe.toml", "--student", "teacher", "--out", "out"},
-    {"select", "--recipe", "recipe.toml", "--student", "teacher", "--out", "out"},
-    {"scale", "--recipe", "recipe.toml", "--student", "teacher", "--out", "out"},
+    {"align", "--recipe", "recipe.toml", "--student", "student", "--out", "out"},
+    {"select", "--recipe", "recipe.toml", "--student", "student", "--out", "out"},
+    {"scale", "--recipe", "recipe.toml", "--student", "student", "--out", "out"},
     {"select", "--scores", "sweep.csv", "--keep", "2", "--recall", "squad", "--commonsense", "hs"},
     {"pretrain", "pretrain.toml", "--run", "out"},
     {"init", "teacher", "--data", "train", "held-out"},
@@ -214,6 +214,7 @@ void replace_all(std::string& text, const std::string& from, const std::string& 
 void make_place(const fs::path& place) {
   const World& world = World::get();
   fs::copy(world.teacher(), place / "teacher", fs::copy_options::recursive);
+  fs::copy(world.reference() / "select" / "step-0", place / "student");
   fs::copy(world.train_shards(), place / "train", fs::copy_options::recursive);
   fs::copy(world.held_out(), place / "held-out", fs::copy_options::recursive);
   fs::copy(world.path("train.jsonl"), place / "train.jsonl");

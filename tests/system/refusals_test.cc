@@ -82,6 +82,24 @@ TEST(Errors, NumbersForLogits) {
   expect_error(run({{"input_ids", ones}, {"position_ids", -ones}}), 1, {"position_ids"});
 }
 
+// Found before the stage begins, not when it writes its model.
+TEST(Errors, WhatIsNoStudentIsRefused) {
+  const World& world = World::get();
+  const fs::path wide = place() / "wide";
+  fs::copy(world.reference() / "select" / "step-0", wide, fs::copy_options::recursive);
+  json::object config = read_json(wide / "config.json").as_object();
+  config["vocab_size"] = 400;
+  write_json(wide / "config.json", config);
+  for (const char* stage : {"align", "select", "distill", "finetune", "scale"}) {
+    const auto run = [&](const fs::path& student) {
+      return run_halo({stage, "--recipe", text(world.recipe()), "--student", text(student), "--out",
+                       text(place() / "out")});
+    };
+    expect_error(run(world.teacher()), 1, {text(world.teacher()), "no hybrid"});
+    expect_error(run(wide), 1, {text(wide), "vocab_size is 400, the teacher's 360"});
+  }
+}
+
 TEST(Errors, MoreLayersThanTheSweepHas) {
   const fs::path table = place() / "sweep.csv";
   write_file(table, "layer,squad,hs\n0,0.1,0.5\n1,0.2,0.5\n2,0.3,0.4\n");

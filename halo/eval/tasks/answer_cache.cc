@@ -62,7 +62,9 @@ AnswerCache::AnswerCache(const fs::path& file) : path_(file) {
       try {
         const auto key = json_get<std::string>(line.as_object(), "key", place);
         answers_[key] = read_answers(line.as_object(), place);
-      } catch (const boost::system::system_error&) {  // a value of another kind
+      } catch (const Error&) {
+        throw;
+      } catch (const std::exception&) {  // JSON's, of a value of another kind
         throw_error("{}: holds no answers of an item; remove the file", place);
       }
       at = end + 1;
