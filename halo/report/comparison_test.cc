@@ -7,13 +7,11 @@
 namespace halo {
 namespace {
 
-using test::gate;
-using test::ReportTest;
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class ComparisonTest : public ReportTest {
+class ComparisonTest : public test::ReportTest {
  protected:
   // `run_` is the one, `other` another.
   void SetUp() override {
@@ -33,7 +31,7 @@ class ComparisonTest : public ReportTest {
                "teacher = \"t\"\n[run]\nseed = 2\n[distill]\ntokens = 100\nlengths = [1, 3]\n");
     fs::create_directories(other_ / "distill");
     write_file(other_ / "distill/result.json",
-               format_json(json::object{{"gate", gate("held-out KL", 0.3, true)}}));
+               format_json(json::object{{"gate", test::gate("held-out KL", 0.3, true)}}));
     write_file(other_ / "distill/metrics.jsonl", "{\"step\":1,\"tokens\":50,\"loss\":1.5}\n");
   }
 
@@ -45,21 +43,17 @@ TEST_F(ComparisonTest, ShowsFiguresOfBothAndWhatDiffers) {
   for (const char* id : {"figures", "needles", "stages", "training", "settings"}) {
     EXPECT_THAT(html, HasSubstr(fmt::format("<section id=\"{}\">", id)));
   }
-  EXPECT_THAT(html, HasSubstr("<td>2.1018</td><td>2.0018</td><td>-0.1</td>"));
-  EXPECT_THAT(html, HasSubstr("<td>0.375</td><td>0.375</td><td>0</td>"));
-  EXPECT_THAT(html, HasSubstr("1 of 4 layers keep attention"));
-  EXPECT_THAT(html, HasSubstr("2 of 4 layers keep attention"));
-  EXPECT_THAT(html, HasSubstr("✗</span> 0.7531 (at most 0.5)"));
-  EXPECT_THAT(html, HasSubstr("✓</span> 0.3 (at most 0.5)"));
-  EXPECT_THAT(html, HasSubstr("<td>run.seed</td><td><code>1</code></td><td><code>2</code></td>"));
-  EXPECT_THAT(html, HasSubstr("<td>distill.lengths</td>"));
-  EXPECT_THAT(html, Not(HasSubstr("distill.tokens")));
-  // One teacher, whose figures are equal.
-  EXPECT_THAT(html, Not(HasSubstr("<td>teacher: ")));
-  EXPECT_THAT(html, HasSubstr("</svg>teacher</span>"));
-  EXPECT_THAT(html, Not(HasSubstr("teacher of")));
-  EXPECT_THAT(html, HasSubstr("other&lt;run&gt;"));
-  EXPECT_THAT(html, Not(HasSubstr("<run>")));
+  for (const char* text :
+       {"<td>2.1018</td><td>2.0018</td><td>-0.1</td>", "<td>0.375</td><td>0.375</td><td>0</td>",
+        "1 of 4 layers keep attention", "2 of 4 layers keep attention",
+        "✗</span> 0.7531 (at most 0.5)", "✓</span> 0.3 (at most 0.5)",
+        "<td>run.seed</td><td><code>1</code></td><td><code>2</code></td>",
+        "<td>distill.lengths</td>", "</svg>teacher</span>", "other&lt;run&gt;"}) {
+    EXPECT_THAT(html, HasSubstr(text));
+  }
+  // The teacher is the same, and its figures are equal.
+  for (const char* text : {"distill.tokens", "<td>teacher: ", "teacher of", "<run>"})
+    EXPECT_THAT(html, Not(HasSubstr(text)));
 }
 
 TEST_F(ComparisonTest, TakesRunsThatAreNotFinished) {

@@ -12,8 +12,10 @@
 namespace halo {
 namespace {
 
-std::vector<MixerType> all_layers(const ModelConfig& config, MixerType type) {
-  return std::vector<MixerType>(static_cast<size_t>(config.num_layers), type);
+// Of a student with mixers of this type in every layer.
+ModelConfig student_of_one_kind(const StageContext& context, MixerType type) {
+  const ModelConfig& teacher = context.teacher().config;
+  return student_config(teacher, with_mixers(teacher, type).mixer_types);
 }
 
 TransferArgs transfer_args(const TransferRecipe& recipe, const StageContext& context,
@@ -84,18 +86,16 @@ AlignAttentionRecipe::AlignAttentionRecipe() {
 void run_transfer(const TransferRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
   const Progress phase(args.name);
-  const Model& teacher = context.teacher();
-  const ModelConfig config =
-      student_config(teacher.config, all_layers(teacher.config, MixerType::kLightning));
+  const ModelConfig config = student_of_one_kind(context, MixerType::kLightning);
   ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen,
                        context.machine().compute, context.machine().device);
   const TransferArgs how = transfer_args(recipe, context, config);
-  transfer(teacher, config, store, how);
+  transfer(context.teacher(), config, store, how);
   commit_directory(args.out / "step-0",
                    [&](const fs::path& directory) { context.save(directory, config, store); });
   finish_stage(args,
                {"largest difference from what the teacher determines",
-                transfer_error(teacher, config, store, how.init), Gate::Kind::kAtMost},
+                transfer_error(context.teacher(), config, store, how.init), Gate::Kind::kAtMost},
                {{"init", word_of(kTransferInits, recipe.init)}, {"tokens", 0}});
 }
 
@@ -116,17 +116,15 @@ void run_align(const AlignRecipe& recipe, const StageContext& context, const Sta
 void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecipe& transfer_recipe,
                          const StageContext& context, const StageArgs& args) {
   const Progress phase(args.name);
-  const Model& teacher = context.teacher();
-  const ModelConfig config =
-      student_config(teacher.config, all_layers(teacher.config, MixerType::kAttention));
+  const ModelConfig config = student_of_one_kind(context, MixerType::kAttention);
   ParameterStore model(decoder_parameters(config), ParameterStore::Use::kFrozen,
                        context.machine().compute, context.machine().device);
   ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
                         context.machine().compute, context.machine().device);
   TransferArgs how = transfer_args(transfer_recipe, context, config);
   if (how.init != TransferInit::kRandom) how.init = TransferInit::kIdentity;
-  transfer(teacher, config, model, how);
-  transfer(teacher, config, mixers, how);
+  transfer(context.teacher(), config, model, how);
+  transfer(context.teacher(), config, mixers, how);
   align_mixers(recipe, context, args, config, mixers, model);
 }
 

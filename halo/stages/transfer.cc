@@ -211,7 +211,7 @@ ModelConfig teacher_config_of(ModelConfig hybrid) {
 }
 
 ModelConfig with_mixers(ModelConfig hybrid, MixerType type) {
-  hybrid.mixer_types.assign(hybrid.mixer_types.size(), type);
+  hybrid.mixer_types.assign(static_cast<size_t>(hybrid.num_layers), type);
   return hybrid;
 }
 
