@@ -29,7 +29,7 @@ class StopLater {
 };
 
 // While one lives, a signal that ends the process calls `action` first, on another thread; this
-// object's destructor then never returns. `action` must not throw.
+// object's destructor then never returns. `action` may write files; it must not throw.
 class AtStop {
  public:
   explicit AtStop(std::function<void()> action);

@@ -61,6 +61,18 @@ TEST(StopDeathTest, ActionsRunNewestFirstAndOnlyWhileTheyLive) {
   EXPECT_EXIT(die(), testing::ExitedWithCode(3), "^second\nfirst\nended by SIGTERM\n$");
 }
 
+TEST(StopDeathTest, AnActionMayWriteAFile) {
+  const test::Folder folder;
+  const auto die = [&] {
+    install();
+    const AtStop last([&] { write_file(folder.path() / "STATUS", "stopped\n"); });
+    raise(SIGTERM);
+    wait_for_the_end();
+  };
+  EXPECT_EXIT(die(), testing::ExitedWithCode(3), "ended by SIGTERM");
+  EXPECT_EQ(read_file(folder.path() / "STATUS"), "stopped\n");
+}
+
 TEST(StopDeathTest, StateIsSavedFirst) {
   const auto save = [] {
     install();
