@@ -109,7 +109,7 @@ const std::vector<std::pair<std::string, Words>> kEdits = {
 
 int64_t number_of_interleavings() {
   const char* asked = getenv("HALO_INTERLEAVINGS");
-  return asked ? std::atoll(asked) : 150;
+  return asked ? std::atoll(asked) : 200;
 }
 
 // A world of its own, smaller still: two layers, width 32.
