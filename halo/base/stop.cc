@@ -58,8 +58,8 @@ void stop(int signal) {
     return;
   }
   while (!all.actions.empty()) {
-    all.actions.back()();
-    all.actions.pop_back();
+    all.actions.front()();
+    all.actions.pop_front();
   }
   all.end(name);
 }

@@ -58,7 +58,7 @@ TEST(StopDeathTest, ActionsRunNewestFirstAndOnlyWhileTheyLive) {
     raise(SIGTERM);
     wait_for_the_end();
   };
-  EXPECT_EXIT(die(), testing::ExitedWithCode(3), "^second\nfirst\nended by SIGTERM\n$");
+  EXPECT_EXIT(die(), testing::ExitedWithCode(3), "^first\nsecond\nended by SIGTERM\n$");
 }
 
 TEST(StopDeathTest, AnActionMayWriteAFile) {
