@@ -98,7 +98,10 @@ std::vector<std::string> card_names() {
 
 Capacity card_capacity(const std::string& name, const RunRecipe& run) {
   if (run.device != at::kCUDA) {
-    throw_error("--card {}: the recipe computes on the CPU; add --device cuda", name);
+    throw_error(
+        "--card {}: the recipe computes on the CPU; add --device cuda --compute bfloat16, or "
+        "make one for a GPU by `halo init --device cuda`",
+        name);
   }
   for (const Card& card : kCards) {
     if (name == card.name) return capacity_of(card, run, name);

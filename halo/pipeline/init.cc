@@ -129,20 +129,38 @@ struct Text {
   std::vector<std::string> notes;
 };
 
-Text from_shards(const std::vector<std::string>& data) {
-  Text text;
+std::vector<fs::path> files_of(const std::vector<std::string>& entries) {
   std::vector<fs::path> files;
-  for (const std::string& entry : data) {
+  for (const std::string& entry : entries) {
     for (fs::path& path : expand_shards(entry)) files.push_back(std::move(path));
   }
-  if (files.size() > 1) {
-    text.held_out = files.back().string();
+  return files;
+}
+
+// Nothing of the last entry is trained on; of a single one, nothing of its last file.
+Text from_shards(std::vector<std::string> data) {
+  Text text;
+  std::vector<fs::path> held_out;
+  if (data.size() > 1) {
+    held_out = expand_shards(data.back());
+    data.pop_back();
+  }
+  std::vector<fs::path> files = files_of(data);
+  if (held_out.empty() && files.size() > 1) {
+    held_out = {files.back()};
     files.pop_back();
-    text.notes.push_back(fmt::format("{} is held out: no stage trains on it.", text.held_out));
-  } else {
+  }
+  if (held_out.empty()) {
     text.notes.push_back(
         "There is one shard only. Pack other text with `halo data pack` and name it in "
         "eval.held_out before `halo convert`.");
+  } else {
+    text.held_out = held_out.front().string();
+    text.notes.push_back(fmt::format("{} is held out: no stage trains on it.", text.held_out));
+  }
+  if (held_out.size() > 1) {
+    text.notes.push_back(
+        fmt::format("So are the {} shards after it, which nothing reads.", held_out.size() - 1));
   }
   for (const fs::path& path : files) {
     text.shards.push_back(path.string());

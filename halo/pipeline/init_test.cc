@@ -20,6 +20,7 @@ class Init : public testing::Test {
   std::string path(const std::string& name) const { return (folder_.path() / name).string(); }
 
   std::string shard(const std::string& name) const {
+    std::filesystem::create_directories(std::filesystem::path(path(name)).parent_path());
     TokenShardWriter writer(path(name), "hash", 100, "{}");
     writer.add_document(std::vector<int64_t>{1, 2, 3});
     writer.finish();
@@ -96,6 +97,14 @@ TEST_F(Init, TheLastShardOrTextIsHeldOut) {
   const Recipe shards = recipe(make_recipe(args("demo/teacher", {path("")})));
   EXPECT_THAT(shards.data.shards, ElementsAre(a));
   EXPECT_EQ(shards.eval.held_out, b);
+
+  // Of several entries the whole last one.
+  const std::string train = shard("train/c.halotok"), first = shard("other/d.halotok");
+  shard("other/e.halotok");
+  const InitialRecipe folders = make_recipe(args("demo/teacher", {path("train"), path("other")}));
+  EXPECT_THAT(recipe(folders).data.shards, ElementsAre(train));
+  EXPECT_EQ(recipe(folders).eval.held_out, first);
+  EXPECT_THAT(folders.notes, ElementsAre(HasSubstr("held out"), HasSubstr("1 shards after it")));
 
   const InitialRecipe made = make_recipe(args("demo/teacher", {text("x.txt"), text("y.txt")}));
   EXPECT_THAT(made.notes,
