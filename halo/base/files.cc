@@ -77,6 +77,10 @@ TemporaryPath::~TemporaryPath() {
   std::filesystem::remove_all(path_, ignored);
 }
 
+void TemporaryPath::leave() {
+  at_stop_.reset();
+}
+
 void TemporaryPath::rename_to(const std::filesystem::path& to) {
   // First, so that a stop does not empty a folder that is being put in its place.
   at_stop_.reset();
@@ -96,9 +100,13 @@ AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
                 std::filesystem::is_directory(status) ? "a folder" : "no regular file");
   }
   const std::filesystem::path temporary = path_.string() + ".tmp";
+  temporary_.emplace(temporary);  // first: a stop may come before the next line is done
   fd_ = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd_ < 0) throw_system("create", temporary);
-  temporary_.emplace(temporary);
+  if (fd_ >= 0) return;
+  const int reason = errno;
+  temporary_->leave();
+  errno = reason;
+  throw_system("create", temporary);
 }
 
 AtomicFile::~AtomicFile() {

@@ -23,6 +23,8 @@ class TemporaryPath {
   const std::filesystem::path& path() const { return path_; }
   // An Error with the system's reason if it cannot be renamed; it is gone then.
   void rename_to(const std::filesystem::path& to);
+  // It stays, being none of ours.
+  void leave();
 
  private:
   std::filesystem::path path_;

@@ -34,7 +34,7 @@ void on_stop_signal(int signal) {
 // What a stop must know of the process. The thread that ends it keeps the lock for good, so that
 // nobody begins or finishes a file behind its back.
 struct Stops {
-  std::recursive_mutex mutex;  // an action may write a file, whose temporary path is an AtStop
+  std::mutex mutex;
   std::list<std::string> later;
   bool is_stopping = false;  // state was saved, and an exception ends the process
   std::list<std::function<void()>> actions;
@@ -58,8 +58,8 @@ void stop(int signal) {
     return;
   }
   while (!all.actions.empty()) {
-    all.actions.front()();
-    all.actions.pop_front();
+    all.actions.back()();
+    all.actions.pop_back();
   }
   all.end(name);
 }

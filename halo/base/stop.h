@@ -9,9 +9,9 @@
 
 namespace halo {
 
-// From now on a first SIGINT or SIGTERM lets a thread of its own run what AtStop holds, oldest
-// first, so that what innermost code left is removed right before the end, then `end` with the
-// signal's name; `end` is to end the process. A second signal kills the process.
+// From now on a first SIGINT or SIGTERM lets a thread of its own run what AtStop holds, newest
+// first, then `end` with the signal's name; `end` is to end the process. A second signal kills the
+// process.
 void install_stop_handler(std::function<void(const std::string& signal)> end);
 bool stop_requested();
 
@@ -29,7 +29,7 @@ class StopLater {
 };
 
 // While one lives, a signal that ends the process calls `action` first, on another thread; this
-// object's destructor then never returns. `action` may write files; it must not throw.
+// object's destructor then never returns. `action` must not throw.
 class AtStop {
  public:
   explicit AtStop(std::function<void()> action);

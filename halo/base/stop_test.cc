@@ -58,19 +58,7 @@ TEST(StopDeathTest, ActionsRunNewestFirstAndOnlyWhileTheyLive) {
     raise(SIGTERM);
     wait_for_the_end();
   };
-  EXPECT_EXIT(die(), testing::ExitedWithCode(3), "^first\nsecond\nended by SIGTERM\n$");
-}
-
-TEST(StopDeathTest, AnActionMayWriteAFile) {
-  const test::Folder folder;
-  const auto die = [&] {
-    install();
-    const AtStop last([&] { write_file(folder.path() / "STATUS", "stopped\n"); });
-    raise(SIGTERM);
-    wait_for_the_end();
-  };
-  EXPECT_EXIT(die(), testing::ExitedWithCode(3), "ended by SIGTERM");
-  EXPECT_EQ(read_file(folder.path() / "STATUS"), "stopped\n");
+  EXPECT_EXIT(die(), testing::ExitedWithCode(3), "^second\nfirst\nended by SIGTERM\n$");
 }
 
 TEST(StopDeathTest, StateIsSavedFirst) {

@@ -13,7 +13,6 @@
 
 #include "c10/util/Exception.h"
 #include "halo/base/files.h"
-#include "halo/base/stop.h"
 #include "halo/train/checkpoint.h"
 
 namespace halo {
@@ -114,7 +113,6 @@ void with_status(const fs::path& run, const std::string& stage, const std::funct
     }
   };
   say("running " + stage);
-  const AtStop at_stop([&] { say_why("stopped", "a signal"); });
   try {
     work();
   } catch (const Stopped& error) {

@@ -249,17 +249,12 @@ void Checkpoints::load(int64_t step, ParameterStore& store) const {
 void Checkpoints::save(const TrainState& state, ParameterStore& store,
                        const WriteModel& write_model) const {
   require_space(directory_, checkpoint_bytes(store));
-  const fs::path final = path(state.step), folder = final.string() + ".tmp";
-  remove_folder(folder);
-  try {
-    write(folder, state, store, write_model);
-    crash_point("checkpoint.before_rename");
-    move_folder(folder, final);
-  } catch (...) {
-    std::error_code ignored;  // the first failure is the one to report
-    fs::remove_all(folder, ignored);
-    throw;
-  }
+  const fs::path final = path(state.step);
+  TemporaryPath folder(final.string() + ".tmp");
+  remove_folder(folder.path());
+  write(folder.path(), state, store, write_model);
+  crash_point("checkpoint.before_rename");
+  folder.rename_to(final);
   sync_directory(directory_);
   verify(state.step, /*hashes=*/true);
   crash_point("checkpoint.before_cleanup");

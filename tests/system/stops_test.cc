@@ -68,7 +68,10 @@ TEST(Stops, EveryCommandEndsSoonAndLeavesNothingHalfDone) {
         running.send(signal);
         const Outcome outcome = running.wait();
         const std::chrono::duration<double> time = Clock::now() - start;
-        expect_no_temporary(place);
+        {
+          SCOPED_TRACE(fmt::format("exit code {}: {}", outcome.code, outcome.err));
+          expect_no_temporary(place);
+        }
         if (was_alive && outcome.code != 0) {
           EXPECT_LT(time.count(), 1.5);  // a second, on a machine that does other things
           EXPECT_EQ(outcome.code, 3) << outcome.err;
