@@ -13,12 +13,6 @@
 namespace halo {
 namespace {
 
-std::string section_of(const Stage& stage) {
-  std::string section = stage.name;
-  std::ranges::replace(section, '-', '_');
-  return section;
-}
-
 // Runs `check`; what it throws is said of the key, if it does not say so itself.
 template <class F>
 auto by_key(const std::string& key, F check) {

@@ -73,12 +73,6 @@ void check_search_text(const std::string& key, const StageInputs& inputs, int64_
   check_held_out_text(key, inputs.held_out(), args);
 }
 
-std::string section_of(const Stage& stage) {
-  std::string section = stage.name;
-  std::ranges::replace(section, '-', '_');
-  return section;
-}
-
 StageInput student_of(std::vector<std::string> stages) {
   return {"student", "model directory to start from", std::move(stages)};
 }
@@ -184,6 +178,12 @@ std::vector<Stage> make_stages() {
 std::span<const Stage> pipeline_stages() {
   static const std::vector<Stage> stages = make_stages();
   return stages;
+}
+
+std::string section_of(const Stage& stage) {
+  std::string section = stage.name;
+  std::ranges::replace(section, '-', '_');
+  return section;
 }
 
 bool is_wanted(const Stage& stage, const Recipe& recipe) {

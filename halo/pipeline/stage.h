@@ -59,6 +59,8 @@ struct Stage {
 // In the order they run; the last one's student is the result.
 std::span<const Stage> pipeline_stages();
 
+// Its section of the recipe: "align_attention".
+std::string section_of(const Stage& stage);
 bool is_wanted(const Stage& stage, const Recipe& recipe);
 // Those of them that the recipe wants.
 std::vector<const Stage*> wanted_stages(std::span<const Stage> stages, const Recipe& recipe);
