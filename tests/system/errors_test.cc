@@ -159,20 +159,7 @@ TEST(Errors, RowsTooShortForNeedles) {
 
 // A weight shard of a sharded teacher that is cut short, or gone.
 TEST(Errors, DamagedWeightShards) {
-  const fs::path teacher = World::get().folder("sharded") / "copy";
-  fs::copy(World::get().teacher(), teacher);
-  const SafetensorsFile whole(World::get().teacher() / "model.safetensors");
-  std::vector<TensorView> parts[2];
-  json::object map;
-  for (const TensorView& tensor : whole.tensors()) {
-    const int i = tensor.name.find("mlp") != std::string::npos;
-    parts[i].push_back(tensor);
-    map[tensor.name] = fmt::format("model-{}.safetensors", i);
-  }
-  fs::remove(teacher / "model.safetensors");
-  for (int i : {0, 1})
-    write_safetensors(teacher / fmt::format("model-{}.safetensors", i), parts[i]);
-  write_json(teacher / "model.safetensors.index.json", json::object{{"weight_map", map}});
+  const fs::path teacher = sharded_teacher(World::get().folder("sharded") / "copy");
   const Words inspect = {"inspect", teacher.string(), "--json"};
   ASSERT_EQ(run_halo(inspect).code, 0);
   const Words set = {"teacher=\"" + teacher.string() + "\""};

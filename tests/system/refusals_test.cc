@@ -128,24 +128,6 @@ TEST(Errors, DamagedCachesAreNamed) {
   }
 }
 
-// A copy of the teacher in two shards.
-fs::path sharded_teacher() {
-  const fs::path copy = place() / "sharded";
-  fs::copy(World::get().teacher(), copy);
-  const SafetensorsFile whole(World::get().teacher() / "model.safetensors");
-  std::vector<TensorView> parts[2];
-  json::object map;
-  for (const TensorView& tensor : whole.tensors()) {
-    const int i = tensor.name.find("mlp") != std::string::npos;
-    parts[i].push_back(tensor);
-    map[tensor.name] = fmt::format("model-{}.safetensors", i);
-  }
-  fs::remove(copy / "model.safetensors");
-  for (int i : {0, 1}) write_safetensors(copy / fmt::format("model-{}.safetensors", i), parts[i]);
-  write_json(copy / "model.safetensors.index.json", json::object{{"weight_map", map}});
-  return copy;
-}
-
 Outcome synthesize(const fs::path& teacher, const fs::path& out) {
   return run_halo({"data", "synthesize", text(teacher), "--out", text(out), "--tokens", "2000",
                    "--length", "8", "--batch", "16"});
@@ -156,7 +138,7 @@ std::string provenance(const fs::path& shards) {
 }
 
 TEST(Errors, SynthesizeReadsTeachersInShards) {
-  const fs::path teacher = sharded_teacher(), out = place();
+  const fs::path teacher = sharded_teacher(place() / "sharded"), out = place();
   const Outcome outcome = synthesize(teacher, out / "sharded");
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   ASSERT_EQ(synthesize(World::get().teacher(), out / "whole").code, 0);

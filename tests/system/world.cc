@@ -10,6 +10,7 @@
 #include "halo/base/files.h"
 #include "halo/base/random.h"
 #include "halo/data/pack.h"
+#include "halo/formats/safetensors.h"
 #include "halo/model/decoder.h"
 #include "halo/model/model_testing.h"
 #include "halo/pipeline/stage.h"
@@ -276,6 +277,22 @@ void expect_error(const Outcome& outcome, int code, const Words& parts) {
   for (const std::string& part : parts) {
     EXPECT_NE(error.find(part), std::string::npos) << "no '" << part << "' in: " << outcome.err;
   }
+}
+
+fs::path sharded_teacher(const fs::path& to) {
+  fs::copy(World::get().teacher(), to);
+  const SafetensorsFile whole(World::get().teacher() / "model.safetensors");
+  std::vector<TensorView> parts[2];
+  json::object map;
+  for (const TensorView& tensor : whole.tensors()) {
+    const int i = tensor.name.find("mlp") != std::string::npos;
+    parts[i].push_back(tensor);
+    map[tensor.name] = fmt::format("model-{}.safetensors", i);
+  }
+  fs::remove(to / "model.safetensors");
+  for (int i : {0, 1}) write_safetensors(to / fmt::format("model-{}.safetensors", i), parts[i]);
+  write_json(to / "model.safetensors.index.json", json::object{{"weight_map", map}});
+  return to;
 }
 
 }  // namespace halo::system_test

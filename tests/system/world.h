@@ -87,6 +87,9 @@ extern const Words kStages;
 
 Process convert(const fs::path& run, bool resume, const std::string& crash_at = "");
 
+// A copy of the world's teacher with its weights in two shards; returns `to`.
+fs::path sharded_teacher(const fs::path& to);
+
 // Path -> content of everything in a run folder that must not depend on time or interruptions.
 std::map<std::string, std::string> record(const fs::path& run);
 void expect_same_record(const fs::path& run, const fs::path& reference);
