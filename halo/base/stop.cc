@@ -32,9 +32,9 @@ void on_stop_signal(int signal) {
 }
 
 // What a stop must know of the process. The thread that ends it keeps the lock for good, so that
-// nobody begins or finishes a file behind its back.
+// nobody begins or finishes a file behind its back; it may itself write one.
 struct Stops {
-  std::mutex mutex;
+  std::recursive_mutex mutex;
   std::list<std::string> later;
   bool is_stopping = false;  // state was saved, and an exception ends the process
   std::list<std::function<void()>> actions;
@@ -58,8 +58,9 @@ void stop(int signal) {
     return;
   }
   while (!all.actions.empty()) {
-    all.actions.back()();
+    const std::function<void()> action = std::move(all.actions.back());
     all.actions.pop_back();
+    action();
   }
   all.end(name);
 }

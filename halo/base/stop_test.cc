@@ -61,6 +61,20 @@ TEST(StopDeathTest, ActionsRunNewestFirstAndOnlyWhileTheyLive) {
   EXPECT_EXIT(die(), testing::ExitedWithCode(3), "^second\nfirst\nended by SIGTERM\n$");
 }
 
+TEST(StopDeathTest, AnActionMayWriteAFile) {
+  const test::Folder folder;
+  const auto die = [&] {
+    install();
+    const AtStop at_stop([&] { write_file(folder / "STATUS", "stopped"); });
+    const AtomicFile half(folder / "half");
+    raise(SIGTERM);
+    wait_for_the_end();
+  };
+  EXPECT_EXIT(die(), testing::ExitedWithCode(3), "^ended by SIGTERM\n$");
+  EXPECT_EQ(read_file(folder / "STATUS"), "stopped");
+  EXPECT_FALSE(fs::exists(folder / "half.tmp"));
+}
+
 TEST(StopDeathTest, StateIsSavedFirst) {
   const auto save = [] {
     install();

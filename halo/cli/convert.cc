@@ -7,6 +7,7 @@
 
 #include "halo/base/files.h"
 #include "halo/base/options.h"
+#include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 #include "halo/pipeline/run_folder.h"
 #include "halo/report/report.h"
@@ -151,6 +152,16 @@ void add_sweep(CLI::App& select, const std::function<void()>& run_stage) {
       [args, run_stage] { args->scores.empty() ? run_stage() : select_from_scores(*args); });
 }
 
+// The page shows the curves that a failed gate's advice speaks of.
+void draw_failed(const fs::path& run) {
+  try {
+    write_report(run);
+    say(fmt::format("report: {}/report.html", run.string()));
+  } catch (const Error& error) {  // the gate is what counts
+    warn(error.what());
+  }
+}
+
 }  // namespace
 
 void add_recipe_options(CLI::App& command, std::vector<std::string>& set) {
@@ -175,9 +186,14 @@ void add_convert(CLI::App& app) {
   add_recipe_options(*command, args->set);
   command->footer("Example: halo convert demo/demo.toml --run runs/demo");
   command->callback([args] {
-    convert(
-        read_recipe(args->recipe, args->set),
-        {args->run, args->resume, convert_line(args->recipe, args->run, args->set), args->from});
+    try {
+      convert(
+          read_recipe(args->recipe, args->set),
+          {args->run, args->resume, convert_line(args->recipe, args->run, args->set), args->from});
+    } catch (const GateFailed&) {
+      draw_failed(args->run);
+      throw;
+    }
     write_report(args->run);
     std::cout << fmt::format(
         "student: {0}/model\nfigures: {0}/summary.json\nreport:  {0}/report.html\n", args->run);

@@ -11,6 +11,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/base/nearest.h"
 #include "halo/base/stop.h"
 #include "halo/cli/commands.h"
 #include "halo/cli/output.h"
@@ -53,11 +54,19 @@ const CLI::App& named_command(const CLI::App& app) {
 
 int fail_usage(const CLI::App& app, const CLI::ParseError& error) {
   const CLI::App& command = named_command(app);
-  const auto has_commands = [](const CLI::App* child) { return !child->get_group().empty(); };
+  const auto is_listed = [](const CLI::App* child) { return !child->get_group().empty(); };
+  const auto commands = command.get_subcommands(is_listed);
   if (error.get_exit_code() == static_cast<int>(CLI::ExitCodes::RequiredError) &&
-      !command.get_subcommands(has_commands).empty()) {
-    std::cerr << command.help();
-    return 2;
+      !commands.empty()) {
+    const std::vector<std::string> words = command.remaining();
+    if (words.empty()) {
+      std::cerr << command.help();
+      return 2;
+    }
+    std::vector<std::string> names;
+    for (const CLI::App* child : commands) names.push_back(child->get_name());
+    return fail(2, fmt::format("there is no command '{}'; did you mean '{}'?", words.front(),
+                               halo::nearest(words.front(), names)));
   }
   return app.exit(error) == 0 ? 0 : 2;
 }

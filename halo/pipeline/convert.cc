@@ -1,7 +1,6 @@
 #include "halo/pipeline/convert.h"
 
 #include <fmt/ranges.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <chrono>
@@ -9,8 +8,10 @@
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
 #include "halo/base/files.h"
+#include "halo/base/folder_lock.h"
 #include "halo/base/progress.h"
 #include "halo/base/settings_io.h"
+#include "halo/base/stop.h"
 #include "halo/pipeline/checks.h"
 #include "halo/pipeline/run_folder.h"
 
@@ -103,7 +104,8 @@ class Run {
   void check(const std::string& until) const {
     check_unrecorded();
     for (const std::string& version : records_->other_versions()) {
-      spdlog::warn("{}: made by halo {}, this is {}", args_.run.string(), version, HALO_VERSION);
+      warn(fmt::format("{}: made by halo {}, this is {}", args_.run.string(), version,
+                       HALO_VERSION));
     }
     for (const Stage* stage : stages_) {
       if (stage->name == until) return;
@@ -130,10 +132,10 @@ class Run {
       records_->write(*stage);
     }
     if (names.empty()) return;
-    spdlog::warn(
+    warn(fmt::format(
         "{}: {} of a version of halo that kept no record of what stages are made of: taken "
         "to be made of this recipe, teacher and data",
-        args_.run.string(), fmt::join(names, ", "));
+        args_.run.string(), fmt::join(names, ", ")));
   }
 
   // Removes what the stage left, so that it begins anew.
@@ -150,7 +152,7 @@ class Run {
     if (changes.empty()) return stage_finished(out(stage));
     const bool other_model = std::ranges::any_of(changes, &Change::model);
     if (!other_model && has_progress(stage, out(stage))) refuse(stage, changes);
-    spdlog::warn("{}: was made with {}; begins anew", stage.name, join(changes));
+    warn(fmt::format("{}: was made with {}; begins anew", stage.name, join(changes)));
     forget(stage);
     return false;
   }
@@ -258,7 +260,8 @@ class Run {
   const ConvertArgs args_;
   const std::span<const Stage> all_;
   const std::vector<const Stage*> stages_;
-  RunLock lock_;
+  FolderLock lock_;
+  const AtStop at_stop_{[this] { mark_stopped(args_.run); }};
   mutable std::optional<RunRecords> records_;  // hashes files, and remembers that
   bool ran_ = false, unrecorded_ = false;
 };
@@ -300,10 +303,10 @@ void convert_stage(const Recipe& relative, const ConvertArgs& args, const Stage&
               args.run);  // refuses where a model that it starts from is missing
   const StageContext context(context_settings(recipe));
   if (stage_finished(run.out(stage))) {
-    spdlog::warn(
+    warn(fmt::format(
         "{}: done before, runs again from its start; what later stages of {} made of it stays "
         "until they run again too",
-        stage.name, args.run.string());
+        stage.name, args.run.string()));
     run.forget(stage);
   }
   run.begin(context);
@@ -317,7 +320,7 @@ void run_stage(const Recipe& relative, const Stage& stage, const StageArgs& args
   if (stage_finished(args.out)) {
     throw_error("{}: holds a finished stage; remove it or use another --out", args.out.string());
   }
-  const RunLock lock(args.out);
+  const FolderLock lock(args.out);
   FileHashes hashes(args.out);
   const fs::path path = args.out / "inputs.json";
   const bool has_record = fs::exists(path);

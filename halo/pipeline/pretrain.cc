@@ -5,6 +5,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
+#include "halo/base/folder_lock.h"
 #include "halo/base/progress.h"
 #include "halo/base/random.h"
 #include "halo/data/pack.h"
@@ -152,7 +153,7 @@ PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path,
 }
 
 void pretrain(const PretrainRecipe& recipe, const fs::path& run) {
-  const RunLock lock(run);
+  const FolderLock lock(run);
   const Machine machine = open_machine(recipe.run);
   DataRecipe data = recipe.data;
   fs::path tokenizer_path;

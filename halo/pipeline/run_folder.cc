@@ -1,14 +1,9 @@
-// Lock, status and records of a run folder.
+// Status and records of a run folder.
 #include "halo/pipeline/run_folder.h"
 
-#include <fcntl.h>
 #include <fmt/ranges.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 
 #include "c10/util/Exception.h"
@@ -18,76 +13,11 @@
 namespace halo {
 namespace {
 
-constexpr const char* kLock = "lock";
-
-// Who wrote a lock file: "process 4711 on host".
-std::string owner_of(const fs::path& lock) {
-  std::error_code error;
-  if (!fs::exists(lock, error)) return "a process that has just ended";
-  std::string text = read_file(lock);
-  while (text.ends_with('\n')) text.pop_back();
-  return text.empty() ? "a process that has just begun" : text;
-}
-
-std::string host_name() {
-  char name[256] = {};
-  return ::gethostname(name, sizeof name - 1) == 0 ? name : "this host";
-}
-
-// Whether `path` is still the file behind the descriptor: its owner removes it at the end.
-bool is_same_file(int fd, const fs::path& path) {
-  struct stat ours = {}, there = {};
-  return ::fstat(fd, &ours) == 0 && ::stat(path.c_str(), &there) == 0 &&
-         ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
-}
-
 std::string first_line(const std::string& text) {
   return text.substr(0, text.find('\n'));
 }
 
 }  // namespace
-
-RunLock::RunLock(fs::path run) : run_(std::move(run)) {
-  std::error_code error;
-  made_folder_ = fs::create_directories(run_, error);
-  if (error) throw_error("{}: cannot make the run folder: {}", run_.string(), error.message());
-  const fs::path lock = run_ / kLock;
-  while (fd_ < 0) {
-    fd_ = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd_ < 0) throw_error("{}: cannot open: {}", lock.string(), std::strerror(errno));
-    if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
-      const int reason = errno;
-      ::close(fd_);
-      if (reason != EWOULDBLOCK) {
-        throw_error("{}: cannot lock: {}", lock.string(), std::strerror(reason));
-      }
-      throw_error("{}: {} works in this folder; wait for its end, stop it, or use another folder",
-                  run_.string(), owner_of(lock));
-    }
-    if (is_same_file(fd_, lock)) break;
-    ::close(std::exchange(fd_, -1));
-  }
-  const std::string text = fmt::format("process {} on {}\n", ::getpid(), host_name());
-  if (::ftruncate(fd_, 0) != 0 || ::write(fd_, text.data(), text.size()) < 0) {
-    throw_error("{}: cannot write: {}", lock.string(), std::strerror(errno));
-  }
-}
-
-RunLock::~RunLock() {
-  std::error_code ignored;
-  fs::remove(run_ / kLock, ignored);
-  if (made_folder_) ::rmdir(run_.c_str());  // fails where there is something in it
-  ::close(fd_);
-}
-
-std::optional<std::string> RunLock::holder(const fs::path& run) {
-  const fs::path lock = run / kLock;
-  const int fd = ::open(lock.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return std::nullopt;
-  const bool held = ::flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-  ::close(fd);
-  return held ? std::optional(owner_of(lock)) : std::nullopt;
-}
 
 void write_status(const fs::path& run, const std::string& line, bool model_is_stale,
                   bool figures_are_stale) {
@@ -127,6 +57,18 @@ void with_status(const fs::path& run, const std::string& stage, const std::funct
   } catch (const std::exception& error) {
     say_why("failed", error.what());
     throw;
+  }
+}
+
+void mark_stopped(const fs::path& run) {
+  const std::string running = "running ";
+  try {
+    std::string status = read_file(run / "STATUS");
+    if (!status.starts_with(running)) return;
+    status.replace(0, running.size(), "stopped ");
+    status.insert(status.find('\n'), ": by a signal");
+    write_file(run / "STATUS", status);
+  } catch (const Error&) {  // there is none yet, or the disk is full
   }
 }
 

@@ -1,5 +1,5 @@
-// A run folder (docs/formats/run-folder.md): who works in it, what its STATUS says, and which of
-// its stages are made of what its recipe, teacher and shards are now.
+// A run folder (docs/formats/run-folder.md): what its STATUS says, and which of its stages are made
+// of what its recipe, teacher and shards are now.
 #pragma once
 
 #include <optional>
@@ -11,25 +11,6 @@
 
 namespace halo {
 
-// One process works in a folder at a time: an Error, which names the other one, where there is
-// another. Makes the folder; RUN/lock is there as long as this is, and the system frees the lock of
-// a process that ended in any way. A folder that holds nothing at the end and that this made goes.
-class RunLock {
- public:
-  explicit RunLock(fs::path run);
-  ~RunLock();
-  RunLock(const RunLock&) = delete;
-  RunLock& operator=(const RunLock&) = delete;
-
-  // "process 4711 on host", of the one that works there now; nothing: nobody does.
-  static std::optional<std::string> holder(const fs::path& run);
-
- private:
-  fs::path run_;
-  bool made_folder_ = false;
-  int fd_ = -1;
-};
-
 // RUN/STATUS: `line`, and a line "stale: ..." where the folder has a model and figures that are not
 // those of its stages.
 void write_status(const fs::path& run, const std::string& line, bool model_is_stale,
@@ -37,6 +18,10 @@ void write_status(const fs::path& run, const std::string& line, bool model_is_st
 // Runs `work` with STATUS "running STAGE"; where it throws, STATUS is "stopped STAGE: why" or
 // "failed STAGE: why". Another one must be written at its end.
 void with_status(const fs::path& run, const std::string& stage, const std::function<void()>& work);
+
+// What a signal that ends the process leaves: STATUS "running STAGE" becomes "stopped STAGE: by a
+// signal".
+void mark_stopped(const fs::path& run);
 
 // The evaluation at the end, as far as it is one more stage: it reads RUN/model.
 const Stage& evaluation();

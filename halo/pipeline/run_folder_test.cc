@@ -2,9 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "halo/base/files.h"
 #include "tests/testing.h"
@@ -16,45 +13,6 @@ using testing::HasSubstr;
 
 std::string status_of(const fs::path& run) {
   return read_file(run / "STATUS");
-}
-
-TEST(RunLock, OneProcessAtATime) {
-  const test::Folder folder;
-  const fs::path run = folder / "run";
-  int pipe_ends[2];
-  ASSERT_EQ(pipe(pipe_ends), 0);
-  const pid_t other = fork();
-  if (other == 0) {
-    const RunLock lock(run);
-    (void)!write(pipe_ends[1], "x", 1);
-    pause();
-    _exit(0);
-  }
-  char byte = 0;
-  ASSERT_EQ(read(pipe_ends[0], &byte, 1), 1);
-  const std::string name = fmt::format("process {} on ", other);
-  EXPECT_THAT(RunLock::holder(run).value_or(""), HasSubstr(name));
-  EXPECT_THAT(test::error_of([&] { const RunLock lock(run); }), HasSubstr(name));
-  kill(other, SIGKILL);
-  waitpid(other, nullptr, 0);
-  EXPECT_TRUE(fs::exists(run / "lock"));  // left behind, and held by nobody
-  EXPECT_EQ(RunLock::holder(run), std::nullopt);
-  { const RunLock lock(run); }
-  EXPECT_FALSE(fs::exists(run / "lock"));
-}
-
-TEST(RunLock, LeavesNoFolderThatItMade) {
-  const test::Folder folder;
-  { const RunLock lock(folder / "new"); }
-  EXPECT_FALSE(fs::exists(folder / "new"));
-  fs::create_directories(folder / "old");
-  { const RunLock lock(folder / "old"); }
-  EXPECT_TRUE(fs::exists(folder / "old"));
-  {
-    const RunLock lock(folder / "used");
-    write_file(folder / "used" / "a", "");
-  }
-  EXPECT_TRUE(fs::exists(folder / "used" / "a"));
 }
 
 TEST(Status, SaysHowAStageEnded) {
@@ -70,6 +28,19 @@ TEST(Status, SaysHowAStageEnded) {
   EXPECT_EQ(after(GateFailed("align: the gate is not passed\nat all")),
             "failed align: the gate is not passed\n");
   EXPECT_EQ(after(std::bad_alloc()), "failed align: out of memory\n");
+}
+
+TEST(Status, ASignalLeavesStopped) {
+  const test::Folder run;
+  mark_stopped(run.path());  // nothing is there
+  EXPECT_FALSE(fs::exists(run / "STATUS"));
+  write_status(run.path(), "done", false, false);
+  mark_stopped(run.path());
+  EXPECT_EQ(status_of(run.path()), "done\n");
+  fs::create_directories(run / "model");
+  write_status(run.path(), "running align", true, true);
+  mark_stopped(run.path());
+  EXPECT_EQ(status_of(run.path()), "stopped align: by a signal\nstale: model\n");
 }
 
 TEST(Status, NamesWhatIsStale) {

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include "halo/base/files.h"
+#include "halo/base/folder_lock.h"
 #include "halo/pipeline/run_folder.h"
 
 namespace halo {
@@ -123,7 +124,7 @@ json::object run_status(const fs::path& run) {
   const Recipe recipe = read_recipe(resolved, {});
   json::object status{{"run", run.string()}};
   read_state(run, status);
-  const std::optional<std::string> holder = RunLock::holder(run);
+  const std::optional<std::string> holder = FolderLock::holder(run);
   if (holder) {
     status["process"] = *holder;
   } else if (status.at("state") == "running") {

@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cmath>
 
+#include "halo/base/folder_lock.h"
+
 namespace halo {
 namespace {
 
@@ -140,10 +142,17 @@ Notice running(const RunFiles& run, const RunState& state) {
   const StageFiles* stage = run.find(state.stage);
   const std::string step = stage ? step_of(*stage) : "";
   return {"running", "Running: " + place_of(run, state.stage) + (step.empty() ? "" : ", " + step),
-          last_sign(run, state.stage) +
-              "This page does not change by itself: the first command draws it again. If nothing "
-              "runs any more, the second goes on.",
-          "halo report " + run.folder.string() + "\n" + resume_command(run)};
+          last_sign(run, state.stage) + "This page does not change by itself; this draws it again:",
+          "halo report " + run.folder.string()};
+}
+
+Notice stopped(const RunFiles& run, const RunState& state) {
+  const StageFiles* stage = run.find(state.stage);
+  const std::string step = stage ? step_of(*stage) : "";
+  std::string reason = escape_html(state.reason);
+  if (!reason.empty()) reason += reason.ends_with('.') ? " " : ". ";
+  return {"running", "Stopped in " + place_of(run, state.stage) + (step.empty() ? "" : ", " + step),
+          reason + last_sign(run, state.stage) + "It goes on with:", resume_command(run)};
 }
 
 Notice notice(const RunFiles& run) {
@@ -156,9 +165,7 @@ Notice notice(const RunFiles& run) {
     case Kind::kFailed:
       return failed(run, state);
     case Kind::kStopped:
-      return {"running", "Stopped in " + place_of(run, state.stage),
-              escape_html(state.reason) + (state.reason.empty() ? "" : " ") + "It goes on with:",
-              resume_command(run)};
+      return stopped(run, state);
     case Kind::kOther:
       break;
   }
@@ -175,7 +182,8 @@ RunState run_state(const RunFiles& run) {
   if (words.first == "stopped") return {Kind::kStopped, words.second, words.rest};
   if (words.first != "running") return {Kind::kOther, "", run.status};
   if (failed_since(run, words.second)) return {Kind::kFailed, words.second};
-  return {Kind::kRunning, words.second, words.rest};
+  if (FolderLock::holder(run.folder)) return {Kind::kRunning, words.second};
+  return {Kind::kStopped, words.second, "Its process ended without a word: it was killed."};
 }
 
 std::string banner(const RunFiles& run) {

@@ -14,7 +14,8 @@ struct RunState {
   std::string reason;  // as STATUS gives it, perhaps empty
 };
 
-// By STATUS, and by the stages' files where that says less.
+// By STATUS and whether a process works in the folder, and by the stages' files where those say
+// less.
 RunState run_state(const RunFiles& run);
 
 // A box that says it: what is reached, the figure and the bound of a gate that failed and what to

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 
+#include "halo/base/folder_lock.h"
 #include "halo/report/report_testing.h"
 
 namespace halo {
@@ -36,6 +37,7 @@ class RunStateTest : public ReportTest {
 };
 
 TEST_F(RunStateTest, RunningSaysStageAndStep) {
+  const FolderLock lock(run_);
   write_text("STATUS", "running align\n");
   finish("transfer");
   write_training("align", true);
@@ -44,7 +46,7 @@ TEST_F(RunStateTest, RunningSaysStageAndStep) {
   EXPECT_THAT(html, HasSubstr("Running: stage 2 of 3, align, step 40 of 60, loss 0.05"));
   EXPECT_THAT(html, HasSubstr("Last written at 2"));
   EXPECT_THAT(html, HasSubstr("halo report " + run_.string()));
-  EXPECT_THAT(html, HasSubstr("--run " + run_.string() + " --resume"));
+  EXPECT_THAT(html, Not(HasSubstr("--resume")));
   EXPECT_THAT(html, HasSubstr("on NVIDIA H200"));
   // Every stage is listed, those to come too; the curves so far come first.
   EXPECT_THAT(html, HasSubstr("<td>running</td>"));
@@ -54,7 +56,19 @@ TEST_F(RunStateTest, RunningSaysStageAndStep) {
   EXPECT_THAT(html, Not(HasSubstr("class=\"tiles\"")));
 }
 
+TEST_F(RunStateTest, KilledIsStopped) {
+  write_text("STATUS", "running align\n");
+  finish("transfer");
+  write_training("align", true);
+  const std::string html = page();
+  EXPECT_EQ(state().kind, RunState::Kind::kStopped);
+  EXPECT_THAT(html, HasSubstr("Stopped in stage 2 of 3, align, step 40 of 60, loss 0.05"));
+  EXPECT_THAT(html, HasSubstr("it was killed. Last written at 2"));
+  EXPECT_THAT(html, HasSubstr("--run " + run_.string() + " --resume"));
+}
+
 TEST_F(RunStateTest, BeforeAnyStepAndInTheEvaluation) {
+  const FolderLock lock(run_);
   write_text("STATUS", "running transfer\n");
   EXPECT_THAT(page(), HasSubstr("<b>Running: stage 1 of 3, transfer</b>"));
   for (const char* stage : {"transfer", "align", "distill"}) finish(stage);
@@ -102,6 +116,7 @@ TEST_F(RunStateTest, StoppedDoneAndUnknownWords) {
 
 // Folders of earlier versions, whose STATUS goes on saying "running".
 TEST_F(RunStateTest, AFailureAfterTheStageBeganIsOne) {
+  const FolderLock lock(run_);
   write("align/failed.json", json::object{{"gate", gate("f", 0.7, false)}});
   write_text("STATUS", "running align\n");
   const auto now = fs::file_time_type::clock::now();

@@ -30,7 +30,7 @@ TEST(Report, OfTwoRunsAndOfOneThatIsNotFinished) {
   EXPECT_EQ(output_of({"report", part.string(), "--out", (folder / "part.html").string()}),
             (folder / "part.html").string() + "\n");
   const std::string page = read_file(folder / "part.html");
-  EXPECT_THAT(page, HasSubstr("Running: stage 6 of 7, finetune, step 4 of 4, loss "));
+  EXPECT_THAT(page, HasSubstr("Stopped in stage 6 of 7, finetune, step 4 of 4, loss "));
   EXPECT_FALSE(fs::exists(part / "report.html"));
 
   const fs::path two = folder / "two.html";

@@ -18,6 +18,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 using testing::HasSubstr;
+using testing::StartsWith;
 
 std::string text(const fs::path& path) {
   return path.string();
@@ -76,6 +77,8 @@ TEST(Stops, EveryCommandEndsSoonAndLeavesNothingHalfDone) {
           EXPECT_LT(time.count(), 1.5);  // a second, on a machine that does other things
           EXPECT_EQ(outcome.code, 3) << outcome.err;
           EXPECT_THAT(outcome.err, HasSubstr("stopped"));
+          if (const fs::path status = place / "run" / "STATUS"; fs::exists(status))
+            EXPECT_THAT(read_file(status), StartsWith("stopped "));
         }
         for (const char* made : {"packed", "made", "run", "pretrained"}) {
           fs::remove_all(place / made);
@@ -144,6 +147,11 @@ TEST(Stops, AloneItListsTheCommands) {
     EXPECT_EQ(outcome.out, "");
     EXPECT_THAT(outcome.err, HasSubstr("\n  " + command + " "));
   }
+}
+
+TEST(Stops, AMistypedCommandIsNamed) {
+  expect_error(run_halo({"plam"}), 2, {"there is no command 'plam'; did you mean 'plan'?"});
+  expect_error(run_halo({"data", "inspct", "x"}), 2, {"did you mean 'inspect'?"});
 }
 
 // convert says which stage it is at, and each stage how its gate was passed.
