@@ -464,6 +464,7 @@ template <int D>
 __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
     decode_attention(const __grid_constant__ Parameters p) {
   __shared__ __align__(16) Shared<D> shared;
+  cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
   const DecodeAttentionLaunch& a = p.args;
   const Plan& plan = shared.plan;
   make_plan(p, shared.plan);
@@ -471,7 +472,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
   const int range = blockIdx.x / static_cast<unsigned>(a.kv_heads);
   if (range >= plan.ranges) {
     cuda::wait_for_inputs();  // as whoever runs after the next kernel relies on
-    cuda::let_next_start();
     return;
   }
   const int end = plan.begin_of(range + 1);
@@ -497,7 +497,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
   }
   Place next = step + 1 < end ? place_of(p, plan, step + 1, now.sequence) : now;
   cuda::wait_for_inputs();
-  cuda::let_next_start();
   uint4 q[D / 32] = {};
   load_queries<D>(p, now.sequence, head, q);
   if (!early) {

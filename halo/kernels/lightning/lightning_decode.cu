@@ -1,7 +1,8 @@
 // A decoding step of lightning attention, bound by reading and writing the states once. A block has
-// 16 columns of a head's state in registers, four a thread, while it goes through the sequence's
+// 32 columns of a head's state in registers, four a thread, while it goes through the sequence's
 // new tokens: norm and rotation of the head's query and key by a warp each, then the recurrence as
-// it is written. The states are read before the kernel that makes the projections has ended.
+// it is written. The states are read before the kernel that makes the projections has ended. 32
+// columns are whole cache lines: with 16, states of 256 sequences move at 2.6 TB/s in place of 4.0.
 #include "halo/kernels/cuda/elements.cuh"
 #include "halo/kernels/cuda/overlap.cuh"
 #include "halo/kernels/cuda/rows.cuh"
@@ -10,8 +11,8 @@
 namespace halo {
 namespace {
 
-constexpr int kThreads = 128, kWarps = kThreads / 32;
-constexpr int kColumns = 16, kLanes = kColumns / 4;  // of a block; threads a row
+constexpr int kThreads = 256, kWarps = kThreads / 32;
+constexpr int kColumns = 32, kLanes = kColumns / 4;  // of a block; threads a row
 constexpr int kRowStep = kThreads / kLanes;
 
 // A warp's head: normed, rotated and rounded as split_heads does, in fp32.
@@ -48,6 +49,7 @@ __device__ void prepare_head(const T* head, const T* norm, float eps, const floa
 template <class T, int D>
 __global__ void __launch_bounds__(kThreads)
     lightning_decode(const __grid_constant__ LightningDecodeLaunch p) {
+  cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
   constexpr int kHeld = D / kRowStep;  // rows of the state a thread holds
   __shared__ float q[D], k[D];
   __shared__ float4 sums[kWarps][kLanes];
@@ -64,7 +66,6 @@ __global__ void __launch_bounds__(kThreads)
       held[i] = *reinterpret_cast<const float4*>(state + i * kRowStep * D);
   }
   cuda::wait_for_inputs();
-  cuda::let_next_start();
   if (slot < 0) return;
   const float loss = p.losses[head];
   for (int64_t n = sequence * p.tokens; n < (sequence + 1) * p.tokens; ++n) {
