@@ -88,9 +88,10 @@ struct InferBenchArgs {
 // Steps of decoding behind `context` tokens of each of `batch` sequences, on a GPU as CUDA graphs:
 // {"device", "read_bytes_per_second" (a sum over 4 GB, on a CPU 1 GB), "weight_bytes",
 // "results": a list of {"context", "batch", "prefill_seconds" (of one sequence's context; null
-// where not measured), "token_seconds" (a step, median), "floor_seconds" (weights, keys and values
-// once, recurrent states twice at that rate), "share_of_floor", "tokens_per_second" (of the batch),
-// "memory_bytes" (the most so far in the process)}}.
+// where not measured), on a GPU "prefill_profile" (profile_step, of its last chunk),
+// "token_seconds" (a step, median), "floor_seconds" (weights, keys and values once, recurrent
+// states twice at that rate), "share_of_floor", "tokens_per_second" (of the batch), "memory_bytes"
+// (the most so far in the process)}}.
 json::object bench_infer(const InferBenchArgs& args);
 
 struct LoadBenchArgs {

@@ -9,6 +9,7 @@
 #include "halo/base/json.h"
 #include "halo/bench/bench.h"
 #include "halo/bench/random_model.h"
+#include "halo/bench/step_profile.h"
 #include "halo/model/decode_step.h"
 #include "halo/runtime/device_event.h"
 #include "halo/runtime/graph.h"
@@ -62,12 +63,15 @@ class Decoding {
 
   // Seconds for the first sequence's context, which is then its past.
   double prefill();
+  // Where the time of its last chunk goes.
+  json::object profile_prefill();
   // Seconds a step.
   double decode(int64_t steps);
   double state_bytes() const { return state_bytes_; }  // read and written by a step
 
  private:
   void fill_past();
+  void feed(int64_t begin, int64_t end);  // tokens of the first sequence
   at::Tensor step();
 
   const Model& model_;
@@ -120,31 +124,38 @@ void Decoding::fill_past() {
   }
 }
 
+void Decoding::feed(int64_t begin, int64_t end) {
+  const at::Tensor tokens =
+      at::randint(model_.config.vocab_size, {end - begin}, at::TensorOptions(at::kLong));
+  Batch batch =
+      make_batch(tokens, {0, end - begin}, at::arange(begin, end, at::kLong), machine_.device);
+  batch.kernels = machine_.kernels;
+  batch.state = &layers_;
+  batch.block_table = at::arange(blocks_, at::kLong).unsqueeze(0);
+  batch.lengths = {end};
+  batch.slots = state_.slots.narrow(0, 0, 1);
+  const at::Tensor hidden = ::halo::decode(model_.weights, batch);
+  if (end == context_) logits(model_.weights, hidden.slice(0, -1), machine_.kernels);
+}
+
 double Decoding::prefill() {
   const at::NoGradGuard no_grad;
-  const at::Tensor tokens =
-      at::randint(model_.config.vocab_size, {context_}, at::TensorOptions(at::kLong));
+  // Sets up the libraries, for all shapes.
+  feed(0, std::min(kChunk, context_));
+  if (context_ > kChunk) feed(context_ - 1 - (context_ - 1) % kChunk, context_);
+  const DeviceEvent begin(machine_.device);
   for (LayerState& layer : layers_) {
     if (layer.recurrent.defined()) layer.recurrent.zero_();
   }
-  const at::Tensor table = at::arange(blocks_, at::kLong).unsqueeze(0);
-  const auto feed = [&](int64_t begin, int64_t end) {
-    Batch batch = make_batch(tokens.slice(0, begin, end), {0, end - begin},
-                             at::arange(begin, end, at::kLong), machine_.device);
-    batch.kernels = machine_.kernels;
-    batch.state = &layers_;
-    batch.block_table = table;
-    batch.lengths = {end};
-    batch.slots = state_.slots.narrow(0, 0, 1);
-    const at::Tensor hidden = ::halo::decode(model_.weights, batch);
-    if (end == context_) logits(model_.weights, hidden.slice(0, -1), machine_.kernels);
-  };
-  feed(0, std::min(kChunk, context_));  // sets up the libraries
-  const DeviceEvent begin(machine_.device);
   for (int64_t at = 0; at < context_; at += kChunk) feed(at, std::min(at + kChunk, context_));
   const DeviceEvent end(machine_.device);
   end.wait();
   return end.seconds_since(begin);
+}
+
+json::object Decoding::profile_prefill() {
+  const at::NoGradGuard no_grad;
+  return profile_step([&] { feed(context_ - 1 - (context_ - 1) % kChunk, context_); });
 }
 
 // A step, and what makes it the next one's input: all on the device.
@@ -188,7 +199,10 @@ json::object bench_infer(const InferBenchArgs& args) {
     for (const int64_t batch : args.batches) {
       Decoding decoding(model, machine, context, batch, 2 * args.steps + 4);
       json::object result{{"context", context}, {"batch", batch}, {"prefill_seconds", nullptr}};
-      if (args.prefill) result["prefill_seconds"] = decoding.prefill();
+      if (args.prefill) {
+        result["prefill_seconds"] = decoding.prefill();
+        if (machine.device.is_cuda()) result["prefill_profile"] = decoding.profile_prefill();
+      }
       const double seconds = decoding.decode(args.steps);
       const double floor = (weights + decoding.state_bytes()) / rate;
       result["token_seconds"] = seconds;

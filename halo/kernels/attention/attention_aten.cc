@@ -204,14 +204,22 @@ AttentionGradients attention_aten_backward(const at::Tensor& d_o, const at::Tens
   return {d_q.squeeze(0), d_k.squeeze(0), d_v.squeeze(0)};
 }
 
-at::Tensor attention_aten_continued(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    double scale) {
+AttentionPart attention_aten_continued(const at::Tensor& q, const at::Tensor& k,
+                                       const at::Tensor& v, double scale) {
   // Flash aligns the triangle with the last key.
-  return std::get<0>(at::_flash_attention_forward(
-                         q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), /*cum_seq_q=*/{},
-                         /*cum_seq_k=*/{}, q.size(0), k.size(0), /*dropout_p=*/0,
-                         /*is_causal=*/true, /*return_debug_mask=*/false, scale))
-      .squeeze(0);
+  const auto out = at::_flash_attention_forward(
+      q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), /*cum_seq_q=*/{}, /*cum_seq_k=*/{}, q.size(0),
+      k.size(0), /*dropout_p=*/0, /*is_causal=*/true, /*return_debug_mask=*/false, scale);
+  return {std::get<0>(out).squeeze(0), std::get<1>(out).squeeze(0)};
+}
+
+AttentionPart attention_cudnn_part(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                   double scale, bool causal) {
+  const auto out = at::_cudnn_attention_forward(
+      as_batch(q, q.size(0)), as_batch(k, k.size(0)), as_batch(v, v.size(0)), /*attn_bias=*/{}, {},
+      {}, q.size(0), k.size(0), /*compute_log_sumexp=*/true, /*dropout_p=*/0, causal,
+      /*return_debug_mask=*/false, scale);
+  return {as_tokens(std::get<0>(out)), std::get<1>(out).view({q.size(1), q.size(0)})};
 }
 
 }  // namespace halo

@@ -1,7 +1,10 @@
 // The forms behind causal_attention and paged_attention.
 #pragma once
 
+#include <functional>
+
 #include "halo/kernels/attention/attention.h"
+#include "halo/kernels/attention/merge_attention.h"
 
 namespace halo {
 
@@ -11,8 +14,23 @@ at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const a
                                double scale);
 
 // The same by LibTorch's kernel, on CUDA in bf16. Nothing is read on the host.
-at::Tensor attention_aten_continued(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                                    double scale);
+AttentionPart attention_aten_continued(const at::Tensor& q, const at::Tensor& k,
+                                       const at::Tensor& v, double scale);
+
+// The same for keys and values that are handed out a stretch at a time: k and v of `count` tokens
+// from `begin` on. Long stretches that every query sees whole are given to cuDNN, on Hopper almost
+// twice as fast as Flash, and their results merged (README.md).
+struct KeysAndValues {
+  at::Tensor k, v;  // [count, G, d]
+};
+using StoredKeys = std::function<KeysAndValues(int64_t begin, int64_t count)>;
+at::Tensor attention_in_pieces(const at::Tensor& q, const StoredKeys& stored, int64_t length,
+                               double scale);
+
+// Queries q [n, H, d], each of which sees all of k and v [L, G, d], or with n = L and `causal` the
+// first ones up to its own: by cuDNN, on CUDA in bf16.
+AttentionPart attention_cudnn_part(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                                   double scale, bool causal);
 
 // What the backward pass needs from the forward pass. Which fields are there depends on the kernel.
 struct AttentionForward {

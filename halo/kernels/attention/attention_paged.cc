@@ -49,9 +49,9 @@ class Rows {
   int64_t operator()(int64_t s, int64_t t) const {
     return table_[s][t / block_size_] * block_size_ + t % block_size_;
   }
-  // Do the first `length` tokens lie one behind the other?
-  bool consecutive(int64_t s, int64_t length) const {
-    for (int64_t b = 1; b * block_size_ < length; ++b) {
+  // Do the tokens begin .. end-1 lie one behind the other?
+  bool consecutive(int64_t s, int64_t begin, int64_t end) const {
+    for (int64_t b = begin / block_size_ + 1; b * block_size_ < end; ++b) {
       if (table_[s][b] != table_[s][b - 1] + 1) return false;
     }
     return true;
@@ -66,12 +66,13 @@ at::Tensor on_device(const std::vector<int64_t>& values, at::Device device) {
   return at::tensor(values, at::kLong).to(device, /*non_blocking=*/true);
 }
 
-// The first `length` tokens of sequence s: [length, G, d], a view where they lie together.
-at::Tensor stored(const at::Tensor& blocks, const Rows& rows, int64_t s, int64_t length) {
+// Tokens begin .. begin+count-1 of sequence s: [count, G, d], a view where they lie together.
+at::Tensor stored(const at::Tensor& blocks, const Rows& rows, int64_t s, int64_t begin,
+                  int64_t count) {
   const auto flat = blocks.flatten(0, 1);
-  if (rows.consecutive(s, length)) return flat.narrow(0, rows(s, 0), length);
-  std::vector<int64_t> index(length);
-  for (int64_t t = 0; t < length; ++t) index[t] = rows(s, t);
+  if (rows.consecutive(s, begin, begin + count)) return flat.narrow(0, rows(s, begin), count);
+  std::vector<int64_t> index(count);
+  for (int64_t t = 0; t < count; ++t) index[t] = rows(s, begin + t);
   return flat.index_select(0, on_device(index, blocks.device()));
 }
 
@@ -82,11 +83,12 @@ at::Tensor compute_type(const at::Tensor& x) {
 
 // One sequence with n new tokens: q [n, H, d], k and v [L, G, d] -> [n, H, d]. Query i sees keys
 // 0 .. L-n+i.
-at::Tensor attend_prompt(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+at::Tensor attend_prompt(const at::Tensor& q, const StoredKeys& stored, int64_t length,
                          double scale) {
   if (q.is_cuda() && q.scalar_type() == at::kBFloat16) {
-    return attention_aten_continued(q, k, v, scale);
+    return attention_in_pieces(q, stored, length, scale);
   }
+  const auto [k, v] = stored(0, length);
   const int64_t count = q.size(0), groups = k.size(1), repeat = q.size(1) / groups, d = q.size(2);
   const int64_t past = k.size(0) - count;
   const int64_t step = std::max<int64_t>(1, kMaskBytes / (4 * k.size(0)));
@@ -165,12 +167,12 @@ at::Tensor fast(const at::Tensor& q, const PagedKeyValue& cache, double scale,
     if (!which.empty()) {
       const int64_t begin = sequences.offsets()[which.front()];
       const auto part = q.slice(0, begin, sequences.offsets()[which.back() + 1]);
-      const int64_t length = cache.lengths[which.front()];
-      const auto o =
-          which.size() > 1
-              ? attend_tokens(part, cache, which, longest, scale)
-              : attend_prompt(part, compute_type(stored(cache.keys, rows, which[0], length)),
-                              compute_type(stored(cache.values, rows, which[0], length)), scale);
+      const auto keys = [&](int64_t first, int64_t count) {
+        return KeysAndValues{compute_type(stored(cache.keys, rows, which[0], first, count)),
+                             compute_type(stored(cache.values, rows, which[0], first, count))};
+      };
+      const auto o = which.size() > 1 ? attend_tokens(part, cache, which, longest, scale)
+                                      : attend_prompt(part, keys, cache.lengths[which[0]], scale);
       out.slice(0, begin, sequences.offsets()[which.back() + 1]).copy_(o);
     }
     s = end;
@@ -220,8 +222,8 @@ at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache,
     const int64_t begin = sequences.offsets()[s], end = sequences.offsets()[s + 1];
     out.slice(0, begin, end)
         .copy_(attention_reference(
-            q.slice(0, begin, end), stored(cache.keys, rows, s, cache.lengths[s]),
-            stored(cache.values, rows, s, cache.lengths[s]), settings.scale));
+            q.slice(0, begin, end), stored(cache.keys, rows, s, 0, cache.lengths[s]),
+            stored(cache.values, rows, s, 0, cache.lengths[s]), settings.scale));
   }
   return out;
 }

@@ -378,6 +378,39 @@ TEST(PagedAttentionCuda, ContinuedPromptsEqualTheFormula) {
   }
 }
 
+// Longer than the pieces that are merged: with whole ones behind the new tokens and with some left,
+// and with fewer queries than a piece is padded to.
+TEST(PagedAttentionCuda, LongPastsEqualTheFormula) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  constexpr int64_t kPast = 2 * 16384, kMore = 700, kLast = 2048, kTail = 1100;
+  const int64_t total = kPast + kMore + kLast + kTail;
+  const auto whole = sequences_of({total});
+  const auto x = make_inputs(total, 4, 2, at::kBFloat16);
+  const Inputs there{x.q.to(at::kCUDA), x.k.to(at::kCUDA), x.v.to(at::kCUDA)};
+  for (const bool scattered : {false, true}) {
+    auto cache = make_cache(1, total, 256, 2, scattered, at::kBFloat16);
+    cache.keys = cache.keys.to(at::kCUDA);
+    cache.values = cache.values.to(at::kCUDA);
+    const auto got =
+        feed(there, whole, cache, {{kPast}, {kLast}, {kMore}, {kTail}}, Kernels::kFast);
+    for (const auto& [begin, end] : {std::pair{kPast, kPast + kLast}, {total - kTail, total}}) {
+      // In double of these queries alone: the whole would take 5 GB a head.
+      const auto exact = [&](at::ScalarType dtype) {
+        const auto q = there.q.slice(0, begin, end).to(dtype).view({end - begin, 2, 2, -1});
+        const auto k = there.k.slice(0, 0, end).to(dtype), v = there.v.slice(0, 0, end).to(dtype);
+        auto logits = at::einsum("nghd,mgd->ghnm", {q, k}) * kScale;
+        const auto hidden =
+            at::ones({end - begin, end}, logits.options().dtype(at::kBool)).triu_(begin + 1);
+        logits.masked_fill_(hidden, -std::numeric_limits<double>::infinity());
+        return at::einsum("ghnm,mgd->nghd", {logits.softmax(3), v}).flatten(1, 2);
+      };
+      expect_close("o", got.slice(0, begin, end).cpu(), exact(at::kDouble).cpu(),
+                   exact(at::kBFloat16).cpu());
+    }
+  }
+}
+
 // Many decoding sequences of very different lengths, in batches bounded in bytes. All read one
 // block.
 TEST(PagedAttention, DecodesManySequences) {

@@ -1,0 +1,59 @@
+// Attention of a long prompt's newest tokens to all that is stored, cut so that most of it is work
+// without a mask, in few shapes: cuDNN plans anew for every shape, which takes it 40 to 70 ms.
+#include <algorithm>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/kernels/attention/attention_forms.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
+
+namespace halo {
+namespace {
+
+constexpr int64_t kPiece = 16384;  // keys of a piece
+constexpr int64_t kGrid = 2048;    // numbers of queries, and of keys in a shorter piece
+
+bool pays(const at::Tensor& q, int64_t past) {
+  const int64_t head_size = q.size(2);
+  return past >= kPiece && q.size(0) >= kGrid / 2 && (head_size == 64 || head_size == 128) &&
+         compute_capability(q) == 9;
+}
+
+// With tokens behind the last, up to the grid.
+at::Tensor padded(const at::Tensor& x) {
+  const int64_t more = (kGrid - x.size(0) % kGrid) % kGrid;
+  return more > 0 ? at::constant_pad_nd(x, {0, 0, 0, 0, 0, more}) : x.contiguous();
+}
+
+}  // namespace
+
+at::Tensor attention_in_pieces(const at::Tensor& q, const StoredKeys& stored, int64_t length,
+                               double scale) {
+  const int64_t count = q.size(0), past = length - count;
+  if (!pays(q, past)) {
+    const auto [k, v] = stored(0, length);
+    return attention_aten_continued(q, k, v, scale).o;
+  }
+  const at::Tensor queries = padded(q);
+  AttentionMerge merge;
+  const auto add = [&](const at::Tensor& k, const at::Tensor& v, bool causal) {
+    const AttentionPart part = attention_cudnn_part(queries, k, v, scale, causal);
+    merge.add({part.o.narrow(0, 0, count), part.log_sums.narrow(1, 0, count)});
+  };
+  int64_t begin = 0;
+  for (int64_t keys = kPiece; begin < past; begin += keys) {
+    keys = std::min(kPiece, past - begin);
+    if (keys % kGrid != 0) break;
+    const auto [k, v] = stored(begin, keys);
+    add(k, v, false);
+  }
+  const auto [k, v] = stored(begin, length - begin);
+  if (begin == past) {  // the triangle alone; no query sees the padding behind it
+    add(padded(k), padded(v), true);
+  } else {
+    merge.add(attention_aten_continued(q, k, v, scale));
+  }
+  return merge.result();
+}
+
+}  // namespace halo
