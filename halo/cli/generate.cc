@@ -4,30 +4,27 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <iostream>
 #include <iterator>
 #include <optional>
 
+#include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/options.h"
 #include "halo/base/progress.h"
-#include "halo/chat/chat_template.h"
 #include "halo/cli/commands.h"
-#include "halo/data/pack.h"
-#include "halo/engine/stop_text.h"
-#include "halo/pipeline/run_folder.h"
-#include "halo/runtime/machine.h"
-#include "halo/tokenizer/tokenizer.h"
+#include "halo/cli/generate_lines.h"
+#include "halo/cli/generation.h"
 
 namespace halo {
 namespace {
 
 struct Args {
-  std::string model, file;
+  std::string model, file, lines;
   std::optional<std::string> prompt;
   std::vector<std::string> stop;
   bool chat = false;
+  int64_t n = 1, logprobs = -1;
   GenerateArgs generate;
   MachineRecipe machine;
 };
@@ -51,85 +48,120 @@ std::string read_prompt(const Args& args) {
   return text;
 }
 
-// Where a chat begins is its template's business.
-std::vector<int64_t> encode_prompt(const Args& args, const std::string& text,
-                                   const Tokenizer& tokenizer,
-                                   const std::filesystem::path& tokenizer_path) {
-  if (args.chat) {
-    json::array messages;
-    messages.push_back(json::object{{"role", "user"}, {"content", text}});
-    ChatOptions options;
-    options.add_generation_prompt = true;
-    return tokenizer.encode(ModelChat(args.model).render(messages, std::move(options)));
-  }
-  std::vector<int64_t> prompt = tokenizer.encode(text);
-  const std::optional<int64_t> begin = document_begin(tokenizer, tokenizer_path);
-  if (begin && (prompt.empty() || prompt.front() != *begin)) prompt.insert(prompt.begin(), *begin);
-  return prompt;
-}
-
-void check_prompt(const std::vector<int64_t>& prompt, const Tokenizer& tokenizer,
-                  int64_t vocab_size) {
-  if (prompt.empty()) throw_error("the prompt is empty");
-  // Tokenizers may have tokens that were added without the model's knowing.
-  for (const int64_t id : prompt) {
-    if (id >= vocab_size)
-      throw_error("the prompt holds '{}', token {}, for which the model has no row: its are {}",
-                  tokenizer.token_bytes(id), id, vocab_size);
-  }
-}
-
-using Clock = std::chrono::steady_clock;
-
-// "generate: 5 + 128 tokens, first after 0.12 s, then 41.2 tokens/s; ended at --max-tokens"
-void print_rate(size_t prompt, int64_t tokens, const Clock::time_point& start,
-                const Clock::time_point& first, const char* ended) {
-  const std::chrono::duration<double> waited = first - start, rest = Clock::now() - first;
+// "generate: 5 + 128 tokens, the first after 0.12 s, then 41.2 tokens/s; ended at --max-tokens"
+void print_rate(const Finish& finish, bool at_stop_string) {
+  const int64_t tokens = finish.completion_tokens + (finish.end_token ? 1 : 0);
   std::string rate;
-  if (tokens > 1) rate = fmt::format(", then {:.1f} tokens/s", double(tokens - 1) / rest.count());
-  fmt::print(stderr, "generate: {} + {} tokens, the first after {:.2f} s{}; ended {}\n", prompt,
-             tokens, waited.count(), rate, ended);
+  if (tokens > 1) {
+    rate = fmt::format(", then {:.1f} tokens/s",
+                       static_cast<double>(tokens - 1) / finish.decode_seconds);
+  }
+  fmt::print(stderr, "generate: {} + {} tokens, the first after {:.2f} s{}; ended {}\n",
+             finish.prompt_tokens, tokens, finish.queue_seconds + finish.prefill_seconds, rate,
+             at_stop_string     ? "at a stop string"
+             : finish.end_token ? "by the end token"
+                                : "at --max-tokens");
+}
+
+// "-0.123  'the'   'a' -2.345  'an' -4.012", a line a token.
+void print_logprobs(const Tokenizer& tokenizer, const std::vector<TokenEvent>& events) {
+  const auto quoted = [&](int64_t token) {
+    return json::serialize(json::value(tokenizer.decode(std::vector<int64_t>{token})));
+  };
+  for (const TokenEvent& event : events) {
+    std::string line = fmt::format("{:9.4f}  {}", event.logprob, quoted(event.token));
+    for (const TokenLogprob& other : event.top) {
+      line += fmt::format("  | {} {:.4f}", quoted(other.token), other.logprob);
+    }
+    std::cout << line << "\n";
+  }
+}
+
+struct PrintedAnswer {
+  AnswerText reading;
+  std::string text;  // what is not printed yet
+  std::vector<TokenEvent> events;
+  Finish finish;
+};
+
+void print_answers(const GenerationModel& model, const Args& args, const std::string& text) {
+  const std::vector<int64_t> prompt =
+      args.chat ? model.encode_chat(render_message(model.directory, text)) : model.encode(text);
+  const auto count = static_cast<size_t>(args.n);
+  std::vector<PrintedAnswer> answers(
+      count, PrintedAnswer{AnswerText(*model.tokenizer, args.stop), {}, {}, {}});
+  SchedulerOptions options = scheduler_options(model.machine);
+  options.max_running = std::max<int64_t>(1, std::min(args.n, options.max_running));
+  Scheduler scheduler(model.weights, options);
+  for (size_t i = 0; i < count; ++i) {
+    PrintedAnswer& answer = answers[i];
+    Request request{.prompt = prompt,
+                    .max_tokens = args.generate.max_tokens,
+                    .sample = args.generate.sample,
+                    .seed = args.generate.seed,
+                    .stream = static_cast<int64_t>(i),
+                    .stop_ids = model.end_tokens,
+                    .top_logprobs = args.logprobs};
+    request.on_token = [&answer](const TokenEvent& event) {
+      answer.text += answer.reading.push(event.token);
+      answer.events.push_back(event);
+      return !answer.reading.stopped();
+    };
+    request.on_finish = [&answer](const Finish& finish) {
+      answer.text += answer.reading.finish();
+      answer.finish = finish;
+    };
+    scheduler.submit(std::move(request));
+  }
+  // The first as it comes, the others behind it.
+  std::optional<Progress> waiting(fmt::format("prompt of {} tokens", prompt.size()));
+  for (bool more = true; more;) {
+    more = scheduler.step();
+    PrintedAnswer& first = answers.front();
+    if (waiting && (!more || !first.events.empty())) {
+      waiting.reset();
+      if (count > 1) std::cout << fmt::format("--- 1 of {}\n", count);
+      if (!args.chat) std::cout << text;
+    }
+    std::cout << std::exchange(first.text, "") << std::flush;
+  }
+  for (size_t i = 0; i < count; ++i) {
+    const PrintedAnswer& answer = answers[i];
+    if (answer.finish.reason == Finish::Reason::kError) throw_error("{}", answer.finish.error);
+    if (i > 0) {
+      std::cout << fmt::format("--- {} of {}\n", i + 1, count) << (args.chat ? "" : text)
+                << answer.text;
+    }
+    std::cout << "\n";
+    print_logprobs(*model.tokenizer,
+                   args.logprobs >= 0 ? answer.events : std::vector<TokenEvent>{});
+    std::cout << std::flush;
+    print_rate(answer.finish, answer.reading.stopped());
+  }
 }
 
 void run(const Args& args) {
   at::NoGradGuard no_grad;
-  const std::string text = read_prompt(args);
-  StopText stop(args.stop);
-  if (const std::string why = why_stale(args.model); !why.empty()) warn(why);
-  const Machine machine = open_machine(args.machine);
-  const Model model =
-      load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
-  const std::filesystem::path tokenizer_path = std::filesystem::path(args.model) / "tokenizer.json";
-  const Tokenizer tokenizer(tokenizer_path);
-  const std::vector<int64_t> prompt = encode_prompt(args, text, tokenizer, tokenizer_path);
-  check_prompt(prompt, tokenizer, model.config.vocab_size);
-  EngineOptions options;
-  options.kernels = machine.kernels;
-  Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
-  GenerateArgs generate_args = args.generate;
-  generate_args.stop_ids = read_end_tokens(args.model, model.config);
-  generate_args.ended = [&](size_t) { return stop.stopped(); };
-
-  StreamDecoder stream(tokenizer);
-  std::optional<Progress> waiting(fmt::format("prompt of {} tokens", prompt.size()));
-  const Clock::time_point start = Clock::now();
-  Clock::time_point first = start;
-  int64_t tokens = 0, last = -1;
-  generate(engine, {prompt}, generate_args, [&](const GenerateStep& step) {
-    if (tokens++ == 0) {
-      first = Clock::now();
-      waiting.reset();
-      if (!args.chat) std::cout << text;
+  StopText(args.stop);  // a wrong one is refused now
+  if (!args.lines.empty()) {
+    if (args.prompt || !args.file.empty()) {
+      throw_error("--jsonl has the prompts: give no other, and no --file");
     }
-    last = step.tokens.front();
-    std::cout << stop.push(stream.push(last)) << std::flush;
-  });
-  std::cout << stop.push(stream.finish()) << stop.finish() << "\n" << std::flush;
-  const bool end_token = std::ranges::count(generate_args.stop_ids, last) > 0;
-  print_rate(prompt.size(), tokens, start, first,
-             stop.stopped() ? "at a stop string"
-             : end_token    ? "by the end token"
-                            : "at --max-tokens");
+    const GenerationModel model = load_generation_model(args.model, args.machine);
+    generate_lines(model, {.file = args.lines,
+                           .chat = args.chat,
+                           .stop = args.stop,
+                           .generate = args.generate,
+                           .n = args.n,
+                           .logprobs = args.logprobs});
+    return;
+  }
+  const std::string text = read_prompt(args);
+  const GenerationModel model = load_generation_model(args.model, args.machine);
+  if (!model.tokenizer) {
+    throw_error("{} has no tokenizer.json; with --jsonl a model runs on ids alone", args.model);
+  }
+  print_answers(model, args, text);
 }
 
 }  // namespace
@@ -139,13 +171,23 @@ void add_generate(CLI::App& app) {
   CLI::App* command = app.add_subcommand("generate", "Continue a text or answer a message");
   command->add_option("model", args->model, "Hugging Face directory")->required();
   command->add_option("prompt", args->prompt,
-                      "text to continue; without it and --file: standard input");
+                      "text to continue; without it, --file and --jsonl: standard input");
   command->add_option("--file", args->file, "file with the text; -: standard input");
+  command->add_option("--jsonl", args->lines,
+                      "file of prompts and their options, a JSON object a line, answered together; "
+                      "a JSON object a line comes out");
   command->add_flag("--chat", args->chat,
                     "the text is a user's message: the model's chat template is put around it, and "
                     "the answer alone is printed");
   command->add_option("--stop", args->stop, "end before this text (may be given several times)")
       ->allow_extra_args(false);
+  command->add_option("--n", args->n, "answers to a prompt")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  command
+      ->add_option("--logprobs", args->logprobs,
+                   "log-probability of every token, and of so many of the likeliest")
+      ->check(CLI::Range(0, 1000));
   add_options(*command, args->generate);
   add_options(*command, args->machine);
   command->footer("Example: halo generate runs/demo/model \"It was\" --temperature 0.8");

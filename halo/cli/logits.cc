@@ -71,28 +71,24 @@ struct Greedy {
 Greedy greedy(const Model& model, const SafetensorsFile& file, int64_t count,
               const Machine& machine) {
   const at::Tensor prompts = read_ids(file, "prompt_ids", model.config.vocab_size);
-  std::vector<std::vector<int64_t>> prompt_list;
-  for (int64_t b = 0; b < prompts.size(0); ++b) {
+  const int64_t rows = prompts.size(0), vocabulary = model.config.vocab_size;
+  Greedy out{at::zeros({rows, count}, at::kLong), at::zeros({rows, count, vocabulary})};
+  std::vector<Request> requests;
+  for (int64_t b = 0; b < rows; ++b) {
     const int64_t* row = prompts[b].data_ptr<int64_t>();
-    prompt_list.emplace_back(row, row + prompts.size(1));
+    Request request{.prompt = {row, row + prompts.size(1)}, .max_tokens = count};
+    request.on_logits = [to = out.logits[b].data_ptr<float>(),
+                         vocabulary](std::span<const float> values) mutable {
+      std::ranges::copy(values, to);
+      to += vocabulary;
+    };
+    requests.push_back(std::move(request));
   }
-  EngineOptions options;
-  options.kernels = machine.kernels;
-  Engine engine(std::make_shared<DecoderWeights>(model.weights), options);
-  GenerateArgs args;
-  args.max_tokens = count;
-  const int64_t rows = prompts.size(0);
-  Greedy out{at::zeros({rows, count}, at::kLong),
-             at::zeros({rows, count, model.config.vocab_size})};
-  std::vector<int64_t> done(static_cast<size_t>(rows), 0);
-  generate(engine, prompt_list, args, [&](const GenerateStep& step) {
-    for (size_t i = 0; i < step.prompts.size(); ++i) {
-      const auto b = static_cast<int64_t>(step.prompts[i]);
-      const int64_t n = done[step.prompts[i]]++;
-      out.ids[b][n] = step.tokens[i];
-      out.logits[b][n].copy_(step.logits[static_cast<int64_t>(i)]);
-    }
-  });
+  Scheduler scheduler(std::make_shared<DecoderWeights>(model.weights), scheduler_options(machine));
+  const std::vector<Answer> answers = answer(scheduler, std::move(requests));
+  for (int64_t b = 0; b < rows; ++b) {
+    out.ids[b].copy_(at::tensor(answers[static_cast<size_t>(b)].tokens, at::kLong));
+  }
   return out;
 }
 

@@ -142,6 +142,7 @@ int main(int argc, char** argv) {
   halo::add_eval(app);
   halo::add_logits(app);
   halo::add_generate(app);
+  halo::add_chat(app);
   halo::add_tokenize(app);
   halo::add_import(app);
   halo::add_export(app);

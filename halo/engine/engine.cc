@@ -1,5 +1,5 @@
-// Sequences' state and the decoder calls that extend it. Pools grow on demand and are never given
-// back before the engine is.
+// Sequences' state and the decoder calls that extend it. Pools are never given back before the
+// engine is.
 #include "halo/engine/engine.h"
 
 #include <algorithm>
@@ -10,19 +10,22 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/engine/pool.h"
 
 namespace halo {
 namespace {
 
-// A pool with room for `capacity` rows that starts with the old one's. Zeros, because a masked
-// product with memory nobody wrote may be NaN.
-at::Tensor grown(const at::Tensor& old, std::vector<int64_t> shape, at::TensorOptions options) {
-  at::Tensor pool = at::zeros(shape, options);
+// A pool that starts with the old one's rows.
+at::Tensor grown(const at::Tensor& old, const std::vector<int64_t>& shape,
+                 const at::TensorOptions& options) {
+  at::Tensor pool = zero_pool(shape, options);
   if (old.defined()) pool.narrow(0, 0, old.size(0)).copy_(old);
   return pool;
 }
 
-int64_t new_capacity(int64_t capacity, int64_t needed) {
+// Of a pool of `name` that must have `needed`; `most`: 0 or all that there can be.
+int64_t new_capacity(const char* name, int64_t capacity, int64_t needed, int64_t most) {
+  if (most > 0) throw_error("all {} {} of sequences' memory are in use", most, name);
   return std::max(needed, capacity + capacity / 2);
 }
 
@@ -33,44 +36,85 @@ int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+// Elements that a block has in an attention layer, a slot in a lightning layer.
+int64_t block_elements(const AttentionWeights& w, int64_t block_size) {
+  return 2 * block_size * w.kv_heads * w.head_dim;
+}
+int64_t slot_elements(const LightningWeights& w) {
+  return w.heads * w.head_dim * w.head_dim;
+}
+
 }  // namespace
+
+StateBytes state_bytes(const DecoderWeights& weights, int64_t block_size) {
+  StateBytes bytes;
+  for (const LayerWeights& layer : weights.layers) {
+    if (const auto* w = std::get_if<AttentionWeights>(&layer.mixer)) {
+      bytes.block += block_elements(*w, block_size) * weights.embedding.value.element_size();
+    } else {
+      bytes.slot += slot_elements(std::get<LightningWeights>(layer.mixer)) *
+                    static_cast<int64_t>(sizeof(float));
+    }
+  }
+  return bytes;
+}
 
 Engine::Engine(std::shared_ptr<const DecoderWeights> weights, const EngineOptions& options)
     : weights_(std::move(weights)),
       options_(options),
       device_(weights_->embedding.value.device()),
       state_(weights_->layers.size()),
+      has_blocks_(state_bytes(*weights_, 1).block > 0),
+      has_states_(state_bytes(*weights_, 1).slot > 0),
       records_steps_(options.kernels == Kernels::kFast &&
                      can_record_step(*weights_, options.block_size)) {
   HALO_CHECK(options_.block_size > 0 && options_.max_batch_tokens > 0,
              "engine: block size {} and tokens a batch {} must be positive", options_.block_size,
              options_.max_batch_tokens);
+  at::NoGradGuard no_grad;
+  if (options_.max_blocks > 0) grow_blocks(options_.max_blocks);
+  if (options_.max_slots > 0) grow_slots(options_.max_slots);
 }
 
-Engine::Sequence& Engine::find(int64_t sequence) {
+const Engine::Sequence& Engine::find(int64_t sequence) const {
   const auto it = sequences_.find(sequence);
   HALO_CHECK(it != sequences_.end(), "engine: no sequence {}", sequence);
   return it->second;
 }
 
+Engine::Sequence& Engine::find(int64_t sequence) {
+  return const_cast<Sequence&>(std::as_const(*this).find(sequence));
+}
+
 int64_t Engine::length(int64_t sequence) const {
-  const auto it = sequences_.find(sequence);
-  HALO_CHECK(it != sequences_.end(), "engine: no sequence {}", sequence);
-  return it->second.length;
+  return find(sequence).length;
+}
+
+int64_t Engine::missing_blocks(const Sequence& sequence, int64_t tokens) const {
+  if (!has_blocks_) return 0;
+  return ceil_div(sequence.length + tokens, options_.block_size) - std::ssize(sequence.blocks);
+}
+
+int64_t Engine::blocks_for(int64_t sequence, int64_t tokens) const {
+  return missing_blocks(find(sequence), tokens);
+}
+
+void Engine::grow_slots(int64_t capacity) {
+  const auto options = at::TensorOptions().device(device_).dtype(at::kFloat);
+  for (size_t i = 0; i < state_.size(); ++i) {
+    const auto* mixer = std::get_if<LightningWeights>(&weights_->layers[i].mixer);
+    if (!mixer) continue;
+    state_[i].recurrent = grown(
+        state_[i].recurrent, {capacity, mixer->heads, mixer->head_dim, mixer->head_dim}, options);
+  }
+  slots_.grow(capacity);
+  steps_.clear();
 }
 
 int64_t Engine::take_slot() {
+  const int64_t capacity = slots_.capacity();
   if (slots_.num_free() == 0) {
-    const int64_t capacity = new_capacity(slots_.capacity(), slots_.capacity() + 1);
-    const auto options = at::TensorOptions().device(device_).dtype(at::kFloat);
-    for (size_t i = 0; i < state_.size(); ++i) {
-      const auto* mixer = std::get_if<LightningWeights>(&weights_->layers[i].mixer);
-      if (!mixer) continue;
-      state_[i].recurrent = grown(
-          state_[i].recurrent, {capacity, mixer->heads, mixer->head_dim, mixer->head_dim}, options);
-    }
-    slots_.grow(capacity);
-    steps_.clear();
+    grow_slots(new_capacity("slots", capacity, capacity + 1, options_.max_slots));
   }
   return slots_.take();
 }
@@ -85,12 +129,17 @@ int64_t Engine::create() {
   return next_id_++;
 }
 
-int64_t Engine::fork(int64_t sequence) {
+int64_t Engine::fork(int64_t sequence, int64_t length) {
   at::NoGradGuard no_grad;
   Sequence copy = find(sequence);
-  const bool partial = copy.length % options_.block_size != 0;
+  HALO_CHECK(0 <= length && length <= copy.length && (length == copy.length || can_cut()),
+             "engine: {} tokens of a sequence of {} cannot be had", length, copy.length);
+  copy.length = length;
+  if (has_blocks_) copy.blocks.resize(ceil_div(length, options_.block_size));
+  const bool partial = has_blocks_ && copy.length % options_.block_size != 0;
+  const int64_t capacity = blocks_.capacity();
   if (partial && blocks_.num_free() == 0) {
-    grow_blocks(new_capacity(blocks_.capacity(), blocks_.capacity() + 1));
+    grow_blocks(new_capacity("blocks", capacity, capacity + 1, options_.max_blocks));
   }
   const int64_t from_slot = std::exchange(copy.slot, take_slot());
   const int64_t from_block = partial ? std::exchange(copy.blocks.back(), blocks_.take()) : 0;
@@ -106,6 +155,68 @@ int64_t Engine::fork(int64_t sequence) {
   }
   sequences_[next_id_] = std::move(copy);
   return next_id_++;
+}
+
+int64_t Engine::create(int64_t length) {
+  const int64_t id = create();
+  Sequence& sequence = find(id);
+  try {
+    reserve({{&sequence, nullptr, length, true}});
+  } catch (...) {
+    release(id);
+    throw;
+  }
+  sequence.length = length;
+  return id;
+}
+
+LayerState Engine::empty_state(size_t layer, int64_t length) const {
+  LayerState out;
+  const at::TensorOptions meta(at::kMeta);
+  if (const auto* w = std::get_if<AttentionWeights>(&weights_->layers[layer].mixer)) {
+    const auto options = meta.dtype(weights_->embedding.value.scalar_type());
+    out.keys = at::empty({length, w->kv_heads, w->head_dim}, options);
+    out.values = at::empty_like(out.keys);
+  } else {
+    const auto& l = std::get<LightningWeights>(weights_->layers[layer].mixer);
+    out.recurrent = at::empty({l.heads, l.head_dim, l.head_dim}, meta.dtype(at::kFloat));
+  }
+  return out;
+}
+
+LayerState Engine::state(int64_t sequence, size_t layer) const {
+  at::NoGradGuard no_grad;
+  const Sequence& from = find(sequence);
+  const LayerState& all = state_[layer];
+  LayerState out;
+  if (all.recurrent.defined())
+    out.recurrent = all.recurrent.select(0, from.slot).cpu().contiguous();
+  if (!all.keys.defined()) return out;
+  const at::Tensor blocks = at::tensor(from.blocks, at::kLong).to(device_);
+  const auto tokens = [&](const at::Tensor& pool) {
+    return pool.index_select(0, blocks).flatten(0, 1).narrow(0, 0, from.length).cpu().contiguous();
+  };
+  out.keys = tokens(all.keys);
+  out.values = tokens(all.values);
+  return out;
+}
+
+void Engine::set_state(int64_t sequence, size_t layer, const LayerState& state) {
+  at::NoGradGuard no_grad;
+  const Sequence& to = find(sequence);
+  LayerState& all = state_[layer];
+  if (all.recurrent.defined()) all.recurrent.select(0, to.slot).copy_(state.recurrent);
+  if (!all.keys.defined()) return;
+  const int64_t size = options_.block_size, full = to.length / size, rest = to.length % size;
+  const at::Tensor blocks = at::tensor(to.blocks, at::kLong).narrow(0, 0, full).to(device_);
+  const auto fill = [&](at::Tensor& pool, const at::Tensor& tokens) {
+    pool.index_copy_(0, blocks,
+                     tokens.narrow(0, 0, full * size).unflatten(0, {full, size}).to(device_));
+    if (rest == 0) return;
+    pool.select(0, to.blocks.back()).narrow(0, 0, rest).copy_(tokens.narrow(0, full * size, rest));
+  };
+  fill(all.keys, state.keys);
+  fill(all.values, state.values);
 }
 
 void Engine::release(int64_t sequence) {
@@ -131,13 +242,13 @@ void Engine::grow_blocks(int64_t capacity) {
 
 void Engine::reserve(const std::vector<Piece>& pieces) {
   const auto missing = [&](const Piece& piece) {
-    return ceil_div(piece.sequence->length + piece.count, options_.block_size) -
-           static_cast<int64_t>(piece.sequence->blocks.size());
+    return missing_blocks(*piece.sequence, piece.count);
   };
   int64_t needed = 0;
   for (const Piece& piece : pieces) needed += missing(piece);
   if (needed > blocks_.num_free()) {
-    grow_blocks(new_capacity(blocks_.capacity(), blocks_.num_used() + needed));
+    grow_blocks(new_capacity("blocks", blocks_.capacity(), blocks_.num_used() + needed,
+                             options_.max_blocks));
   }
   for (const Piece& piece : pieces) {
     for (int64_t n = missing(piece); n > 0; --n) piece.sequence->blocks.push_back(blocks_.take());

@@ -17,7 +17,17 @@ struct EngineOptions {
   Kernels kernels = Kernels::kFast;
   int64_t block_size = 256;         // tokens a K/V block
   int64_t max_batch_tokens = 8192;  // of one decoder call; more are fed in several
+  // Blocks and slots that there are, taken at once; 0: as many as are asked for, and recorded steps
+  // are dropped when a pool grows.
+  int64_t max_blocks = 0, max_slots = 0;
 };
+
+// What a block and a slot take in all layers together.
+struct StateBytes {
+  int64_t block = 0;  // 0: no attention layers, and no blocks are taken
+  int64_t slot = 0;   // 0: no lightning layers
+};
+StateBytes state_bytes(const DecoderWeights& weights, int64_t block_size);
 
 class Engine {
  public:
@@ -27,10 +37,26 @@ class Engine {
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  int64_t create();                // an empty sequence; ids are never used twice
-  int64_t fork(int64_t sequence);  // shares full blocks, copies the last partial one and the states
+  int64_t create();  // an empty sequence; ids are never used twice
+  // Another with its first `length` tokens: shares full blocks, copies the last partial one and the
+  // states. Fewer than it has only where can_cut().
+  int64_t fork(int64_t sequence, int64_t length);
+  int64_t fork(int64_t sequence) { return fork(sequence, length(sequence)); }
+  // Whether a sequence's beginning is part of its state: without lightning layers.
+  bool can_cut() const { return !has_states_; }
   void release(int64_t sequence);
   int64_t length(int64_t sequence) const;  // tokens fed so far
+  // Free blocks that feeding it so many tokens takes. An Error there, and of create() and fork(),
+  // says that a pool which may not grow is used up.
+  int64_t blocks_for(int64_t sequence, int64_t tokens) const;
+
+  // A sequence's state in a layer on the host, for files: keys and values [length, G, d] or
+  // recurrent [H, d, d], contiguous. empty_state() has the shapes and types alone (device meta).
+  LayerState state(int64_t sequence, size_t layer) const;
+  LayerState empty_state(size_t layer, int64_t length) const;
+  // A sequence of so many tokens whose state in every layer set_state() is to fill.
+  int64_t create(int64_t length);
+  void set_state(int64_t sequence, size_t layer, const LayerState& state);
 
   // Feeds tokens[i] to sequences[i] (distinct). Final hidden states, in the order given: those of
   // all tokens [N, D], or of the last token of each sequence [S, D] (no tokens[i] may be empty
@@ -67,6 +93,9 @@ class Engine {
   };
 
   Sequence& find(int64_t sequence);
+  const Sequence& find(int64_t sequence) const;
+  int64_t missing_blocks(const Sequence& sequence, int64_t tokens) const;
+  void grow_slots(int64_t capacity);
   // Those of a call, which must be distinct and the model's.
   void check_call(const std::vector<int64_t>& sequences,
                   const std::vector<std::vector<int64_t>>& tokens) const;
@@ -85,6 +114,7 @@ class Engine {
   BlockAllocator blocks_, slots_;  // the same numbers in every layer
   std::unordered_map<int64_t, Sequence> sequences_;
   int64_t next_id_ = 0;
+  const bool has_blocks_, has_states_;
   const bool records_steps_;
   GraphMemory step_memory_;
   std::map<int64_t, StepBatch> steps_;  // by rows; gone when a pool moves

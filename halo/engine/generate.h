@@ -1,27 +1,18 @@
-// Greedy and sampled continuation of prompts, many at a time.
+// Requests run to their end, for callers that want whole answers.
 #pragma once
 
-#include <functional>
 #include <vector>
 
-#include "halo/engine/engine.h"
-#include "halo/kernels/sample/sample.h"
+#include "halo/engine/scheduler.h"
 
 namespace halo {
 
+// How a command or a recipe says what answers are to be like.
 struct GenerateArgs {
-  int64_t max_tokens = 128;  // new tokens a prompt
+  int64_t max_tokens = 128;
   SampleArgs sample;
-  std::vector<int64_t> stop_ids;  // generation ends after one of these, which is kept
-  // Prompt i draws from the stream Random(seed, "sample", first_stream + i) at the position of the
-  // token drawn: neither its neighbours nor max_running change its tokens.
   int64_t seed = 0;
-  int64_t first_stream = 0;
-  int64_t max_running = 256;  // prompts in one decoder call; as one ends the next one starts
-  // Asked of every prompt that ran, after `on_step`; true ends it.
-  std::function<bool(size_t prompt)> ended;
 
-  // What a command or a request may say.
   void settings(Settings& s) {
     s("max_tokens", max_tokens, {.help = "new tokens at most", .min = 1, .max = 1e9});
     s("sample", sample, {});
@@ -29,16 +20,13 @@ struct GenerateArgs {
   }
 };
 
-// What one decoder call gave.
-struct GenerateStep {
-  std::vector<size_t> prompts;  // [S] which of the prompts ran
-  std::vector<int64_t> tokens;  // [S] the token each of them got
-  at::Tensor logits;            // [S, V] fp32, what they were chosen from; the next call's in turn
+struct Answer {
+  std::vector<int64_t> tokens;  // new ones, without the end token
+  Finish finish;
 };
 
-// The new tokens of every prompt (none of them empty). `on_step` sees every call's.
-std::vector<std::vector<int64_t>> generate(
-    Engine& engine, const std::vector<std::vector<int64_t>>& prompts, const GenerateArgs& args,
-    const std::function<void(const GenerateStep&)>& on_step = {});
+// Their answers, in their order. The requests' own functions are called too. An Error where one
+// ended with an error.
+std::vector<Answer> answer(Scheduler& scheduler, std::vector<Request> requests);
 
 }  // namespace halo

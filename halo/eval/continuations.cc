@@ -27,17 +27,18 @@ std::vector<Opening> choose_openings(const HeldOutText& text, size_t count) {
   return out;
 }
 
-std::vector<std::string> continue_openings(Engine& engine, const std::vector<Opening>& openings,
+std::vector<std::string> continue_openings(Scheduler& scheduler,
+                                           const std::vector<Opening>& openings,
                                            const std::vector<int64_t>& end_tokens,
                                            const Tokenizer& tokenizer) {
-  std::vector<std::vector<int64_t>> prompts;
-  for (const Opening& opening : openings) prompts.push_back(opening.prompt);
-  GenerateArgs args;
-  args.max_tokens = kNewTokens;
-  args.stop_ids = end_tokens;
+  std::vector<Request> requests;
+  for (const Opening& opening : openings) {
+    requests.push_back(
+        {.prompt = opening.prompt, .max_tokens = kNewTokens, .stop_ids = end_tokens});
+  }
   std::vector<std::string> out;
-  for (const std::vector<int64_t>& tokens : generate(engine, prompts, args)) {
-    out.push_back(tokenizer.decode(tokens, /*skip_special=*/true));
+  for (const Answer& said : answer(scheduler, std::move(requests))) {
+    out.push_back(tokenizer.decode(said.tokens, /*skip_special=*/true));
   }
   return out;
 }

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "halo/engine/engine.h"
+#include "halo/engine/scheduler.h"
 #include "halo/eval/held_out.h"
 #include "halo/tokenizer/tokenizer.h"
 
@@ -20,7 +20,8 @@ std::vector<Opening> choose_openings(const HeldOutText& text, size_t count);
 
 // What the model says after each of them, always taking the likeliest token, up to one of
 // `end_tokens`; without the text of special tokens.
-std::vector<std::string> continue_openings(Engine& engine, const std::vector<Opening>& openings,
+std::vector<std::string> continue_openings(Scheduler& scheduler,
+                                           const std::vector<Opening>& openings,
                                            const std::vector<int64_t>& end_tokens,
                                            const Tokenizer& tokenizer);
 

@@ -44,9 +44,9 @@ TEST(Continuations, AreWhatTheModelFindsLikeliest) {
   ModelConfig config = test::hybrid_config();
   config.vocab_size = 257;
   const auto weights = test::random_model(config);
-  Engine engine(weights, {Kernels::kReference, 8, 48});
+  Scheduler scheduler(weights, {.kernels = Kernels::kReference});
   Opening opening{{'t', 'h', 'e'}, {}};
-  const auto said = continue_openings(engine, {opening}, {}, tokenizer);
+  const auto said = continue_openings(scheduler, {opening}, {}, tokenizer);
   ASSERT_EQ(said.size(), 1u);
   // From nothing, a token at a time.
   std::vector<int64_t> ids = opening.prompt, made;
@@ -58,7 +58,7 @@ TEST(Continuations, AreWhatTheModelFindsLikeliest) {
   }
   EXPECT_EQ(said[0], tokenizer.decode(made, true));
   // It ends where a token says so.
-  const auto ended = continue_openings(engine, {opening}, {made[1]}, tokenizer);
+  const auto ended = continue_openings(scheduler, {opening}, {made[1]}, tokenizer);
   const size_t end = made[0] == made[1] ? 1 : 2;
   EXPECT_EQ(ended[0],
             tokenizer.decode(std::vector<int64_t>(made.begin(), made.begin() + end), true));

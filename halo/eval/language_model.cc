@@ -7,6 +7,7 @@
 #include "halo/base/utf8.h"
 #include "halo/data/pack.h"
 #include "halo/engine/generate.h"
+#include "halo/engine/stop_text.h"
 #include "halo/eval/token_scores.h"
 #include "halo/tokenizer/unicode.h"
 
@@ -19,6 +20,16 @@ EngineOptions engine_options(Kernels kernels, at::Device device) {
   // Most prompts are short, and a fork has a block of its own at least.
   options.block_size = 16;
   options.max_batch_tokens = device.is_cuda() ? 32768 : 4096;
+  return options;
+}
+
+SchedulerOptions generation_options(const Engine& engine) {
+  const bool on_gpu = engine.weights().embedding.value.is_cuda();
+  SchedulerOptions options{.kernels = engine.options().kernels,
+                           .memory_bytes = int64_t{1} << (on_gpu ? 34 : 32),
+                           .max_running = 256,
+                           .prefill_chunk = engine.options().max_batch_tokens};
+  if (on_gpu) options.block_size = 256;
   return options;
 }
 
@@ -60,7 +71,8 @@ LanguageModel::LanguageModel(const Model& model, const std::filesystem::path& di
 LanguageModel::LanguageModel(std::shared_ptr<const DecoderWeights> weights, Tokenizer tokenizer,
                              SpecialTokens special, const EngineOptions& options,
                              int64_t min_shared)
-    : engine_(std::move(weights), options),
+    : weights_(std::move(weights)),
+      engine_(weights_, options),
       tokenizer_(std::move(tokenizer)),
       special_(std::move(special)),
       min_shared_(min_shared) {}
@@ -220,48 +232,36 @@ std::vector<Score> LanguageModel::score(const std::vector<ScoreRequest>& request
   return scores;
 }
 
-namespace {
-
-// Where the first stop begins in a text, or npos.
-size_t find_stop(std::string_view text, const std::vector<std::string>& stops) {
-  size_t at = std::string_view::npos;
-  for (const std::string& stop : stops) at = std::min(at, text.find(stop));
-  return at;
-}
-
-}  // namespace
-
 std::vector<std::string> LanguageModel::generate_until(
     const std::vector<GenerateRequest>& requests) {
-  std::vector<std::vector<int64_t>> prompts;
-  std::vector<StreamDecoder> streams;
   std::vector<std::string> texts(requests.size());
-  std::vector<int64_t> left;
-  GenerateArgs args;
-  args.max_tokens = 0;
-  args.stop_ids = special_.ends;
-  for (const GenerateRequest& request : requests) {
-    prompts.push_back(request.prompt.empty() ? std::vector<int64_t>{special_.before_all}
-                                             : encode(request.prompt));
-    streams.emplace_back(tokenizer_);
-    left.push_back(request.max_tokens);
-    args.max_tokens = std::max(args.max_tokens, request.max_tokens);
-  }
-  args.ended = [&](size_t prompt) {
-    return left[prompt] == 0 ||
-           find_stop(texts[prompt], requests[prompt].stops) != std::string::npos;
+  std::vector<Request> all;
+  // What of the text is certain: more of it is there to find a stop in than to be part of it.
+  struct Reading {
+    StreamDecoder stream;
+    StopText stop;
   };
-  generate(engine_, prompts, args, [&](const GenerateStep& step) {
-    for (size_t i = 0; i < step.prompts.size(); ++i) {
-      const size_t prompt = step.prompts[i];
-      streams[prompt].push(step.tokens[i], texts[prompt]);
-      --left[prompt];
-    }
-  });
+  std::vector<Reading> readings;
+  readings.reserve(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
-    streams[i].finish(texts[i]);
-    texts[i].resize(std::min(texts[i].size(), find_stop(texts[i], requests[i].stops)));
+    const GenerateRequest& request = requests[i];
+    Reading& reading = readings.emplace_back(StreamDecoder(tokenizer_), StopText(request.stops));
+    Request& asked = all.emplace_back();
+    asked.prompt =
+        request.prompt.empty() ? std::vector<int64_t>{special_.before_all} : encode(request.prompt);
+    asked.max_tokens = request.max_tokens;
+    asked.stop_ids = special_.ends;
+    asked.on_token = [&reading, &text = texts[i]](const TokenEvent& event) {
+      text += reading.stop.push(reading.stream.push(event.token));
+      return !reading.stop.stopped();
+    };
+    asked.on_finish = [&reading, &text = texts[i]](const Finish&) {
+      text += reading.stop.push(reading.stream.finish());
+      text += reading.stop.finish();
+    };
   }
+  Scheduler scheduler(weights_, generation_options(engine_));
+  answer(scheduler, std::move(all));
   return texts;
 }
 

@@ -75,6 +75,7 @@ class LanguageModel {
   void score_batch(const std::vector<Pair>& pairs, std::span<const Run> runs,
                    std::vector<Score>& scores);
 
+  std::shared_ptr<const DecoderWeights> weights_;
   Engine engine_;
   Tokenizer tokenizer_;
   SpecialTokens special_;

@@ -97,8 +97,8 @@ TEST_F(LanguageModelTest, TextsBeginWithOneBeginningOfText) {
 TEST_F(LanguageModelTest, TextEndsBeforeAStopAndAtTheLimit) {
   LanguageModel model = language_model();
   const std::vector<int64_t> prompt = tokenizer_.encode("one two");
-  Engine engine(weights_, {Kernels::kReference, 4, 64});
-  const auto tokens = generate(engine, {prompt}, {.max_tokens = 12})[0];
+  Scheduler scheduler(weights_, {.kernels = Kernels::kReference});
+  const auto tokens = answer(scheduler, {{.prompt = prompt, .max_tokens = 12}})[0].tokens;
   const std::string all = tokenizer_.decode(tokens);
   const std::string stop = all.substr(all.size() / 2, 2);
   const std::vector<std::string> texts =

@@ -42,10 +42,14 @@ class NeedleTest : public testing::Test {
       task.haystack.questions.push_back({"key", depth, prefix, std::move(rest), {}});
     }
     for (size_t q = 0; q < 2; ++q) {
-      const auto said = generate(engine_, {prompt(task, q)}, {.max_tokens = answer_tokens});
-      task.haystack.questions[q].answer = said[0];
+      task.haystack.questions[q].answer = greedy(prompt(task, q), answer_tokens);
     }
     return task;
+  }
+
+  std::vector<int64_t> greedy(const std::vector<int64_t>& prompt, int64_t max_tokens) const {
+    Scheduler scheduler(weights_, {.kernels = Kernels::kReference});
+    return answer(scheduler, {{.prompt = prompt, .max_tokens = max_tokens}})[0].tokens;
   }
 
   // ln p of the answer, each token after the true ones before it, over 7 digits; from nothing.
@@ -76,8 +80,7 @@ TEST_F(NeedleTest, TeacherForcedScoresAreThoseOfGreedyDecoding) {
   for (size_t i = 0; i < 6; ++i) {
     const NeedleTask& task = tasks[i / 2];
     const std::vector<int64_t>& answer = task.haystack.questions[i % 2].answer;
-    const auto said =
-        generate(engine_, {prompt(task, i % 2)}, {.max_tokens = std::ssize(answer)}).front();
+    const auto said = greedy(prompt(task, i % 2), std::ssize(answer));
     EXPECT_EQ(items[i].correct, said == answer);
     EXPECT_EQ(items[i].correct, i != 1 && i != 4);
     EXPECT_NEAR(items[i].logprob, plain_logprob(task, i % 2), 1e-5);

@@ -180,7 +180,7 @@ at::Tensor run_mixer(const Mixer& mixer, double eps, const at::Tensor& x, const 
 }
 
 at::Tensor embed(const DecoderWeights& weights, const Batch& batch) {
-  return embedding(batch.tokens, weights.embedding);
+  return embedding(batch.tokens, weights.embedding).to(weights.norm.value.scalar_type());
 }
 
 at::Tensor decode_layers(const DecoderWeights& weights, int64_t first, int64_t last,

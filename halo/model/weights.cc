@@ -5,6 +5,7 @@
 #include "halo/formats/weight_names.h"
 #include "halo/kernels/lightning/lightning.h"
 #include "halo/model/decoder.h"
+#include "halo/model/fp32_vectors.h"
 
 namespace halo {
 namespace {
@@ -172,26 +173,42 @@ DecoderWeights bind_decoder(const ModelConfig& config, const ParameterStore& sto
   return w;
 }
 
-DecoderWeights without_gradients(DecoderWeights w) {
-  for (Weight* weight : {&w.embedding, &w.norm, &w.head}) detach(*weight);
-  for (LayerWeights& layer : w.layers) {
-    for (Weight* weight : {&layer.input_norm, &layer.post_norm, &layer.gate_up, &layer.down}) {
-      detach(*weight);
+namespace {
+
+// Calls `use` with every weight that there is.
+template <class Use>
+void for_each_weight(DecoderWeights& w, Use use) {
+  const auto use_all = [&](std::initializer_list<Weight*> weights) {
+    for (Weight* weight : weights) {
+      if (weight->defined()) use(*weight);
     }
+  };
+  use_all({&w.embedding, &w.norm, &w.head});
+  for (LayerWeights& layer : w.layers) {
+    use_all({&layer.input_norm, &layer.post_norm, &layer.gate_up, &layer.down});
     if (auto* a = std::get_if<AttentionWeights>(&layer.mixer)) {
-      for (Weight* weight : {&a->qkvg, &a->qkv_bias, &a->biased_gate, &a->q_norm, &a->k_norm,
-                             &a->o_proj, &a->o_bias}) {
-        detach(*weight);
-      }
+      use_all({&a->qkvg, &a->qkv_bias, &a->biased_gate, &a->q_norm, &a->k_norm, &a->o_proj,
+               &a->o_bias});
     } else {
       auto& l = std::get<LightningWeights>(layer.mixer);
-      for (Weight* weight :
-           {&l.qkvz, &l.qkvz_bias, &l.q_norm, &l.k_norm, &l.o_norm, &l.o_proj, &l.o_bias}) {
-        detach(*weight);
-      }
+      use_all({&l.qkvz, &l.qkvz_bias, &l.q_norm, &l.k_norm, &l.o_norm, &l.o_proj, &l.o_bias});
     }
   }
-  return w;
+}
+
+}  // namespace
+
+DecoderWeights without_gradients(DecoderWeights weights) {
+  for_each_weight(weights, detach);
+  return weights;
+}
+
+DecoderWeights with_fp32_vectors(DecoderWeights weights) {
+  weights = without_gradients(std::move(weights));
+  for_each_weight(weights, [](Weight& weight) {
+    if (weight.value.dim() == 1) weight.value = weight.value.to(at::kFloat);
+  });
+  return weights;
 }
 
 DecoderWeights with_logit_scale(DecoderWeights weights, const LogitScale& scale) {

@@ -69,10 +69,13 @@ class Evaluation {
   }
   void add_continuations(const std::string& name, const DecoderWeights& weights,
                          json::array& openings) const {
-    Engine engine = engine_of(weights);
-    const auto said = continue_openings(
-        engine, openings_, read_end_tokens(context_.teacher_directory(), context_.teacher().config),
-        context_.tokenizer());
+    constexpr int64_t kMemory = int64_t{1} << 28;  // of a few short texts
+    Scheduler scheduler(std::make_shared<DecoderWeights>(weights),
+                        {.kernels = context_.machine().kernels, .memory_bytes = kMemory});
+    const auto said =
+        continue_openings(scheduler, openings_,
+                          read_end_tokens(context_.teacher_directory(), context_.teacher().config),
+                          context_.tokenizer());
     for (size_t i = 0; i < said.size(); ++i) openings[i].as_object()[name] = said[i];
   }
 

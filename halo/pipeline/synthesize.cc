@@ -56,44 +56,42 @@ json::object synthesize(const SynthesizeArgs& args) {
   const int64_t end = tokenizer.document_end();
   const std::optional<int64_t> begin = document_begin(tokenizer, tokenizer_path);
   const std::vector<int64_t> first = first_tokens(tokenizer);
-  EngineOptions options;
-  options.kernels = machine.kernels;
-  Engine engine(std::make_shared<DecoderWeights>(teacher.weights), options);
+  SchedulerOptions options = scheduler_options(machine);
+  options.max_running = args.batch;
+  Scheduler scheduler(std::make_shared<DecoderWeights>(teacher.weights), options);
 
   const json::object provenance{{"made_by", args.command},
                                 {"teacher_weights", weight_hashes(args.teacher)}};
   ShardFolderWriter writer(args.out, hash_file(tokenizer_path), tokenizer.vocab_size(),
                            json::serialize(provenance), int64_t{1} << 26);
   const Random random(static_cast<uint64_t>(args.seed), "synthesize.first");
-  GenerateArgs generate_args;
   const int64_t own_tokens = begin ? 3 : 2;  // the first ones and the end token
   if (args.length <= own_tokens) {
     throw_error("--length {}: such a document has nothing to sample; give {} or more", args.length,
                 own_tokens + 1);
   }
-  generate_args.max_tokens = args.length - own_tokens;
-  generate_args.sample = args.sample;
-  generate_args.stop_ids = {end};
-  if (begin) generate_args.stop_ids.push_back(*begin);  // another document would begin
-  generate_args.seed = args.seed;
-  generate_args.max_running = args.batch;
+  Request request{.max_tokens = args.length - own_tokens,
+                  .sample = args.sample,
+                  .seed = args.seed,
+                  .stop_ids = {end}};
+  if (begin) request.stop_ids.push_back(*begin);  // another document would begin
   Progress progress("synthesize", args.tokens);
   const NeedleWriter needles(tokenizer, begin);
   int64_t tokens = 0, documents = 0, dropped = 0;
   while (tokens < args.tokens) {
-    std::vector<std::vector<int64_t>> prompts;
+    std::vector<Request> requests;
     for (int64_t i = 0; i < args.batch; ++i) {
-      prompts.push_back({first[random.below(static_cast<uint64_t>(documents + i),
-                                            static_cast<int64_t>(first.size()))]});
-      if (begin) prompts.back().insert(prompts.back().begin(), *begin);
+      request.stream = documents + i;
+      request.prompt = {first[random.below(static_cast<uint64_t>(documents + i),
+                                           static_cast<int64_t>(first.size()))]};
+      if (begin) request.prompt.insert(request.prompt.begin(), *begin);
+      requests.push_back(request);
     }
-    generate_args.first_stream = documents;
-    const auto continuations = generate(engine, prompts, generate_args);
-    for (size_t i = 0; i < prompts.size(); ++i) {
-      std::vector<int64_t> document = prompts[i];
-      document.insert(document.end(), continuations[i].begin(), continuations[i].end());
-      if (begin && document.back() == *begin) document.pop_back();
-      if (document.back() != end) document.push_back(end);
+    const std::vector<Answer> answers = answer(scheduler, requests);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      std::vector<int64_t> document = std::move(requests[i].prompt);
+      document.insert(document.end(), answers[i].tokens.begin(), answers[i].tokens.end());
+      document.push_back(end);
       tokens += static_cast<int64_t>(document.size());
       // A model may have more rows than its tokenizer has tokens.
       const bool is_text = std::ranges::max(document) < tokenizer.vocab_size();

@@ -33,23 +33,21 @@ void check_hidden(const Model& model, const Expected& expected, Kernels kernels,
 void check_greedy(const Model& model, const Expected& expected, Kernels kernels,
                   Findings& findings) {
   const at::Tensor prompt_ids = expected.get("prompt_ids"), want = expected.get("greedy_ids");
-  std::vector<std::vector<int64_t>> prompts;
-  for (const at::Tensor& row : prompt_ids.unbind()) {
+  std::vector<Request> requests;
+  std::vector<std::vector<at::Tensor>> rows(static_cast<size_t>(prompt_ids.size(0)));
+  for (size_t p = 0; p < rows.size(); ++p) {
+    const at::Tensor row = prompt_ids[static_cast<int64_t>(p)].contiguous();
     const int64_t* ids = row.const_data_ptr<int64_t>();
-    prompts.emplace_back(ids, ids + row.numel());
+    requests.push_back({.prompt = {ids, ids + row.numel()}, .max_tokens = want.size(1)});
+    requests.back().on_logits = [&rows, p](std::span<float> values) {
+      rows[p].push_back(at::tensor(values, at::kFloat));
+    };
   }
-  std::vector<std::vector<at::Tensor>> rows(prompts.size());
-  Engine engine(std::make_shared<const DecoderWeights>(model.weights), {.kernels = kernels});
-  const auto ids =
-      generate(engine, prompts, {.max_tokens = want.size(1)}, [&](const GenerateStep& step) {
-        for (size_t s = 0; s < step.prompts.size(); ++s) {
-          rows[step.prompts[s]].push_back(step.logits[s].clone());
-        }
-      });
+  Scheduler scheduler(std::make_shared<const DecoderWeights>(model.weights), {.kernels = kernels});
   std::vector<at::Tensor> tokens, logits;
-  for (size_t p = 0; p < prompts.size(); ++p) {
-    tokens.push_back(at::tensor(ids[p], at::kLong));
-    logits.push_back(at::stack(rows[p]));
+  for (const Answer& said : answer(scheduler, std::move(requests))) {
+    tokens.push_back(at::tensor(said.tokens, at::kLong));
+    logits.push_back(at::stack(rows[tokens.size() - 1]));
   }
   findings.equal(in_form("greedy_ids", kernels), at::stack(tokens).equal(want));
   if (expected.contains("greedy_logits")) {

@@ -44,10 +44,10 @@ void check_prompt(const Model& model, const Expected& expected, const std::strin
   const std::string all = prompt + ".last_logits";
   if (expected.contains(all)) findings.tensor(all, last[-1], expected.get(all));
 
-  Engine engine(std::make_shared<const DecoderWeights>(model.weights), {.kernels = Kernels::kFast});
+  Scheduler scheduler(std::make_shared<const DecoderWeights>(model.weights), {});
   const std::vector<int64_t> want = to_list(expected.get(prompt + ".greedy_ids"));
-  const auto got = generate(engine, {to_list(ids)}, {.max_tokens = int64_t(want.size())});
-  findings.equal(prompt + ", greedy ids", got[0] == want);
+  const auto got = answer(scheduler, {{.prompt = to_list(ids), .max_tokens = std::ssize(want)}});
+  findings.equal(prompt + ", greedy ids", got[0].tokens == want);
   expected.get(prompt + ".greedy_margin");
 }
 

@@ -34,6 +34,7 @@ namespace {
   }
   if (!process.directory.empty() && chdir(process.directory.c_str()) != 0) _exit(127);
   dup2(open(out, O_WRONLY | O_CREAT | O_TRUNC, 0600), 1);
+  if (!process.standard_input.empty()) dup2(open(process.standard_input.c_str(), O_RDONLY), 0);
   if (!process.standard_output.empty()) {
     dup2(open(process.standard_output.c_str(), O_WRONLY), 1);
   }

@@ -48,6 +48,7 @@ const std::vector<std::pair<std::string, Words>> kSmaller = {
                                "--set", "gates.scale_needle=0"}},
     {"bench train --teacher", {"--sequence-length", "64", "--rows", "2", "--steps", "2"}},
     {"generate", {"--max-tokens", "8"}},
+    {"chat", {"--max-tokens", "8"}},
     {"data synthesize", {"--length", "64", "--batch", "8"}},
 };
 
@@ -94,6 +95,7 @@ void make_texts(const fs::path& place) {
       place / "eval/hellaswag.jsonl",
       "{\"id\": \"a\", \"context\": \"It\", \"choices\": [\"was\", \"is\"], \"label\": 0}\n");
   write_file(place / "eval/lambada.jsonl", "{\"id\": \"a\", \"text\": \"It was so\"}\n");
+  write_file(place / "prompts.jsonl", "{\"prompt\": \"It was\", \"n\": 2}\n{\"ids\": [1, 2]}\n");
   write_file(place / "texts.jsonl", "{\"text\": \"It was\"}\n");
   write_file(place / "chats.jsonl",
              "{\"messages\": [{\"role\": \"user\", \"content\": \"It was\"}]}\n");
@@ -136,6 +138,7 @@ fs::path make_place() {
 void run_shown(const ShownCommand& command, const fs::path& place) {
   Process process{command.words};
   process.directory = place;
+  process.standard_input = place / "in.txt";
   std::ranges::replace(process.arguments, std::string("1000000"), std::string("3000"));
   for (const auto& [start, more] : kSmaller) {
     if (begins_with(command, start)) {

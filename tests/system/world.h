@@ -28,6 +28,7 @@ struct Process {
   int64_t max_file_bytes = 0;     // of any file it writes; 0: no limit. A disk that fills up.
   fs::path directory = {};        // where it runs; empty: where the test does
   fs::path standard_output = {};  // a file that is there, /dev/full; empty: Outcome::out
+  fs::path standard_input = {};   // empty: that of the test
   int64_t max_memory_bytes = 0;   // of its address space; 0: no limit
 };
 

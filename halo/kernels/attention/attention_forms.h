@@ -13,7 +13,12 @@ namespace halo {
 at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                                double scale);
 
-// The same by LibTorch's kernel, on CUDA in bf16. Nothing is read on the host.
+// The newest token of sequences `which` of a cache in fp32 or bf16, on the CPU: q [B, H, d] fp32,
+// contiguous -> [B, H, d].
+at::Tensor attention_decode_cpu(const at::Tensor& q, const PagedKeyValue& cache,
+                                const std::vector<int64_t>& which, double scale);
+
+// As attention_reference, by LibTorch's kernel, on CUDA in bf16. Nothing is read on the host.
 AttentionPart attention_aten_continued(const at::Tensor& q, const at::Tensor& k,
                                        const at::Tensor& v, double scale);
 

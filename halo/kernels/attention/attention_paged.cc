@@ -110,7 +110,7 @@ at::Tensor attend_prompt(const at::Tensor& q, const StoredKeys& stored, int64_t 
   return parts.size() == 1 ? parts[0] : at::cat(parts);
 }
 
-// Sequences `which`, one new token each: q [B, H, d] -> [B, H, d].
+// Sequences `which`, one new token each, on a GPU: q [B, H, d] -> [B, H, d].
 at::Tensor attend_tokens(const at::Tensor& q, const PagedKeyValue& cache,
                          const std::vector<int64_t>& which, int64_t longest, double scale) {
   const int64_t count = which.size(), groups = cache.keys.size(2), d = q.size(2);
@@ -171,8 +171,11 @@ at::Tensor fast(const at::Tensor& q, const PagedKeyValue& cache, double scale,
         return KeysAndValues{compute_type(stored(cache.keys, rows, which[0], first, count)),
                              compute_type(stored(cache.values, rows, which[0], first, count))};
       };
-      const auto o = which.size() > 1 ? attend_tokens(part, cache, which, longest, scale)
-                                      : attend_prompt(part, keys, cache.lengths[which[0]], scale);
+      const bool tokens = longest > 0;
+      const auto o = tokens && q.is_cpu() ? attention_decode_cpu(part, cache, which, scale)
+                     : tokens && which.size() > 1
+                         ? attend_tokens(part, cache, which, longest, scale)
+                         : attend_prompt(part, keys, cache.lengths[which[0]], scale);
       out.slice(0, begin, sequences.offsets()[which.back() + 1]).copy_(o);
     }
     s = end;

@@ -13,8 +13,21 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+// Activations in fp32 and a weight that is only read, on a CPU: bound by the weight's bytes.
+bool is_mixed(const at::Tensor& x, const Weight& w) {
+  return x.is_cpu() && x.scalar_type() == at::kFloat && w.value.scalar_type() == at::kBFloat16 &&
+         !w.trained();
+}
+
 at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias,
                    Kernels kernels) {
+  if (x.scalar_type() != w.scalar_type()) {
+    // With more rows the library's product makes up for the copy in fp32.
+    constexpr int64_t kFewRows = 32;
+    const bool few = x.size(0) <= kFewRows || kernels == Kernels::kReference;
+    return few ? linear_reference(x.contiguous(), w, bias)
+               : at::linear(x, w.to(at::kFloat), if_defined(bias));
+  }
   if (kernels == Kernels::kFast) return at::linear(x, w, if_defined(bias));
   const at::Tensor bias_f32 = bias.defined() ? bias.to(at::kFloat) : bias;
   return linear_reference(x.to(at::kFloat).contiguous(), w.to(at::kFloat), bias_f32)
@@ -57,7 +70,7 @@ struct LinearNode : torch::autograd::Function<LinearNode> {
 at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels) {
   HALO_CHECK(x.dim() == 2 && w.defined() && w.value.dim() == 2 && w.value.size(1) == x.size(1),
              "linear: x must be [N, I] and the weight [O, I]");
-  check_weight("linear", w, w.value.sizes(), x);
+  check_weight("linear", w, w.value.sizes(), is_mixed(x, w) ? w.value : x);
   if (bias.defined()) check_weight("linear", bias, {w.value.size(0)}, x);
   HALO_CHECK(kernels == Kernels::kFast || x.is_cpu(), "linear: the reference form runs on the CPU");
   if (!records({x, w.value, bias.value})) return product(x, w.value, bias.value, kernels);

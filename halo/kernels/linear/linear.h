@@ -6,7 +6,8 @@
 
 namespace halo {
 
-// x [N, I], w.value [O, I], bias [O] (undefined: none) -> [N, O], in x's type.
+// x [N, I], w.value [O, I], bias [O] (undefined: none) -> [N, O], in x's type. All share one type,
+// but on a CPU a frozen w may be bf16 where x and bias are fp32.
 // kReference: every output element is one dot product in a fixed order of summation, so a row has
 // the same bits alone, in any batch, and on any number of threads.
 // Backward: dx = dy W; w.grad += dy^T x and bias.grad += sum of dy over rows, both in fp32.

@@ -5,7 +5,7 @@
 
 namespace halo {
 
-// All fp32 and contiguous; bias may be undefined.
+// Contiguous and fp32, but w fp32 or bf16; bias may be undefined.
 at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias);
 
 }  // namespace halo

@@ -8,7 +8,7 @@
 #define HWY_TARGET_INCLUDE "halo/kernels/linear/linear_reference.cc"
 #include "hwy/foreach_target.h"
 // After foreach_target.h: this is read once a target.
-#include "hwy/highway.h"
+#include "halo/kernels/cpu/load-inl.h"
 
 #ifndef HALO_KERNELS_LINEAR_TILE_
 #define HALO_KERNELS_LINEAR_TILE_
@@ -16,8 +16,11 @@ namespace halo {
 
 // Rows [row, row_end) of x [., inputs] times rows [out, out_end) of w [., inputs] -> y [.,
 // outputs].
+template <class W>  // float or hwy::bfloat16_t
 struct LinearTile {
-  const float *x, *w, *bias;  // bias may be null
+  const float* x;
+  const W* w;
+  const float* bias;  // may be null
   float* y;
   int64_t inputs, outputs;
   int64_t row, row_end, out, out_end;
@@ -33,15 +36,15 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 // kRows x kOuts dot products side by side; the loops over them must be unrolled for the sums to
 // stay in registers.
-template <int kRows, int kOuts>
-HWY_INLINE void dot_block(const LinearTile& t, int64_t row, int64_t out) {
+template <int kRows, int kOuts, class W>
+HWY_INLINE void dot_block(const LinearTile<W>& t, int64_t row, int64_t out) {
   const hn::ScalableTag<float> d;
   const hn::CappedTag<float, 1> one;
   using V = hn::Vec<decltype(d)>;
   constexpr int kSums = kRows * kOuts;
   const int64_t lanes = hn::Lanes(d);
   const float* x = t.x + row * t.inputs;
-  const float* w = t.w + out * t.inputs;
+  const W* w = t.w + out * t.inputs;
   V sum[kSums];
 #pragma GCC unroll 16
   for (int s = 0; s < kSums; ++s) sum[s] = hn::Zero(d);
@@ -51,7 +54,7 @@ HWY_INLINE void dot_block(const LinearTile& t, int64_t row, int64_t out) {
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) xs[r] = hn::LoadU(d, x + r * t.inputs + i);
 #pragma GCC unroll 16
-    for (int o = 0; o < kOuts; ++o) ws[o] = hn::LoadU(d, w + o * t.inputs + i);
+    for (int o = 0; o < kOuts; ++o) ws[o] = load(d, w + o * t.inputs + i);
 #pragma GCC unroll 16
     for (int s = 0; s < kSums; ++s) sum[s] = hn::MulAdd(xs[s / kOuts], ws[s % kOuts], sum[s]);
   }
@@ -60,23 +63,31 @@ HWY_INLINE void dot_block(const LinearTile& t, int64_t row, int64_t out) {
     const int r = s / kOuts, o = s % kOuts;
     auto tail = hn::Zero(one);
     for (int64_t j = i; j < t.inputs; ++j)
-      tail = hn::MulAdd(hn::Set(one, x[r * t.inputs + j]), hn::Set(one, w[o * t.inputs + j]), tail);
+      tail = hn::MulAdd(hn::Set(one, x[r * t.inputs + j]), load(one, w + o * t.inputs + j), tail);
     const float total = hn::GetLane(hn::SumOfLanes(d, sum[s])) + hn::GetLane(tail);
     t.y[(row + r) * t.outputs + out + o] = t.bias ? total + t.bias[out + o] : total;
   }
 }
 
-template <int kRows>
-HWY_INLINE void dot_rows(const LinearTile& t, int64_t row) {
+template <int kRows, class W>
+HWY_INLINE void dot_rows(const LinearTile<W>& t, int64_t row) {
   int64_t out = t.out;
   for (; out + 4 <= t.out_end; out += 4) dot_block<kRows, 4>(t, row, out);
   for (; out < t.out_end; ++out) dot_block<kRows, 1>(t, row, out);
 }
 
-void linear_tile(const LinearTile& t) {
+template <class W>
+HWY_INLINE void all_rows(const LinearTile<W>& t) {
   int64_t row = t.row;
   for (; row + 2 <= t.row_end; row += 2) dot_rows<2>(t, row);
   for (; row < t.row_end; ++row) dot_rows<1>(t, row);
+}
+
+void linear_tile(const LinearTile<float>& t) {
+  all_rows(t);
+}
+void linear_tile_bf16(const LinearTile<hwy::bfloat16_t>& t) {
+  all_rows(t);
 }
 
 }  // namespace HWY_NAMESPACE
@@ -86,31 +97,49 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace halo {
 
-HWY_EXPORT(linear_tile);
+namespace {
 
-at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) {
+HWY_EXPORT(linear_tile);
+HWY_EXPORT(linear_tile_bf16);
+
+void run_tile(const LinearTile<float>& t) {
+  HWY_DYNAMIC_DISPATCH(linear_tile)(t);
+}
+void run_tile(const LinearTile<hwy::bfloat16_t>& t) {
+  HWY_DYNAMIC_DISPATCH(linear_tile_bf16)(t);
+}
+
+template <class W>
+at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) {
   constexpr int64_t kTile = 32;  // rows and outputs whose inputs stay in the cache
   const int64_t rows = x.size(0), outputs = w.size(0);
   at::Tensor y = at::empty({rows, outputs}, x.options());
   const int64_t row_tiles = (rows + kTile - 1) / kTile;
   const int64_t out_tiles = (outputs + kTile - 1) / kTile;
-  const LinearTile all{x.const_data_ptr<float>(),
-                       w.const_data_ptr<float>(),
-                       bias.defined() ? bias.const_data_ptr<float>() : nullptr,
-                       y.mutable_data_ptr<float>(),
-                       x.size(1),
-                       outputs};
+  const LinearTile<W> all{x.const_data_ptr<float>(),
+                          static_cast<const W*>(w.const_data_ptr()),
+                          bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                          y.mutable_data_ptr<float>(),
+                          x.size(1),
+                          outputs};
   at::parallel_for(0, row_tiles * out_tiles, /*grain_size=*/1, [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
-      LinearTile part = all;
+      LinearTile<W> part = all;
       part.row = tile % row_tiles * kTile;
       part.row_end = std::min(part.row + kTile, rows);
       part.out = tile / row_tiles * kTile;
       part.out_end = std::min(part.out + kTile, outputs);
-      HWY_DYNAMIC_DISPATCH(linear_tile)(part);
+      run_tile(part);
     }
   });
   return y;
+}
+
+}  // namespace
+
+at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) {
+  return w.scalar_type() == at::kBFloat16 ? product<hwy::bfloat16_t>(x, w, bias)
+                                          : product<float>(x, w, bias);
 }
 
 }  // namespace halo

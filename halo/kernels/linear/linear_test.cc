@@ -74,6 +74,23 @@ TEST(Linear, ReferenceRowsHaveTheSameBits) {
   }
 }
 
+// bf16 weights of fp32 activations are their fp32 values.
+TEST(Linear, WeightsInBf16AreReadAsTheyAre) {
+  for (const int64_t inputs : {192, 13}) {
+    const at::Tensor x = random_tensor({50, inputs}, 1);
+    const Weight w{random_tensor({101, inputs}, 2).to(at::kBFloat16), {}};
+    const Weight same{w.value.to(at::kFloat), {}}, bias{random_tensor({101}, 3), {}};
+    const at::Tensor expected = linear(x, same, bias, Kernels::kReference);
+    test::expect_equal("all", linear(x, w, bias, Kernels::kReference), expected);
+    // A few rows are the same in the fast form.
+    test::expect_equal("few", linear(x.narrow(0, 3, 5), w, bias, Kernels::kFast),
+                       expected.narrow(0, 3, 5));
+    test::expect_rms("many", linear(x, w, bias, Kernels::kFast), expected, 1e-6);
+  }
+  const Weight trained = test::trained_weight(at::ones({4, 3}).to(at::kBFloat16), at::kBFloat16);
+  EXPECT_THROW(linear(at::ones({2, 3}), trained, {}, Kernels::kFast), Error);
+}
+
 TEST(Linear, RefusesWrongShapes) {
   const Weight w{at::ones({4, 3}), {}};
   EXPECT_THROW(linear(at::ones({2, 5}), w, {}, Kernels::kFast), Error);

@@ -15,7 +15,16 @@ at::Tensor row(std::vector<float> values) {
 
 // One draw from one row of logits.
 int64_t draw(const at::Tensor& logits, const SampleArgs& args, float uniform) {
-  return sample_tokens(logits, args, at::full({1}, uniform)).item<int64_t>();
+  const SampleRow rows[] = {{&args, uniform}};
+  return sample_tokens(logits, rows).item<int64_t>();
+}
+
+// A draw a row, all with the same settings.
+at::Tensor draw_rows(const at::Tensor& logits, const SampleArgs& args,
+                     const std::vector<float>& uniforms) {
+  std::vector<SampleRow> rows;
+  for (const float uniform : uniforms) rows.push_back({&args, uniform});
+  return sample_tokens(logits, rows);
 }
 
 // Probabilities 0.1, 0.4, 0.2, 0.3.
@@ -25,8 +34,8 @@ at::Tensor four_tokens() {
 
 TEST(Sample, GreedyTakesTheLowestOfEqualIds) {
   const auto logits = at::tensor({0.f, 3.f, 3.f, 1.f, 5.f, -1.f, 5.f, 5.f}).view({2, 4});
-  expect_equal("ids", sample_tokens(logits, {}, {}), at::tensor({1, 0}, at::kLong));
-  expect_equal("bf16", sample_tokens(logits.to(at::kBFloat16), {}, {}),
+  expect_equal("ids", draw_rows(logits, {}, {0, 0}), at::tensor({1, 0}, at::kLong));
+  expect_equal("bf16", draw_rows(logits.to(at::kBFloat16), {}, {0, 0}),
                at::tensor({1, 0}, at::kLong));
 }
 
@@ -77,21 +86,88 @@ TEST(Sample, NeverDrawsAnImpossibleToken) {
   EXPECT_EQ(draw(row({never, 0, never}), args, 0), 1);
 }
 
+TEST(Sample, MinPKeepsWhatIsNearTheMostLikely) {
+  const SampleArgs args{.temperature = 1, .min_p = 0.6};  // of 0.4: 0.24, so 0.4 and 0.3
+  EXPECT_EQ(draw(four_tokens(), args, 0.56f), 1);
+  EXPECT_EQ(draw(four_tokens(), args, 0.9999f), 3);
+  const SampleArgs one{.temperature = 1, .min_p = 1};
+  EXPECT_EQ(draw(four_tokens(), one, 0.9999f), 1);
+  const SampleArgs stricter{.temperature = 1, .top_p = 0.3, .min_p = 0.6};
+  EXPECT_EQ(draw(four_tokens(), stricter, 0.9999f), 1);
+}
+
+int64_t greedy_with(const at::Tensor& logits, const SampleArgs& args, const TokenCounts& counts) {
+  const SampleRow rows[] = {{&args, 0, &counts}};
+  return sample_tokens(logits, rows).item<int64_t>();
+}
+
+TEST(Sample, PenaltiesAreOfTokensThatWereThere) {
+  const auto logits = row({2, 3, 1, -1});
+  const TokenCounts prompt{{1, {.in_prompt = true}}}, answer{{1, {.in_answer = 3}}};
+  EXPECT_EQ(greedy_with(logits, {.repetition_penalty = 1.4}, prompt), 1);
+  EXPECT_EQ(greedy_with(logits, {.repetition_penalty = 1.6}, prompt), 0);
+  EXPECT_EQ(greedy_with(logits, {.repetition_penalty = 1.6}, answer), 0);
+  EXPECT_EQ(greedy_with(logits, {.presence_penalty = 1.5}, prompt), 1);  // of the answer alone
+  EXPECT_EQ(greedy_with(logits, {.presence_penalty = 0.9}, answer), 1);
+  EXPECT_EQ(greedy_with(logits, {.presence_penalty = 1.1}, answer), 0);
+  EXPECT_EQ(greedy_with(logits, {.frequency_penalty = 0.3}, answer), 1);
+  EXPECT_EQ(greedy_with(logits, {.frequency_penalty = 0.4}, answer), 0);
+  EXPECT_EQ(greedy_with(logits, {.frequency_penalty = 9}, prompt), 1);
+  // A negative logit becomes more so.
+  const TokenCounts last{{1, {.in_prompt = true}}};
+  EXPECT_EQ(greedy_with(row({-1.5f, -1}), {.repetition_penalty = 2}, last), 0);
+  EXPECT_THROW(draw(logits, {.presence_penalty = 1}, 0), std::exception);
+}
+
+TEST(Sample, BiasIsAddedWhetherATokenWasThereOrNot) {
+  const auto logits = row({2, 3, 1, -1});
+  EXPECT_EQ(draw(logits, {.logit_bias = {{3, 4.5}}}, 0), 3);
+  EXPECT_EQ(draw(logits, {.logit_bias = {{1, -std::numeric_limits<double>::infinity()}}}, 0), 0);
+  const TokenCounts there{{3, {.in_answer = 1}}};
+  EXPECT_EQ(greedy_with(logits, {.presence_penalty = 1, .logit_bias = {{3, 4.5}}}, there), 1);
+  EXPECT_EQ(greedy_with(logits, {.presence_penalty = 1, .logit_bias = {{3, 5.5}}}, there), 3);
+  expect_equal("the logits stay", logits, row({2, 3, 1, -1}));
+}
+
 TEST(Sample, RowsDoNotDependOnTheirNeighbours) {
   const auto logits = random_tensor({9, 501}, 1) * 3;
-  const auto uniforms = random_tensor({9}, 2).sigmoid();
-  const SampleArgs args{.temperature = 0.8, .top_p = 0.9, .top_k = 50};
-  const auto all = sample_tokens(logits, args, uniforms);
+  const TokenCounts counts{{4, {true, 2}}, {400, {false, 1}}};
+  std::vector<SampleArgs> args(9, {.temperature = 0.8, .top_p = 0.9, .top_k = 50});
+  args[1] = {};
+  args[3] = {.temperature = 2, .min_p = 0.1};
+  args[4] = {.temperature = 1, .top_k = 3, .frequency_penalty = 5, .logit_bias = {{7, 3}}};
+  args[6] = {.logit_bias = {{11, 30}}};
+  std::vector<SampleRow> rows;
+  for (size_t s = 0; s < 9; ++s) {
+    rows.push_back({&args[s], static_cast<float>(s) / 9, &counts});
+  }
+  const auto all = sample_tokens(logits, rows);
   for (int64_t s = 0; s < 9; ++s) {
-    expect_equal("row", sample_tokens(logits.narrow(0, s, 1), args, uniforms.narrow(0, s, 1)),
+    expect_equal("row", sample_tokens(logits.narrow(0, s, 1), std::span(rows).subspan(s, 1)),
                  all.narrow(0, s, 1));
   }
 }
 
+TEST(Sample, LogprobsAreTheModelsOwn) {
+  const auto logits = at::cat({four_tokens() + 5, four_tokens()});
+  const TokenLogprobs got = token_logprobs(logits, std::vector<int64_t>{2, 1}, 2);
+  EXPECT_NEAR(got.chosen[0], std::log(0.2), 1e-6);
+  EXPECT_NEAR(got.chosen[1], std::log(0.4), 1e-6);
+  ASSERT_EQ(got.top[0].size(), 2u);
+  EXPECT_EQ(got.top[0][0].token, 1);
+  EXPECT_NEAR(got.top[0][1].logprob, std::log(0.3), 1e-6);
+  EXPECT_EQ(got.top[0][1].token, 3);
+  EXPECT_EQ(token_logprobs(logits, std::vector<int64_t>{2, 1}, 9).top[0].size(), 4u);
+  EXPECT_TRUE(token_logprobs(logits, std::vector<int64_t>{2, 1}, 0).top[1].empty());
+}
+
 TEST(Sample, FrequenciesFollowTheProbabilities) {
   const int64_t draws = 10'000;
-  const auto uniforms = (at::arange(draws, at::kFloat) + 0.5) / draws;
-  const auto ids = sample_tokens(four_tokens().expand({draws, 4}), {.temperature = 1}, uniforms);
+  std::vector<float> uniforms;
+  for (int64_t i = 0; i < draws; ++i) {
+    uniforms.push_back((static_cast<float>(i) + 0.5f) / static_cast<float>(draws));
+  }
+  const auto ids = draw_rows(four_tokens().expand({draws, 4}), {.temperature = 1}, uniforms);
   const auto counts = at::bincount(ids, {}, 4);
   expect_equal("counts", counts, at::tensor({1000, 4000, 2000, 3000}, at::kLong));
 }
@@ -99,7 +175,10 @@ TEST(Sample, FrequenciesFollowTheProbabilities) {
 TEST(Sample, RefusesWrongSettings) {
   EXPECT_THROW(draw(four_tokens(), {.temperature = 1, .top_p = 0}, 0.5f), Error);
   EXPECT_THROW(draw(four_tokens(), {.temperature = -1}, 0.5f), Error);
-  EXPECT_THROW(sample_tokens(four_tokens(), {.temperature = 1}, at::rand({2})), Error);
+  EXPECT_THROW(draw(four_tokens(), {.min_p = 1.5}, 0), Error);
+  EXPECT_THROW(draw(four_tokens(), {.repetition_penalty = 0}, 0), Error);
+  EXPECT_THROW(draw(four_tokens(), {.logit_bias = {{4, 1}}}, 0), Error);
+  EXPECT_THROW(draw_rows(four_tokens(), {.temperature = 1}, {0, 0}), std::exception);
 }
 
 }  // namespace

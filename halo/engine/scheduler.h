@@ -1,0 +1,161 @@
+// Continuous batching: requests that come and go share the decoder calls of one Engine. A step is
+// one call for all sequences that decode and one chunk of prompts, in that order, so no sequence
+// that decodes waits for more than a chunk, and a short prompt for no more than two behind one of
+// any length. Memory is fixed; where it ends the request that came last among those of lowest
+// priority gives way and is computed again later, to the same tokens.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <unordered_map>
+#include <vector>
+
+#include "halo/engine/engine.h"
+#include "halo/engine/prefix_cache.h"
+#include "halo/engine/request.h"
+#include "halo/engine/sequence_file.h"
+#include "halo/runtime/machine.h"
+
+namespace halo {
+
+struct SchedulerOptions {
+  Kernels kernels = Kernels::kFast;
+  int64_t memory_bytes = int64_t{1} << 30;  // of keys, values and states
+  int64_t context = 0;          // tokens of a prompt and its answer at most; 0: as many as fit
+  int64_t max_running = 64;     // requests in decoder calls at a time, at most
+  int64_t prefill_chunk = 512;  // tokens of prompts in one call
+  int64_t block_size = 64;      // tokens a K/V block
+  // What was computed is kept as long as there is memory, and a prompt that begins so starts behind
+  // it: after prompts and answers, cancelled ones too, where two prompts parted, and every
+  // snapshot_spacing tokens of a prompt.
+  bool reuse_prefixes = true;
+  int64_t min_reused = 64;  // tokens that are worth it
+  int64_t snapshot_spacing = 8192;
+};
+// For one model that has the machine for itself: half of its memory.
+SchedulerOptions scheduler_options(const Machine& machine);
+
+struct SchedulerStats {
+  int64_t queued = 0, running = 0;
+  int64_t cached_sequence_tokens = 0;  // held in keys, values or states, of running requests
+  int64_t blocks_used = 0, blocks = 0;
+  int64_t slots_used = 0, slots = 0;
+  int64_t kept_prefixes = 0;  // their blocks and slots are used ones
+  // Since the beginning.
+  int64_t prompt_tokens = 0;  // computed, those computed again included
+  int64_t reused_tokens = 0;  // not computed
+  int64_t generated_tokens = 0;
+  int64_t preemptions = 0;
+  double step_seconds = 0;  // of the last step
+};
+
+class Scheduler {
+ public:
+  // An Error where memory_bytes holds no sequence.
+  Scheduler(std::shared_ptr<const DecoderWeights> weights, const SchedulerOptions& options);
+  // Requests that have not ended are cancelled.
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // From any thread. An Error on what can never run; nothing of it is called then.
+  RequestId submit(Request request);
+  // From any thread, at any moment, also of requests that have ended.
+  void cancel(RequestId id);
+  SchedulerStats stats() const;  // from any thread; as of the last step, `queued` as of now
+
+  // By one thread at a time: one step; false where there is nothing to do.
+  bool step();
+  // Steps until nothing is left.
+  void drain();
+  // Drops what was kept to be reused. By the driving thread, as the following.
+  void forget_prefixes();
+  // Writes the longest beginning of `tokens` that is kept; how many tokens that is. An Error where
+  // there is none.
+  int64_t save_prefix(const std::filesystem::path& path, std::span<const int64_t> tokens,
+                      uint64_t salt, const SequenceNote& note);
+  // Keeps what such a file holds, to be reused.
+  struct SavedPrefix {
+    std::vector<int64_t> tokens;
+    std::string text;
+  };
+  SavedPrefix load_prefix(const std::filesystem::path& path, uint64_t salt,
+                          const std::string& model);
+  // Steps, and waits where there is nothing to do, until told to stop.
+  void run(const std::stop_token& stop);
+
+  int64_t context() const { return context_; }  // the limit
+  const Engine& engine() const { return engine_; }
+
+ private:
+  struct Task;
+  // Who goes first: by priority, then by age.
+  struct Order {
+    int64_t falling_priority;
+    RequestId id;
+    auto operator<=>(const Order&) const = default;
+  };
+  // Tokens of one request in a decoder call.
+  struct Piece {
+    Task* task;
+    int64_t count;
+  };
+  using Tasks = std::vector<Task*>;
+  using Pieces = std::vector<Piece>;
+
+  // Who runs (scheduler.cc).
+  void take_news();
+  void admit();
+  enum class Start { kDone, kNoRoom, kWaits };  // kWaits: for what another is computing
+  Start try_start(Task& task);
+  bool waits_for_prefix(const Task& task, const PrefixCache::Match& match);
+  int64_t promised_blocks() const;
+  int64_t held_blocks() const;
+  Task* lowest_running();
+  void preempt(Task& task);
+  void make_room(Pieces& pieces);
+  void keep_prefix(Task& task, const at::Tensor& logits);
+  bool evict_until_free(int64_t blocks, const PrefixCache::Node* keep);
+  void finish(Task& task, Finish::Reason reason, std::string error = {});
+  void sweep();
+  void publish(double seconds);
+
+  // What a step does (scheduler_step.cc).
+  bool decode();
+  bool prefill();
+  void begin_where_prefixes_end();
+  void report_prefill(Task& task);
+  Pieces next_chunk() const;
+  void run_decode(const Pieces& pieces);
+  void run_prefill(const Pieces& pieces);
+  void score_prompt(Task& task, int64_t count, const at::Tensor& hidden);
+  void choose_tokens(const Tasks& tasks, const at::Tensor& logits);
+  at::Tensor changed_by_requests(const Tasks& tasks, const at::Tensor& logits);
+  void deliver(Task& task, TokenEvent event);
+  void failed(const Pieces& pieces, const std::string& what);
+  // Runs `call`, a request's own function; what it throws ends the request.
+  template <class Call>
+  void call_out(Task& task, Call call);
+
+  const SchedulerOptions options_;
+  Engine engine_;
+  const int64_t spacing_;  // of snapshots; 0: none, where sequences can be cut anywhere
+  const int64_t context_;
+  // The driving thread's.
+  PrefixCache prefixes_;
+  std::map<Order, std::unique_ptr<Task>> queue_, running_;
+  std::unordered_map<RequestId, Task*> tasks_;  // of both
+  SchedulerStats counters_;
+
+  mutable std::mutex mutex_;  // of what follows
+  std::condition_variable_any news_;
+  std::vector<std::unique_ptr<Task>> incoming_;
+  std::vector<RequestId> cancelled_;
+  RequestId next_id_ = 1;
+  SchedulerStats stats_;
+};
+
+}  // namespace halo

@@ -1,0 +1,304 @@
+// What a step does: a decoder call for all that decode, a chunk of prompts, and the tokens that
+// follow from both.
+#include <algorithm>
+#include <cmath>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/engine/task.h"
+
+namespace halo {
+namespace {
+
+// Where chunks end if they may: at the kernels' own chunks.
+constexpr int64_t kGrid = 64;
+
+// 24 bits, so that fp32 holds it exactly.
+float uniform_of(const Random& random, int64_t position) {
+  return static_cast<float>(random.bits(static_cast<uint64_t>(position)) >> 40) * 0x1p-24f;
+}
+
+// The first line: what follows in LibTorch's errors is of no use to who asked.
+std::string first_line(const std::string& what) {
+  return what.substr(0, what.find('\n'));
+}
+
+at::Tensor rows_of(const at::Tensor& x, const std::vector<int64_t>& rows) {
+  if (std::ssize(rows) == x.size(0)) return x;
+  return x.index_select(0, at::tensor(rows, at::kLong).to(x.device()));
+}
+
+}  // namespace
+
+// Those whose prompts are all there: the next token follows from logits that were kept.
+void Scheduler::begin_where_prefixes_end() {
+  Tasks tasks;
+  std::vector<at::Tensor> rows;
+  for (const auto& [order, task] : running_) {
+    if (!task->logits.defined()) continue;
+    report_prefill(*task);
+    rows.push_back(std::exchange(task->logits, {}));
+    if (task->request.max_tokens == 0) finish(*task, Finish::Reason::kLength);
+    tasks.push_back(task.get());
+  }
+  if (!tasks.empty()) choose_tokens(tasks, at::stack(rows));
+  sweep();
+}
+
+void Scheduler::report_prefill(Task& task) {
+  const int64_t done = std::min(task.fed, task.prompt_size);
+  if (task.request.on_prefill && !task.ended && done > task.prefilled) {
+    call_out(task, [&] { task.request.on_prefill(done, task.prompt_size); });
+  }
+  task.prefilled = std::max(task.prefilled, done);
+}
+
+bool Scheduler::decode() {
+  Pieces together;
+  std::vector<Pieces> calls;
+  for (const auto& [order, task] : running_) {
+    if (!task->decodes()) continue;
+    if (task->alone) {
+      calls.push_back({{task.get(), 1}});
+    } else {
+      together.push_back({task.get(), 1});
+    }
+  }
+  if (!together.empty()) calls.push_back(std::move(together));
+  for (Pieces& pieces : calls) {
+    // The calls before may have made it give way.
+    std::erase_if(pieces, [](const Piece& piece) { return !piece.task->sequence; });
+    make_room(pieces);
+    if (!pieces.empty()) run_decode(pieces);
+  }
+  sweep();
+  return !calls.empty();
+}
+
+void Scheduler::run_decode(const Pieces& pieces) {
+  Tasks tasks;
+  std::vector<int64_t> ids;
+  std::vector<std::vector<int64_t>> tokens;
+  for (const Piece& piece : pieces) {
+    tasks.push_back(piece.task);
+    ids.push_back(piece.task->sequence->id());
+    tokens.push_back({piece.task->tokens.back()});
+  }
+  try {
+    const at::Tensor logits = engine_.advance(ids, tokens);
+    for (Task* task : tasks) ++task->fed;
+    choose_tokens(tasks, logits);
+  } catch (const std::exception& e) {
+    failed(pieces, e.what());
+  }
+}
+
+bool Scheduler::prefill() {
+  Pieces pieces = next_chunk();
+  if (pieces.empty()) return false;
+  make_room(pieces);
+  if (!pieces.empty()) run_prefill(pieces);
+  sweep();
+  return true;
+}
+
+// Half of it at least is for the first in order, so that it ends; the rest goes to the shortest.
+Scheduler::Pieces Scheduler::next_chunk() const {
+  Tasks waiting;
+  for (const auto& [order, task] : running_) {
+    if (!task->decodes()) waiting.push_back(task.get());
+  }
+  if (waiting.empty()) return {};
+  Task* head = waiting.front();
+  std::erase_if(waiting, [&](const Task* task) { return task == head || task->alone; });
+  if (head->alone) waiting.clear();
+  std::ranges::stable_sort(waiting, {}, [](const Task* task) {
+    return std::pair(-task->request.priority, task->pending());
+  });
+  int64_t left = options_.prefill_chunk;
+  const auto room = [&](const Task& task) {
+    return task.next_mark(spacing_, task.size()) - task.fed;
+  };
+  const auto take = [&](const Task& task, int64_t most) {
+    const int64_t taken = std::min(room(task), most);
+    left -= taken;
+    return taken;
+  };
+  Pieces pieces{{head, take(*head, (left + 1) / 2)}};
+  for (Task* task : waiting) {
+    if (left == 0) break;
+    pieces.push_back({task, take(*task, left)});
+  }
+  pieces.front().count += std::min(left, room(*head) - pieces.front().count);
+  for (auto& [task, count] : pieces) {
+    const int64_t aligned = (task->fed + count) / kGrid * kGrid;
+    if (count < room(*task) && aligned > task->fed) count = aligned - task->fed;
+  }
+  return pieces;
+}
+
+void Scheduler::run_prefill(const Pieces& pieces) {
+  std::vector<int64_t> ids;
+  std::vector<std::vector<int64_t>> tokens;
+  bool scores = false;
+  for (const auto& [task, count] : pieces) {
+    ids.push_back(task->sequence->id());
+    const auto begin = task->tokens.begin() + task->fed;
+    tokens.emplace_back(begin, begin + count);
+    scores |= task->wants_scores();
+  }
+  try {
+    const at::Tensor hidden =
+        engine_.extend(ids, tokens, scores ? Engine::Rows::kAll : Engine::Rows::kLast);
+    Tasks ready;
+    std::vector<int64_t> rows;  // of hidden: after the last token of each that is ready
+    int64_t row = 0;
+    for (const auto& [task, count] : pieces) {
+      const int64_t height = scores ? count : 1;
+      if (task->wants_scores()) score_prompt(*task, count, hidden.narrow(0, row, height));
+      row += height;
+      task->fed += count;
+      counters_.prompt_tokens += count;
+      report_prefill(*task);
+      if (task->ended) continue;
+      if (task->pending() > 0) {
+        if (task->is_marked(spacing_)) keep_prefix(*task, {});
+        continue;
+      }
+      if (task->request.max_tokens == 0) {
+        finish(*task, Finish::Reason::kLength);
+      } else {
+        ready.push_back(task);
+        rows.push_back(row - 1);
+      }
+    }
+    if (ready.empty()) return;
+    choose_tokens(ready, engine_.logits(rows_of(hidden, rows)));
+  } catch (const std::exception& e) {
+    failed(pieces, e.what());
+  }
+}
+
+// hidden [count, D]: after each of the `count` tokens from task.fed on.
+void Scheduler::score_prompt(Task& task, int64_t count, const at::Tensor& hidden) {
+  constexpr int64_t kMaxLogits = int64_t{1} << 26;  // 256 MB in fp32
+  const int64_t most = std::max<int64_t>(1, kMaxLogits / engine_.weights().head.value.size(0));
+  const int64_t end = std::min(task.fed + count + 1, task.prompt_size);
+  for (int64_t first = std::max(task.next_scored, task.fed + 1); first < end && !task.ended;) {
+    const int64_t n = std::min(most, end - first);
+    const std::span<const int64_t> tokens(&task.tokens[first], static_cast<size_t>(n));
+    const at::Tensor logits = engine_.logits(hidden.narrow(0, first - 1 - task.fed, n));
+    TokenLogprobs scored = token_logprobs(logits, tokens, task.request.prompt_logprobs);
+    std::vector<TokenEvent> events;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (std::isnan(scored.chosen[i])) {
+        finish(task, Finish::Reason::kError,
+               fmt::format("the model's logits after {} tokens are no numbers", first + i));
+        return;
+      }
+      events.push_back({tokens[i], scored.chosen[i], std::move(scored.top[i])});
+    }
+    first += n;
+    task.next_scored = first;
+    if (!task.request.on_prompt_tokens) continue;
+    call_out(task, [&] { task.request.on_prompt_tokens(events); });
+  }
+}
+
+// The logits as the requests' own functions leave them.
+at::Tensor Scheduler::changed_by_requests(const Tasks& tasks, const at::Tensor& logits) {
+  at::Tensor changed = logits;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    Task& task = *tasks[i];
+    if (!task.request.on_logits) continue;
+    if (changed.is_same(logits)) changed = logits.clone();
+    const auto row = static_cast<int64_t>(i);
+    at::Tensor own = changed[row].cpu().contiguous();
+    const std::span<float> values(own.mutable_data_ptr<float>(), static_cast<size_t>(own.numel()));
+    call_out(task, [&] { task.request.on_logits(values); });
+    changed[row].copy_(own);
+  }
+  return changed;
+}
+
+void Scheduler::choose_tokens(const Tasks& tasks, const at::Tensor& logits) {
+  const at::Tensor changed = changed_by_requests(tasks, logits);
+  std::vector<SampleRow> rows;
+  for (const Task* task : tasks) {
+    rows.push_back({&task->request.sample, uniform_of(task->random, task->size()), &task->counts});
+  }
+  // NaN where one of them is.
+  const at::Tensor good = changed.amax(1).isfinite().to(at::kLong);
+  const at::Tensor both = at::stack({sample_tokens(changed, rows), good}).cpu();
+  const auto result = both.accessor<int64_t, 2>();
+  std::vector<TokenEvent> events(tasks.size());
+  std::vector<int64_t> scored, scored_tokens;
+  int64_t top = 0;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
+    events[i].token = result[0][row];
+    if (tasks[i]->request.top_logprobs < 0) continue;
+    scored.push_back(row);
+    scored_tokens.push_back(events[i].token);
+    top = std::max(top, tasks[i]->request.top_logprobs);
+  }
+  if (!scored.empty()) {
+    TokenLogprobs found = token_logprobs(rows_of(logits, scored), scored_tokens, top);
+    for (size_t i = 0; i < scored.size(); ++i) {
+      const auto row = static_cast<size_t>(scored[i]);
+      const auto wanted = static_cast<size_t>(tasks[row]->request.top_logprobs);
+      events[row].logprob = found.chosen[i];
+      events[row].top = std::move(found.top[i]);
+      events[row].top.resize(std::min(events[row].top.size(), wanted));
+    }
+  }
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    Task& task = *tasks[i];
+    if (task.ended) continue;
+    if (result[1][static_cast<int64_t>(i)] == 0) {
+      const char* why = task.request.on_logits ? "leave no token to choose" : "are no numbers";
+      finish(task, Finish::Reason::kError,
+             fmt::format("the model's logits after {} tokens {}", task.size(), why));
+      continue;
+    }
+    if (task.size() == task.prompt_size) keep_prefix(task, logits[static_cast<int64_t>(i)]);
+    deliver(task, std::move(events[i]));
+  }
+}
+
+void Scheduler::deliver(Task& task, TokenEvent event) {
+  task.alone = false;
+  if (!task.first_token) task.first_token = Task::Clock::now();
+  const Request& request = task.request;
+  if (std::ranges::count(request.stop_ids, event.token) > 0) {
+    task.finish.end_token = event.token;
+    finish(task, Finish::Reason::kStop);
+    return;
+  }
+  task.tokens.push_back(event.token);
+  if (request.sample.needs_counts()) ++task.counts[event.token].in_answer;
+  ++task.finish.completion_tokens;
+  ++counters_.generated_tokens;
+  bool more = true;
+  if (request.on_token) call_out(task, [&] { more = request.on_token(event); });
+  if (!more) {
+    finish(task, Finish::Reason::kStop);
+  } else if (task.finish.completion_tokens == request.max_tokens || task.size() >= task.limit) {
+    finish(task, Finish::Reason::kLength);
+  }
+}
+
+// Which of several was at fault shows when each runs by itself, from its start.
+void Scheduler::failed(const Pieces& pieces, const std::string& what) {
+  for (const auto& [task, count] : pieces) {
+    if (task->ended) continue;
+    if (pieces.size() == 1 || task->alone) {
+      finish(*task, Finish::Reason::kError, first_line(what));
+    } else {
+      task->alone = true;
+      preempt(*task);
+    }
+  }
+}
+
+}  // namespace halo

@@ -1,0 +1,482 @@
+#include "halo/engine/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <thread>
+
+#include "ATen/ATen.h"
+#include "halo/base/check.h"
+#include "halo/base/random.h"
+#include "halo/model/model_testing.h"
+
+namespace halo {
+namespace {
+
+using test::random_tokens;
+using Reason = Finish::Reason;
+
+// What came of a request.
+struct Answer {
+  std::vector<int64_t> tokens;
+  std::vector<TokenEvent> events, prompt_events;
+  Finish finish;
+  int ends = 0;
+};
+
+Request watched(Request request, Answer& answer) {
+  request.on_token = [&answer](const TokenEvent& event) {
+    answer.tokens.push_back(event.token);
+    answer.events.push_back(event);
+    return true;
+  };
+  request.on_prompt_tokens = [&answer](std::span<const TokenEvent> events) {
+    answer.prompt_events.insert(answer.prompt_events.end(), events.begin(), events.end());
+  };
+  request.on_finish = [&answer](const Finish& finish) {
+    answer.finish = finish;
+    ++answer.ends;
+  };
+  return request;
+}
+
+// The same by recomputation of everything for every token.
+std::vector<int64_t> plain_answer(const DecoderWeights& weights, const Request& request) {
+  std::vector<int64_t> tokens = request.prompt;
+  const Random random(request.seed, "sample", request.stream);
+  TokenCounts counts;
+  for (const int64_t token : tokens) counts[token].in_prompt = true;
+  for (int64_t i = 0; i < *request.max_tokens; ++i) {
+    const at::Tensor hidden = test::plain_decode(weights, tokens, Kernels::kReference);
+    const float uniform = static_cast<float>(random.bits(tokens.size()) >> 40) * 0x1p-24f;
+    const SampleRow rows[] = {{&request.sample, uniform, &counts}};
+    const at::Tensor row = logits(weights, hidden.slice(0, -1), Kernels::kReference);
+    tokens.push_back(sample_tokens(row, rows).item<int64_t>());
+    ++counts[tokens.back()].in_answer;
+  }
+  return {tokens.begin() + std::ssize(request.prompt), tokens.end()};
+}
+
+struct Case {
+  bool hybrid, reuse;
+};
+
+// So many blocks and slots of a model.
+int64_t memory_of(const DecoderWeights& weights, int64_t blocks, int64_t slots) {
+  const StateBytes bytes = state_bytes(weights, 4);
+  return std::max(blocks * bytes.block + slots * bytes.slot, 2 * slots * bytes.slot);
+}
+
+void expect_all_free(Scheduler& scheduler) {
+  scheduler.forget_prefixes();
+  const SchedulerStats stats = scheduler.stats();
+  EXPECT_EQ(stats.queued, 0);
+  EXPECT_EQ(stats.running, 0);
+  EXPECT_EQ(stats.blocks_used, 0);
+  EXPECT_EQ(stats.slots_used, 0);
+}
+
+class SchedulerTest : public testing::TestWithParam<Case> {
+ protected:
+  static SchedulerOptions small_options() {
+    return {.kernels = Kernels::kReference,
+            .max_running = 8,
+            .prefill_chunk = 7,
+            .block_size = 4,
+            .reuse_prefixes = GetParam().reuse,
+            .min_reused = 3,
+            .snapshot_spacing = 8};
+  }
+
+  // Prompts of many lengths, greedy and sampled.
+  std::vector<Request> requests() const {
+    std::vector<Request> out;
+    for (int64_t i = 0; i < 9; ++i) {
+      Request request;
+      request.prompt = random_tokens(1 + i * i % 23, i);
+      request.max_tokens = 3 + i;
+      request.stream = i;
+      request.seed = 5;
+      if (i % 3 == 1) request.sample = {.temperature = 1, .top_p = 0.9};
+      if (i % 3 == 2) {
+        request.sample = {
+            .temperature = 0.8, .min_p = 0.05, .repetition_penalty = 1.3, .frequency_penalty = 0.5};
+      }
+      out.push_back(std::move(request));
+    }
+    return out;
+  }
+
+  std::vector<Answer> run(const SchedulerOptions& options, const std::vector<Request>& requests,
+                          SchedulerStats* stats = nullptr) const {
+    Scheduler scheduler(weights_, options);
+    std::vector<Answer> answers(requests.size());
+    for (size_t i = 0; i < requests.size(); ++i) {
+      scheduler.submit(watched(requests[i], answers[i]));
+    }
+    scheduler.drain();
+    if (stats) *stats = scheduler.stats();
+    expect_all_free(scheduler);
+    return answers;
+  }
+
+  void expect_plain(const std::vector<Request>& requests,
+                    const std::vector<Answer>& answers) const {
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_EQ(answers[i].tokens, plain_answer(*weights_, requests[i])) << i;
+      EXPECT_EQ(answers[i].ends, 1);
+      EXPECT_EQ(answers[i].finish.reason, Reason::kLength) << answers[i].finish.error;
+      EXPECT_EQ(answers[i].finish.prompt_tokens, std::ssize(requests[i].prompt));
+      EXPECT_EQ(answers[i].finish.completion_tokens, *requests[i].max_tokens);
+    }
+  }
+
+  std::shared_ptr<const DecoderWeights> weights_ =
+      test::random_model(GetParam().hybrid ? test::hybrid_config() : test::transformer_config());
+};
+
+INSTANTIATE_TEST_SUITE_P(, SchedulerTest,
+                         testing::Values(Case{false, false}, Case{false, true}, Case{true, false},
+                                         Case{true, true}),
+                         [](const auto& info) {
+                           return fmt::format("{}{}", info.param.hybrid ? "Hybrid" : "Transformer",
+                                              info.param.reuse ? "Reuse" : "");
+                         });
+
+TEST_P(SchedulerTest, TokensAreThoseOfRecomputation) {
+  const std::vector<Request> all = requests();
+  for (const int64_t max_running : {1, 3, 64}) {
+    for (const int64_t chunk : {1, 5, 16, 1000}) {
+      SchedulerOptions options = small_options();
+      options.max_running = max_running;
+      options.prefill_chunk = chunk;
+      SCOPED_TRACE(testing::Message() << max_running << " running, chunks of " << chunk);
+      expect_plain(all, run(options, all));
+    }
+  }
+}
+
+TEST_P(SchedulerTest, GivesWayAndComesBackWhereMemoryEnds) {
+  const std::vector<Request> all = requests();
+  SchedulerOptions options = small_options();
+  options.max_running = 2;
+  for (const int64_t blocks : {9, 12, 20}) {
+    options.memory_bytes = memory_of(*weights_, blocks, 2);
+    expect_plain(all, run(options, all));
+  }
+  // Two that fit when they begin, and not when they end.
+  std::vector<Request> growing(2);
+  for (int64_t i = 0; i < 2; ++i) {
+    growing[i] = {.prompt = {i + 1, 2, 3}, .max_tokens = 20, .sample = {.temperature = 1}};
+  }
+  options.memory_bytes = memory_of(*weights_, 8, 2);
+  SchedulerStats stats;
+  expect_plain(growing, run(options, growing, &stats));
+  EXPECT_GT(stats.preemptions, 0);
+}
+
+TEST_P(SchedulerTest, EndsAtEndTokensCallersAndLimits) {
+  Request request;
+  request.prompt = random_tokens(6, 3);
+  request.max_tokens = 12;
+  const std::vector<int64_t> all = plain_answer(*weights_, request);
+  Scheduler scheduler(weights_, small_options());
+  Answer stopped, refused, limited, limited_too, scored;
+
+  Request by_token = watched(request, stopped);
+  by_token.stop_ids = {60, all[5]};
+  scheduler.submit(by_token);
+  Request by_caller = watched(request, refused);
+  by_caller.on_token = [&](const TokenEvent& event) {
+    refused.tokens.push_back(event.token);
+    return refused.tokens.size() < 3;
+  };
+  scheduler.submit(by_caller);
+  Request by_context = watched(request, limited);
+  by_context.context = 10;
+  scheduler.submit(by_context);
+  by_context = watched(request, limited_too);
+  by_context.context = 10;
+  by_context.max_tokens = {};
+  scheduler.submit(by_context);
+  Request none = watched(request, scored);
+  none.max_tokens = 0;
+  scheduler.submit(none);
+  scheduler.drain();
+  expect_all_free(scheduler);
+
+  const auto first = static_cast<size_t>(
+      std::ranges::find_if(all, [&](int64_t token) { return token == 60 || token == all[5]; }) -
+      all.begin());
+  const auto part = [&](size_t n) { return std::vector(all.begin(), all.begin() + n); };
+  EXPECT_EQ(stopped.tokens, part(first));
+  EXPECT_EQ(stopped.finish.reason, Reason::kStop);
+  EXPECT_EQ(stopped.finish.end_token, all[first]);
+  EXPECT_EQ(refused.tokens, part(3));
+  EXPECT_EQ(refused.finish.reason, Reason::kStop);
+  EXPECT_FALSE(refused.finish.end_token.has_value());
+  EXPECT_EQ(limited.tokens, part(4));
+  EXPECT_EQ(limited.finish.reason, Reason::kLength);
+  EXPECT_EQ(limited_too.tokens, part(4));
+  EXPECT_TRUE(scored.tokens.empty());
+  EXPECT_EQ(scored.finish.reason, Reason::kLength);
+  EXPECT_EQ(scored.ends, 1);
+}
+
+TEST_P(SchedulerTest, LogprobsOfPromptAndAnswer) {
+  Request request;
+  request.prompt = random_tokens(23, 3);
+  request.max_tokens = 4;
+  request.top_logprobs = 3;
+  request.prompt_logprobs = 2;
+  request.prompt_logprobs_from = 5;
+  request.sample = {.presence_penalty = 100};  // does not change what is reported
+  Answer answer;
+  Scheduler scheduler(weights_, small_options());
+  scheduler.submit(watched(request, answer));
+  scheduler.drain();
+
+  std::vector<int64_t> tokens = request.prompt;
+  tokens.insert(tokens.end(), answer.tokens.begin(), answer.tokens.end());
+  const at::Tensor hidden = test::plain_decode(*weights_, tokens, Kernels::kReference);
+  const at::Tensor expected =
+      logits(*weights_, hidden, Kernels::kReference).to(at::kDouble).log_softmax(1);
+  std::vector<TokenEvent> events = answer.prompt_events;
+  ASSERT_EQ(events.size(), 18u);
+  events.insert(events.end(), answer.events.begin(), answer.events.end());
+  for (size_t i = 0; i < events.size(); ++i) {
+    const auto position = static_cast<int64_t>(i) + 5;
+    const at::Tensor row = expected[position - 1];
+    EXPECT_EQ(events[i].token, tokens[position]);
+    EXPECT_NEAR(events[i].logprob, row[tokens[position]].item<double>(), 1e-5);
+    ASSERT_EQ(events[i].top.size(), i < 18 ? 2u : 3u);
+    EXPECT_EQ(events[i].top[0].token, row.argmax().item<int64_t>());
+    EXPECT_NEAR(events[i].top[1].logprob, std::get<0>(row.topk(2))[1].item<double>(), 1e-5);
+  }
+}
+
+TEST_P(SchedulerTest, ARequestMayChangeItsLogits) {
+  Request request;
+  request.prompt = random_tokens(6, 3);
+  request.max_tokens = 5;
+  Answer odd, plain, none;
+  Scheduler scheduler(weights_, small_options());
+  scheduler.submit(watched(request, plain));
+  Request masked = watched(request, odd);
+  masked.on_logits = [](std::span<float> values) {
+    for (size_t i = 0; i < values.size(); i += 2) {
+      values[i] = -std::numeric_limits<float>::infinity();
+    }
+  };
+  scheduler.submit(masked);
+  masked = watched(request, none);
+  masked.on_logits = [](std::span<float> values) {
+    std::ranges::fill(values, -std::numeric_limits<float>::infinity());
+  };
+  scheduler.submit(masked);
+  scheduler.drain();
+  EXPECT_EQ(plain.tokens, plain_answer(*weights_, request));
+  ASSERT_EQ(odd.tokens.size(), 5u);
+  for (const int64_t token : odd.tokens) EXPECT_EQ(token % 2, 1);
+  EXPECT_EQ(none.finish.reason, Reason::kError);
+  EXPECT_EQ(none.finish.error, "the model's logits after 6 tokens leave no token to choose");
+  expect_all_free(scheduler);
+}
+
+// Whoever throws or has a token whose embedding is NaN ends alone.
+TEST_P(SchedulerTest, AnErrorEndsItsOwnRequest) {
+  DecoderWeights broken = *weights_;
+  broken.embedding.value = broken.embedding.value.clone();
+  broken.embedding.value[7].fill_(std::numeric_limits<float>::quiet_NaN());
+  const auto weights = std::make_shared<const DecoderWeights>(broken);
+  Request good;
+  good.prompt = {1, 2, 3, 4, 5, 6, 8, 9, 10};
+  good.max_tokens = 6;
+  good.sample.logit_bias = {{7, -std::numeric_limits<double>::infinity()}};
+  Scheduler scheduler(weights, small_options());
+  std::vector<Answer> answers(8);
+  for (size_t i = 0; i < answers.size(); ++i) {
+    Request request = watched(good, answers[i]);
+    if (i == 1) request.prompt = {1, 7, 2};
+    if (i == 2) request.on_token = [](const TokenEvent&) -> bool { throw Error("enough"); };
+    if (i == 3) request.on_prefill = [](int64_t, int64_t) { throw Error("too long"); };
+    if (i == 4) {
+      request.prompt = {7, 1, 2};
+      request.prompt_logprobs = 0;
+    }
+    if (i == 5) request.on_logits = [](std::span<float>) { throw Error("no grammar"); };
+    scheduler.submit(request);
+  }
+  scheduler.drain();
+  expect_all_free(scheduler);
+  const auto expected = plain_answer(*weights, good);
+  for (const size_t i : {0, 6, 7}) EXPECT_EQ(answers[i].tokens, expected);
+  EXPECT_EQ(answers[1].finish.error, "the model's logits after 3 tokens are no numbers");
+  EXPECT_EQ(answers[2].finish.error, "enough");
+  EXPECT_EQ(answers[3].finish.error, "too long");
+  EXPECT_EQ(answers[4].finish.error, "the model's logits after 1 tokens are no numbers");
+  EXPECT_EQ(answers[5].finish.error, "no grammar");
+  for (const Answer& answer : answers) EXPECT_EQ(answer.ends, 1);
+  for (size_t i = 1; i < 6; ++i) EXPECT_EQ(answers[i].finish.reason, Reason::kError);
+}
+
+// A decoder that throws for all of a call: each is tried by itself, then told.
+TEST_P(SchedulerTest, AFailedCallEndsEveryRequestWithItsError) {
+  DecoderWeights broken = *weights_;
+  broken.layers[1].down.value = broken.layers[1].down.value.slice(0, 0, 5);
+  Scheduler scheduler(std::make_shared<const DecoderWeights>(broken), small_options());
+  std::vector<Answer> answers(3);
+  for (Answer& answer : answers) {
+    scheduler.submit(watched({.prompt = {1, 2, 3}, .max_tokens = 6}, answer));
+  }
+  scheduler.drain();
+  expect_all_free(scheduler);
+  for (const Answer& answer : answers) {
+    EXPECT_EQ(answer.ends, 1);
+    EXPECT_EQ(answer.finish.reason, Reason::kError);
+    EXPECT_FALSE(answer.finish.error.empty());
+  }
+}
+
+TEST_P(SchedulerTest, AShortPromptWaitsForTwoChunksAtMost) {
+  Scheduler scheduler(weights_, small_options());
+  Answer writer, reader, asker;
+  int64_t chunks = 0;
+  scheduler.submit(watched({.prompt = {1, 2}, .max_tokens = 60}, writer));
+  scheduler.step();
+  Request longest = watched({.prompt = random_tokens(200, 4), .max_tokens = 1}, reader);
+  longest.on_prefill = [&](int64_t, int64_t) { ++chunks; };
+  scheduler.submit(longest);
+  for (int i = 0; i < 5; ++i) {
+    const size_t before = writer.tokens.size();
+    scheduler.step();
+    EXPECT_EQ(writer.tokens.size(), before + 1);  // a token between any two chunks
+  }
+  EXPECT_EQ(chunks, 5);
+  scheduler.submit(watched({.prompt = {3, 4, 5}, .max_tokens = 4}, asker));
+  scheduler.step();
+  EXPECT_EQ(asker.tokens.size(), 1u);
+  EXPECT_EQ(chunks, 6);  // the long one goes on meanwhile
+  scheduler.drain();
+  EXPECT_EQ(reader.tokens.size(), 1u);
+}
+
+TEST_P(SchedulerTest, HigherPriorityGoesFirstAndTakesThePlace) {
+  SchedulerOptions options = small_options();
+  options.max_running = 1;
+  Scheduler scheduler(weights_, options);
+  std::vector<int> order;
+  std::vector<Answer> answers(3);
+  const auto submit = [&](int which, int64_t priority) {
+    Request request =
+        watched({.prompt = {1, 2, which}, .max_tokens = 6, .priority = priority}, answers[which]);
+    request.on_finish = [&, which](const Finish&) { order.push_back(which); };
+    scheduler.submit(request);
+  };
+  submit(0, 0);
+  submit(1, 0);
+  scheduler.step();
+  scheduler.step();
+  submit(2, 5);
+  scheduler.drain();
+  EXPECT_EQ(order, (std::vector<int>{2, 0, 1}));
+  EXPECT_EQ(scheduler.stats().preemptions, 1);
+  EXPECT_EQ(answers[0].tokens, plain_answer(*weights_, {.prompt = {1, 2, 0}, .max_tokens = 6}));
+}
+
+TEST_P(SchedulerTest, RefusesWhatCanNeverRun) {
+  SchedulerOptions options = small_options();
+  options.context = 10;
+  Scheduler scheduler(weights_, options);
+  EXPECT_EQ(scheduler.context(), 10);
+  EXPECT_THROW(scheduler.submit({}), Error);
+  EXPECT_THROW(scheduler.submit({.prompt = {61}}), Error);
+  EXPECT_THROW(scheduler.submit({.prompt = {-1}}), Error);
+  EXPECT_THROW(scheduler.submit({.prompt = random_tokens(10, 1)}), Error);
+  EXPECT_THROW(scheduler.submit({.prompt = {1}, .max_tokens = -1}), Error);
+  EXPECT_THROW(scheduler.submit({.prompt = {1}, .sample = {.temperature = -1}}), Error);
+  EXPECT_THROW(scheduler.submit({.prompt = {1}, .prompt_logprobs = 0, .prompt_logprobs_from = 2}),
+               Error);
+  EXPECT_FALSE(scheduler.step());
+  options.memory_bytes = 100;
+  EXPECT_THROW(Scheduler(weights_, options), Error);
+}
+
+TEST_P(SchedulerTest, UnfinishedRequestsAreCancelledWithTheScheduler) {
+  std::vector<Answer> answers(4);
+  {
+    SchedulerOptions options = small_options();
+    options.max_running = 2;
+    Scheduler scheduler(weights_, options);
+    for (Answer& answer : answers) {
+      scheduler.submit(watched({.prompt = {1, 2}, .max_tokens = 50}, answer));
+    }
+    scheduler.step();
+    scheduler.submit(watched({.prompt = {1, 2}, .max_tokens = 50}, answers[3]));
+  }
+  EXPECT_EQ(answers[3].ends, 2);
+  for (const Answer& answer : answers) EXPECT_EQ(answer.finish.reason, Reason::kCancelled);
+}
+
+// Eight threads submit and cancel at random moments while one drives.
+TEST_P(SchedulerTest, ThreadsSubmitAndCancel) {
+  SchedulerOptions options = small_options();
+  options.memory_bytes = memory_of(*weights_, 14, 4);
+  Scheduler scheduler(weights_, options);
+  std::jthread driver([&](const std::stop_token& stop) { scheduler.run(stop); });
+  constexpr int kThreads = 8, kEach = 12;
+  std::vector<Answer> answers(kThreads * kEach);
+  std::vector<Request> asked(answers.size());
+  std::atomic<int> ended = 0;
+  {
+    std::vector<std::jthread> callers;
+    for (int t = 0; t < kThreads; ++t) {
+      callers.emplace_back([&, t] {
+        const Random random(t, "scheduler test");
+        for (int i = 0; i < kEach; ++i) {
+          const size_t at = static_cast<size_t>(t * kEach + i);
+          Request request;
+          request.prompt = random_tokens(1 + random.below(4 * i, 20), at);
+          request.max_tokens = 1 + random.below(4 * i + 1, 8);
+          if (i % 2 == 0) request.sample = {.temperature = 1};
+          request.stream = static_cast<int64_t>(at);
+          asked[at] = request;
+          request = watched(request, answers[at]);
+          request.on_finish = [&, at](const Finish& finish) {
+            answers[at].finish = finish;
+            ++answers[at].ends;
+            ++ended;
+          };
+          const RequestId id = scheduler.submit(std::move(request));
+          if (random.below(4 * i + 2, 2) == 0) {
+            std::this_thread::sleep_for(std::chrono::microseconds(random.below(4 * i + 3, 3000)));
+            scheduler.cancel(id);
+          }
+          scheduler.stats();
+        }
+      });
+    }
+  }
+  while (ended < std::ssize(answers)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  driver.request_stop();
+  driver.join();
+  expect_all_free(scheduler);
+  int whole = 0;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    EXPECT_EQ(answers[i].ends, 1);
+    const auto expected = plain_answer(*weights_, asked[i]);
+    const auto& got = answers[i].tokens;
+    ASSERT_LE(got.size(), expected.size());
+    EXPECT_TRUE(std::equal(got.begin(), got.end(), expected.begin())) << i;
+    if (answers[i].finish.reason == Reason::kCancelled) continue;
+    EXPECT_EQ(answers[i].finish.reason, Reason::kLength) << answers[i].finish.error;
+    EXPECT_EQ(got.size(), expected.size());
+    ++whole;
+  }
+  EXPECT_GT(whole, 0);
+}
+
+}  // namespace
+}  // namespace halo

@@ -1,0 +1,29 @@
+// fp32 vectors of numbers that are stored in fp32 or bf16 (Highway, read once a target).
+#if defined(HALO_KERNELS_LOAD_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef HALO_KERNELS_LOAD_INL_H_
+#undef HALO_KERNELS_LOAD_INL_H_
+#else
+#define HALO_KERNELS_LOAD_INL_H_
+#endif
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace halo {
+namespace HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const hwy::bfloat16_t* from) {
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::bfloat16_t, D>(), from));
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace halo
+HWY_AFTER_NAMESPACE();
+
+#endif  // HALO_KERNELS_LOAD_INL_H_
