@@ -43,9 +43,14 @@ class ModelChat {
   // bos_token, eos_token and the others are variables too, unless the options have their own.
   std::string render(const boost::json::array& messages, ChatOptions options) const;
 
+  // The Jinja text of the template that conversations with tools, or without, are rendered by;
+  // empty where there is none.
+  const std::string& source(bool with_tools) const;
+
  private:
   boost::json::object special_tokens_;
   std::shared_ptr<const ChatTemplate> default_, tool_use_;  // may be null
+  std::string default_source_, tool_use_source_;
   std::string model_;
 };
 

@@ -10,8 +10,13 @@ namespace fs = std::filesystem;
 
 ModelChat::ModelChat(const fs::path& model)
     : special_tokens_(special_tokens(model)), model_(model.string()) {
-  const auto make = [](const std::string& text, const std::string& name) {
-    return std::make_shared<const ChatTemplate>(text, name);
+  const auto set_default = [this](const std::string& text, const std::string& name) {
+    default_ = std::make_shared<const ChatTemplate>(text, name);
+    default_source_ = text;
+  };
+  const auto set_tool_use = [this](const std::string& text, const std::string& name) {
+    tool_use_ = std::make_shared<const ChatTemplate>(text, name);
+    tool_use_source_ = text;
   };
   const fs::path config_file = model / "tokenizer_config.json";
   json::value chosen;
@@ -24,12 +29,12 @@ ModelChat::ModelChat(const fs::path& model)
   const fs::path tool_file = model / "additional_chat_templates" / "tool_use.jinja";
   const auto add_named = [&](const std::string& name, const std::string& text) {
     const std::string place = fmt::format("{}: chat_template {}", config_file.string(), name);
-    if (name == "default") default_ = make(text, place);
-    if (name == "tool_use") tool_use_ = make(text, place);
+    if (name == "default") set_default(text, place);
+    if (name == "tool_use") set_tool_use(text, place);
   };
   if (fs::exists(jinja_file) || fs::exists(tool_file)) {
-    if (fs::exists(jinja_file)) default_ = make(read_file(jinja_file), jinja_file.string());
-    if (fs::exists(tool_file)) tool_use_ = make(read_file(tool_file), tool_file.string());
+    if (fs::exists(jinja_file)) set_default(read_file(jinja_file), jinja_file.string());
+    if (fs::exists(tool_file)) set_tool_use(read_file(tool_file), tool_file.string());
   } else if (chosen.is_array()) {
     for (const json::value& entry : chosen.as_array()) {
       if (!entry.is_object())
@@ -42,7 +47,7 @@ ModelChat::ModelChat(const fs::path& model)
       add_named(std::string(name),
                 json_get<std::string>(chosen.as_object(), name, config_file.string()));
   } else if (chosen.is_string()) {
-    default_ = make(std::string(chosen.as_string()), config_file.string() + ": chat_template");
+    set_default(std::string(chosen.as_string()), config_file.string() + ": chat_template");
   } else if (!chosen.is_null()) {
     throw_error("{}: chat_template must be a text or a list", config_file.string());
   }
@@ -52,6 +57,10 @@ ModelChat::ModelChat(const fs::path& model)
         "tokenizer_config.json",
         model_);
   }
+}
+
+const std::string& ModelChat::source(bool with_tools) const {
+  return with_tools && tool_use_ ? tool_use_source_ : default_source_;
 }
 
 std::string ModelChat::render(const json::array& messages, ChatOptions options) const {

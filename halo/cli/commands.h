@@ -21,6 +21,7 @@ void add_eval(CLI::App& app);
 void add_logits(CLI::App& app);
 void add_generate(CLI::App& app);
 void add_chat(CLI::App& app);
+void add_serve(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_import(CLI::App& app);
 void add_export(CLI::App& app);

@@ -143,6 +143,7 @@ int main(int argc, char** argv) {
   halo::add_logits(app);
   halo::add_generate(app);
   halo::add_chat(app);
+  halo::add_serve(app);
   halo::add_tokenize(app);
   halo::add_import(app);
   halo::add_export(app);

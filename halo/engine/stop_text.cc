@@ -24,6 +24,7 @@ std::string StopText::push(std::string_view text) {
         std::pair(found + stop.size(), found) < std::pair(end, begin)) {
       begin = found;
       end = found + stop.size();
+      stopped_by_ = stop;
     }
     size_t begun = std::min(held_.size(), stop.size() - 1);
     while (begun > 0 && !held_.ends_with(std::string_view(stop).substr(0, begun))) --begun;

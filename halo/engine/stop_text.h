@@ -17,10 +17,11 @@ class StopText {
   std::string push(std::string_view text);
   std::string finish();  // what was held back, where no stop string came; once, last
   bool stopped() const { return stopped_; }
+  const std::string& stopped_by() const { return stopped_by_; }  // empty: by none
 
  private:
   std::vector<std::string> stops_;
-  std::string held_;
+  std::string held_, stopped_by_;
   bool stopped_ = false;
 };
 

@@ -52,6 +52,7 @@ TEST(Commands, HelpHasAnExample) {
                                {"logits"},
                                {"generate"},
                                {"chat"},
+                               {"serve"},
                                {"tokenize"},
                                {"inspect"},
                                {"import"},

@@ -63,6 +63,7 @@ Running::Running(const Process& process) {
   for (const char* kept : {"PATH", "HOME", "LD_LIBRARY_PATH"}) {
     if (const char* value = getenv(kept)) environment.push_back(fmt::format("{}={}", kept, value));
   }
+  environment.insert(environment.end(), process.environment.begin(), process.environment.end());
   if (!process.crash_at.empty()) environment.push_back("HALO_CRASH_AT=" + process.crash_at);
   std::vector<char*> argv, envp;
   for (std::string& word : arguments) argv.push_back(word.data());

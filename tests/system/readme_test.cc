@@ -21,6 +21,7 @@ fs::path source(const std::string& name) {
 // Commands that do not run here: how they begin, and why.
 const std::vector<std::pair<std::string, std::string>> kNotRun = {
     {"bench train --stage align --config", "needs a GPU"},
+    {"serve", "it does not end; serve_test.cc runs it"},
     {"bench kernels", "the shapes of a 2B model: a minute on a CPU"},
     {"import model.gguf", "import_test.cc runs it on files that it writes"},
 };

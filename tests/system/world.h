@@ -30,6 +30,7 @@ struct Process {
   fs::path standard_output = {};  // a file that is there, /dev/full; empty: Outcome::out
   fs::path standard_input = {};   // empty: that of the test
   int64_t max_memory_bytes = 0;   // of its address space; 0: no limit
+  Words environment = {};         // further variables, "NAME=value"
 };
 
 // A running `halo`.

@@ -1,0 +1,313 @@
+#include "halo/server/tool_calls.h"
+
+#include <algorithm>
+#include <optional>
+
+namespace halo {
+namespace {
+
+constexpr std::string_view kThink = "<think>", kThinkEnd = "</think>";
+constexpr std::string_view kTag = "<tool_call>", kTagEnd = "</tool_call>";
+constexpr std::string_view kMistralMark = "[TOOL_CALLS]", kArguments = "[ARGS]", kCallId = "[CALL_ID]";
+constexpr std::string_view kPython = "<|python_tag|>";
+constexpr std::string_view kSpace = " \t\r\n";
+
+// Bytes at the end of `text` that may be the start of `mark`.
+size_t begun(std::string_view text, std::string_view mark) {
+  if (mark.empty()) return 0;
+  size_t size = std::min(text.size(), mark.size() - 1);
+  while (size > 0 && !text.ends_with(mark.substr(0, size))) --size;
+  return size;
+}
+
+size_t trailing_space(std::string_view text) {
+  const size_t last = text.find_last_not_of(kSpace);
+  return last == std::string_view::npos ? text.size() : text.size() - last - 1;
+}
+
+std::string_view trim(std::string_view text) {
+  const size_t first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.size() - first - trailing_space(text));
+}
+
+std::optional<json::value> parse(std::string_view text) {
+  try {
+    return parse_json(text, "call");
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
+std::optional<ToolCall> read_call(const json::value& value) {
+  const auto* object = value.if_object();
+  if (object == nullptr) return std::nullopt;
+  const json::value* name = object->if_contains("name");
+  if (name == nullptr || !name->is_string() || name->get_string().empty()) return std::nullopt;
+  ToolCall call;
+  call.name = std::string(name->get_string());
+  const json::value* arguments = object->if_contains("arguments");
+  if (arguments == nullptr) arguments = object->if_contains("parameters");
+  if (arguments == nullptr) {
+    call.arguments = "{}";
+  } else if (const auto* text = arguments->if_string()) {
+    if (!parse(std::string_view(text->data(), text->size()))) return std::nullopt;
+    call.arguments = std::string(*text);
+  } else {
+    call.arguments = to_line(*arguments);
+  }
+  return call;
+}
+
+// A call, or a list of calls.
+std::optional<std::vector<ToolCall>> read_calls(std::string_view text) {
+  const std::optional<json::value> value = parse(trim(text));
+  if (!value) return std::nullopt;
+  std::vector<ToolCall> calls;
+  const auto add = [&](const json::value& one) {
+    std::optional<ToolCall> call = read_call(one);
+    if (call) calls.push_back(*std::move(call));
+    return call.has_value();
+  };
+  if (const auto* list = value->if_array()) {
+    if (!std::ranges::all_of(*list, add)) return std::nullopt;
+  } else if (!add(*value)) {
+    return std::nullopt;
+  }
+  return calls;
+}
+
+// name[CALL_ID]id[ARGS]{...}, or name{...}
+std::optional<ToolCall> read_named_call(std::string_view text) {
+  const size_t brace = text.find('{');
+  if (brace == std::string_view::npos) return std::nullopt;
+  const std::string_view name = text.substr(0, text.substr(0, brace).find('['));
+  if (!parse(trim(text.substr(brace)))) return std::nullopt;
+  ToolCall call;
+  call.name = std::string(trim(name));
+  call.arguments = std::string(trim(text.substr(brace)));
+  if (call.name.empty()) return std::nullopt;
+  return call;
+}
+
+// The parts between separators, empty ones left out.
+std::vector<std::string_view> split(std::string_view text, std::string_view separator) {
+  std::vector<std::string_view> parts;
+  while (true) {
+    const size_t at = text.find(separator);
+    if (!trim(text.substr(0, at)).empty()) parts.push_back(trim(text.substr(0, at)));
+    if (at == std::string_view::npos) return parts;
+    text.remove_prefix(at + separator.size());
+  }
+}
+
+std::optional<std::vector<ToolCall>> read_mistral(std::string_view body) {
+  std::vector<ToolCall> calls;
+  for (const std::string_view part : split(body, kMistralMark)) {
+    if (auto list = read_calls(part)) {
+      calls.insert(calls.end(), list->begin(), list->end());
+    } else if (auto call = read_named_call(part)) {
+      calls.push_back(*std::move(call));
+    } else {
+      return std::nullopt;
+    }
+  }
+  return calls;
+}
+
+// Objects with ';' between them; one that stands in a text of an argument separates nothing.
+std::optional<std::vector<ToolCall>> read_llama(std::string_view body) {
+  if (auto whole = read_calls(body)) return whole;
+  std::vector<ToolCall> calls;
+  std::string joined;
+  for (const std::string_view part : split(body, ";")) {
+    joined += joined.empty() ? std::string(part) : ";" + std::string(part);
+    if (auto some = read_calls(joined)) {
+      calls.insert(calls.end(), some->begin(), some->end());
+      joined.clear();
+    }
+  }
+  if (!joined.empty()) return std::nullopt;
+  return calls;
+}
+
+}  // namespace
+
+ToolFormat tool_format_of(std::string_view chat_template) {
+  const auto has = [&](std::string_view text) {
+    return chat_template.find(text) != std::string_view::npos;
+  };
+  if (has(kTag)) return ToolFormat::kTags;
+  if (has(kMistralMark)) return ToolFormat::kMistral;
+  if (has(kPython) || (has("<|start_header_id|>") && has("parameters"))) return ToolFormat::kLlama;
+  return ToolFormat::kTags;
+}
+
+std::vector<std::string_view> tool_markers(ToolFormat format) {
+  switch (format) {
+    case ToolFormat::kTags: return {kTag, kTagEnd};
+    case ToolFormat::kMistral: return {kMistralMark, kArguments, kCallId};
+    case ToolFormat::kLlama: return {kPython};
+    case ToolFormat::kNone: break;
+  }
+  return {};
+}
+
+AnswerParser::AnswerParser(AnswerForm form)
+    : form_(std::move(form)),
+      state_(form_.begins_in_reasoning ? State::kReasoning : State::kText) {}
+
+std::string_view AnswerParser::opener() const {
+  switch (form_.tools) {
+    case ToolFormat::kTags: return kTag;
+    case ToolFormat::kMistral: return kMistralMark;
+    case ToolFormat::kLlama: return kPython;
+    case ToolFormat::kNone: break;
+  }
+  return {};
+}
+
+void AnswerParser::emit(std::vector<Piece>& out, Piece::Kind kind, std::string_view text) {
+  if (text.empty()) return;
+  at_start_ = false;
+  has_text_ = has_text_ || kind == Piece::Kind::kText;
+  if (!out.empty() && out.back().kind == kind) {
+    out.back().text += text;
+  } else {
+    out.push_back({.kind = kind, .text = std::string(text)});
+  }
+}
+
+bool AnswerParser::emit_calls(std::vector<Piece>& out, std::string_view body) {
+  auto calls = form_.tools == ToolFormat::kMistral ? read_mistral(body)
+               : form_.tools == ToolFormat::kLlama ? read_llama(body)
+                                                   : read_calls(body);
+  if (!calls || calls->empty()) return false;
+  // Without a mark a call is told from an answer in JSON by its name alone.
+  const auto known = [&](const ToolCall& call) { return form_.tool_names.contains(call.name); };
+  if (!behind_opener_ && !std::ranges::all_of(*calls, known)) return false;
+  for (ToolCall& call : *calls) {
+    call.id = make_id("", 9);  // the length that Mistral's templates ask for
+    out.push_back({.kind = Piece::Kind::kToolCall, .call = std::move(call)});
+    ++num_calls_;
+  }
+  return true;
+}
+
+// Space at the beginning, and behind thoughts and calls, belongs to nobody.
+bool AnswerParser::step_text(std::vector<Piece>& out) {
+  const std::string_view call = opener();
+  const bool may_think = form_.has_reasoning && !has_text_;
+  const bool has_marks = may_think || !call.empty();
+  if (at_start_ && has_marks) {
+    const size_t first = held_.find_first_not_of(kSpace);
+    if (first == std::string::npos) return false;
+    if (form_.tools == ToolFormat::kLlama && !has_text_ && held_[first] == '{') {
+      held_.erase(0, first);
+      behind_opener_ = false;
+      state_ = State::kCall;
+      return true;
+    }
+  }
+  const size_t think = may_think ? held_.find(kThink) : std::string::npos;
+  const size_t found = call.empty() ? std::string::npos : held_.find(call);
+  const size_t at = std::min(think, found);
+  std::string_view text = held_;
+  if (at != std::string::npos) {
+    text = text.substr(0, at);
+    emit(out, Piece::Kind::kText, std::string(text.substr(0, text.size() - trailing_space(text))));
+    held_.erase(0, at + (at == think ? kThink.size() : call.size()));
+    state_ = at == think ? State::kReasoning : State::kCall;
+    behind_opener_ = true;
+    at_start_ = true;
+    return true;
+  }
+  const size_t waits = std::max(may_think ? begun(text, kThink) : 0, begun(text, call));
+  text = text.substr(0, text.size() - waits);
+  // A line's end before a call belongs to the call.
+  if (!call.empty()) text = text.substr(0, text.size() - trailing_space(text));
+  if (at_start_ && has_marks) {
+    const size_t first = text.find_first_not_of(kSpace);
+    if (first == std::string_view::npos) return false;
+    const bool is_behind = has_text_ || num_calls_ > 0 || behind_opener_;
+    if (is_behind) {
+      held_.erase(0, first);
+      text = std::string_view(held_).substr(0, text.size() - first);
+    }
+  }
+  const size_t size = text.size();
+  emit(out, Piece::Kind::kText, std::string(text));
+  held_.erase(0, size);
+  return false;
+}
+
+bool AnswerParser::step_reasoning(std::vector<Piece>& out) {
+  if (at_start_) held_.erase(0, std::min(held_.find_first_not_of(kSpace), held_.size()));
+  const size_t end = held_.find(kThinkEnd);
+  std::string_view text = std::string_view(held_).substr(0, end);
+  if (end == std::string::npos) text = text.substr(0, text.size() - begun(text, kThinkEnd));
+  text = text.substr(0, text.size() - trailing_space(text));
+  const size_t size = text.size();
+  emit(out, Piece::Kind::kReasoning, std::string(text));
+  if (end == std::string::npos) {
+    held_.erase(0, size);
+    return false;
+  }
+  held_.erase(0, end + kThinkEnd.size());
+  state_ = State::kText;
+  at_start_ = behind_opener_ = true;
+  return true;
+}
+
+bool AnswerParser::step_call(std::vector<Piece>& out) {
+  if (form_.tools != ToolFormat::kTags) return false;  // the rest is calls: known at the end
+  const size_t end = held_.find(kTagEnd, searched_);
+  searched_ = end == std::string::npos ? held_.size() - begun(held_, kTagEnd) : 0;
+  if (end == std::string::npos) return false;
+  const std::string body = held_.substr(0, end);
+  held_.erase(0, end + kTagEnd.size());
+  state_ = State::kText;
+  at_start_ = true;
+  if (!emit_calls(out, body)) {
+    emit(out, Piece::Kind::kText, std::string(kTag) + body + std::string(kTagEnd));
+  }
+  return true;
+}
+
+bool AnswerParser::step(std::vector<Piece>& out) {
+  switch (state_) {
+    case State::kText: return step_text(out);
+    case State::kReasoning: return step_reasoning(out);
+    case State::kCall: return step_call(out);
+  }
+  return false;
+}
+
+std::vector<Piece> AnswerParser::push(std::string_view text) {
+  std::vector<Piece> out;
+  held_ += text;
+  while (!held_.empty() && step(out)) continue;
+  return out;
+}
+
+std::vector<Piece> AnswerParser::finish() {
+  std::vector<Piece> out;
+  std::string rest = std::exchange(held_, "");
+  switch (state_) {
+    case State::kReasoning:
+      emit(out, Piece::Kind::kReasoning, rest);
+      break;
+    case State::kText:
+      // Space alone, held back for a mark that did not come.
+      if (!(at_start_ && (behind_opener_ || num_calls_ > 0) && trim(rest).empty()))
+        emit(out, Piece::Kind::kText, rest);
+      break;
+    case State::kCall:
+      if (emit_calls(out, rest)) break;
+      emit(out, Piece::Kind::kText, (behind_opener_ ? std::string(opener()) : "") + rest);
+      break;
+  }
+  return out;
+}
+
+}  // namespace halo
