@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <utility>
 
+#include "halo/base/silence.h"
+
 namespace halo {
 namespace {
 
@@ -23,6 +25,7 @@ std::string format_seconds(double seconds) {
 
 // The innermost phase of each thread.
 thread_local Progress* innermost = nullptr;
+thread_local bool is_silent = false;
 
 }  // namespace
 
@@ -36,6 +39,7 @@ Progress::Progress(std::string title, int64_t total)
     outer_->inner_ = this;
     return;
   }
+  if (is_silent) return;
   terminal_ = isatty(STDERR_FILENO) != 0;
   speaker_ = std::thread([this] { speak(); });
 }
@@ -50,6 +54,7 @@ Progress::~Progress() {
     }
     ended_ = true;
   }
+  if (!speaker_.joinable()) return;
   change_.notify_one();
   speaker_.join();
   if (line_open_) std::fputc('\n', stderr);
@@ -108,13 +113,23 @@ void Progress::update(int64_t done, const std::string& text) {
 void Progress::finish(const std::string& text) {
   const std::lock_guard lock(root_.mutex_);
   finished_ = true;
+  if (is_silent) return;
   const double seconds = duration<double>(Clock::now() - begin_).count();
   root_.print(fmt::format("{}: {}  ({})", title_, text, format_seconds(seconds)));
   if (root_.line_open_) std::fputc('\n', stderr);
   root_.line_open_ = false;
 }
 
+Silence::Silence() {
+  is_silent = true;
+}
+
+Silence::~Silence() {
+  is_silent = false;
+}
+
 void say(const std::string& line) {
+  if (is_silent) return;
   fmt::print(stderr, "{}\n", line);
 }
 

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
 #include <cstdio>
@@ -48,13 +49,15 @@ Stops& stops() {
 }
 
 void stop(int signal) {
-  const std::string name = signal == SIGINT ? "SIGINT" : "SIGTERM";
+  const std::string name = signal == SIGINT ? "SIGINT" : signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM";
   Stops& all = stops();
   const std::lock_guard lock(all.mutex);
   if (all.is_stopping) return;
   if (!all.later.empty()) {
-    fmt::print(stderr, "{}: {}, then the command ends; a second signal kills it\n", name,
-               all.later.back());
+    const auto said =
+        std::ranges::find_if(all.later, [](const auto& what) { return !what.empty(); });
+    if (said == all.later.end()) return;
+    fmt::print(stderr, "{}: {}, then the command ends; a second signal kills it\n", name, *said);
     return;
   }
   while (!all.actions.empty()) {
@@ -81,6 +84,7 @@ void install_stop_handler(std::function<void(const std::string& signal)> end) {
   action.sa_flags = SA_RESTART;
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGUSR1, &action, nullptr);  // with which Slurm warns ahead
 }
 
 bool stop_requested() {

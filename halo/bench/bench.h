@@ -9,6 +9,7 @@
 
 #include "halo/base/json.h"
 #include "halo/base/settings.h"
+#include "halo/runtime/communicator.h"
 #include "halo/runtime/run_recipe.h"
 
 namespace halo {
@@ -24,7 +25,7 @@ struct TrainBenchArgs {
   std::string teacher, student;
   int64_t sequence_length = 1024;
   int64_t rows = 2;           // a micro-batch
-  int64_t micro_batches = 1;  // a step
+  int64_t micro_batches = 1;  // a step, on each rank
   int64_t warmup = 2, steps = 9;
   std::string ids;  // safetensors with input_ids [rows, sequence_length]; empty: random ids
   RunRecipe run;
@@ -36,7 +37,8 @@ struct TrainBenchArgs {
     s("student", student, {.help = "hybrid directory"});
     s("sequence_length", sequence_length, {.help = "tokens a row", .min = 2, .max = 16'777'216});
     s("rows", rows, {.help = "rows a micro-batch", .min = 1, .max = 65'536});
-    s("micro_batches", micro_batches, {.help = "micro-batches a step", .min = 1, .max = 65'536});
+    s("micro_batches", micro_batches,
+      {.help = "micro-batches a step of each rank", .min = 1, .max = 65'536});
     s("steps", steps, {.help = "timed steps", .min = 1, .max = 1e6});
     s("ids", ids, {.help = "safetensors with input_ids; else random ids"});
     s("run", run, {});
@@ -48,7 +50,25 @@ struct TrainBenchArgs {
 // ones included, "flops" of a step, "matrix_gflops" (measure_matrix_gflops),
 // "share_of_matrix_rate", "peak_memory_bytes" (GPU: of tensors; CPU: resident),
 // "planned_memory_bytes" (peak_memory of pipeline/cost.h), and on a GPU "profile" (profile_step)}.
-json::object bench_train(const TrainBenchArgs& args);
+// Called by every rank: tokens and losses are of all of them, memory is of the one that needs most.
+json::object bench_train(const TrainBenchArgs& args, Communicator& ranks = one_rank());
+
+struct CommBenchArgs {
+  int64_t megabytes = 1024;  // of the largest tensor
+  int64_t repeats = 10;
+  RunRecipe run;
+
+  void settings(Settings& s) {
+    s("megabytes", megabytes, {.help = "of the largest tensor", .min = 1, .max = 1e6});
+    s("repeats", repeats, {.help = "timed calls", .min = 1, .max = 1e6});
+    s("run", run, {});
+  }
+};
+
+// What ranks tell each other: {"device", "ranks", "exchange_seconds" (of a few bytes, on the host),
+// "results": a list of {"call", "bytes", "seconds" (median), "gigabytes_per_second" (that each rank
+// sends and receives)}}. Called by every rank.
+json::object bench_comm(const CommBenchArgs& args, Communicator& ranks);
 
 struct TokenizeBenchArgs {
   std::string model;  // folder with tokenizer.json

@@ -13,13 +13,14 @@
 #include "halo/pipeline/stage.h"
 #include "halo/runtime/device_event.h"
 #include "halo/runtime/machine.h"
+#include "halo/runtime/ranks.h"
 #include "halo/stages/transfer.h"
 #include "halo/train/optimizer.h"
 
 namespace halo {
 namespace {
 
-at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
+at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size, int64_t rank) {
   const int64_t count = args.rows * args.sequence_length;
   if (!args.ids.empty()) {
     const SafetensorsFile file(args.ids);
@@ -33,7 +34,7 @@ at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size) {
     }
     return ids;
   }
-  const Random random(static_cast<uint64_t>(args.run.seed), "bench.ids");
+  const Random random(static_cast<uint64_t>(args.run.seed + rank), "bench.ids");
   at::Tensor ids = at::empty({count}, at::kLong);
   for (int64_t i = 0; i < count; ++i) ids.data_ptr<int64_t>()[i] = random.below(i, vocab_size);
   return ids;
@@ -87,10 +88,10 @@ OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine) {
   return stage;
 }
 
-TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size) {
+TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size, int64_t rank) {
   TrainBatch batch;
   batch.rows = args.rows;
-  batch.tokens = batch_ids(args, vocab_size);
+  batch.tokens = batch_ids(args, vocab_size, rank);
   batch.targets = batch.tokens.roll(-1);
   batch.token_weights = at::ones({batch.tokens.numel()});
   for (int64_t row = 0; row <= args.rows; ++row) {
@@ -98,6 +99,15 @@ TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size) {
     if (row > 0) batch.targets[row * args.sequence_length - 1] = kIgnoreTarget;
   }
   return batch;
+}
+
+// The largest of what the ranks have.
+int64_t most(Communicator& ranks, int64_t mine) {
+  int64_t largest = 0;
+  for (const std::string& theirs : ranks.exchange(fmt::format("{}", mine))) {
+    largest = std::max<int64_t>(largest, std::stoll(theirs));
+  }
+  return largest;
 }
 
 }  // namespace
@@ -112,22 +122,24 @@ std::span<const Word<std::string>> trained_stages() {
   return words;
 }
 
-json::object bench_train(const TrainBenchArgs& args) {
-  const Machine machine = open_machine(args.run);
+json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
+  const Machine machine = open_machine(run_of_rank(args.run, ranks));
   const double matrix_rate = measure_matrix_gflops(machine);
   at::manual_seed(static_cast<uint64_t>(args.run.seed));
   const OpenStage stage = open_stage(args, machine);
-  const TrainBatch batch = make_rows(args, stage.vocab_size);
+  const TrainBatch batch = make_rows(args, stage.vocab_size, ranks.rank());
   const TrainRecipe recipe;  // for the optimiser's settings
-  Optimizer optimizer(*stage.trained, recipe);
+  Optimizer optimizer(*stage.trained, recipe, ranks, args.run.shard);
   int64_t updates = 0;
   const auto run_step = [&](int64_t micro_batches) {
     stage.trained->zero_grad();
     at::Tensor loss;
     for (int64_t i = 0; i < micro_batches; ++i) {
-      const at::Tensor part = stage.step(batch, micro_batches * batch.tokens.numel())[0];
+      const int64_t count = ranks.size() * micro_batches * batch.tokens.numel();
+      const at::Tensor part = stage.step(batch, count)[0];
       loss = loss.defined() ? loss + part : part;
     }
+    loss = ranks.sum(loss.reshape({1}))[0];
     optimizer.step(++updates, 1e-4, loss);
     return loss;
   };
@@ -153,22 +165,25 @@ json::object bench_train(const TrainBenchArgs& args) {
   std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size()) / 2,
                    seconds.end());
   const double median = seconds[seconds.size() / 2];
-  const int64_t tokens = args.micro_batches * batch.tokens.numel();
+  const int64_t tokens = ranks.size() * args.micro_batches * batch.tokens.numel();
   const double flops = double(tokens) * stage.cost.flops_a_token;
   json::object result{
       {"device", machine.device_name},
       {"stage", args.stage},
+      {"ranks", ranks.size()},
+      {"shard", word_of<Shard>(kShards, args.run.shard)},
       {"tokens_a_step", tokens},
       {"tokens_per_second", double(tokens) / median},
       {"seconds", times},
       {"loss", losses},
       {"flops", flops},
       {"matrix_gflops", matrix_rate},
-      {"share_of_matrix_rate", flops / median / (matrix_rate * 1e9)},
-      {"peak_memory_bytes", peak_memory_bytes(machine)},
-      {"planned_memory_bytes", peak_memory(stage.cost, batch.tokens.numel(),
-                                           static_cast<int64_t>(c10::elementSize(machine.compute)),
-                                           machine.device.is_cpu())}};
+      {"share_of_matrix_rate", flops / median / (matrix_rate * 1e9 * double(ranks.size()))},
+      {"peak_memory_bytes", most(ranks, peak_memory_bytes(machine))},
+      {"planned_memory_bytes",
+       peak_memory(stage.cost, batch.tokens.numel(),
+                   static_cast<int64_t>(c10::elementSize(machine.compute)), machine.device.is_cpu(),
+                   args.run.shard == Shard::kNone ? 1 : ranks.size())}};
   if (machine.device.is_cuda()) {
     result["profile"] = profile_step([&] { run_step(args.micro_batches); });
   }

@@ -7,6 +7,7 @@
 #include "halo/base/progress.h"
 #include "halo/cli/commands.h"
 #include "halo/runtime/machine.h"
+#include "halo/runtime/ranks.h"
 
 namespace halo {
 
@@ -21,6 +22,20 @@ void print_measured(F measure) {
     result = measure();
   }
   std::cout << format_json(result) << "\n";
+}
+
+// What the first rank gets.
+template <class F>
+void print_measured_on_ranks(const RunRecipe& run, F measure) {
+  run_ranks(run, [&](Communicator& ranks) {
+    json::object result;
+    {
+      const Progress phase("bench");
+      result = measure(ranks);
+    }
+    if (ranks.is_first()) std::cout << format_json(result) << "\n";
+    ranks.wait();
+  });
 }
 
 void add_tokenize_bench(CLI::App* bench) {
@@ -64,7 +79,19 @@ void add_bench(CLI::App& app) {
   train->footer(
       "Example: halo bench train --stage distill --config configs/model/hypenet-2b.json "
       "--sequence-length 512 --rows 12 --micro-batches 8 --device cuda --compute bfloat16");
-  train->callback([args] { print_measured([&] { return bench_train(*args); }); });
+  train->callback([args] {
+    print_measured_on_ranks(args->run,
+                            [&](Communicator& ranks) { return bench_train(*args, ranks); });
+  });
+
+  auto comm_args = std::make_shared<CommBenchArgs>();
+  CLI::App* comm = bench->add_subcommand("comm", "What ranks tell each other, by size");
+  add_options(*comm, *comm_args);
+  comm->footer("Example: halo launch -n 2 -- bench comm --device cuda");
+  comm->callback([comm_args] {
+    print_measured_on_ranks(comm_args->run,
+                            [&](Communicator& ranks) { return bench_comm(*comm_args, ranks); });
+  });
 
   auto where = std::make_shared<MachineRecipe>();
   CLI::App* kernels = bench->add_subcommand(

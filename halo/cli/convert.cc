@@ -11,6 +11,8 @@
 #include "halo/cli/commands.h"
 #include "halo/pipeline/run_folder.h"
 #include "halo/report/report.h"
+#include "halo/runtime/rank_place.h"
+#include "halo/runtime/ranks.h"
 #include "halo/stages/selection_rule.h"
 
 namespace halo {
@@ -67,8 +69,8 @@ void run_command(const StageCommand& command, const Stage& stage) {
     const std::string resolved = (fs::path(command.run) / kResolvedRecipe).string();
     std::vector<std::string> set = command.set;
     if (!command.teacher.empty()) set.push_back("teacher=" + command.teacher);
-    convert_stage(recipe, {command.run, /*resume=*/true, convert_line(resolved, command.run, set)},
-                  stage);
+    const ConvertArgs args{command.run, /*resume=*/true, convert_line(resolved, command.run, set)};
+    run_ranks(recipe.run, [&](Communicator& ranks) { convert_stage(recipe, args, stage, ranks); });
     return;
   }
   for (size_t i = 0; i < stage.inputs.size(); ++i) {
@@ -89,7 +91,7 @@ void run_command(const StageCommand& command, const Stage& stage) {
     words.insert(words.end(), {"--set", assignment});
   }
   args.again = shell_line(words);
-  run_stage(recipe, stage, args);
+  run_ranks(recipe.run, [&](Communicator& ranks) { run_stage(recipe, stage, args, ranks); });
 }
 
 // "squad,fda" is two columns: in CSV no name has a comma.
@@ -186,17 +188,25 @@ void add_convert(CLI::App& app) {
   add_recipe_options(*command, args->set);
   command->footer("Example: halo convert demo/demo.toml --run runs/demo");
   command->callback([args] {
-    try {
-      convert(
-          read_recipe(args->recipe, args->set),
-          {args->run, args->resume, convert_line(args->recipe, args->run, args->set), args->from});
-    } catch (const GateFailed&) {
-      draw_failed(args->run);
-      throw;
+    const Recipe recipe = read_recipe(args->recipe, args->set);
+    ConvertArgs convert_args{args->run, args->resume,
+                             convert_line(args->recipe, args->run, args->set), args->from};
+    if (is_restart()) {
+      convert_args.resume = true;
+      convert_args.from.clear();  // done anew by the first start
     }
-    write_report(args->run);
-    std::cout << fmt::format(
-        "student: {0}/model\nfigures: {0}/summary.json\nreport:  {0}/report.html\n", args->run);
+    run_ranks(recipe.run, [&](Communicator& ranks) {
+      try {
+        convert(recipe, convert_args, ranks);
+      } catch (const GateFailed&) {
+        if (ranks.is_first()) draw_failed(args->run);
+        throw;
+      }
+      if (!ranks.is_first()) return;
+      write_report(args->run);
+      std::cout << fmt::format(
+          "student: {0}/model\nfigures: {0}/summary.json\nreport:  {0}/report.html\n", args->run);
+    });
   });
 
   for (const Stage& stage : pipeline_stages()) {

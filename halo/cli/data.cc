@@ -14,7 +14,7 @@ namespace {
 void add_pack(CLI::App& data) {
   struct Args {
     std::vector<std::string> inputs;
-    std::string tokenizer, out;
+    std::string tokenizer, out, part;
     PackOptions options;
   };
   auto args = std::make_shared<Args>();
@@ -24,13 +24,18 @@ void add_pack(CLI::App& data) {
   command->add_option("--tokenizer", args->tokenizer, "model directory or tokenizer.json")
       ->required();
   command->add_option("--out", args->out, "folder of shards to make")->required();
+  command->add_option("--shard", args->part,
+                      "I/N: of N tasks' work the part of task I, every file for itself");
   add_options(*command, args->options);
   command->footer("Example: halo data pack text.jsonl.zst --tokenizer demo/teacher --out shards");
   command->callback([args] {
     std::filesystem::path tokenizer = args->tokenizer;
     if (std::filesystem::is_directory(tokenizer)) tokenizer /= "tokenizer.json";
+    const std::vector<std::filesystem::path> inputs(args->inputs.begin(), args->inputs.end());
     const PackCounts counts =
-        pack({args->inputs.begin(), args->inputs.end()}, tokenizer, args->out, args->options);
+        args->part.empty()
+            ? pack(inputs, tokenizer, args->out, args->options)
+            : pack_part(inputs, tokenizer, args->out, args->options, parse_pack_part(args->part));
     std::cout << format_json(counts_to_json(counts)) << "\n";
   });
 }

@@ -17,6 +17,7 @@
 #include "halo/cli/output.h"
 #include "halo/cli/version.h"
 #include "halo/pipeline/fit.h"
+#include "halo/runtime/communicator.h"
 
 namespace {
 
@@ -28,6 +29,12 @@ void wait_passively(char** argv) {
   if (std::getenv("OMP_WAIT_POLICY")) return;
   setenv("OMP_WAIT_POLICY", "passive", 1);
   execv("/proc/self/exe", argv);  // on failure the command runs as it is, only slower
+}
+
+// Of several ranks the first says what all of them run into; run_ranks says what one alone does.
+void leave_talking_to_the_first_rank() {
+  const char* rank = std::getenv("RANK");
+  if (rank && std::string(rank) != "0") std::cerr.setstate(std::ios::failbit);
 }
 
 int fail(int code, const std::string& message) {
@@ -96,6 +103,10 @@ int run(CLI::App& app, int argc, char** argv) {
     return fail(4, error.what());
   } catch (const halo::DoesNotFit& error) {
     return fail(4, error.what());
+  } catch (const halo::RankLost& error) {
+    return fail(5, error.what());
+  } catch (const halo::GroupEnded& ended) {  // said by the rank that it began with
+    return ended.code();
   } catch (const c10::OutOfMemoryError&) {
     return fail(1, kOutOfMemory);
   } catch (const c10::Error& error) {
@@ -123,6 +134,7 @@ int run(CLI::App& app, int argc, char** argv) {
 int main(int argc, char** argv) {
   halo::open_standard_files();
   wait_passively(argv);
+  leave_talking_to_the_first_rank();
   halo::install_stop_handler([](const std::string& signal) {
     if (isatty(STDERR_FILENO) != 0) std::cerr << "\n";  // behind what stands there
     fail(3, fmt::format("stopped by {}; what was not finished is not kept", signal));
@@ -149,6 +161,7 @@ int main(int argc, char** argv) {
   halo::add_export(app);
   halo::add_inspect(app);
   halo::add_plan(app);
+  halo::add_launch(app);
   halo::add_report(app);
   halo::add_bench(app);
   halo::add_doctor(app);

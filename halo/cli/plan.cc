@@ -25,10 +25,13 @@ struct PlanArgs {
   std::string recipe, card;
   std::vector<std::string> set;
   double memory = 0, gflops = 0;
+  int64_t gpus = 0;
   bool json = false, keys = false;
 
   void settings(Settings& s) {
     s("card", card, {.help = kCardHelp});
+    s("gpus", gpus,
+      {.help = "plan for that many, with the cheapest setting that fits them", .max = 1024});
     s("memory", memory, {.help = "GiB of memory of the device, in place of its own", .max = 1e6});
     s("gflops", gflops,
       {.help = "GFLOP/s of its matrix products, in place of its own", .max = 1e12});
@@ -51,6 +54,31 @@ Capacity capacity_for(const RunRecipe& run, const PlanArgs& args) {
   return capacity;
 }
 
+// The recipe for args.gpus ranks, with what makes it fit them; says which settings these are.
+Recipe recipe_for(const Recipe& recipe, const PlanArgs& args, const Capacity& capacity,
+                  json::array& settings) {
+  if (args.gpus == 0) return recipe;
+  Recipe out = recipe;
+  out.run.ranks = args.gpus;
+  check_settings(out, args.recipe);
+  const auto cheapest = cheapest_setting(out, capacity);
+  if (!cheapest) return out;
+  for (const std::string& assignment : *cheapest) {
+    set_setting(out, assignment);
+    settings.push_back(json::value(assignment));
+  }
+  return out;
+}
+
+std::string format_settings(const PlanArgs& args, const json::array& settings) {
+  if (args.gpus == 0) return "";
+  std::string out = fmt::format("for {} GPUs:", args.gpus);
+  for (const json::value& setting : settings) out += " --set " + std::string(setting.as_string());
+  if (settings.empty()) out += " the recipe as it is";
+  const char* source = args.card.empty() ? "this machine" : "the card's data sheet";
+  return out + fmt::format("\na prediction from {}\n", source);
+}
+
 }  // namespace
 
 void add_plan(CLI::App& app) {
@@ -69,14 +97,19 @@ void add_plan(CLI::App& app) {
       return;
     }
     if (args->recipe.empty()) throw UsageError("halo plan: RECIPE.toml is missing");
-    const Recipe recipe = read_recipe(args->recipe, args->set);
-    const std::vector<std::string> unchecked = check_ahead(recipe, Missing::kNoted);
-    const Capacity capacity = capacity_for(recipe.run, *args);
-    json::object result = plan(recipe, capacity.matrix_gflops);
+    const Recipe given = read_recipe(args->recipe, args->set);
+    const std::vector<std::string> unchecked = check_ahead(given, Missing::kNoted);
+    const Capacity capacity = capacity_for(given.run, *args);
+    json::array settings;
+    const Recipe recipe = recipe_for(given, *args, capacity, settings);
+    json::object result = plan(recipe, capacity.matrix_gflops, capacity.links);
     const json::object fit = check_fit(recipe, result, capacity);
+    result["settings"] = settings;
     result["fit"] = fit;
     result["unchecked"] = json::value_from(unchecked);
-    std::cout << (args->json ? format_json(result) + "\n" : format_plan(result) + format_fit(fit));
+    std::cout << (args->json
+                      ? format_json(result) + "\n"
+                      : format_plan(result) + format_fit(fit) + format_settings(*args, settings));
     if (!args->json) {
       for (const std::string& sentence : unchecked)
         std::cout << "not looked at: " << sentence << "\n";

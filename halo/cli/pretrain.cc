@@ -2,6 +2,7 @@
 #include "halo/pipeline/pretrain.h"
 
 #include "halo/cli/commands.h"
+#include "halo/runtime/ranks.h"
 
 namespace halo {
 
@@ -18,7 +19,10 @@ void add_pretrain(CLI::App& app) {
       ->required();
   add_recipe_options(*command, args->set);
   command->footer("Example: halo pretrain configs/recipes/demo-teacher.toml --run runs/teacher");
-  command->callback([args] { pretrain(read_pretrain_recipe(args->recipe, args->set), args->run); });
+  command->callback([args] {
+    const PretrainRecipe recipe = read_pretrain_recipe(args->recipe, args->set);
+    run_ranks(recipe.run, [&](Communicator& ranks) { pretrain(recipe, args->run, ranks); });
+  });
 }
 
 }  // namespace halo

@@ -70,6 +70,21 @@ PackCounts pack(const std::vector<std::filesystem::path>& inputs,
                 const std::filesystem::path& tokenizer_json, const std::filesystem::path& output,
                 const PackOptions& options);
 
+// One of `count` parts of the work of many machines.
+struct PackPart {
+  int64_t index = 0, count = 1;
+};
+// "3/16"; a UsageError where it is none.
+PackPart parse_pack_part(const std::string& text);
+
+// Packs files index, index + count, ... of `inputs`, each for itself, into
+// OUTPUT/file-00003-shard-00000.halotok, ...: all parts together leave the same shards, whatever
+// their number. What is there under these names is overwritten.
+PackCounts pack_part(const std::vector<std::filesystem::path>& inputs,
+                     const std::filesystem::path& tokenizer_json,
+                     const std::filesystem::path& output, const PackOptions& options,
+                     const PackPart& part);
+
 json::object counts_to_json(const PackCounts& counts);
 
 // The token that begins documents, if there is one: `bos_token` where the tokenizer_config.json

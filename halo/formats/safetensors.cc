@@ -228,29 +228,34 @@ const TensorView& SafetensorsFile::get(std::string_view name) const {
   return *tensor;
 }
 
-SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
-                                     std::span<const TensorSpec> tensors,
-                                     const std::map<std::string, std::string>& metadata)
-    : file_(path), path_(path) {
+std::string safetensors_header(std::span<const TensorSpec> tensors, const std::string& file,
+                               const std::map<std::string, std::string>& metadata) {
   json::object header;
   if (!metadata.empty()) {
     json::object& entries = header[kMetadataKey].emplace_object();
     for (const auto& [key, value] : metadata) entries[key] = value;
   }
+  uint64_t begin = 0;
   for (const TensorSpec& tensor : tensors) {
-    HALO_CHECK(is_valid_name(tensor.name), "{}: '{}' cannot name a tensor", path.string(),
-               tensor.name);
-    HALO_CHECK(header.emplace(tensor.name, header_entry(tensor, left_)).second,
-               "{}: two tensors are named '{}'", path.string(), tensor.name);
-    left_ += tensor.num_bytes();
+    HALO_CHECK(is_valid_name(tensor.name), "{}: '{}' cannot name a tensor", file, tensor.name);
+    HALO_CHECK(header.emplace(tensor.name, header_entry(tensor, begin)).second,
+               "{}: two tensors are named '{}'", file, tensor.name);
+    begin += tensor.num_bytes();
   }
   std::string text = json::serialize(header);
   text.resize((text.size() + 7) / 8 * 8, ' ');
   HALO_CHECK(text.size() <= kMaxHeaderBytes, "{}: header of {} bytes is larger than the {} allowed",
-             path.string(), text.size(), kMaxHeaderBytes);
+             file, text.size(), kMaxHeaderBytes);
   const uint64_t length = text.size();
-  file_.write(std::as_bytes(std::span(&length, 1)));
-  file_.write(text);
+  return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + text;
+}
+
+SafetensorsWriter::SafetensorsWriter(const std::filesystem::path& path,
+                                     std::span<const TensorSpec> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path), path_(path) {
+  file_.write(safetensors_header(tensors, path.string(), metadata));
+  for (const TensorSpec& tensor : tensors) left_ += tensor.num_bytes();
 }
 
 void SafetensorsWriter::write(std::span<const std::byte> bytes) {

@@ -57,6 +57,11 @@ struct TensorSpec {
   int64_t num_bytes() const;
 };
 
+// What stands before the tensors' bytes, which follow one another in the order given.
+std::string safetensors_header(std::span<const TensorSpec> tensors, const std::string& file,
+                               const std::map<std::string, std::string>& metadata = {
+                                   {"format", "pt"}});
+
 // Writes a file piece by piece, for models that do not fit into memory: the header at once, then
 // the bytes of the tensors in the order given, each in as many pieces as one likes.
 class SafetensorsWriter {

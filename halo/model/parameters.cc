@@ -44,6 +44,10 @@ at::Tensor map_stack(std::span<const TensorView* const> stack,
       at::TensorOptions().dtype(to_scalar_type(stack.front()->dtype)));
 }
 
+at::Tensor make_arena(int64_t elements, const at::TensorOptions& options) {
+  return at::zeros({elements + ParameterStore::kSlack}, options).narrow(0, 0, elements);
+}
+
 void copy_tensor(const TensorView& from, at::Tensor to) {
   to.copy_(at::from_blob(const_cast<std::byte*>(from.bytes.data()), from.shape,
                          at::TensorOptions().dtype(to_scalar_type(from.dtype))));
@@ -76,12 +80,38 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::Sc
     end += numel(specs_[i].shape);
   }
   const auto options = at::TensorOptions().device(device);
-  compute_ = at::zeros({end}, options.dtype(compute));
-  if (use == Use::kFrozen) return;
-  master_ = compute == at::kFloat ? compute_ : at::zeros({end}, options.dtype(at::kFloat));
-  grad_ = at::zeros_like(master_);
-  moment1_ = at::zeros_like(master_);
-  moment2_ = at::zeros_like(master_);
+  owned_ = {0, end};
+  if (use == Use::kFrozen) {
+    compute_ = at::zeros({end}, options.dtype(compute));
+    return;
+  }
+  compute_ = make_arena(end, options.dtype(compute));
+  master_ = compute == at::kFloat ? compute_ : make_arena(end, options.dtype(at::kFloat));
+  grad_ = make_arena(end, options.dtype(at::kFloat));
+}
+
+at::Tensor& ParameterStore::moment(at::Tensor& tensor) {
+  if (!tensor.defined() && use_ == Use::kTrained) {
+    tensor = at::zeros({owned_.size}, grad_.options());
+  }
+  return tensor;
+}
+
+at::Tensor ParameterStore::padded(const at::Tensor& arena, int64_t elements) {
+  HALO_CHECK(elements <= arena.numel() + kSlack, "{} elements of an arena of {}", elements,
+             arena.numel());
+  return arena.as_strided({elements}, {1});
+}
+
+void ParameterStore::own(const Range& range) {
+  at::NoGradGuard no_grad;
+  HALO_CHECK(use_ == Use::kTrained && !moment1_.defined() && owns_all(),
+             "own: the store is frozen or in use");
+  if (range == owned_) return;
+  const at::Tensor part = padded(master_, range.end()).narrow(0, range.begin, range.size);
+  // Where it is the compute copy, all of it stays.
+  master_ = compute_.scalar_type() == at::kFloat ? part : part.clone();
+  owned_ = range;
 }
 
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType compute,
@@ -112,6 +142,7 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType 
     if (!mapped.defined()) end = offset;
   }
   compute_ = at::empty({end}, at::TensorOptions().dtype(compute));
+  owned_ = {0, end};
   for (const auto& [begin, stop] : gaps) compute_.slice(0, begin, stop).zero_();
   for (size_t i = 0; i < specs_.size(); ++i) {
     if (mapped_[i].defined()) continue;
@@ -144,7 +175,7 @@ at::Tensor ParameterStore::value(const std::string& name) const {
   HALO_CHECK(it != index_.end(), "no parameter '{}'", name);
   const size_t i = it->second;
   const auto& shape = specs_[i].shape;
-  return home(i, use_ == Use::kTrained ? master_ : compute_)
+  return home(i, use_ == Use::kTrained && owns_all() ? master_ : compute_)
       .narrow(0, offsets_[i], numel(shape))
       .view(shape);
 }
@@ -178,7 +209,8 @@ Weight ParameterStore::stack(const std::string& first, const std::string& last) 
 
 void ParameterStore::refresh_compute() {
   at::NoGradGuard no_grad;
-  if (use_ == Use::kTrained && !compute_.is_same(master_)) compute_.copy_(master_);
+  if (use_ != Use::kTrained || compute_.scalar_type() == at::kFloat) return;
+  padded(compute_, owned_.end()).narrow(0, owned_.begin, owned_.size).copy_(master_);
 }
 
 void ParameterStore::zero_grad() {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "halo/base/range.h"
 #include "halo/formats/safetensors.h"
 #include "halo/kernels/common/weight.h"
 
@@ -30,8 +31,8 @@ class ParameterStore {
  public:
   enum class Use { kFrozen, kTrained };
 
-  // Trained: fp32 master, gradient and two moments, and a compute copy where the compute type is
-  // not fp32. Frozen: the compute copy alone.
+  // Trained: fp32 master, gradient and two moments (from their first use on), and a compute copy
+  // where the compute type is not fp32. Frozen: the compute copy alone.
   ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
                  at::Device device);
   // Frozen, on the CPU, loaded from tensors of `files`: stacks that lie in the files as they would
@@ -52,19 +53,31 @@ class ParameterStore {
   // The stack from `first` to `last` as one [sum of rows, columns] (or [sum]) weight.
   Weight stack(const std::string& first, const std::string& last) const;
 
-  // 1-D arenas. master() is compute() where the compute type is fp32.
+  // 1-D arenas. master() is compute() where the compute type is fp32. Of master and moments those
+  // elements that owned() says.
   at::Tensor& master() { return master_; }
   at::Tensor& grad() { return grad_; }
-  at::Tensor& moment1() { return moment1_; }
-  at::Tensor& moment2() { return moment2_; }
+  at::Tensor& moment1() { return moment(moment1_); }
+  at::Tensor& moment2() { return moment(moment2_); }
   at::Tensor& compute() { return compute_; }
   const at::Tensor& compute() const { return compute_; }
 
-  // Views by name. `arena` is one of the above.
+  // Where several ranks train one model: from now on master and moments are of this range alone,
+  // which may end up to kSlack elements beyond the arenas. Before the moments are used.
+  static constexpr int64_t kSlack = 65'536;
+  void own(const Range& range);
+  const Range& owned() const { return owned_; }
+  bool owns_all() const { return owned_ == Range{0, compute_.numel()}; }
+  // The first `elements` of an arena (grad or compute), up to kSlack of them beyond its end. Those
+  // belong to no parameter.
+  static at::Tensor padded(const at::Tensor& arena, int64_t elements);
+
+  // Views by name. `arena` is one of the above, and whole.
   at::Tensor view(const at::Tensor& arena, const std::string& name) const;
-  // The master value (compute value where frozen), to be written in place; refresh_compute() after.
+  // The master value (compute value where frozen or not owned), to be written in place;
+  // refresh_compute() after.
   at::Tensor value(const std::string& name) const;
-  void refresh_compute();  // compute = cast(master); nothing to do where they are one
+  void refresh_compute();  // compute = cast(master), as far as owned; nothing where they are one
   void zero_grad();
 
   // Strict: every spec exactly once, nothing left over; name, shape, floating type and values
@@ -73,6 +86,7 @@ class ParameterStore {
 
  private:
   void index_specs();
+  at::Tensor& moment(at::Tensor& tensor);
   // The file's tensor of every spec, in their order.
   std::vector<const TensorView*> match(const std::vector<TensorView>& tensors,
                                        const std::string& from) const;
@@ -86,6 +100,7 @@ class ParameterStore {
   std::vector<int64_t> offsets_;    // in home()
   std::vector<at::Tensor> mapped_;  // undefined: in the arenas
   Use use_;
+  Range owned_;
   at::Tensor master_, grad_, moment1_, moment2_, compute_;
 };
 

@@ -6,6 +6,7 @@
 #include "halo/base/progress.h"
 #include "halo/eval/needle.h"
 #include "halo/formats/safetensors.h"
+#include "halo/runtime/ranks.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/scale_rule.h"
 #include "halo/stages/transfer.h"
@@ -134,7 +135,7 @@ bool find_teacher_files(const fs::path& teacher, Missing missing,
 void check_settings(const Recipe& recipe, const std::string& file) {
   for (const Stage& stage : pipeline_stages()) {
     if (!stage.training || !is_wanted(stage, recipe)) continue;
-    check_recipe(stage.training->recipe(recipe), section_of(stage));
+    check_recipe(stage.training->recipe(recipe), section_of(stage), num_ranks(recipe.run));
   }
   check_recipe(recipe.select, file);
   check_recipe(recipe.scale, file);

@@ -165,6 +165,7 @@ class Run {
       args.again = shell_line({"halo", "convert", (args_.run / kResolvedRecipe).string(), "--run",
                                args_.run.string(), "--resume"});
       const auto start = std::chrono::steady_clock::now();
+      if (stage.training) context.ranks().broadcast(stage.name);
       stage.run(recipe_, context, args);
       const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
       json::object seconds = seconds_of(args_.run);
@@ -266,17 +267,35 @@ class Run {
   bool ran_ = false, unrecorded_ = false;
 };
 
+// What the other ranks do: train, when the first one comes to a stage that does.
+void follow(const Recipe& recipe, const fs::path& run, Communicator& ranks,
+            std::span<const Stage> all) {
+  std::optional<StageContext> context;
+  for (std::string name; !(name = ranks.broadcast("")).empty();) {
+    if (!context) context.emplace(context_settings(recipe), ranks);
+    const Stage& stage = find_stage(all, name);
+    stage.run(recipe, *context, args_in_run(all, stage, recipe, run));
+  }
+}
+
+void dismiss(Communicator& ranks) {
+  ranks.broadcast("");
+}
+
 }  // namespace
 
-void convert(const Recipe& relative, const ConvertArgs& args, std::span<const Stage> all) {
+void convert(const Recipe& relative, const ConvertArgs& args, Communicator& ranks,
+             std::span<const Stage> all) {
   const Recipe recipe = with_absolute_paths(relative);
+  ranks.set_log_folder(args.run / "ranks");
+  if (!ranks.is_first()) return follow(recipe, args.run, ranks, all);
   if (!args.from.empty() && !is_wanted(find_stage(all, args.from), recipe)) {
     throw_error("--from {}: the recipe leaves this stage out", args.from);
   }
   Run run(recipe, args, all);
   run.check(args.from);
   check_ahead(recipe, Missing::kRefused, all);
-  const StageContext context(context_settings(recipe));
+  const StageContext context(context_settings(recipe), ranks);
   bool again = false;
   for (const Stage* stage : run.stages()) {
     again |= stage->name == args.from;
@@ -290,18 +309,21 @@ void convert(const Recipe& relative, const ConvertArgs& args, std::span<const St
                     done ? ": done before" : ""));
     if (!done) run.run(stage, context);
   }
+  dismiss(ranks);
   run.finish(context);
 }
 
-void convert_stage(const Recipe& relative, const ConvertArgs& args, const Stage& stage) {
+void convert_stage(const Recipe& relative, const ConvertArgs& args, const Stage& stage,
+                   Communicator& ranks) {
   const Recipe recipe = with_absolute_paths(relative);
   const auto all = pipeline_stages();
+  if (!ranks.is_first()) return follow(recipe, args.run, ranks, all);
   Run run(recipe, args, all);
   run.check(stage.name);
   run.check_before(stage);
   args_in_run(all, stage, recipe,
               args.run);  // refuses where a model that it starts from is missing
-  const StageContext context(context_settings(recipe));
+  const StageContext context(context_settings(recipe), ranks);
   if (stage_finished(run.out(stage))) {
     warn(fmt::format(
         "{}: done before, runs again from its start; what later stages of {} made of it stays "
@@ -312,11 +334,18 @@ void convert_stage(const Recipe& relative, const ConvertArgs& args, const Stage&
   run.begin(context);
   run.is_done(stage);
   run.run(stage, context);
+  dismiss(ranks);
   run.write_state();
 }
 
-void run_stage(const Recipe& relative, const Stage& stage, const StageArgs& args) {
+void run_stage(const Recipe& relative, const Stage& stage, const StageArgs& args,
+               Communicator& ranks) {
   const Recipe recipe = with_absolute_paths(relative);
+  if (!ranks.is_first()) {
+    ranks.wait();
+    if (stage.training) stage.run(recipe, StageContext(context_settings(recipe), ranks), args);
+    return;
+  }
   if (stage_finished(args.out)) {
     throw_error("{}: holds a finished stage; remove it or use another --out", args.out.string());
   }
@@ -333,13 +362,14 @@ void run_stage(const Recipe& relative, const Stage& stage, const StageArgs& args
                   args.out.string(), join(changes));
     }
   }
-  const StageContext context(context_settings(recipe));
+  const StageContext context(context_settings(recipe), ranks);
   if (!has_progress(stage, args.out)) {
     for (const auto& entry : fs::directory_iterator(args.out)) {
       if (entry.path().filename().string().starts_with("step-")) fs::remove_all(entry.path());
     }
   }
   write_json(path, now);
+  ranks.wait();
   stage.run(recipe, context, args);
 }
 

@@ -108,10 +108,13 @@ int64_t saturated(double bytes) {
   return bytes < double(kMaxCount) ? static_cast<int64_t>(bytes) : static_cast<int64_t>(kMaxCount);
 }
 
-int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu) {
-  const int64_t copy = compute_bytes == 4 ? 0 : compute_bytes;  // fp32 computes with the masters
+int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu,
+                    int64_t state_parts) {
+  // Gradients and compute copies are whole; fp32 computes with the masters.
+  const double state = compute_bytes == 4 ? 8 : 12;
+  const double a_parameter = 4 + double(compute_bytes) + state / double(state_parts);
   // In floating point: a recipe may name more than 64 bits hold.
-  double bytes = double(cost.trained_parameters) * double(16 + copy) +
+  double bytes = double(cost.trained_parameters) * a_parameter +
                  double(cost.frozen_parameters) * double(compute_bytes) +
                  double(tokens) * double(cost.elements_a_token) * double(compute_bytes);
   if (cost.logits > 0) {

@@ -25,7 +25,9 @@ int64_t saturated(double bytes);
 
 // Bytes of tensors at the peak of a micro-batch of `tokens`: masters, gradients, moments and
 // compute copies, the frozen weights, what backward needs, the loss' buffers, with the kernels of a
-// GPU (others keep a little more).
-int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu);
+// GPU (others keep a little more). A rank may have one of `state_parts` equal parts of masters and
+// moments.
+int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu,
+                    int64_t state_parts = 1);
 
 }  // namespace halo

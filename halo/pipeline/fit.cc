@@ -7,29 +7,35 @@
 #include "halo/base/settings_io.h"
 #include "halo/pipeline/plan.h"
 #include "halo/runtime/memory.h"
+#include "halo/runtime/ranks.h"
 
 namespace halo {
 namespace {
 
 constexpr double kGib = double(int64_t{1} << 30);
 
-// GPUs: memory as they report it, and TFLOP/s of the datasheets: dense bf16 products with fp32
-// sums, and fp32.
+// GPUs: memory as they report it, and of the datasheets TFLOP/s, dense bf16 products with fp32 sums
+// and fp32, and GB/s of the links in one direction, NVLink or else PCIe.
 struct Card {
   const char* name;
-  double gib, bf16, fp32;
+  double gib, bf16, fp32, link;
 };
-constexpr Card kCards[] = {{"h200", 139.8, 989, 67},       {"h100", 79.6, 989, 67},
-                           {"b200", 178, 2250, 75},        {"a100-80gb", 79.3, 312, 19.5},
-                           {"a100-40gb", 39.4, 312, 19.5}, {"l40s", 44.5, 362, 91.6},
-                           {"rtx-4090", 23.6, 165, 82.6},  {"rtx-3090", 23.6, 71, 35.6}};
+constexpr Card kCards[] = {{"h200", 139.8, 989, 67, 450},       {"h100", 79.6, 989, 67, 450},
+                           {"b200", 178, 2250, 75, 900},        {"a100-80gb", 79.3, 312, 19.5, 300},
+                           {"a100-40gb", 39.4, 312, 19.5, 300}, {"l40s", 44.5, 362, 91.6, 32},
+                           {"rtx-4090", 23.6, 165, 82.6, 32},   {"rtx-3090", 23.6, 71, 35.6, 32}};
 // What large products reach of the bf16 figure: on an H200 750 of 989
 // (comparisons/results/train-h200.json).
 constexpr double kReached = 750.0 / 989.0;
+// And what collectives usually reach of a link's; `halo bench comm` measures it.
+constexpr double kLinkReached = 0.8;
 
 Capacity capacity_of(const Card& card, const RunRecipe& run, const std::string& machine) {
   const double tflops = compute_type(run) == at::kBFloat16 ? kReached * card.bf16 : card.fp32;
-  return {machine, static_cast<int64_t>(card.gib * kGib), 1000 * tflops};
+  Links links;
+  links.in_node = kLinkReached * card.link;
+  links.network *= kLinkReached;
+  return {machine, static_cast<int64_t>(card.gib * kGib), 1000 * tflops, links};
 }
 
 std::string section_name(std::string stage) {
@@ -53,7 +59,7 @@ int64_t stage_memory(Recipe recipe, const std::vector<std::string>& settings,
 // activations a fifth of the rate, and bf16 is another computation.
 std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
                                                        const std::string& stage) {
-  std::vector<std::vector<std::string>> variants = {{}};
+  std::vector<std::vector<std::string>> variants = {{}}, out;
   const StageTraining& training = *find_stage(pipeline_stages(), stage).training;
   if (training.whole_student && !recipe.run.activation_checkpointing) {
     variants.push_back({"run.activation_checkpointing=true"});
@@ -64,7 +70,11 @@ std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
       variants.back().push_back("run.compute=bfloat16");
     }
   }
-  std::vector<std::vector<std::string>> out;
+  if (num_ranks(recipe.run) > 1 && recipe.run.shard == Shard::kNone) {
+    // It costs no time, so it comes before all else.
+    out.emplace_back();
+    for (auto& variant : variants) variant.insert(variant.begin(), "run.shard=optimizer");
+  }
   const int64_t now = training.recipe(recipe).micro_batch_rows;
   for (const auto& variant : variants) {
     for (int64_t rows = now; rows >= 1; rows /= 2) {
@@ -118,6 +128,22 @@ std::optional<std::vector<std::string>> settings_that_fit(const Recipe& recipe,
   return std::nullopt;
 }
 
+std::optional<std::vector<std::string>> cheapest_setting(const Recipe& recipe,
+                                                         const Capacity& capacity) {
+  std::vector<std::string> all;
+  Recipe with = recipe;
+  for (const Stage* stage : wanted_stages(pipeline_stages(), recipe)) {
+    if (!stage->training) continue;
+    const auto settings = settings_that_fit(with, stage->name, capacity.usable_bytes());
+    if (!settings) return std::nullopt;
+    for (const std::string& assignment : *settings) {
+      set_setting(with, assignment);
+      all.push_back(assignment);
+    }
+  }
+  return all;
+}
+
 json::object check_fit(const Recipe& recipe, const json::object& plan, const Capacity& capacity) {
   json::array too_large;
   for (const json::value& value : plan.at("stages").as_array()) {
@@ -153,7 +179,7 @@ std::string format_fit(const json::object& fit) {
     if (value.at("settings").is_null()) {
       out += fmt::format(
           "  {} needs {:.1f} GiB even with one row at a time and activation checkpointing: more "
-          "than one such device has; several devices cannot share a conversion yet\n",
+          "than one such device has; several may have it together (--gpus)\n",
           stage, value.at("least_bytes").to_number<double>() / kGib);
       continue;
     }

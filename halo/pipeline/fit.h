@@ -7,6 +7,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/json.h"
+#include "halo/pipeline/links.h"
 #include "halo/pipeline/recipe.h"
 
 namespace halo {
@@ -22,6 +23,7 @@ struct Capacity {
   std::string machine;       // for people
   int64_t memory_bytes = 0;  // all of it
   double matrix_gflops = 0;  // GFLOP/s of matrix products
+  Links links = {};          // to others of its kind, where ranks are to be several
 
   // What tensors may take: the rest is the CUDA context's, libraries' workspaces and what the
   // allocator cannot use, or the operating system's.
@@ -36,10 +38,15 @@ Capacity measure_capacity(const RunRecipe& run);
 Capacity card_capacity(const std::string& name, const RunRecipe& run);
 std::vector<std::string> card_names();
 
-// Settings, as --set takes them, with which `stage` ("distill") needs at most `bytes`; those that
-// cost least time. Nothing if no settings do.
+// Settings, as --set takes them, with which `stage` ("distill") needs at most `bytes` on each rank;
+// those that cost least time. Nothing if no settings do.
 std::optional<std::vector<std::string>> settings_that_fit(const Recipe& recipe,
                                                           const std::string& stage, int64_t bytes);
+
+// The settings with which every stage of a recipe on several ranks fits, as few as will do, and
+// nothing where none would: run.shard, activation checkpointing, rows at a time.
+std::optional<std::vector<std::string>> cheapest_setting(const Recipe& recipe,
+                                                         const Capacity& capacity);
 
 // {machine, memory_bytes, usable_bytes, fits, stages}; of each stage that does not fit {stage,
 // memory_bytes, settings (null: none would do), least_bytes (with the most sparing settings)}.

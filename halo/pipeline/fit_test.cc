@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "halo/base/settings_io.h"
 #include "halo/pipeline/plan.h"
 
 namespace halo {
@@ -37,7 +38,7 @@ TEST(Fit, PublishedSizesOnOneCard) {
     EXPECT_GT(stage.at("least_bytes").to_number<double>(), 139.8 * kGib);
   }
   EXPECT_THAT(stages, ElementsAre("distill", "finetune"));
-  EXPECT_THAT(format_fit(fit), HasSubstr("several devices"));
+  EXPECT_THAT(format_fit(fit), HasSubstr("--gpus"));
 }
 
 TEST(Fit, SaysWhatWouldFitAndThatDoes) {
@@ -57,6 +58,25 @@ TEST(Fit, SaysWhatWouldFitAndThatDoes) {
   }
   EXPECT_TRUE(fit_of(recipe_of("1.7b", set), 48).at("fits").as_bool());
   EXPECT_THAT(format_fit(fit), HasSubstr("--set run.activation_checkpointing=true"));
+}
+
+// An 8B teacher's masters and moments fit no card; those of two ranks do.
+TEST(Fit, SeveralCardsShareWhatOneCannotHold) {
+  Recipe recipe = recipe_of("8b");
+  const Capacity card = card_capacity("h200", recipe.run);
+  recipe.run.ranks = 2;
+  recipe.run.shard = Shard::kNone;
+  const auto settings = cheapest_setting(recipe, card);
+  ASSERT_TRUE(settings);
+  EXPECT_EQ(settings->front(), "run.shard=optimizer");
+  for (const std::string& assignment : *settings) set_setting(recipe, assignment);
+  const json::object planned = plan(recipe, card.matrix_gflops, card.links);
+  EXPECT_TRUE(check_fit(recipe, planned, card).at("fits").as_bool());
+  const json::object& stage = planned.at("stages").as_array().back().as_object();
+  EXPECT_GT(stage.at("communication_seconds").to_number<double>(), 0);
+  EXPECT_LT(stage.at("communication_seconds").to_number<double>(),
+            0.05 * stage.at("seconds_at_least").to_number<double>());
+  EXPECT_FALSE(cheapest_setting(recipe, card_capacity("rtx-3090", recipe.run)));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "halo/base/check.h"
+#include "halo/runtime/ranks.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
 #include "halo/stages/transfer.h"
@@ -11,17 +12,29 @@ namespace halo {
 namespace {
 
 json::object stage_plan(const std::string& name, const TrainRecipe& train, const StageCost& cost,
-                        const RunRecipe& run, double gflops) {
+                        const RunRecipe& run, double gflops, const Links& links) {
   const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
-  const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_step());
+  const int64_t ranks = num_ranks(run);
+  const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_step() / ranks);
+  const int64_t state_parts = run.shard == Shard::kNone ? 1 : ranks;
   const double tokens = double(train.steps() * train.tokens_per_step);
+  const double computing = tokens * cost.flops_a_token / (gflops * 1e9 * double(ranks));
+  // Between threads nothing is sent.
+  const double talking =
+      links.in_node == 0
+          ? 0
+          : double(train.steps()) *
+                step_seconds(links, ranks, run.shard, cost.trained_parameters, compute_bytes);
+  const int64_t memory = peak_memory(cost, rows * train.sequence_length, compute_bytes,
+                                     run.device == at::kCPU, state_parts);
   return {{"stage", name},
           {"tokens", train.steps() * train.tokens_per_step},
           {"steps", train.steps()},
           {"flops", tokens * cost.flops_a_token},
-          {"seconds_at_least", tokens * cost.flops_a_token / (gflops * 1e9)},
-          {"memory_bytes",
-           peak_memory(cost, rows * train.sequence_length, compute_bytes, run.device == at::kCPU)},
+          {"seconds_at_least", computing + talking},
+          {"communication_seconds", talking},
+          {"memory_bytes", memory},
+          {"memory_bytes_per_rank", memory},
           {"disk_bytes", saturated(double(train.keep_checkpoints) *
                                    double(cost.trained_parameters) * double(12 + compute_bytes))}};
 }
@@ -39,7 +52,8 @@ StageCost stage_cost(const StageTraining& training, const ModelConfig& teacher,
 
 }  // namespace
 
-json::object plan(const Recipe& recipe, double gflops, std::span<const Stage> all) {
+json::object plan(const Recipe& recipe, double gflops, const Links& links,
+                  std::span<const Stage> all) {
   const ModelConfig teacher = read_model_config(recipe.teacher);
   const auto layers = static_cast<size_t>(teacher.num_layers);
   const int64_t keep = num_layers_to_keep(recipe.select, teacher.num_layers);
@@ -51,7 +65,7 @@ json::object plan(const Recipe& recipe, double gflops, std::span<const Stage> al
     if (!stage.training || !is_wanted(stage, recipe)) continue;
     stages.push_back(stage_plan(stage.name, stage.training->recipe(recipe),
                                 stage_cost(*stage.training, teacher, hybrid, recipe), recipe.run,
-                                gflops));
+                                gflops, links));
   }
   double seconds = 0, disk = 0;
   int64_t memory = 0;
@@ -65,9 +79,12 @@ json::object plan(const Recipe& recipe, double gflops, std::span<const Stage> al
           {"student_parameters", num_parameters(decoder_parameters(hybrid))},
           {"attention_layers_kept", keep},
           {"device", word_of<at::DeviceType>(kDevices, recipe.run.device)},
+          {"ranks", num_ranks(recipe.run)},
+          {"shard", word_of<Shard>(kShards, recipe.run.shard)},
           {"matrix_gflops", gflops},
           {"stages", stages},
           {"seconds_at_least", seconds},
+          {"gpu_hours", seconds / 3600 * double(num_ranks(recipe.run))},
           {"memory_bytes", memory},
           {"disk_bytes", saturated(disk)}};
 }
@@ -91,11 +108,21 @@ std::string format_plan(const json::object& plan) {
                        s.at("disk_bytes").to_number<double>() / gib);
   }
   const double seconds = plan.at("seconds_at_least").to_number<double>();
-  return out +
-         fmt::format(
-             "{:<16} {:>48.0f} seconds at {:.0f} GFLOP/s of matrix products: {:.1f} {}hours\n",
-             "in all", seconds, plan.at("matrix_gflops").to_number<double>(), seconds / 3600,
-             plan.at("device").as_string() == "cuda" ? "hours on one GPU, as many GPU-" : "");
+  const int64_t ranks = plan.at("ranks").to_number<int64_t>();
+  out +=
+      fmt::format("{:<16} {:>48.0f} seconds at {:.0f} GFLOP/s of matrix products: {:.1f} hours",
+                  "in all", seconds, plan.at("matrix_gflops").to_number<double>(), seconds / 3600);
+  if (plan.at("device").as_string() == "cuda") {
+    out += fmt::format(" on {}, {:.1f} GPU-hours",
+                       ranks == 1 ? "one GPU" : fmt::format("{} GPUs", ranks),
+                       plan.at("gpu_hours").to_number<double>());
+  }
+  out += "\n";
+  if (ranks > 1) {
+    out += fmt::format("{} ranks, run.shard = \"{}\"; memory is that of each\n", ranks,
+                       std::string(plan.at("shard").as_string()));
+  }
+  return out;
 }
 
 }  // namespace halo

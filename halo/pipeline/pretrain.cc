@@ -12,6 +12,7 @@
 #include "halo/data/readers.h"
 #include "halo/pipeline/recipe.h"
 #include "halo/pipeline/run_folder.h"
+#include "halo/runtime/ranks.h"
 #include "halo/stages/losses.h"
 #include "halo/train/loop.h"
 
@@ -61,10 +62,9 @@ void initialise(ParameterStore& store, const ModelConfig& config, uint64_t seed)
   store.refresh_compute();
 }
 
-// Trains the tokenizer on the first `training_bytes` of the text. Returns its path.
-fs::path make_tokenizer(const PretrainRecipe& recipe, const fs::path& run) {
-  const fs::path path = run / "tokenizer" / "tokenizer.json";
-  if (fs::exists(path)) return path;
+// Trains the tokenizer on the first `training_bytes` of the text, if it is not there.
+void make_tokenizer(const PretrainRecipe& recipe, const fs::path& path) {
+  if (fs::exists(path)) return;
   const Progress phase("training the tokenizer");
   std::vector<std::string> texts;
   int64_t bytes = 0;
@@ -75,7 +75,6 @@ fs::path make_tokenizer(const PretrainRecipe& recipe, const fs::path& run) {
   });
   fs::create_directories(path.parent_path());
   write_file(path, train_bpe(texts, recipe.tokenizer.vocab_size, {"<|endoftext|>"}));
-  return path;
 }
 
 // A curriculum seen by the loop as rows of one length: each of them is several shorter rows.
@@ -130,7 +129,7 @@ PretrainRecipe::PretrainRecipe() {
 PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path,
                                     const std::vector<std::string>& set) {
   PretrainRecipe r = read_settings_file<PretrainRecipe>(path, set);
-  check_recipe(r.train, "train");
+  check_recipe(r.train, "train", num_ranks(r.run));
   if (r.lengths.size() != r.shares.size()) {
     throw_error("{}: lengths has {} entries, shares {}", path.string(), r.lengths.size(),
                 r.shares.size());
@@ -152,21 +151,23 @@ PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path,
   return r;
 }
 
-void pretrain(const PretrainRecipe& recipe, const fs::path& run) {
-  const FolderLock lock(run);
-  const Machine machine = open_machine(recipe.run);
+void pretrain(const PretrainRecipe& recipe, const fs::path& run, Communicator& ranks) {
+  std::optional<FolderLock> lock;
+  if (ranks.is_first()) lock.emplace(run);
+  const Machine machine = open_machine(run_of_rank(recipe.run, ranks));
   DataRecipe data = recipe.data;
-  fs::path tokenizer_path;
+  const fs::path tokenizer_path = run / "tokenizer" / "tokenizer.json";
   if (!recipe.text.empty()) {
-    tokenizer_path = make_tokenizer(recipe, run);
     const fs::path shards = run / "data";
-    if (!fs::exists(shards)) {
-      pack({recipe.text.begin(), recipe.text.end()}, tokenizer_path, shards, {});
+    if (ranks.is_first()) {
+      make_tokenizer(recipe, tokenizer_path);
+      if (!fs::exists(shards)) {
+        pack({recipe.text.begin(), recipe.text.end()}, tokenizer_path, shards, {});
+      }
     }
     data.shards = {shards.string()};
-  } else {
-    tokenizer_path = run / "tokenizer" / "tokenizer.json";
   }
+  ranks.wait();
   const Tokenizer tokenizer(tokenizer_path);
   const ModelConfig config =
       teacher_config(recipe.model, tokenizer.vocab_size(), recipe.train.sequence_length,
@@ -190,6 +191,8 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run) {
   job.data_id = fmt::format("{}, lengths {}, shares {}", data_hash(data),
                             fmt::join(recipe.lengths, " "), fmt::join(recipe.shares, " "));
   job.store = &store;
+  job.ranks = &ranks;
+  job.shard = recipe.run.shard;
   job.data = [&](int64_t step, int64_t row, int64_t rows) {
     return curriculum.step(step, row, rows);
   };
@@ -197,7 +200,7 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run) {
   job.forward_backward = cross_entropy_step(weights, machine);
   job.write_model = [&](const fs::path& directory) { write_model(directory, DType::kF32); };
   train(job);
-  write_model(run / "model", DType::kBF16);
+  if (ranks.is_first()) write_model(run / "model", DType::kBF16);
 }
 
 }  // namespace halo

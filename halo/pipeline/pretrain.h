@@ -8,6 +8,7 @@
 
 #include "halo/base/settings.h"
 #include "halo/data/loader.h"
+#include "halo/runtime/communicator.h"
 #include "halo/runtime/run_recipe.h"
 #include "halo/train/settings.h"
 
@@ -75,6 +76,8 @@ PretrainRecipe read_pretrain_recipe(const std::filesystem::path& path,
                                     const std::vector<std::string>& set);
 
 // RUN/data/*.tok, RUN/tokenizer/tokenizer.json, RUN/pretrain/step-N/, RUN/model/ (bf16). Resumable.
-void pretrain(const PretrainRecipe& recipe, const std::filesystem::path& run);
+// Called by every rank.
+void pretrain(const PretrainRecipe& recipe, const std::filesystem::path& run,
+              Communicator& ranks = one_rank());
 
 }  // namespace halo

@@ -22,6 +22,7 @@ class DeviceEvent {
   void wait() const {
     if (event_) event_->synchronize();
   }
+  bool passed() const { return !event_ || event_->query(); }
   // Both must have passed.
   double seconds_since(const DeviceEvent& earlier) const {
     return event_ ? earlier.event_->elapsedTime(*event_) * 1e-3

@@ -17,6 +17,13 @@ inline constexpr Word<std::optional<at::ScalarType>> kComputeTypes[] = {
 inline constexpr Word<Kernels> kKernels[] = {{"fast", Kernels::kFast},
                                              {"reference", Kernels::kReference}};
 
+// What several ranks keep each for itself.
+enum class Shard {
+  kNone,       // each has all
+  kOptimizer,  // each keeps fp32 masters and moments of its own range alone
+};
+inline constexpr Word<Shard> kShards[] = {{"none", Shard::kNone}, {"optimizer", Shard::kOptimizer}};
+
 // Where and how any command computes.
 struct MachineRecipe {
   at::DeviceType device = at::kCPU;
@@ -44,6 +51,9 @@ struct RunRecipe : MachineRecipe {
   int64_t seed = 1;
   bool activation_checkpointing = false;
   bool cuda_graphs = true;
+  int64_t ranks = 1;
+  double rank_seconds = 120;
+  Shard shard = Shard::kNone;
 
   RunRecipe() { compute = at::kFloat; }
 
@@ -57,6 +67,21 @@ struct RunRecipe : MachineRecipe {
     s("cuda_graphs", cuda_graphs,
       {.help = "on a GPU small models' micro-batches are recorded and launched as a whole: the "
                "same bits, faster",
+       .effect = Effect::kNone});
+    s("ranks", ranks,
+      {.help = "workers that share each step's rows: threads on a CPU; on GPUs those that `halo "
+               "launch`, torchrun or Slurm starts",
+       .min = 1,
+       .max = 1024,
+       .effect = Effect::kNone});
+    s("rank_seconds", rank_seconds,
+      {.help = "how long a rank waits for another in a step before the run ends with exit code 5",
+       .min = 0.1,
+       .max = 1e6,
+       .effect = Effect::kNone});
+    s("shard", shard, kShards,
+      {.help = "what each rank keeps for itself: nothing, or its range of the optimizer's state; "
+               "the same bits, less memory",
        .effect = Effect::kNone});
   }
 };

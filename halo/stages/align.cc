@@ -56,6 +56,7 @@ void align_mixers(const TrainRecipe& train, const StageContext& context, const S
     context.save(directory, config, rest);
   };
   const TrainResult result = halo::train(job);
+  if (!context.ranks().is_first()) return;
 
   const std::vector<double> variance = explained_variance(context, mixers);
   const auto worst = std::min_element(variance.begin(), variance.end()) - variance.begin();

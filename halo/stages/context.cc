@@ -7,14 +7,16 @@
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
+#include "halo/runtime/ranks.h"
 #include "halo/stages/losses.h"
 #include "halo/train/checkpoint.h"
 
 namespace halo {
 
-StageContext::StageContext(ContextSettings all)
+StageContext::StageContext(ContextSettings all, Communicator& ranks)
     : StageInputs(std::move(all)),
-      machine_(open_machine(settings().run)),
+      ranks_(ranks),
+      machine_(open_machine(run_of_rank(settings().run, ranks))),
       teacher_(load_model(teacher_directory(), ParameterStore::Use::kFrozen, machine_.compute,
                           machine_.device)) {}
 
@@ -47,6 +49,8 @@ TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train, cons
   job.kernels = machine_.kernels;
   job.data_id = data_hash(data());
   job.store = &store;
+  job.ranks = &ranks_;
+  job.shard = settings().run.shard;
   job.data = [&loader](int64_t step, int64_t row, int64_t rows) {
     return loader.step(step, row, rows);
   };

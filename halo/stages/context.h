@@ -11,6 +11,7 @@
 #include "halo/base/check.h"
 #include "halo/base/json.h"
 #include "halo/model/decoder.h"
+#include "halo/runtime/communicator.h"
 #include "halo/runtime/machine.h"
 #include "halo/stages/inputs.h"
 #include "halo/train/loop.h"
@@ -31,10 +32,13 @@ struct StageArgs {
 
 class StageContext : public StageInputs {
  public:
-  // Loads the teacher and its tokenizer.
-  explicit StageContext(ContextSettings settings);
+  // Loads the teacher and its tokenizer. `ranks` must outlive this.
+  explicit StageContext(ContextSettings settings, Communicator& ranks = one_rank());
 
   const Machine& machine() const { return machine_; }
+  // Those that train together: each of them runs a training stage. What else there is to do, the
+  // first does alone while the others wait.
+  Communicator& ranks() const { return ranks_; }
   const Model& teacher() const { return teacher_; }
 
   // Held-out text as batches for this machine. `bucket_length`: where the position buckets of the
@@ -58,6 +62,7 @@ class StageContext : public StageInputs {
             const ParameterStore& store) const;
 
  private:
+  Communicator& ranks_;
   Machine machine_;
   Model teacher_;
 };

@@ -4,6 +4,7 @@
 #include "halo/stages/distill.h"
 
 #include "ATen/ATen.h"
+#include "halo/base/progress.h"
 #include "halo/stages/losses.h"
 
 namespace halo {
@@ -65,6 +66,7 @@ void run_distill(const DistillRecipe& recipe, const StageContext& context, const
   job.forward_backward =
       kl_step(weights, context.teacher().weights, context.machine(), recipe.cross_entropy_share);
   const TrainResult result = halo::train(job);
+  if (!context.ranks().is_first()) return;
   const TextScores scores = held_out_scores(context, weights, recipe.sequence_length);
   json::object figures = training_figures(recipe, result);
   figures["held_out_loss"] = mean_loss(scores).mean;
@@ -91,17 +93,20 @@ void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
   const Model model = context.load_student(args.inputs[0], ParameterStore::Use::kTrained);
   const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
-  const double before = mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;
+  const bool is_first = context.ranks().is_first();
+  const double before =
+      is_first ? mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean : 0;
   const std::vector<double> in_view = finetune_view(recipe, context);
-  fmt::print(stderr,
-             "finetune: of its tokens {:.0f}%, {:.0f}% and {:.0f}% have more than 1/4, 1/2 and 3/4 "
-             "of {} tokens in view\n",
-             100 * in_view[0], 100 * in_view[1], 100 * in_view[2], recipe.sequence_length);
+  say(fmt::format(
+      "finetune: of its tokens {:.0f}%, {:.0f}% and {:.0f}% have more than 1/4, 1/2 and 3/4 of {} "
+      "tokens in view",
+      100 * in_view[0], 100 * in_view[1], 100 * in_view[2], recipe.sequence_length));
   const Loader loader = finetune_loader(recipe, context, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.count = count_targets;
   job.forward_backward = cross_entropy_step(weights, context.machine());
   const TrainResult result = halo::train(job);
+  if (!is_first) return;
   const double after = mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;
   json::object figures = training_figures(recipe, result);
   figures["share_in_view"] = json::value_from(in_view);

@@ -12,6 +12,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "halo/train/arena_file.h"
 
 namespace halo {
 namespace {
@@ -66,34 +67,6 @@ std::optional<int64_t> parse_step(const std::string& name) {
   return step;
 }
 
-void write_arena(const fs::path& path, ParameterStore& store, const at::Tensor& arena) {
-  const at::Tensor host = arena.to(at::kCPU);
-  std::vector<TensorView> views;
-  for (const ParameterSpec& spec : store.specs()) {
-    views.push_back(to_view(spec.name, store.view(host, spec.name)));
-  }
-  write_safetensors(path, views);
-}
-
-void load_arena(const fs::path& path, ParameterStore& store, const at::Tensor& arena) {
-  const SafetensorsFile file(path);
-  if (file.tensors().size() != store.specs().size()) {
-    throw_error("{}: has {} tensors, this model trains {}", path.string(), file.tensors().size(),
-                store.specs().size());
-  }
-  for (const ParameterSpec& spec : store.specs()) {
-    const TensorView& tensor = file.get(spec.name);
-    if (tensor.shape != spec.shape || tensor.dtype != DType::kF32) {
-      throw_error("{}: tensor '{}' is {} [{}], expected F32 [{}]", path.string(), spec.name,
-                  dtype_name(tensor.dtype), fmt::join(tensor.shape, ", "),
-                  fmt::join(spec.shape, ", "));
-    }
-    const at::Tensor source =
-        at::from_blob(const_cast<std::byte*>(tensor.bytes.data()), tensor.shape, at::kFloat);
-    store.view(arena, spec.name).copy_(source);
-  }
-}
-
 // Syncs every file and folder under `folder` and describes the files, in name order.
 json::array sync_and_list(const fs::path& folder) {
   std::vector<fs::path> paths;
@@ -126,7 +99,7 @@ json::object to_json(const TrainState& state, json::array files) {
           {"recipe", state.recipe},
           {"recipe_hash", hash_hex(std::as_bytes(std::span(recipe)))},
           {"threads", state.threads},
-          {"ranks", 1},
+          {"ranks", state.ranks},
           {"device", state.device},
           {"kernels", state.kernels},
           {"compute", state.compute},
@@ -146,6 +119,7 @@ TrainState from_json(const json::object& object, const std::string& file) {
   state.data_id = json_get<std::string>(object, "data", file);
   state.recipe = json_get<json::object>(object, "recipe", file);
   state.threads = json_get<int64_t>(object, "threads", file);
+  state.ranks = json_get_or<int64_t>(object, "ranks", 1, file);
   state.device = json_get<std::string>(object, "device", file);
   state.kernels = json_get<std::string>(object, "kernels", file);
   state.compute = json_get_or<std::string>(object, "compute", "", file);
@@ -154,8 +128,8 @@ TrainState from_json(const json::object& object, const std::string& file) {
 
 }  // namespace
 
-Checkpoints::Checkpoints(fs::path directory, int64_t keep)
-    : directory_(std::move(directory)), keep_(keep) {
+Checkpoints::Checkpoints(fs::path directory, int64_t keep, Communicator& ranks)
+    : directory_(std::move(directory)), keep_(keep), ranks_(ranks) {
   HALO_CHECK(keep >= 2, "checkpoints: keep {} is fewer than 2", keep);
   std::error_code error;
   fs::create_directories(directory_, error);
@@ -212,6 +186,18 @@ TrainState Checkpoints::verify(int64_t step, bool hashes) const {
 
 std::optional<TrainState> Checkpoints::load_newest(
     ParameterStore& store, const std::function<void(const std::string&)>& warn) const {
+  std::optional<TrainState> state;
+  if (ranks_.is_first()) state = find_newest(warn);
+  const std::string step = ranks_.broadcast(state ? fmt::format("{}", state->step) : "");
+  if (step.empty()) return std::nullopt;
+  if (!state) state = verify(std::stoll(step), /*hashes=*/false);
+  load(state->step, store);
+  return state;
+}
+
+// Moves what is damaged and newer out of the way.
+std::optional<TrainState> Checkpoints::find_newest(
+    const std::function<void(const std::string&)>& warn) const {
   std::vector<int64_t> damaged;
   std::string reason;
   for (int64_t step : steps()) {
@@ -224,8 +210,7 @@ std::optional<TrainState> Checkpoints::load_newest(
       damaged.push_back(step);
       continue;
     }
-    load(step, store);
-    // Out of the way of the checkpoints that will be written at these steps again.
+    // Checkpoints will be written at these steps again.
     for (int64_t bad : damaged) {
       const fs::path aside = path(bad).string() + ".damaged";
       remove_folder(aside);
@@ -241,16 +226,25 @@ std::optional<TrainState> Checkpoints::load_newest(
 void Checkpoints::load(int64_t step, ParameterStore& store) const {
   at::NoGradGuard no_grad;
   for (const Arena& arena : kArenas) {
-    load_arena(path(step) / arena.file, store, (store.*arena.tensor)());
+    load_owned(path(step) / arena.file, store, (store.*arena.tensor)());
   }
   store.refresh_compute();
+  if (!store.owns_all()) {
+    ranks_.all_gather(store.padded(store.compute(), ranks_.padded_size(store.grad().numel())));
+  }
 }
 
 void Checkpoints::save(const TrainState& state, ParameterStore& store,
                        const WriteModel& write_model) const {
-  require_space(directory_, checkpoint_bytes(store));
   const fs::path final = path(state.step);
-  TemporaryPath folder(final.string() + ".tmp");
+  const fs::path temporary = final.string() + ".tmp";
+  if (!ranks_.is_first()) {
+    write_state(temporary, store);
+    ranks_.wait();
+    return;
+  }
+  require_space(directory_, checkpoint_bytes(store));
+  TemporaryPath folder(temporary);
   remove_folder(folder.path());
   write(folder.path(), state, store, write_model);
   crash_point("checkpoint.before_rename");
@@ -259,6 +253,7 @@ void Checkpoints::save(const TrainState& state, ParameterStore& store,
   verify(state.step, /*hashes=*/true);
   crash_point("checkpoint.before_cleanup");
   remove_old();
+  ranks_.wait();
 }
 
 void Checkpoints::write(const fs::path& folder, const TrainState& state, ParameterStore& store,
@@ -268,14 +263,31 @@ void Checkpoints::write(const fs::path& folder, const TrainState& state, Paramet
   check(error, "create the folder", folder);
   write_model(folder);
   crash_point("checkpoint.after_weights");
-  for (const Arena& arena : kArenas) {
-    write_arena(folder / arena.file, store, (store.*arena.tensor)());
-  }
+  write_state(folder, store);
   crash_point("checkpoint.after_state");
   json::array files = sync_and_list(folder);
   crash_point("checkpoint.before_manifest");
   write_json(folder / kManifest, to_json(state, std::move(files)));
   sync_directory(folder);
+}
+
+// By the first rank alone where it has all.
+void Checkpoints::write_state(const fs::path& folder, ParameterStore& store) const {
+  if (store.owns_all() && !ranks_.is_first()) return;
+  for (const Arena& arena : kArenas) {
+    const fs::path path = folder / arena.file;
+    if (store.owns_all()) {
+      write_arena(path, store, (store.*arena.tensor)());
+    } else if (ranks_.is_first()) {
+      make_arena_file(path, store);
+    }
+  }
+  if (store.owns_all()) return;
+  ranks_.wait();
+  for (const Arena& arena : kArenas) {
+    write_owned(folder / arena.file, store, (store.*arena.tensor)());
+  }
+  ranks_.wait();
 }
 
 void Checkpoints::remove_old() const {
@@ -291,9 +303,7 @@ void Checkpoints::remove_old() const {
 }
 
 uint64_t checkpoint_bytes(ParameterStore& store) {
-  uint64_t bytes = kSideFileBytes + store.compute().nbytes();
-  for (const Arena& arena : kArenas) bytes += (store.*arena.tensor)().nbytes();
-  return bytes;
+  return kSideFileBytes + store.compute().nbytes() + std::size(kArenas) * store.grad().nbytes();
 }
 
 void require_space(const fs::path& directory, uint64_t bytes) {

@@ -3,6 +3,9 @@
 //   state/manifest.json                           written last; without it nothing is valid
 // (docs/formats/checkpoint.md). A checkpoint is written as step-N.tmp/, synced and renamed, so a
 // crash at any moment leaves the earlier ones whole and at most a *.tmp folder behind.
+//
+// With several ranks, a rank writes and reads what its store owns: the files are those of one rank,
+// so any number of ranks can go on from them.
 #pragma once
 
 #include <filesystem>
@@ -13,6 +16,7 @@
 
 #include "halo/base/json.h"
 #include "halo/model/parameters.h"
+#include "halo/runtime/communicator.h"
 
 namespace halo {
 
@@ -25,6 +29,7 @@ struct TrainState {
   std::string data_id;
   json::object recipe;
   int64_t threads = 0;
+  int64_t ranks = 1;
   std::string device;   // "cpu", "cuda"
   std::string kernels;  // "fast", "reference"
   std::string compute;  // "float32", "bfloat16"; empty: written before this was recorded
@@ -35,7 +40,7 @@ using WriteModel = std::function<void(const std::filesystem::path&)>;
 class Checkpoints {
  public:
   // Creates `directory`. Error where that cannot be.
-  Checkpoints(std::filesystem::path directory, int64_t keep);
+  Checkpoints(std::filesystem::path directory, int64_t keep, Communicator& ranks = one_rank());
 
   // Removes what a crash left: *.tmp folders and files.
   void clean() const;
@@ -46,6 +51,8 @@ class Checkpoints {
   // Manifest and sizes of one checkpoint, and with `hashes` every byte; an Error says what is
   // wrong.
   TrainState verify(int64_t step, bool hashes) const;
+  // What follows is called by every rank; it is the first one that looks, warns and cleans up.
+
   // The newest checkpoint that verifies with hashes, loaded into the store's master and moments
   // (compute refreshed). Those that do not are reported to `warn` and passed over. Nothing there:
   // nullopt; something there and none valid: Error.
@@ -58,12 +65,15 @@ class Checkpoints {
   void save(const TrainState& state, ParameterStore& store, const WriteModel& write_model) const;
 
  private:
+  std::optional<TrainState> find_newest(const std::function<void(const std::string&)>& warn) const;
   void write(const std::filesystem::path& folder, const TrainState& state, ParameterStore& store,
              const WriteModel& write_model) const;
+  void write_state(const std::filesystem::path& folder, ParameterStore& store) const;
   void remove_old() const;
 
   std::filesystem::path directory_;
   int64_t keep_;
+  Communicator& ranks_;
 };
 
 // Bytes a checkpoint of this store takes.

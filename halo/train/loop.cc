@@ -57,6 +57,7 @@ class Trainer {
   };
 
   void start();
+  bool agree(bool first_ranks_answer);
   void restore_history(const JsonLines& metrics);
   TrainBatch next_batch(int64_t index) const;
   std::optional<at::Tensor> accumulate(int64_t step);
@@ -72,8 +73,9 @@ class Trainer {
   const TrainJob& job_;
   ParameterStore& store_;
   const TrainRecipe& recipe_;
+  Communicator& ranks_;
   const Schedule schedule_;
-  const int64_t steps_, micro_batches_;
+  const int64_t steps_, rows_, micro_batches_;  // rows: of this rank in a step
   Checkpoints checkpoints_;
   Optimizer optimizer_;
   Health health_;
@@ -91,37 +93,43 @@ Trainer::Trainer(const TrainJob& job)
     : job_(job),
       store_(*job.store),
       recipe_(job.recipe),
-      schedule_((check_recipe(job.recipe, job.stage), make_schedule(job.recipe))),
+      ranks_(*job.ranks),
+      schedule_(
+          (check_recipe(job.recipe, job.stage, job.ranks->size()), make_schedule(job.recipe))),
       steps_(job.recipe.steps()),
-      micro_batches_((job.recipe.rows_per_step() + job.recipe.micro_batch_rows - 1) /
-                     job.recipe.micro_batch_rows),
-      checkpoints_(job.directory, job.recipe.keep_checkpoints),
-      optimizer_(*job.store, job.recipe),
+      rows_(job.recipe.rows_per_step() / job.ranks->size()),
+      micro_batches_((rows_ + job.recipe.micro_batch_rows - 1) / job.recipe.micro_batch_rows),
+      checkpoints_(job.directory, job.recipe.keep_checkpoints, *job.ranks),
+      optimizer_(*job.store, job.recipe, *job.ranks, job.shard),
       health_(job.recipe.diverged_factor) {
   HALO_CHECK(store_.use() == ParameterStore::Use::kTrained, "{}: the store is frozen", job.stage);
 }
 
 void Trainer::event(const char* what, int64_t step, json::object more) {
+  if (!ranks_.is_first()) return;
   json::object line{{"event", what}, {"step", step}};
   for (auto& [key, value] : more) line[key] = value;
   events_->append(line);
 }
 
 void Trainer::warn(const std::string& text, int64_t step) {
+  if (!ranks_.is_first()) return;
   spdlog::warn("{}: {}", job_.stage, text);
   event("warning", step, {{"text", text}});
 }
 
 // Loads the newest checkpoint or writes the first one.
 void Trainer::start() {
-  checkpoints_.clean();
+  if (ranks_.is_first()) checkpoints_.clean();
   std::vector<std::string> warnings;
   const std::optional<TrainState> state =
       checkpoints_.load_newest(store_, [&](const std::string& text) { warnings.push_back(text); });
   done_ = state ? state->step : 0;
   last_saved_ = state ? done_ : -1;
-  metrics_.emplace(job_.directory / "metrics.jsonl", state ? done_ : -1);
-  events_.emplace(job_.directory / "events.jsonl", state ? done_ : -1);
+  if (ranks_.is_first()) {
+    metrics_.emplace(job_.directory / "metrics.jsonl", last_saved_);
+    events_.emplace(job_.directory / "events.jsonl", last_saved_);
+  }
   for (const std::string& text : warnings) warn(text, done_);
   if (state) {
     const std::string from = checkpoints_.path(done_).string();
@@ -132,12 +140,12 @@ void Trainer::start() {
       throw_error("{}: is past the recipe's {} steps; raise tokens or use a new run folder", from,
                   steps_);
     }
-    restore_history(*metrics_);
+    if (metrics_) restore_history(*metrics_);
     event("resume", done_);
     return;
   }
   // Proves before the first step that a save works and reads back.
-  require_space(job_.directory, 2 * checkpoint_bytes(store_));
+  if (ranks_.is_first()) require_space(job_.directory, 2 * checkpoint_bytes(store_));
   store_.moment1().zero_();
   store_.moment2().zero_();
   const at::Tensor before = store_.master().clone();
@@ -161,8 +169,13 @@ void Trainer::restore_history(const JsonLines& metrics) {
 
 TrainBatch Trainer::next_batch(int64_t index) const {
   const int64_t first = index % micro_batches_ * recipe_.micro_batch_rows;
-  return job_.data(index / micro_batches_, first,
-                   std::min(recipe_.micro_batch_rows, recipe_.rows_per_step() - first));
+  return job_.data(index / micro_batches_, ranks_.rank() * rows_ + first,
+                   std::min(recipe_.micro_batch_rows, rows_ - first));
+}
+
+// What the first rank says.
+bool Trainer::agree(bool first_ranks_answer) {
+  return ranks_.broadcast(first_ranks_answer ? "1" : "0") == "1";
 }
 
 // The step's gradient into the store, and [loss, extras...] in fp64 on the device. Nothing where
@@ -174,18 +187,25 @@ std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
     batches.push_back(batches_->next());
     count += job_.count(batches.back());
   }
+  if (ranks_.size() > 1) {
+    // A signal to one rank is one to all, between two steps.
+    const std::vector<double> sums =
+        ranks_.sum({static_cast<double>(count), stop_requested() ? 1.0 : 0.0});
+    count = static_cast<int64_t>(sums[0]);
+    if (sums[1] > 0) return std::nullopt;
+  }
   if (count <= 0) throw_error("{}: step {} has no token that counts", job_.stage, step);
   store_.zero_grad();
   at::Tensor sum;
   for (const TrainBatch& batch : batches) {
-    if (stop_requested()) return std::nullopt;
+    if (ranks_.size() == 1 && stop_requested()) return std::nullopt;
     const at::Tensor part = job_.forward_backward(batch, count).reshape({-1}).to(at::kDouble);
     HALO_CHECK(part.numel() == 1 + static_cast<int64_t>(job_.extra_metrics.size()),
                "{}: forward_backward gave {} values for {} extra metrics", job_.stage, part.numel(),
                job_.extra_metrics.size());
     sum = sum.defined() ? sum + part : part;
   }
-  return sum;
+  return ranks_.sum(sum);
 }
 
 // Records what the newest step that was started gave; waits for it.
@@ -194,6 +214,7 @@ void Trainer::read_pending() {
 }
 
 void Trainer::read(Pending step) {
+  if (!ranks_.is_first()) return;
   const std::vector<double> record = step.record.values();
   log_metrics(step, record);
   const bool skipped = record[2] == 0;
@@ -251,16 +272,16 @@ void Trainer::watch(int64_t step) {
 void Trainer::save(int64_t step, bool healthy_only) {
   read_pending();
   if (step == last_saved_) return;
-  if (healthy_only && health_.suspicious()) {
+  if (healthy_only && agree(health_.suspicious())) {
     warn(fmt::format("gradient norms are far above their median: no checkpoint at step {}", step),
          step);
     return;
   }
-  metrics_->sync();
+  if (metrics_) metrics_->sync();
   checkpoints_.save(describe(job_, step), store_, job_.write_model);
   last_saved_ = step;
   event("save", step);
-  events_->sync();
+  if (events_) events_->sync();
   last_arrival_.emplace(store_.master().device());
 }
 
@@ -279,7 +300,8 @@ TrainResult Trainer::run() {
     batches_.emplace([this](int64_t index) { return next_batch(index); }, done_ * micro_batches_);
   }
   last_arrival_.emplace(store_.master().device());
-  const StopLater later(fmt::format("{} ends its micro-batch and saves", job_.stage));
+  const StopLater later(
+      ranks_.is_first() ? fmt::format("{} ends its micro-batch and saves", job_.stage) : "");
   while (done_ < steps_) {
     const int64_t step = done_ + 1;
     const std::optional<at::Tensor> loss = accumulate(step);

@@ -3,6 +3,10 @@
 //
 // A step reads nothing back from the device. Norm, clip factor and the decision to skip a
 // non-finite update are made there; metrics are read while the next step runs.
+//
+// Where there are several ranks, each runs the loop on its share of a step's rows; what is logged,
+// and whether an update is left out, is of all of them. Files are the first rank's, but for the
+// state that each keeps for itself.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,6 +20,8 @@
 #include "halo/data/loader.h"
 #include "halo/kernels/common/sequences.h"
 #include "halo/model/parameters.h"
+#include "halo/runtime/communicator.h"
+#include "halo/runtime/run_recipe.h"
 #include "halo/train/settings.h"
 
 namespace halo {
@@ -29,7 +35,9 @@ struct TrainJob {
   uint64_t seed = 0;
   Kernels kernels = Kernels::kFast;  // for the manifest
   std::string data_id;               // what the data is (hashes); a resume with another is refused
-  ParameterStore* store = nullptr;   // trained
+  ParameterStore* store = nullptr;   // trained; the same values on every rank
+  Communicator* ranks = &one_rank();
+  Shard shard = Shard::kNone;
 
   // Rows first_row .. first_row+rows-1 of update `step` (0 .. steps-1), on the host. A pure
   // function, called ahead of time on another thread (and for one batch past the last step).
@@ -41,7 +49,7 @@ struct TrainJob {
   // metrics. Both are summed over a step's micro-batches.
   std::function<at::Tensor(const TrainBatch&, int64_t step_count)> forward_backward;
   std::vector<std::string> extra_metrics;  // keys of metrics.jsonl, "layer_3"
-  // Writes a Hugging Face directory from the store.
+  // Writes a Hugging Face directory from the store; on the first rank.
   std::function<void(const std::filesystem::path&)> write_model;
 };
 
@@ -60,8 +68,9 @@ struct TrainResult {
 // "tokens_per_second", "seconds"}, loss and norm null where not finite. events.jsonl: resumes,
 // saves, skipped updates with their batch position.
 //
-// Throws Stopped after SIGTERM or SIGINT (state saved) and Error, naming the last good checkpoint,
-// when 10 updates in a row were not finite or the run diverged.
+// Throws Stopped after a signal to any rank (state saved) and Error, naming the last good
+// checkpoint, when 10 updates in a row were not finite or the run diverged. Only the first rank has
+// figures in its result.
 TrainResult train(const TrainJob& job);
 
 }  // namespace halo

@@ -23,26 +23,40 @@ at::Tensor clip_factor(double clip, const at::Tensor& norm) {
   return (clip / (norm + kClipEpsilon)).clamp_max(1).to(at::kFloat);
 }
 
-// 1 where weight decay applies: matrices, not norms and biases.
+// 1 where weight decay applies: matrices, not norms and biases. Of what the store owns.
 at::Tensor make_decay_mask(ParameterStore& store) {
   at::Tensor mask = at::zeros_like(store.master());
   for (const ParameterSpec& spec : store.specs()) {
-    if (spec.shape.size() >= 2) store.view(mask, spec.name).fill_(1);
+    if (spec.shape.size() < 2) continue;
+    const Range own =
+        intersection({store.offset(spec.name), num_parameters({spec})}, store.owned());
+    if (own.size > 0) mask.narrow(0, own.begin - store.owned().begin, own.size).fill_(1);
   }
   return mask;
 }
 
+Range all_of(ParameterStore& store) {
+  return {0, store.grad().numel()};
+}
+
 }  // namespace
 
-Optimizer::Optimizer(ParameterStore& store, const TrainRecipe& recipe)
-    : store_(store), recipe_(recipe) {
+Optimizer::Optimizer(ParameterStore& store, const TrainRecipe& recipe, Communicator& ranks,
+                     Shard shard)
+    : store_(store),
+      recipe_(recipe),
+      ranks_(ranks),
+      summed_(ranks.size() > 1 ? ranks.range(store.grad().numel()) : all_of(store)),
+      grad_(store.grad()) {
+  if (ranks.size() > 1) grad_ = store.padded(grad_, ranks.padded_size(grad_.numel()));
+  if (shard == Shard::kOptimizer) store.own(summed_);
   if (recipe.weight_decay > 0) decay_mask_ = make_decay_mask(store);
   if (recipe.clip_mode == ClipMode::kGlobal) return;
-  std::map<std::string, std::vector<Range>> layers;
+  std::map<std::string, Ranges> layers;
   for (const ParameterSpec& spec : store.specs()) {
-    std::vector<Range>& ranges = layers[layer_of(spec.name)];
+    Ranges& ranges = layers[layer_of(spec.name)];
     const int64_t begin = store.offset(spec.name), size = store.value(spec.name).numel();
-    if (!ranges.empty() && ranges.back().begin + ranges.back().size == begin) {
+    if (!ranges.empty() && ranges.back().end() == begin) {
       ranges.back().size += size;  // a stack
     } else {
       ranges.push_back({begin, size});
@@ -51,21 +65,47 @@ Optimizer::Optimizer(ParameterStore& store, const TrainRecipe& recipe)
   for (auto& [name, ranges] : layers) layers_.push_back(std::move(ranges));
 }
 
-// Scales each layer's gradient in place; returns the square of the norm of all before that.
+// Of what this rank has of these ranges.
+at::Tensor Optimizer::square_of(const Ranges& ranges) const {
+  at::Tensor square = at::zeros({}, grad_.options().dtype(at::kDouble));
+  for (const Range& range : ranges) {
+    const Range own = intersection(range, summed_);
+    if (own.size > 0) square += squared_norm(grad_.narrow(0, own.begin, own.size));
+  }
+  return square;
+}
+
+// Scales each layer's gradient in place, as far as the store owns it; returns the square of the
+// norm of all before that.
 at::Tensor Optimizer::clip_layers() {
-  at::Tensor total = at::zeros({}, store_.grad().options().dtype(at::kDouble));
-  for (const std::vector<Range>& layer : layers_) {
-    at::Tensor square = at::zeros_like(total);
-    for (const Range& range : layer) {
-      square += squared_norm(store_.grad().narrow(0, range.begin, range.size));
-    }
+  std::vector<at::Tensor> own;
+  for (const Ranges& layer : layers_) own.push_back(square_of(layer));
+  const at::Tensor squares = ranks_.sum(at::stack(own));
+  if (ranks_.size() > 1 && store_.owns_all()) ranks_.all_gather(grad_);
+  at::Tensor total = at::zeros({}, squares.options());
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    const at::Tensor square = squares[static_cast<int64_t>(i)];
     const at::Tensor factor = clip_factor(recipe_.clip, square.sqrt());
-    for (const Range& range : layer) {
-      store_.grad().narrow(0, range.begin, range.size).mul_(factor);
+    for (const Range& range : layers_[i]) {
+      const Range part = intersection(range, store_.owned());
+      if (part.size > 0) grad_.narrow(0, part.begin, part.size).mul_(factor);
     }
     total += square;
   }
   return total;
+}
+
+// AdamW on what the store owns, whose new values go to all ranks.
+void Optimizer::update(const AdamWStep& args) {
+  const Range& own = store_.owned();
+  const at::Tensor compute = store_.padded(store_.compute(), own.end());
+  at::Tensor copy;
+  if (compute.scalar_type() != at::kFloat) copy = compute.narrow(0, own.begin, own.size);
+  adamw_step(store_.master(), grad_.narrow(0, own.begin, own.size), store_.moment1(),
+             store_.moment2(), copy, decay_mask_, args);
+  if (!store_.owns_all()) {
+    ranks_.all_gather(store_.padded(store_.compute(), grad_.numel()));
+  }
 }
 
 Optimizer::Update Optimizer::step(int64_t step, double learning_rate, const at::Tensor& loss) {
@@ -76,20 +116,19 @@ Optimizer::Update Optimizer::step(int64_t step, double learning_rate, const at::
                  .eps = recipe_.eps,
                  .weight_decay = recipe_.weight_decay,
                  .step = step};
-  // With several ranks the gradient arena is summed over them here.
+  if (ranks_.size() > 1) ranks_.reduce_scatter(grad_);
   at::Tensor norm;
   if (layers_.empty()) {
-    norm = squared_norm(store_.grad()).sqrt();
+    const at::Tensor own = squared_norm(grad_.narrow(0, summed_.begin, summed_.size));
+    norm = ranks_.sum(own.reshape({1})).reshape({}).sqrt();
+    if (ranks_.size() > 1 && store_.owns_all()) ranks_.all_gather(grad_);
     args.grad_scale = clip_factor(recipe_.clip, norm);
   } else {
     norm = clip_layers().sqrt();
-    args.grad_scale = at::ones({}, store_.grad().options());
+    args.grad_scale = at::ones({}, grad_.options());
   }
   args.apply = at::isfinite(norm).logical_and(at::isfinite(loss)).to(at::kFloat);
-  at::Tensor compute;
-  if (!store_.compute().is_same(store_.master())) compute = store_.compute();
-  adamw_step(store_.master(), store_.grad(), store_.moment1(), store_.moment2(), compute,
-             decay_mask_, args);
+  update(args);
   return {norm, args.apply};
 }
 

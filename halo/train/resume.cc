@@ -32,6 +32,7 @@ TrainState describe(const TrainJob& job, int64_t step) {
   state.recipe = to_json(job.recipe);
   for (const auto& [name, value] : job.objective) state.recipe[name] = value;
   state.threads = at::get_num_threads();
+  state.ranks = job.ranks->size();
   state.device = c10::DeviceTypeName(job.store->master().device().type(), /*lower_case=*/true);
   state.kernels = job.kernels == Kernels::kFast ? "fast" : "reference";
   state.compute = word_of(kComputeTypes, std::optional(job.store->compute().scalar_type()));
@@ -67,6 +68,7 @@ std::vector<std::string> check_resume(const TrainState& was, const TrainState& i
     note(key, old ? json::serialize(*old) : "none", json::serialize(value));
   }
   note("threads", was.threads, is.threads);
+  note("ranks", was.ranks, is.ranks);
   note("device", was.device, is.device);
   note("kernels", was.kernels, is.kernels);
   if (!was.compute.empty()) note("compute", was.compute, is.compute);

@@ -72,8 +72,9 @@ struct TrainRecipe {
   int64_t rows_per_step() const { return tokens_per_step / sequence_length; }
 };
 
-// Every value that cannot work is an Error that names `where` ("align") and the key.
-void check_recipe(const TrainRecipe& recipe, const std::string& where);
+// Every value that cannot work, on that many ranks, is an Error that names `where` ("align") and
+// the key.
+void check_recipe(const TrainRecipe& recipe, const std::string& where, int64_t ranks = 1);
 Schedule make_schedule(const TrainRecipe& recipe);
 
 }  // namespace halo

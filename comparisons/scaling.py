@@ -1,0 +1,128 @@
+"""Steps of each stage on 1, 2, 4 ... GPUs of one machine, and what the GPUs' links carry: one JSON.
+
+  python3 comparisons/scaling.py --halo build/halo --ranks 1,2 --sizes 2b --out scaling.json
+
+Compiles and downloads nothing. Every count of ranks trains the same tokens a step. --seconds ends
+it in time: what there was no time for is named under "left_out". NVLink multicast stays off
+(NCCL_NVLS_ENABLE=0). With --device cpu and a small --config it runs anywhere, to try it out.
+"""
+import argparse
+import json
+import os
+import subprocess
+import time
+
+# Tokens a row, rows a micro-batch, rows a step, timed steps. The published tokens a step but for
+# stage 3's two million, which take a minute on one GPU: an eighth of them, so that what ranks say
+# to each other weighs eight times as much as it does.
+STAGES = {
+    "align": (512, 32, 32, 12),
+    "distill": (512, 12, 96, 5),
+    "finetune": (16384, 1, 16, 3),
+}
+# What does not fit one GPU without it.
+RECOMPUTED = {"5b": ["finetune"], "9b": ["distill", "finetune"]}
+
+
+def micro_batch(stage, ranks):
+    length, rows, step_rows, steps = STAGES[stage]
+    share = step_rows // ranks
+    rows = min(rows, share)
+    while share % rows:
+        rows -= 1
+    return length, rows, share // rows, steps
+
+
+def command_of(args, ranks, words):
+    launch = [args.halo, "launch", "-n", str(ranks), "--"] if ranks > 1 else [args.halo]
+    return launch + words + ["--device", args.device, "--rank-seconds", "60"]
+
+
+def measure(command, environment, seconds):
+    start = time.time()
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True,
+                              timeout=max(5, seconds))
+    except subprocess.TimeoutExpired:
+        return {"command": " ".join(command), "error": f"took more than {seconds:.0f} s"}
+    entry = {"command": " ".join(command), "wall_seconds": round(time.time() - start, 1)}
+    if done.returncode:
+        return entry | {"error": done.stderr.strip()[-2000:], "code": done.returncode}
+    figures = json.loads(done.stdout)
+    figures.pop("profile", None)
+    return entry | figures
+
+
+def compare(runs):
+    """Each run beside the one-rank run of its stage: speed and memory, as shares of it."""
+    alone = {(run["size"], run["stage"]): run for run in runs
+             if run.get("ranks") == 1 and "error" not in run}
+    for run in runs:
+        one = alone.get((run.get("size"), run.get("stage")))
+        if not one or "error" in run:
+            continue
+        run["times_one_rank"] = run["tokens_per_second"] / one["tokens_per_second"]
+        run["scaling"] = run["times_one_rank"] / run["ranks"]
+        run["memory_of_one_rank"] = run["peak_memory_bytes"] / one["peak_memory_bytes"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--halo", default="build/halo")
+    parser.add_argument("--ranks", default="1,2")
+    parser.add_argument("--sizes", default="2b", help="of configs/model/hypenet-*.json")
+    parser.add_argument("--config", help="another configuration, in place of --sizes")
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--shards", default="none,optimizer")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--compute", default="bfloat16")
+    parser.add_argument("--length", type=int, help="tokens a row of every stage, for a small trial")
+    parser.add_argument("--seconds", type=float, default=560)
+    parser.add_argument("--out", required=True)
+    args = parser.parse_args()
+    deadline = time.time() + args.seconds
+    environment = dict(os.environ, NCCL_NVLS_ENABLE="0", TORCH_SYMM_MEM_DISABLE_MULTICAST="1")
+    counts = [int(n) for n in args.ranks.split(",")]
+    configs = ({"own": args.config} if args.config else
+               {size: f"configs/model/hypenet-{size}.json" for size in args.sizes.split(",")})
+    result = {"what": __doc__.split("\n")[0], "links": [], "runs": [], "left_out": []}
+
+    def save():
+        compare(result["runs"])
+        with open(args.out, "w") as file:
+            json.dump(result, file, indent=1)
+
+    for ranks in counts:
+        if ranks > 1:
+            words = ["bench", "comm", "--megabytes", "2048" if args.device == "cuda" else "4"]
+            command = command_of(args, ranks, words)
+            result["links"].append(measure(command, environment, deadline - time.time()))
+            save()
+    for size, config in configs.items():
+        for stage in args.stages.split(","):
+            for ranks in counts:
+                for shard in args.shards.split(",") if ranks > 1 else ["none"]:
+                    length, rows, batches, steps = micro_batch(stage, ranks)
+                    words = ["bench", "train", "--config", config, "--stage", stage,
+                             "--sequence-length", str(args.length or length), "--rows", str(rows),
+                             "--micro-batches", str(batches), "--steps", str(steps),
+                             "--compute", args.compute, "--shard", shard]
+                    if stage in RECOMPUTED.get(size, []):
+                        words.append("--activation-checkpointing")
+                    command = command_of(args, ranks, words)
+                    left = deadline - time.time()
+                    if left < 20:
+                        result["left_out"].append(" ".join(command))
+                        continue
+                    run = measure(command, environment, left)
+                    result["runs"].append({"size": size, "stage": stage, "ranks": ranks,
+                                           "shard": shard} | run)
+                    save()
+                    print(size, stage, ranks, shard,
+                          run.get("error") or f"{run['tokens_per_second']:.0f} tokens/s, "
+                          f"{run['peak_memory_bytes'] / 2**30:.1f} GiB a rank", flush=True)
+    save()
+
+
+if __name__ == "__main__":
+    main()

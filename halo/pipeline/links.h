@@ -1,0 +1,28 @@
+// How long ranks take to tell each other what they computed: a prediction, from what their links
+// carry.
+#pragma once
+
+#include <cstdint>
+
+#include "halo/pipeline/cost.h"
+#include "halo/runtime/run_recipe.h"
+
+namespace halo {
+
+// GB/s that a GPU sends and receives at once in a collective, and seconds that a message takes.
+struct Links {
+  double in_node = 0;   // between GPUs of a machine
+  double network = 50;  // between machines, for each GPU: InfiniBand of 400 Gbit/s
+  int64_t node = 8;     // GPUs of a machine
+  double latency = 1e-5;
+};
+
+// Of all ranks together, `bytes` being those of the whole tensor: a ring, or where that is faster a
+// tree, as NCCL chooses.
+double gather_seconds(const Links& links, int64_t ranks, double bytes);
+
+// What a step sends: gradients are summed and weights given out.
+double step_seconds(const Links& links, int64_t ranks, Shard shard, int64_t trained_parameters,
+                    int64_t compute_bytes);
+
+}  // namespace halo

@@ -1,0 +1,220 @@
+// The training loop on several ranks, which here are threads, each with a job of its own.
+#include "halo/runtime/ranks.h"
+
+#include <gmock/gmock.h>
+
+#include <cmath>
+
+#include "halo/base/stop.h"
+#include "halo/train/job_testing.h"
+
+namespace halo {
+namespace {
+
+using test::ToyJob;
+using test::TrainTest;
+using testing::HasSubstr;
+
+namespace fs = std::filesystem;
+
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr const char* kFiles[] = {"model.safetensors", "state/masters.safetensors",
+                                  "state/moment1.safetensors", "state/moment2.safetensors"};
+
+std::vector<json::object> read_lines(const fs::path& path) {
+  std::vector<json::object> lines;
+  const std::string text = read_file(path);
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
+    lines.push_back(parse_json(text.substr(begin, end - begin), "metrics").as_object());
+  }
+  return lines;
+}
+
+std::string metrics_of(const fs::path& run) {
+  std::string text;
+  for (json::object& line : read_lines(run / "metrics.jsonl")) {
+    line.erase("seconds");
+    line.erase("tokens_per_second");
+    text += json::serialize(line) + "\n";
+  }
+  return text;
+}
+
+// What must be the same where the bits are.
+std::string fingerprint(const fs::path& run, int64_t last_step) {
+  std::string text = metrics_of(run);
+  for (const char* file : kFiles) {
+    text += hash_file(run / fmt::format("step-{}", last_step) / file) + "\n";
+  }
+  return text;
+}
+
+struct How {
+  int64_t ranks = 1;
+  Shard shard = Shard::kNone;
+  ClipMode clip = ClipMode::kGlobal;
+  at::ScalarType compute = at::kFloat;
+  double weight_decay = 0;
+};
+
+class RanksTest : public TrainTest {
+ protected:
+  // Trains 8 steps (or 4 more where the folder has some) of 12 rows in `folder`.
+  fs::path train_in(const std::string& folder, const How& how,
+                    const std::function<void(ToyJob&, int64_t rank)>& change = {}) {
+    const fs::path run = directory_ / folder;
+    run_threads(how.ranks, 60, [&](Communicator& ranks) {
+      ToyJob toy(run, how.compute);
+      toy.job.recipe.tokens_per_step = 48;
+      toy.job.recipe.tokens = 8 * 48;
+      toy.job.recipe.clip = 0.5;
+      toy.job.recipe.clip_mode = how.clip;
+      toy.job.recipe.weight_decay = how.weight_decay;
+      toy.job.ranks = &ranks;
+      toy.job.shard = how.shard;
+      if (change) change(toy, ranks.rank());
+      train(toy.job);
+    });
+    return run;
+  }
+
+  static void expect_same_curve(const fs::path& run, const fs::path& other, double bound) {
+    const auto lines = read_lines(run / "metrics.jsonl");
+    const auto others = read_lines(other / "metrics.jsonl");
+    ASSERT_EQ(lines.size(), others.size());
+    for (size_t i = 0; i < lines.size(); ++i) {
+      for (const char* key : {"loss", "grad_norm", "first", "second"}) {
+        const double a = lines[i].at(key).as_double(), b = others[i].at(key).as_double();
+        EXPECT_NEAR(a, b, bound * std::abs(b)) << key << " of step " << i + 1;
+      }
+    }
+  }
+};
+
+TEST_F(RanksTest, TrainTheSameRowsAsOne) {
+  const fs::path one = train_in("one", {.ranks = 1});
+  for (const int64_t n : {2, 3, 4, 6, 12}) {
+    SCOPED_TRACE(fmt::format("{} ranks", n));
+    const fs::path run = train_in(fmt::format("ranks-{}", n), {.ranks = n});
+    expect_same_curve(run, one, 1e-6);
+    EXPECT_EQ(fingerprint(train_in(fmt::format("again-{}", n), {.ranks = n}), 8),
+              fingerprint(run, 8));
+  }
+}
+
+TEST_F(RanksTest, KeepTheirRangesOfTheStateToTheSameBits) {
+  int64_t i = 0;
+  for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
+    for (const ClipMode clip : {ClipMode::kGlobal, ClipMode::kPerLayer}) {
+      for (const double decay : {0.0, 0.1}) {
+        How how{.ranks = 3, .clip = clip, .compute = compute, .weight_decay = decay};
+        const fs::path whole = train_in(fmt::format("whole-{}", ++i), how);
+        how.shard = Shard::kOptimizer;
+        const fs::path parts = train_in(fmt::format("parts-{}", i), how, [](ToyJob& toy, int64_t) {
+          // 128 elements with their padding: the third rank has nothing but padding.
+          EXPECT_LE(toy.store.grad().numel(), 128);
+        });
+        EXPECT_EQ(fingerprint(parts, 8), fingerprint(whole, 8)) << "variant " << i;
+      }
+    }
+  }
+}
+
+// Stopped in the fifth step by a signal to one rank, then gone on with by another number of them.
+TEST_F(RanksTest, AnyNumberGoesOnFromTheCheckpointOfAnother) {
+  const fs::path unbroken = train_in("unbroken", {.ranks = 4, .shard = Shard::kOptimizer});
+  for (const int64_t n : {1, 2, 4, 12}) {
+    SCOPED_TRACE(fmt::format("{} ranks", n));
+    const std::string folder = fmt::format("stopped-{}", n);
+    EXPECT_EXIT(
+        {
+          install_stop_handler([](const std::string&) { std::_Exit(9); });
+          try {
+            train_in(folder, {.ranks = 4, .shard = Shard::kOptimizer},
+                     [](ToyJob& toy, int64_t rank) { toy.signal_at = rank == 2 ? 5 : 0; });
+          } catch (const Stopped& stopped) {
+            std::fputs(stopped.what(), stderr);
+            std::exit(3);
+          }
+        },
+        ::testing::ExitedWithCode(3), "run it again");
+    const fs::path run =
+        train_in(folder, {.ranks = n, .shard = n == 1 ? Shard::kNone : Shard::kOptimizer});
+    expect_same_curve(run, unbroken, 1e-4);
+    if (n == 4) {
+      EXPECT_EQ(fingerprint(run, 8), fingerprint(unbroken, 8));
+    }
+    bool said = false;
+    for (const json::object& event : read_lines(run / "events.jsonl")) {
+      said |= event.at("event") == "warning" &&
+              event.at("text").as_string().find("resumed with ranks") != json::string::npos;
+    }
+    EXPECT_EQ(said, n != 4);
+  }
+}
+
+TEST_F(RanksTest, ABadBatchOfOneIsLeftOutByAll) {
+  for (const Shard shard : {Shard::kNone, Shard::kOptimizer}) {
+    const fs::path run = train_in(fmt::format("bad-{}", static_cast<int>(shard)),
+                                  {.ranks = 3, .shard = shard}, [](ToyJob& toy, int64_t rank) {
+                                    if (rank == 2) toy.gradient_factor[3] = kNaN;
+                                    toy.job.recipe.checkpoint_every = 1;
+                                    toy.job.recipe.keep_checkpoints = 10;
+                                  });
+    for (const char* file : kFiles) {
+      EXPECT_EQ(hash_file(run / "step-2" / file), hash_file(run / "step-3" / file)) << file;
+      EXPECT_NE(hash_file(run / "step-3" / file), hash_file(run / "step-4" / file)) << file;
+    }
+    EXPECT_TRUE(read_lines(run / "metrics.jsonl").at(2).at("skipped").as_bool());
+    EXPECT_FALSE(read_lines(run / "metrics.jsonl").at(3).at("skipped").as_bool());
+  }
+}
+
+TEST_F(RanksTest, EndWithTheErrorOfOneOfThem) {
+  for (const int64_t failing : {0, 1, 2}) {
+    const std::string folder = fmt::format("failing-{}", failing);
+    const std::string text = test::error_of([&] {
+      train_in(folder, {.ranks = 3, .shard = Shard::kOptimizer}, [&](ToyJob& toy, int64_t rank) {
+        if (rank != failing) return;
+        const auto good = toy.job.forward_backward;
+        toy.job.forward_backward = [good](const TrainBatch& batch, int64_t count) {
+          if (batch.targets[0].item<int64_t>() == 4) throw_error("no memory for step 4");
+          return good(batch, count);
+        };
+      });
+    });
+    EXPECT_EQ(text, "no memory for step 4");
+    EXPECT_TRUE(fs::exists(directory_ / folder / "step-2"));
+  }
+}
+
+TEST_F(RanksTest, ASlowOneIsLost) {
+  const auto slow = [&] {
+    run_threads(2, 0.3, [&](Communicator& ranks) {
+      ToyJob toy(directory_ / "slow");
+      toy.job.ranks = &ranks;
+      const auto good = toy.job.forward_backward;
+      toy.job.forward_backward = [&, good](const TrainBatch& batch, int64_t count) {
+        if (ranks.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(1));
+        return good(batch, count);
+      };
+      train(toy.job);
+    });
+  };
+  EXPECT_THROW(slow(), RankLost);
+}
+
+TEST_F(RanksTest, ThatDoNotDivideAStepAreRefused) {
+  const auto error = [&](int64_t n) {
+    TrainRecipe recipe;
+    recipe.tokens_per_step = 12 * recipe.sequence_length;
+    return test::error_of([&] { check_recipe(recipe, "align", n); });
+  };
+  EXPECT_EQ(error(4), "no error");
+  EXPECT_THAT(error(5), HasSubstr("align.tokens_per_step: 5 ranks do not divide its 12 rows; 4 and "
+                                  "6 do"));
+  EXPECT_THAT(error(16), HasSubstr("16 ranks do not divide its 12 rows; 12 does"));
+}
+
+}  // namespace
+}  // namespace halo

@@ -1,0 +1,248 @@
+// Several ranks beside one: every stage that trains, on threads; then whole conversions by
+// `halo launch`, whose ranks are processes and die.
+#include "halo/runtime/ranks.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <thread>
+
+#include "halo/base/check.h"
+#include "halo/base/files.h"
+#include "halo/pipeline/convert.h"
+#include "tests/system/world.h"
+
+namespace halo::system_test {
+namespace {
+
+using testing::HasSubstr;
+
+std::vector<json::object> metrics_of(const fs::path& stage) {
+  std::vector<json::object> lines;
+  std::ifstream file(stage / "metrics.jsonl");
+  for (std::string line; std::getline(file, line);) {
+    lines.push_back(parse_json(line, "metrics").as_object());
+  }
+  return lines;
+}
+
+// Losses and norms, as text of all their bits.
+std::string curve_of(const fs::path& stage) {
+  std::string text;
+  for (const json::object& line : metrics_of(stage)) {
+    text += fmt::format("{} {}\n", line.at("loss").as_double(), line.at("grad_norm").as_double());
+  }
+  return text;
+}
+
+// The world's recipe with eight rows and ten steps in every stage.
+Recipe recipe_of_eight_rows() {
+  Words set;
+  for (const char* section : {"align", "align_attention", "distill", "finetune"}) {
+    for (const char* setting : {"sequence_length=128", "tokens_per_step=1024", "tokens=10240",
+                                "micro_batch_rows=3", "checkpoint_every=0"}) {
+      set.push_back(fmt::format("{}.{}", section, setting));
+    }
+  }
+  set.push_back("data.long_context=\"concat\"");
+  return read_recipe(World::get().recipe(), set);
+}
+
+TEST(Ranks, EveryStageTrainsAsOnOneRank) {
+  const Recipe recipe = recipe_of_eight_rows();
+  const auto stages = pipeline_stages();
+  for (const Stage& stage : stages) {
+    if (!stage.training) continue;
+    const StageArgs in_run = args_in_run(stages, stage, recipe, World::get().reference());
+    const auto train_on = [&](int64_t n, Shard shard) {
+      Recipe on = recipe;
+      on.run.shard = shard;
+      StageArgs args = in_run;
+      args.out = World::get().folder(stage.name) / "out";
+      run_threads(n, 120, [&](Communicator& ranks) { run_stage(on, stage, args, ranks); });
+      return args.out;
+    };
+    const fs::path one = train_on(1, Shard::kNone);
+    ASSERT_EQ(metrics_of(one).size(), 10u);
+    for (const int64_t n : {2, 4, 8}) {
+      SCOPED_TRACE(fmt::format("{} on {} ranks", stage.name, n));
+      const fs::path several = train_on(n, Shard::kNone);
+      const auto want = metrics_of(one), got = metrics_of(several);
+      ASSERT_EQ(got.size(), want.size());
+      double worst = 0;
+      for (size_t i = 0; i < got.size(); ++i) {
+        const double a = got[i].at("loss").as_double(), b = want[i].at("loss").as_double();
+        worst = std::max(worst, std::abs(a / b - 1));
+      }
+      EXPECT_LE(worst, 1e-6);
+      RecordProperty(fmt::format("{}-{}", stage.name, n), fmt::format("{:.2g}", worst));
+      const fs::path sharded = train_on(n, Shard::kOptimizer);
+      EXPECT_EQ(curve_of(sharded), curve_of(several)) << "the same bits with its own state each";
+      for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+        const std::string path = fmt::format("step-10/{}.safetensors", file);
+        EXPECT_EQ(hash_file(sharded / path), hash_file(several / path)) << path;
+      }
+    }
+  }
+}
+
+// The world's conversion on two processes.
+Process launched(const fs::path& run, const Words& launch_options, const Words& options = {}) {
+  Words words = {"launch", "-n", "2"};
+  words.insert(words.end(), launch_options.begin(), launch_options.end());
+  words.push_back("--");
+  const Words convert_words = convert(run, fs::exists(run)).arguments;
+  words.insert(words.end(), convert_words.begin(), convert_words.end());
+  words.insert(words.end(), options.begin(), options.end());
+  return {words};
+}
+
+// Of two threads, which nothing disturbed.
+const fs::path& two_ranks() {
+  static const fs::path run = [] {
+    const fs::path folder = World::get().path("two-ranks");
+    Process process = convert(folder, false);
+    process.arguments.insert(process.arguments.end(), {"--ranks", "2", "--shard", "optimizer"});
+    const Outcome outcome = run_halo(process);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return folder;
+  }();
+  return run;
+}
+
+std::vector<int> children_of(int process) {
+  std::ifstream file(fmt::format("/proc/{0}/task/{0}/children", process));
+  std::vector<int> out;
+  for (int child; file >> child;) out.push_back(child);
+  return out;
+}
+
+// The processes that the launcher, the only one that this test has started, has started.
+std::vector<int> ranks_there_are() {
+  std::vector<int> out;
+  for (const int child : children_of(getpid())) out = children_of(child);
+  return out;
+}
+
+// Waits for `sign` of the run and that both ranks are there; returns their process ids.
+std::vector<int> ranks_at(const fs::path& sign) {
+  for (int i = 0; i < 30'000; ++i) {
+    const std::vector<int> ranks = ranks_there_are();
+    if (fs::exists(sign) && ranks.size() == 2) return ranks;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  ADD_FAILURE() << sign << " did not come";
+  return {};
+}
+
+TEST(Ranks, ProcessesGiveTheBitsOfThreads) {
+  const fs::path run = World::get().path("launched");
+  const Outcome outcome = run_halo(launched(run, {}));
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(outcome.out, HasSubstr("student: "));
+  EXPECT_EQ(outcome.out.find("student: "), outcome.out.rfind("student: ")) << "said once";
+  expect_same_record(run, two_ranks());
+}
+
+// Either rank, in every stage that trains: all start again and come to the same bits.
+TEST(Ranks, OneThatIsKilledCostsNoMoreThanAnInterval) {
+  for (const int victim : {0, 1}) {
+    const fs::path run = World::get().path(fmt::format("killed-rank-{}", victim));
+    Running running(launched(run, {"--max-restarts", "4"}, {"--shard", "optimizer"}));
+    for (const char* stage : {"align", "align-attention", "distill", "finetune"}) {
+      const std::vector<int> ranks = ranks_at(run / stage / "metrics.jsonl");
+      ASSERT_EQ(ranks.size(), 2u);
+      kill(ranks[victim], SIGKILL);
+      // The next start's processes are others.
+      while (running.alive() && ranks_there_are() == ranks) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    }
+    const Outcome outcome = running.wait();
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("ended by signal 9"));
+    EXPECT_THAT(outcome.err, HasSubstr("start 5 of 5 goes on from the newest checkpoint"));
+    expect_same_record(run, two_ranks());
+  }
+}
+
+TEST(Ranks, OneThatHangsEndsTheRunWithFive) {
+  for (const int victim : {0, 1}) {
+    const fs::path run = World::get().path(fmt::format("hung-rank-{}", victim));
+    Running running(launched(run, {}, {"--shard", "optimizer", "--rank-seconds", "1"}));
+    const std::vector<int> ranks = ranks_at(run / "distill/metrics.jsonl");
+    ASSERT_EQ(ranks.size(), 2u);
+    kill(ranks[victim], SIGSTOP);
+    const Outcome outcome = running.wait();
+    EXPECT_EQ(outcome.code, 5) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr(fmt::format("rank {} did not answer for 1 sec", victim)));
+    EXPECT_TRUE(fs::exists(run / fmt::format("ranks/rank-{}.jsonl", 1 - victim)));
+    const Outcome resumed = run_halo(launched(run, {}, {"--shard", "optimizer"}));
+    EXPECT_EQ(resumed.code, 0) << resumed.err;
+    expect_same_record(run, two_ranks());
+  }
+}
+
+TEST(Ranks, ASignalToOneOrToAllSavesOnce) {
+  const fs::path run = World::get().path("told-ranks");
+  // To the launcher, to the first rank, to the other: each in a stage of its own.
+  const char* stages[] = {"align", "distill", "finetune"};
+  for (int told = 0; told < 3; ++told) {
+    Running running(launched(run, {"--max-restarts", "3"}, {"--shard", "optimizer"}));
+    const std::vector<int> ranks = ranks_at(run / stages[told] / "metrics.jsonl");
+    ASSERT_EQ(ranks.size(), 2u);
+    if (told == 0) running.send(SIGTERM);
+    if (told == 1) kill(ranks[0], SIGUSR1);
+    if (told == 2) kill(ranks[1], SIGTERM);
+    const Outcome outcome = running.wait();
+    EXPECT_EQ(outcome.code, 3) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr("saved in"));
+  }
+  const Outcome last = run_halo(launched(run, {}, {"--shard", "optimizer"}));
+  EXPECT_EQ(last.code, 0) << last.err;
+  expect_same_record(run, two_ranks());
+}
+
+// A run of two goes on as one, and of one as two; the figures are those of the order of sums.
+TEST(Ranks, AnotherNumberGoesOn) {
+  const fs::path run = World::get().path("changed-ranks");
+  {
+    Running running(launched(run, {}, {"--shard", "optimizer"}));
+    ranks_at(run / "distill/metrics.jsonl");
+    running.send(SIGTERM);
+    EXPECT_EQ(running.wait().code, 3);
+  }
+  const Outcome alone = run_halo(convert(run, true));
+  EXPECT_EQ(alone.code, 0) << alone.err;
+  EXPECT_THAT(alone.err, HasSubstr("resumed with ranks 1 where the checkpoint has 2"));
+  for (const char* stage : {"distill", "finetune"}) {
+    const auto got = metrics_of(run / stage), want = metrics_of(two_ranks() / stage);
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      const double loss = want[i].at("loss").as_double();
+      EXPECT_NEAR(got[i].at("loss").as_double(), loss, 1e-4 * loss);
+    }
+  }
+}
+
+TEST(Ranks, WhatIsWrongIsSaidOnce) {
+  const fs::path run = World::get().path("wrong-ranks");
+  expect_error(run_halo(launched(run, {}, {"--set", "align.tokens_per_step=768"})), 1,
+               {"align.tokens_per_step", "2 ranks do not divide its 3 rows; 1 and 3 do"});
+  Process full = launched(run, {}, {"--shard", "optimizer"});
+  full.max_file_bytes = 100'000;
+  expect_error(run_halo(full), 1, {"cannot"});
+  expect_error(run_halo(Words{"launch", "-n", "2", "--", "convert", "nowhere.toml", "--run", "x"}),
+               1, {"nowhere.toml"});
+  EXPECT_EQ(run_halo(Words{"launch", "-n", "0", "--", "convert"}).code, 2);
+  expect_error(run_halo(Words{"bench", "comm", "--ranks", "2", "--device", "cuda"}), 1,
+               {"halo launch -n 2"});
+}
+
+}  // namespace
+}  // namespace halo::system_test
