@@ -8,7 +8,8 @@ transformers on a model directory and local task files, fp32 on the CPU, and com
 
 `run` hands the harness the items as tasks of its own kinds; prompts, splitting into tokens, scoring and metrics
 are its own. Log-likelihoods are asked for with softmax_dtype=float64. `compare` exits 1 where they differ by more
-than 1e-3 nats, or any choice or written answer differs.
+than 1e-3 nats, or any choice or written answer differs. With `--halo PROGRAM` the harness drives halo in place of
+transformers, as a process that is handed its requests as items of files.
 """
 
 import argparse
@@ -42,10 +43,14 @@ def blank(doc):
     return doc["context"].index("_")
 
 
-def config_of(task, file):
+def config_of(task, file, shots_file, shots):
     """The task as the harness is told of it."""
-    config = {"task": f"local_{task}", "dataset_path": "json", "dataset_kwargs": {"data_files": str(file)},
-              "test_split": "train"}
+    files = {"test": str(file)}
+    config = {"task": f"local_{task}", "dataset_path": "json", "dataset_kwargs": {"data_files": files},
+              "test_split": "test"}
+    if shots:
+        files["shots"] = str(shots_file)
+        config |= {"num_fewshot": shots, "fewshot_split": "shots", "fewshot_config": {"sampler": "first_n"}}
     if task in CHOICE:
         return config | {"output_type": "multiple_choice", "doc_to_text": "{{context}}",
                          "doc_to_choice": lambda doc: doc["choices"], "doc_to_target": "{{label}}",
@@ -82,18 +87,60 @@ def line_of(task, sample):
     return line | {"loglikelihoods": values, "choice": values.index(max(values))} | figures
 
 
+def halo_model(program, directory):
+    """A model of the harness whose answers come from `halo eval`."""
+    from lm_eval.api.model import LM
+
+    class HaloModel(LM):
+        def ask(self, task, items):
+            with tempfile.TemporaryDirectory() as folder:
+                folder = pathlib.Path(folder)
+                lines = [json.dumps({"id": i} | item) + "\n" for i, item in enumerate(items)]
+                (folder / f"{task}.jsonl").write_text("".join(lines))
+                subprocess.run([program, "eval", directory, "--tasks", task, "--data", folder, "--log-samples",
+                                folder / "samples"], check=True, stdout=subprocess.DEVNULL)
+                return [json.loads(line) for line in open(folder / "samples")]
+
+        def loglikelihood(self, requests):
+            # The last word behind a space is scored as LAMBADA's, all else as the only choice.
+            pairs = [request.args for request in requests]
+            if all(" " not in continuation[1:] for _, continuation in pairs):
+                samples = self.ask("lambada", [{"text": context + more} for context, more in pairs])
+                return [(sample["loglikelihood"], sample["greedy"]) for sample in samples]
+            samples = self.ask("copa", [{"context": context, "choices": [more[1:]], "label": 0}
+                                        for context, more in pairs])
+            return [(sample["loglikelihoods"][0], False) for sample in samples]
+
+        def generate_until(self, requests):
+            return [sample["answer"] for sample in self.ask(
+                "fda", [{"text": request.args[0], "value": "-"} for request in requests])]
+
+        def loglikelihood_rolling(self, requests):
+            raise NotImplementedError
+
+    return HaloModel()
+
+
 def run(args):
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    model = HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch,
-                 softmax_dtype="float64")
+    model = halo_model(args.halo, args.model) if args.halo else HFLM(
+        pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch, softmax_dtype="float64")
     with open(args.out, "a" if args.append else "w") as out, tempfile.TemporaryDirectory() as folder:
         for task in args.tasks.split(","):
-            file = pathlib.Path(folder) / f"{task}.jsonl"
-            file.write_text("\n".join(read_items(pathlib.Path(args.data), task, args.limit)) + "\n")
-            results = lm_eval.simple_evaluate(model=model, tasks=[config_of(task, file)], log_samples=True,
-                                              bootstrap_iters=1000)
+            # With shots: the first of TASK.shots.jsonl, or of the task's own file, which then are not asked.
+            items = read_items(pathlib.Path(args.data), task, args.limit and args.limit + args.shots)
+            if (pathlib.Path(args.data) / f"{task}.shots.jsonl").exists():
+                shots = read_items(pathlib.Path(args.data), f"{task}.shots", args.shots)
+                items = items[:args.limit] if args.limit else items
+            else:
+                shots, items = items[:args.shots], items[args.shots:]
+            file, shots_file = (pathlib.Path(folder) / f"{task}.{name}.jsonl" for name in ("test", "shots"))
+            file.write_text("\n".join(items) + "\n")
+            shots_file.write_text("\n".join(shots) + "\n")
+            config = config_of(task, file, shots_file, args.shots)
+            results = lm_eval.simple_evaluate(model=model, tasks=[config], log_samples=True, bootstrap_iters=1000)
             print(task, json.dumps(results["results"], default=str), flush=True)
             for sample in next(iter(results["samples"].values())):
                 out.write(json.dumps(line_of(task, sample)) + "\n")
@@ -146,6 +193,8 @@ def main():
     command.add_argument("out")
     command.add_argument("--tasks", default=",".join(DEFAULT))
     command.add_argument("--limit", type=int, default=0)
+    command.add_argument("--shots", type=int, default=0)
+    command.add_argument("--halo", help="program that answers in place of transformers")
     command.add_argument("--batch", type=int, default=8)
     command.add_argument("--append", action="store_true")
     command.set_defaults(function=run)

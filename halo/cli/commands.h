@@ -15,6 +15,7 @@ void add_recipe_options(CLI::App& command, std::vector<std::string>& set);
 void add_init(CLI::App& app);
 void add_convert(CLI::App& app);  // convert and its stages alone
 void add_runs(CLI::App& app);     // status, branch
+void add_sweep(CLI::App& app);
 void add_pretrain(CLI::App& app);
 void add_data(CLI::App& app);  // data pack, synthesize, inspect
 void add_eval(CLI::App& app);

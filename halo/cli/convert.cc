@@ -9,6 +9,7 @@
 #include "halo/base/options.h"
 #include "halo/base/progress.h"
 #include "halo/cli/commands.h"
+#include "halo/pipeline/checks.h"
 #include "halo/pipeline/run_folder.h"
 #include "halo/report/report.h"
 #include "halo/runtime/rank_place.h"
@@ -28,6 +29,7 @@ struct StageCommand {
 struct SweepArgs {
   std::string scores;
   std::vector<std::string> recall, commonsense;
+  std::vector<int64_t> items;
   int64_t keep = 0;
   bool json = false;
 
@@ -36,6 +38,11 @@ struct SweepArgs {
     s("keep", keep, {.help = "with --scores: layers to keep", .max = 10'000});
     s("recall", recall, {.help = "with --scores: recall columns"});
     s("commonsense", commonsense, {.help = "with --scores: commonsense columns"});
+    s("items", items,
+      {.help = "with --scores: items behind the figures of each column, recall's first, or one "
+               "number for all: also says how probable each layer is",
+       .min = 1,
+       .max = kMaxCount});
   }
 };
 
@@ -43,6 +50,15 @@ Recipe stage_recipe(const StageCommand& command, const std::string& stage) {
   if (command.run.empty() == command.out.empty()) {
     throw UsageError(
         fmt::format("halo {}: give --run DIR, or --recipe, --student and --out", stage));
+  }
+  // The scale of a hybrid is searched with nothing but itself and text.
+  const bool alone = stage == "scale" && command.run.empty() && command.recipe.empty();
+  if (alone) {
+    Recipe recipe;
+    for (const std::string& assignment : command.set) set_setting(recipe, assignment);
+    recipe.teacher = command.teacher.empty() ? command.inputs.front() : command.teacher;
+    check_settings(recipe, "--set");
+    return recipe;
   }
   if (command.run.empty() && command.recipe.empty()) {
     throw UsageError(fmt::format("halo {}: --recipe is missing", stage));
@@ -80,7 +96,8 @@ void run_command(const StageCommand& command, const Stage& stage) {
   }
   StageArgs args =
       args_by_hand(stage, recipe, {command.inputs.begin(), command.inputs.end()}, command.out);
-  std::vector<std::string> words = {"halo", stage.name, "--recipe", command.recipe};
+  std::vector<std::string> words = {"halo", stage.name};
+  if (!command.recipe.empty()) words.insert(words.end(), {"--recipe", command.recipe});
   if (!command.teacher.empty()) words.insert(words.end(), {"--teacher", command.teacher});
   for (size_t i = 0; i < stage.inputs.size(); ++i) {
     if (command.inputs[i].empty()) continue;
@@ -107,21 +124,25 @@ std::vector<std::string> column_names(const std::vector<std::string>& given) {
 void select_from_scores(const SweepArgs& args) {
   if (args.keep < 1) throw UsageError("halo select --scores: --keep K is missing");
   const SweepTable table =
-      read_sweep(args.scores, column_names(args.recall), column_names(args.commonsense));
+      read_sweep(args.scores, column_names(args.recall), column_names(args.commonsense), args.items);
   if (args.keep > std::ssize(table.recall)) {
     throw_error("--keep {}: {} has {} layers", args.keep, args.scores, table.recall.size());
   }
   const std::vector<double> scores = halo_scores(table.recall, table.commonsense);
   const std::vector<int64_t> layers = top_layers(scores, args.keep);
+  constexpr int64_t kDraws = 10'000;
+  std::vector<double> probability;
+  if (!args.items.empty()) probability = keep_probability(table, args.keep, kDraws);
   if (args.json) {
-    std::cout << json::serialize(json::object{{"layers", json::value_from(layers)},
-                                              {"scores", json::value_from(scores)}})
-              << "\n";
+    json::object object{{"layers", json::value_from(layers)}, {"scores", json::value_from(scores)}};
+    if (!probability.empty()) object["probability"] = json::value_from(probability);
+    std::cout << json::serialize(object) << "\n";
     return;
   }
   std::cout << fmt::format("keep layers {}\n", fmt::join(layers, " "));
   for (size_t i = 0; i < scores.size(); ++i) {
-    std::cout << fmt::format("layer {:>3}  score {:.4f}\n", i, scores[i]);
+    std::cout << fmt::format("layer {:>3}  score {:.4f}", i, scores[i])
+              << (probability.empty() ? "" : fmt::format("  kept {:.3f}", probability[i])) << "\n";
   }
 }
 
@@ -146,7 +167,7 @@ std::function<void()> add_stage(CLI::App& app, const Stage& stage) {
 }
 
 // `halo select --scores`: the rule alone, on scores that somebody else measured.
-void add_sweep(CLI::App& select, const std::function<void()>& run_stage) {
+void add_scores(CLI::App& select, const std::function<void()>& run_stage) {
   auto args = std::make_shared<SweepArgs>();
   add_options(select, *args);
   select.add_flag("--json", args->json, "print JSON");
@@ -211,7 +232,7 @@ void add_convert(CLI::App& app) {
 
   for (const Stage& stage : pipeline_stages()) {
     const std::function<void()> run = add_stage(app, stage);
-    if (stage.name == "select") add_sweep(*app.get_subcommand(stage.name), run);
+    if (stage.name == "select") add_scores(*app.get_subcommand(stage.name), run);
   }
 }
 

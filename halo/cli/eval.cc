@@ -89,6 +89,11 @@ void add_eval(CLI::App& app) {
   command->add_option("--limit", args->tasks.limit, "items of each task; 0: all")
       ->check(CLI::NonNegativeNumber);
   command
+      ->add_option("--shots", args->tasks.shots,
+                   "solved items in front of each: the first of TASK.shots.jsonl, or of the task's "
+                   "own file, which then are not asked")
+      ->check(CLI::NonNegativeNumber);
+  command
       ->add_option("--lengths", args->tasks.lengths,
                    "TOKENS,TOKENS,... of tasks that are made to a length")
       ->delimiter(',')

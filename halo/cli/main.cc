@@ -149,6 +149,7 @@ int main(int argc, char** argv) {
   halo::add_init(app);
   halo::add_convert(app);
   halo::add_runs(app);
+  halo::add_sweep(app);
   halo::add_pretrain(app);
   halo::add_data(app);
   halo::add_eval(app);

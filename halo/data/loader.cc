@@ -70,6 +70,7 @@ std::string data_hash(const DataRecipe& recipe) {
   mixture.haystack.clear();
   std::string text;
   for (const Setting& setting : settings_of(mixture).all()) {
+    if (setting.key == "answers_alone" && !recipe.answers_alone) continue;
     std::string value = value_to_toml(setting);
     if (setting.key == "packing" && recipe.packing == Packing::kConcat) value = "\"paper\"";
     if (setting.key == "long_context") value = "\"\"";  // a check, no part of the batches
@@ -240,6 +241,10 @@ TrainBatch Loader::step(int64_t step, int64_t first_row, int64_t rows) const {
       const auto mark = static_cast<NeedleMark>(marks[t + 1]);
       targets[t] = mark == NeedleMark::kOwnDigits ? kIgnoreTarget : tokens[t + 1];
       if (mark == NeedleMark::kAnswer) weights[t] += answer_weight;
+      if (mark == NeedleMark::kAsked && recipe_.answers_alone) {
+        targets[t] = kIgnoreTarget;
+        weights[t] = 0;
+      }
     }
     for (const int64_t end : piece_ends(place)) {
       targets[end - 1] = kIgnoreTarget;

@@ -41,6 +41,7 @@ struct DataRecipe {
   LongContext long_context = LongContext::kWhole;
   std::string document_end;
   double answer_weight = 0;
+  bool answers_alone = false;
 
   void settings(Settings& s) {
     s("shards", shards,
@@ -63,6 +64,8 @@ struct DataRecipe {
       {.help =
            "stages 2 and 3: weight of the mean loss of needles' answers, beside that of all tokens",
        .max = 1e6});
+    s("answers_alone", answers_alone,
+      {.help = "stages 2 and 3: of conversations (data synthesize --chat) only the answers count"});
   }
 };
 
@@ -72,8 +75,10 @@ struct TrainBatch {
   std::vector<int64_t> offsets;  // pieces, [pieces + 1] from 0 to N; positions restart at each.
                                  // Every row starts a piece.
   at::Tensor targets;        // [N] int64: the next token of the piece; kIgnoreTarget at a piece's
-                             // end and where the next token is a needle's own digit
-  at::Tensor token_weights;  // [N] fp32: 1, or 1 + answer_weight where the target is an answer's
+                             // end and where the next token is a needle's own digit or,
+                             // with answers_alone, what an answer is given to
+  at::Tensor token_weights;  // [N] fp32: 1, or 1 + answer_weight where the target is a needle's
+                             // answer; 0 where answers_alone leaves it out
   int64_t rows = 0;
 };
 

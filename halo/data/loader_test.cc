@@ -224,6 +224,23 @@ TEST(Loader, MarksOfShardsCount) {
   EXPECT_TRUE(batch.token_weights.eq(1).all().item<bool>());
 }
 
+TEST(Loader, AnswersAloneLeaveOutWhatTheyAreGivenTo) {
+  const Folder folder;
+  TokenShardWriter writer(folder / "a.halotok", kHash, 100, "{}");
+  writer.add_document(std::vector<int64_t>{5, 6, 7, 8, 9, kEnd},
+                      std::vector<uint8_t>{3, 3, 3, 0, 0, 0});
+  writer.finish();
+  auto recipe = recipe_of(folder / "a.halotok");
+  const std::string before = data_hash(recipe);
+  EXPECT_THAT(values(make(recipe, 6, 1).step(0).targets), ElementsAre(6, 7, 8, 9, kEnd, -1));
+  recipe.answers_alone = true;
+  EXPECT_NE(data_hash(recipe), before);
+  const auto batch = make(recipe, 6, 1).step(0);
+  EXPECT_THAT(values(batch.targets), ElementsAre(-1, -1, 8, 9, kEnd, -1));
+  const float* weights = batch.token_weights.data_ptr<float>();
+  EXPECT_THAT(std::vector<float>(weights, weights + 6), ElementsAre(0, 0, 1, 1, 1, 1));
+}
+
 TEST(Loader, AnswersCountAsOftenAsTheRecipeSays) {
   // Sum of the extra weights over a long run = answer_weight x tokens, whatever the needles' share.
   const Folder folder;

@@ -27,8 +27,9 @@ inline constexpr int64_t kNeedleDigits = 7;
 // searched with.
 enum class NeedlePool { kTraining, kSearch, kReport };
 
-// What a token of a needle document is (the marks of a token shard).
-enum class NeedleMark : uint8_t { kText = 0, kAnswer = 1, kOwnDigits = 2 };
+// What a token of a needle document, or of a conversation, is (the marks of a token shard). kAsked:
+// it stands before the answer of a conversation.
+enum class NeedleMark : uint8_t { kText = 0, kAnswer = 1, kOwnDigits = 2, kAsked = 3 };
 
 struct NeedleDocument {
   std::vector<int64_t> tokens;

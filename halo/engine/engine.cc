@@ -293,7 +293,8 @@ Batch Engine::make_batch_of(const std::vector<Piece>& pieces) {
 at::Tensor Engine::run(const std::vector<Piece>& pieces, Rows rows) {
   reserve(pieces);
   const Batch batch = make_batch_of(pieces);
-  const at::Tensor hidden = decode(*weights_, batch);
+  const at::Tensor hidden =
+      options_.forward ? options_.forward(*weights_, batch) : decode(*weights_, batch);
   for (const Piece& piece : pieces) piece.sequence->length += piece.count;
   if (rows == Rows::kAll) return hidden;
   std::vector<int64_t> ends;
@@ -373,6 +374,7 @@ at::Tensor Engine::advance(const std::vector<int64_t>& sequences,
   const auto is_one = [](const auto& list) { return list.size() == 1; };
   if (records_steps_ && !tokens.empty() && tokens.size() <= kMostStepRows &&
       std::ranges::all_of(tokens, is_one)) {
+    num_predictions_ += static_cast<int64_t>(tokens.size());
     return step(sequences, tokens);
   }
   return logits(extend(sequences, tokens, Rows::kLast));
@@ -380,6 +382,7 @@ at::Tensor Engine::advance(const std::vector<int64_t>& sequences,
 
 at::Tensor Engine::logits(const at::Tensor& hidden) const {
   at::NoGradGuard no_grad;
+  num_predictions_ += hidden.size(0);
   return halo::logits(*weights_, hidden, options_.kernels);
 }
 

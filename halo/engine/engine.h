@@ -2,6 +2,7 @@
 // in slots. Whoever holds an Engine owns its sequences; tensors live on the device of the weights.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <unordered_map>
@@ -20,6 +21,8 @@ struct EngineOptions {
   // Blocks and slots that there are, taken at once; 0: as many as are asked for, and recorded steps
   // are dropped when a pool grows.
   int64_t max_blocks = 0, max_slots = 0;
+  // The decoder, in place of decode() (trunk.h); recorded steps do without.
+  std::function<at::Tensor(const DecoderWeights&, const Batch&)> forward = {};
 };
 
 // What a block and a slot take in all layers together.
@@ -73,6 +76,9 @@ class Engine {
   // Logits [N, V] fp32 of hidden states [N, D].
   at::Tensor logits(const at::Tensor& hidden) const;
 
+  // Of which there were logits, recorded steps included.
+  int64_t num_predictions() const { return num_predictions_; }
+
   const DecoderWeights& weights() const { return *weights_; }
   const EngineOptions& options() const { return options_; }
   const BlockAllocator& blocks() const { return blocks_; }
@@ -115,6 +121,7 @@ class Engine {
   std::unordered_map<int64_t, Sequence> sequences_;
   int64_t next_id_ = 0;
   const bool has_blocks_, has_states_;
+  mutable int64_t num_predictions_ = 0;  // a count, no part of what the engine is
   const bool records_steps_;
   GraphMemory step_memory_;
   std::map<int64_t, StepBatch> steps_;  // by rows; gone when a pool moves

@@ -12,23 +12,42 @@
 
 namespace halo {
 
-TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text) {
+namespace {
+
+// [N] int64: the likeliest token after each hidden state, a chunk of rows at a time.
+at::Tensor best_tokens(const at::Tensor& hidden, const at::Tensor& head) {
+  constexpr int64_t kMaxLogits = int64_t{1} << 26;
+  const int64_t rows = std::max<int64_t>(1, kMaxLogits / head.size(0));
+  std::vector<at::Tensor> best;
+  for (int64_t begin = 0; begin < hidden.size(0); begin += rows) {
+    const at::Tensor part = hidden.narrow(0, begin, std::min(rows, hidden.size(0) - begin));
+    best.push_back(part.matmul(head.t()).argmax(1));
+  }
+  return at::cat(best);
+}
+
+}  // namespace
+
+TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text,
+                             bool with_best) {
   at::NoGradGuard no_grad;
-  TeacherStates states{teacher.head.value, {}};
+  TeacherStates states{teacher.head.value, {}, {}};
   Progress progress("teacher on held-out text", std::ssize(text.items()));
   for (const auto& item : text.items()) {
     states.hidden.push_back(decode(teacher, item.batch));
+    if (with_best) states.best.push_back(best_tokens(states.hidden.back(), states.head));
     progress.update(std::ssize(states.hidden));
   }
   return states;
 }
 
-TextScores empty_scores(const TextBatches& text, bool with_kl) {
-  TextScores scores{text.text().clusters, text.edges(), {}, {}, {}};
+TextScores empty_scores(const TextBatches& text, const TeacherStates* teacher) {
+  TextScores scores{text.text().clusters, text.edges(), {}, {}, {}, {}};
   const size_t size = scores.num_rows() * scores.num_buckets();
   scores.tokens.resize(size);
   scores.loss.resize(size);
-  if (with_kl) scores.kl.resize(size);
+  if (teacher) scores.kl.resize(size);
+  if (teacher && !teacher->best.empty()) scores.top1.resize(size);
   return scores;
 }
 
@@ -41,12 +60,16 @@ void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden,
   // Summed on the host in double and in a fixed order: the figures do not depend on threads.
   const at::Tensor losses =
       token_losses(hidden, head.value, item.targets, item.batch.kernels).cpu().contiguous();
-  at::Tensor kls;
+  at::Tensor kls, agreed;
   if (teacher) {
     kls = token_kl(hidden, head.value, teacher->hidden.at(batch), teacher->head).cpu().contiguous();
   }
+  if (!scores.top1.empty()) {
+    agreed = best_tokens(hidden, head.value).eq(teacher->best.at(batch)).cpu();
+  }
   const float* loss = losses.const_data_ptr<float>();
   const float* kl = teacher ? kls.const_data_ptr<float>() : nullptr;
+  const bool* same = agreed.defined() ? agreed.const_data_ptr<bool>() : nullptr;
   const Sequences& rows = item.batch.sequences;
   for (int64_t r = 0; r < rows.count(); ++r) {
     const size_t row_begin = (item.first_row + r) * scores.num_buckets();
@@ -57,6 +80,7 @@ void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden,
       scores.tokens[at] += 1;
       scores.loss[at] += loss[rows.offsets()[r] + position];
       if (kl) scores.kl[at] += kl[rows.offsets()[r] + position];
+      if (same) scores.top1[at] += same[rows.offsets()[r] + position] ? 1 : 0;
     }
   }
 }
@@ -65,7 +89,7 @@ TextScores score_text(const DecoderWeights& model, const TextBatches& text,
                       const TeacherStates* teacher,
                       const std::function<void(size_t done)>& on_batch) {
   at::NoGradGuard no_grad;
-  TextScores scores = empty_scores(text, teacher != nullptr);
+  TextScores scores = empty_scores(text, teacher);
   Progress progress("held-out text", std::ssize(text.items()));
   for (size_t b = 0; b < text.items().size(); ++b) {
     add_scores(text, b, decode(model, text.items()[b].batch), model.head, teacher, scores);
@@ -100,6 +124,11 @@ json::object buckets_to_json(const TextScores& scores, size_t first, size_t last
     object["kl"] = number_or_null(kl.mean);
     object["kl_stderr"] = number_or_null(kl.standard_error);
   }
+  if (!scores.top1.empty()) {
+    const Estimate top1 = bucket_mean(scores, scores.top1, first, last);
+    object["top1"] = number_or_null(top1.mean);
+    object["top1_stderr"] = number_or_null(top1.standard_error);
+  }
   return object;
 }
 
@@ -123,6 +152,11 @@ Estimate mean_loss(const TextScores& scores, int64_t from) {
 
 Estimate mean_kl(const TextScores& scores, int64_t from) {
   return clustered_ratio(row_sums(scores, scores.kl, from), row_sums(scores, scores.tokens, from),
+                         scores.clusters);
+}
+
+Estimate mean_top1(const TextScores& scores, int64_t from) {
+  return clustered_ratio(row_sums(scores, scores.top1, from), row_sums(scores, scores.tokens, from),
                          scores.clusters);
 }
 

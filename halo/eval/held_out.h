@@ -75,6 +75,8 @@ struct TextScores {
   std::vector<int64_t> clusters;         // [R]
   std::vector<int64_t> edges;            // [P + 1]
   std::vector<double> tokens, loss, kl;  // nats; kl is empty without a teacher
+  std::vector<double> top1;  // where both models' likeliest token is the same; empty without
+                             // TeacherStates::best
 
   size_t num_rows() const { return clusters.size(); }
   size_t num_buckets() const { return edges.size() - 1; }
@@ -84,15 +86,18 @@ struct TextScores {
 struct TeacherStates {
   at::Tensor head;                 // [V, D']
   std::vector<at::Tensor> hidden;  // [N, D'] of each batch
+  std::vector<at::Tensor> best;    // [N] int64 of each batch: the likeliest next token
 };
-TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text);
+// `with_best`: also its likeliest tokens, so that students can be compared with them (top1).
+TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text,
+                             bool with_best = false);
 
 // `on_batch` sees the number of batches done.
 TextScores score_text(const DecoderWeights& model, const TextBatches& text,
                       const TeacherStates* teacher = nullptr,
                       const std::function<void(size_t done)>& on_batch = {});
 // Its two halves, for callers with hidden states of their own (shared prefixes).
-TextScores empty_scores(const TextBatches& text, bool with_kl);
+TextScores empty_scores(const TextBatches& text, const TeacherStates* teacher);
 void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden, const Weight& head,
                 const TeacherStates* teacher, TextScores& scores);
 
@@ -102,12 +107,13 @@ std::vector<double> row_sums(const TextScores& scores, const std::vector<double>
                              int64_t from = 0);
 Estimate mean_loss(const TextScores& scores, int64_t from = 0);
 Estimate mean_kl(const TextScores& scores, int64_t from = 0);
+Estimate mean_top1(const TextScores& scores, int64_t from = 0);
 // Mean of (loss of a - loss of b) on the same text, with the standard error of the difference.
 Estimate loss_difference(const TextScores& a, const TextScores& b);
 double bits_per_byte(const TextScores& scores, int64_t bytes);
 
-// {"loss", "stderr", "n", "clusters", "bits_per_byte", "kl", "kl_stderr",
-//  "by_position": [{"from", "to", "loss", "stderr", "n", "clusters", "kl", "kl_stderr"}]}
+// {"loss", "stderr", "n", "clusters", "bits_per_byte", "kl", "kl_stderr", "top1", "top1_stderr",
+//  "by_position": [{"from", "to", and the same without bits_per_byte}]}
 json::object text_to_json(const TextScores& scores, int64_t bytes);
 
 }  // namespace halo

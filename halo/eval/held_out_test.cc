@@ -167,7 +167,7 @@ TEST_F(ScoreTest, AModelHasNoKlAndNoDifferenceFromItself) {
 
 TEST_F(ScoreTest, ASharedPrefixGivesTheSameScores) {
   const TextBatches batches = this->batches();
-  TextScores scores = empty_scores(batches, false);
+  TextScores scores = empty_scores(batches, nullptr);
   at::NoGradGuard no_grad;
   for (size_t b = 0; b < batches.items().size(); ++b) {
     const Batch& batch = batches.items()[b].batch;

@@ -66,19 +66,31 @@ LanguageModel::LanguageModel(const Model& model, const std::filesystem::path& di
     : LanguageModel(std::make_shared<const DecoderWeights>(model.weights),
                     Tokenizer(directory / "tokenizer.json"), special_tokens(model, directory),
                     engine_options(kernels, model.weights.embedding.value.device()),
-                    default_min_shared(model.weights.embedding.value.device())) {}
+                    default_min_shared(model.weights.embedding.value.device())) {
+  directory_ = directory;
+}
 
 LanguageModel::LanguageModel(std::shared_ptr<const DecoderWeights> weights, Tokenizer tokenizer,
                              SpecialTokens special, const EngineOptions& options,
                              int64_t min_shared)
     : weights_(std::move(weights)),
       engine_(weights_, options),
-      tokenizer_(std::move(tokenizer)),
+      tokenizer_(std::make_shared<const Tokenizer>(std::move(tokenizer))),
       special_(std::move(special)),
       min_shared_(min_shared) {}
 
+LanguageModel::LanguageModel(const LanguageModel& like,
+                             std::shared_ptr<const DecoderWeights> weights,
+                             const EngineOptions& options)
+    : weights_(std::move(weights)),
+      engine_(weights_, options),
+      tokenizer_(like.tokenizer_),
+      special_(like.special_),
+      min_shared_(like.min_shared_),
+      directory_(like.directory_) {}
+
 std::vector<int64_t> LanguageModel::encode(const std::string& text) const {
-  std::vector<int64_t> ids = tokenizer_.encode(text);
+  std::vector<int64_t> ids = tokenizer_->encode(text);
   const bool there = !special_.begin || (!ids.empty() && ids.front() == *special_.begin);
   if (!there) ids.insert(ids.begin(), *special_.begin);
   return ids;
@@ -92,7 +104,7 @@ LanguageModel::Pair LanguageModel::encode_pair(const ScoreRequest& request) cons
   const std::string prompt = request.prompt.substr(0, request.prompt.size() - space);
   const std::string whole = request.prompt + request.continuation;
   if (prompt.empty()) {
-    pair.continuation = tokenizer_.encode(whole);
+    pair.continuation = tokenizer_->encode(whole);
     pair.prompt = {special_.before_all};
     if (pair.continuation.size() > 1 && pair.continuation.front() == special_.before_all) {
       pair.continuation.erase(pair.continuation.begin());
@@ -245,7 +257,7 @@ std::vector<std::string> LanguageModel::generate_until(
   readings.reserve(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
     const GenerateRequest& request = requests[i];
-    Reading& reading = readings.emplace_back(StreamDecoder(tokenizer_), StopText(request.stops));
+    Reading& reading = readings.emplace_back(StreamDecoder(*tokenizer_), StopText(request.stops));
     Request& asked = all.emplace_back();
     asked.prompt =
         request.prompt.empty() ? std::vector<int64_t>{special_.before_all} : encode(request.prompt);

@@ -46,6 +46,9 @@ class LanguageModel {
   // For tests.
   LanguageModel(std::shared_ptr<const DecoderWeights> weights, Tokenizer tokenizer,
                 SpecialTokens special, const EngineOptions& options, int64_t min_shared);
+  // Another model that reads and writes as `like` does.
+  LanguageModel(const LanguageModel& like, std::shared_ptr<const DecoderWeights> weights,
+                const EngineOptions& options);
 
   // Requests may be many: they are run a batch at a time, without padding. Where requests beside
   // each other begin with the same tokens these are computed once.
@@ -54,7 +57,11 @@ class LanguageModel {
 
   // With the token that begins every text, if the text does not have it.
   std::vector<int64_t> encode(const std::string& text) const;
-  const Tokenizer& tokenizer() const { return tokenizer_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const EngineOptions& options() const { return engine_.options(); }
+  // Tokens whose probabilities were computed so far.
+  int64_t num_predictions() const { return engine_.num_predictions(); }
+  const std::filesystem::path& directory() const { return directory_; }  // empty: of none
 
  private:
   struct Pair {
@@ -77,9 +84,10 @@ class LanguageModel {
 
   std::shared_ptr<const DecoderWeights> weights_;
   Engine engine_;
-  Tokenizer tokenizer_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
   SpecialTokens special_;
   int64_t min_shared_;
+  std::filesystem::path directory_;
 };
 
 }  // namespace halo

@@ -164,7 +164,7 @@ std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
   by_key("teacher", [&] {
     return student_config(teacher, with_mixers(teacher, MixerType::kLightning).mixer_types);
   });
-  num_layers_to_keep(recipe.select, teacher.num_layers);
+  num_layers_to_keep(recipe.select, teacher);
   const std::vector<Lengths> lengths =
       needle_lengths(recipe, settings.row_length, settings.training_length(teacher));
   std::vector<std::string> unchecked;

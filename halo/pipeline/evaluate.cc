@@ -20,7 +20,7 @@ class Evaluation {
         lengths_(report_lengths(recipe, context.training_length())),
         text_(batches(context.training_length(), recipe_.held_out_tokens, TextRows::kDocuments)),
         long_text_(batches(long_row(), recipe_.position_documents * long_row(), TextRows::kStream)),
-        teacher_(teacher_states(context.teacher().weights, text_)) {
+        teacher_(teacher_states(context.teacher().weights, text_, /*with_best=*/true)) {
     NeedleArgs args;
     args.lengths = lengths_;
     args.haystacks = recipe_.haystacks;

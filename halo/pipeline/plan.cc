@@ -56,7 +56,7 @@ json::object plan(const Recipe& recipe, double gflops, const Links& links,
                   std::span<const Stage> all) {
   const ModelConfig teacher = read_model_config(recipe.teacher);
   const auto layers = static_cast<size_t>(teacher.num_layers);
-  const int64_t keep = num_layers_to_keep(recipe.select, teacher.num_layers);
+  const int64_t keep = num_layers_to_keep(recipe.select, teacher);
   std::vector<MixerType> mixers(layers, MixerType::kLightning);
   for (int64_t layer : even_layers(teacher.num_layers, keep)) mixers[layer] = MixerType::kAttention;
   const ModelConfig hybrid = student_config(teacher, mixers);

@@ -10,7 +10,9 @@
 
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
+#include "halo/eval/tasks/catalogue.h"
 #include "halo/formats/side_files.h"
+#include "halo/stages/task_sweep.h"
 
 namespace halo {
 namespace {
@@ -51,6 +53,11 @@ class Description {
           add_file(of, path.filename(), path, entries.size() > 1 ? static_cast<int64_t>(i) : 0);
         }
       }
+    });
+  }
+  void add_files(const std::string& of, const std::function<std::vector<fs::path>()>& paths) {
+    add(of, [&] {
+      for (const fs::path& path : paths()) add_file(of, path.filename(), path);
     });
   }
   json::array files() && { return std::move(files_); }
@@ -161,6 +168,11 @@ json::object describe_inputs(const Stage& stage, const Recipe& recipe,
     if (setting.about.effect == Effect::kNone || !reads(stage, setting.key)) continue;
     if (!names_files(setting.key)) {
       settings[setting.key] = value_to_toml(setting);
+    } else if (setting.key == "select.data") {  // a folder, of which the tasks are read
+      files.add_files(setting.key, [&] { return select_task_files(recipe.select); });
+    } else if (setting.key == "scale.data") {
+      if (recipe.scale.tasks.empty()) continue;
+      files.add_files(setting.key, [&] { return hay_files(recipe.scale.data); });
     } else if (const auto* entries = std::get_if<std::vector<std::string>*>(&setting.value)) {
       files.add_shards(setting.key, **entries);
     } else if (const auto* entry = std::get_if<std::string*>(&setting.value)) {

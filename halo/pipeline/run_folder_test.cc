@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "halo/base/files.h"
 #include "tests/testing.h"
 
@@ -68,7 +70,9 @@ TEST(RunRecipe, EveryTextIsAPathOrAWord) {
   for (const Setting& setting : all.all()) {
     const bool text = std::holds_alternative<std::string*>(setting.value) ||
                       std::holds_alternative<std::vector<std::string>*>(setting.value);
-    EXPECT_EQ(names_files(setting.key), text && setting.key != "data.document_end") << setting.key;
+    const std::set<std::string> words = {"data.document_end", "select.recall",
+                                         "select.commonsense", "scale.tasks"};
+    EXPECT_EQ(names_files(setting.key), text && !words.contains(setting.key)) << setting.key;
   }
 }
 

@@ -6,6 +6,7 @@
 #include "halo/base/check.h"
 #include "halo/base/nearest.h"
 #include "halo/stages/scale_rule.h"
+#include "halo/stages/task_sweep.h"
 
 namespace halo {
 namespace {
@@ -128,6 +129,7 @@ std::vector<Stage> make_stages() {
            [](const Recipe& r, const StageInputs& inputs) {
              check_held_out_text("align.sequence_length", inputs.held_out(),
                                  select_text(r.select, inputs));
+             select_task_files(r.select);
            },
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_select(r.select, r.transfer.init, context, args); }},
@@ -136,7 +138,7 @@ std::vector<Stage> make_stages() {
        .inputs = {student_of({"select"})},
        .training = distill_training(),
        .gate = &GateRecipe::distill_kl,
-       .reads = training_text({"data.answer_weight"}),
+       .reads = training_text({"data.answer_weight", "data.answers_alone"}),
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              check_search_text("distill.sequence_length", inputs, r.distill.sequence_length);

@@ -47,6 +47,7 @@ json::value weight_hashes(const std::filesystem::path& model) {
 
 json::object synthesize(const SynthesizeArgs& args) {
   at::NoGradGuard no_grad;
+  constexpr int64_t kHopeless = 256;  // documents
   const Machine machine = open_machine(args.machine);
   const Model teacher =
       load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute, machine.device);
@@ -55,7 +56,10 @@ json::object synthesize(const SynthesizeArgs& args) {
   const Tokenizer tokenizer(tokenizer_path);
   const int64_t end = tokenizer.document_end();
   const std::optional<int64_t> begin = document_begin(tokenizer, tokenizer_path);
-  const std::vector<int64_t> first = first_tokens(tokenizer);
+  std::optional<ChatForm> chat;
+  if (args.chat) chat.emplace(args.teacher, tokenizer);
+  const std::vector<int64_t> ends = read_end_tokens(args.teacher, teacher.config);
+  const std::vector<int64_t> first = chat ? std::vector<int64_t>{} : first_tokens(tokenizer);
   SchedulerOptions options = scheduler_options(machine);
   options.max_running = args.batch;
   Scheduler scheduler(std::make_shared<DecoderWeights>(teacher.weights), options);
@@ -78,28 +82,53 @@ json::object synthesize(const SynthesizeArgs& args) {
   Progress progress("synthesize", args.tokens);
   const NeedleWriter needles(tokenizer, begin);
   int64_t tokens = 0, documents = 0, dropped = 0;
-  while (tokens < args.tokens) {
+  const auto continue_first_tokens = [&](int64_t from) {
     std::vector<Request> requests;
     for (int64_t i = 0; i < args.batch; ++i) {
-      request.stream = documents + i;
-      request.prompt = {first[random.below(static_cast<uint64_t>(documents + i),
+      request.stream = from + i;
+      request.prompt = {first[random.below(static_cast<uint64_t>(from + i),
                                            static_cast<int64_t>(first.size()))]};
       if (begin) request.prompt.insert(request.prompt.begin(), *begin);
       requests.push_back(request);
     }
     const std::vector<Answer> answers = answer(scheduler, requests);
+    std::vector<std::optional<SampledDocument>> made;
     for (size_t i = 0; i < requests.size(); ++i) {
       std::vector<int64_t> document = std::move(requests[i].prompt);
       document.insert(document.end(), answers[i].tokens.begin(), answers[i].tokens.end());
-      document.push_back(end);
+      made.push_back(SampledDocument{std::move(document)});
+    }
+    return made;
+  };
+  while (tokens < args.tokens) {
+    if (chat && documents >= kHopeless && dropped == documents) {
+      throw_error("{}: none of {} conversations could be kept; was it trained to hold any?",
+                  args.teacher, documents);
+    }
+    request.stream = documents;
+    const auto made = chat ? make_conversations(scheduler, *chat, tokenizer, ends, args.batch,
+                                                request, args.length)
+                           : continue_first_tokens(documents);
+    for (const std::optional<SampledDocument>& sampled : made) {
+      if (!sampled) {
+        ++dropped;
+        continue;
+      }
+      std::vector<int64_t> document = sampled->tokens;
+      if (document.back() != end) document.push_back(end);
       tokens += static_cast<int64_t>(document.size());
       // A model may have more rows than its tokenizer has tokens.
       const bool is_text = std::ranges::max(document) < tokenizer.vocab_size();
       if (!is_text || needles.mentions_needle(document)) {
         ++dropped;
-      } else {
-        writer.add_document(document);
+        continue;
       }
+      std::vector<uint8_t> marks;
+      if (chat) {
+        marks.resize(document.size(), static_cast<uint8_t>(NeedleMark::kText));
+        std::fill_n(marks.begin(), sampled->asked, static_cast<uint8_t>(NeedleMark::kAsked));
+      }
+      writer.add_document(document, marks);
     }
     documents += args.batch;
     progress.update(std::min(tokens, args.tokens), fmt::format("{} documents", documents));

@@ -2,11 +2,16 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "halo/base/json.h"
+#include "halo/chat/chat_template.h"
+#include "halo/engine/generate.h"
 #include "halo/kernels/sample/sample.h"
 #include "halo/runtime/run_recipe.h"
+#include "halo/tokenizer/tokenizer.h"
 
 namespace halo {
 
@@ -18,6 +23,7 @@ struct SynthesizeArgs {
   SampleArgs sample{.temperature = 1};
   int64_t batch = 64;  // documents at a time
   int64_t seed = 1;
+  bool chat = false;
   MachineRecipe machine;
   std::string command;  // for the shard's provenance
 
@@ -27,6 +33,8 @@ struct SynthesizeArgs {
     s("sample", sample, {});
     s("batch", batch, {.help = "documents at a time", .min = 1, .max = 1e6});
     s("seed", seed, {.help = "of the sampling", .max = kMaxCount});
+    s("chat", chat,
+      {.help = "conversations of one turn through the model's chat template, both sides its own"});
     s("machine", machine, {});
   }
 };
@@ -36,6 +44,39 @@ struct SynthesizeArgs {
 // would begin another document, or where it reaches `length`. Documents in which the teacher wrote
 // a needle of its own (NeedleWriter::mentions_needle) or a token that the tokenizer lacks are
 // dropped. Returns counts.
+//
+// With `chat` a document is a conversation: what the teacher writes behind the template's beginning
+// of a user's turn, up to that turn's end, and its answer to that with its end token, then the end
+// token of documents; all before the answer is marked NeedleMark::kAsked in the shard. Those in which either of them has no end, is empty or is too long are dropped
+// too.
 json::object synthesize(const SynthesizeArgs& args);
+
+// What a chat template puts around a user's message (synthesize_chat.cc).
+class ChatForm {
+ public:
+  // An Error where the template is missing, or ends a user's turn with no special token.
+  ChatForm(const std::filesystem::path& teacher, const Tokenizer& tokenizer);
+
+  const std::vector<int64_t>& before() const { return before_; }  // the message's first token
+  int64_t end_of_message() const { return end_of_message_; }
+  // A conversation up to where the answer begins.
+  std::vector<int64_t> with_message(const std::string& message) const;
+
+ private:
+  ModelChat chat_;
+  const Tokenizer& tokenizer_;
+  std::vector<int64_t> before_;
+  int64_t end_of_message_ = 0;
+};
+
+struct SampledDocument {
+  std::vector<int64_t> tokens;
+  int64_t asked = 0;  // so many of them, the first ones, are what an answer is given to
+};
+// `count` conversations of less than `length` tokens; none where one is dropped. `ends`: tokens that
+// end an answer. `like`: how tokens are drawn, from its stream on, and how long answers are.
+std::vector<std::optional<SampledDocument>> make_conversations(
+    Scheduler& scheduler, const ChatForm& form, const Tokenizer& tokenizer,
+    const std::vector<int64_t>& ends, int64_t count, const Request& like, int64_t length);
 
 }  // namespace halo

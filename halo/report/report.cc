@@ -35,6 +35,7 @@ std::string report_page(const fs::path& folder) {
   add_needles(page, run);
   add_cost(page, run);
   add_continuations(page, run);
+  add_tasks(page, run);
   add_held_out(page, run);
   if (finished) add_stages(page, run);
   add_selection(page, run);

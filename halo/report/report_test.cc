@@ -155,6 +155,49 @@ TEST_F(ReportTest, DrawsScoresOfASweep) {
   EXPECT_THAT(html, HasSubstr("The teacher with one layer swapped"));
 }
 
+TEST_F(ReportTest, ShowsASweepOverTasks) {
+  write_summary();
+  const json::object task{{"name", "squad_v1"}, {"kind", "recall"},       {"teacher", 0.5},
+                          {"items", 20},        {"teacher_stderr", 0.25}, {"swapped", {0.125, 0.75}}};
+  const json::object cost{{"flops", 5},
+                          {"flops_of_whole_evaluations", 10},
+                          {"seconds", 6},
+                          {"seconds_of_whole_evaluations", 10}};
+  write("select/selection.json",
+        json::object{{"rule", "recall-ratio"},
+                     {"layers", {1}},
+                     {"scores", {0.1, 50}},
+                     {"frequency", {0.0, 1.0}},
+                     {"candidates", json::array{}},
+                     {"sweep", {{"tasks", json::array{task}}, {"cost", cost}}}});
+  const std::string html = page();
+  for (const char* text : {"squad_v1 (recall)", "0.500 ± 0.250", "0.125", "0.750",
+                           "0.50 of the FLOPs and 0.60 of the time"}) {
+    EXPECT_THAT(html, HasSubstr(text));
+  }
+}
+
+TEST_F(ReportTest, ShowsTasksOfModelsSideBySide) {
+  write_summary();
+  const auto figure = [](double value) {
+    return json::object{{"value", value}, {"stderr", 0.125}, {"n", 16}};
+  };
+  json::object second = figure(0.5);
+  second["difference"] = -0.25;
+  second["difference_stderr"] = 0.0625;
+  const json::object ruler{{"4096", figure(0.875)}, {"16384", figure(0.625)}};
+  write("tasks.json",
+        json::object{{"models",
+                      {{{"model", "teacher<b>"},
+                        {"tasks", {{"arc_easy", {{"acc", figure(0.75)}}}, {"ruler_vt", ruler}}}},
+                       {{"model", "student"}, {"tasks", {{"arc_easy", {{"acc", second}}}}}}}}});
+  const std::string html = page();
+  for (const char* text : {"<section id=\"tasks\">", "teacher&lt;b&gt;", "0.750 ± 0.125",
+                           "-0.250 ± 0.062", "16K", "0.625 ± 0.125"}) {
+    EXPECT_THAT(html, HasSubstr(text));
+  }
+}
+
 TEST_F(ReportTest, LongRunsStaySmall) {
   write_summary();
   std::string lines;

@@ -209,6 +209,7 @@ RunFiles read_run(const fs::path& folder) {
   RunFiles run;
   run.folder = folder;
   run.summary = read_object(folder / "summary.json");
+  run.tasks = read_object(folder / "tasks.json");
   run.environment = read_object(folder / "env.json");
   read_status(folder / "STATUS", run);
   if (fs::exists(folder / "config.resolved.toml")) {

@@ -36,6 +36,7 @@ void add_needles(Page& page, const RunFiles& run);
 void add_cost(Page& page, const RunFiles& run);
 void add_continuations(Page& page, const RunFiles& run);
 void add_held_out(Page& page, const RunFiles& run);
+void add_tasks(Page& page, const RunFiles& run);
 void add_stages(Page& page, const RunFiles& run);
 void add_scale(Page& page, const RunFiles& run);
 void add_selection(Page& page, const RunFiles& run);

@@ -165,6 +165,37 @@ std::string candidate_table(const JsonView& selection, std::vector<JsonView> can
   return out;
 }
 
+// Of a sweep over tasks: every task's figure with each layer swapped.
+std::string sweep_table(const JsonView& sweep) {
+  const std::vector<JsonView> tasks = sweep.objects("tasks");
+  if (tasks.empty()) return "";
+  std::vector<std::string> header = {"Layer swapped"};
+  std::vector<std::string> teacher = {"none (teacher)"};
+  std::vector<std::vector<std::string>> rows;
+  for (const JsonView& task : tasks) {
+    header.push_back(
+        escape_html(fmt::format("{} ({})", task.text("name"), task.text("kind"))));
+    teacher.push_back(format_estimate(task.number("teacher"), task.number("teacher_stderr"), 3));
+    const std::vector<double> swapped = task.numbers("swapped");
+    rows.resize(std::max(rows.size(), swapped.size()));
+    for (size_t layer = 0; layer < swapped.size(); ++layer) {
+      if (rows[layer].empty()) rows[layer].push_back(std::to_string(layer));
+      rows[layer].push_back(format_fixed(swapped[layer], 3));
+    }
+  }
+  rows.insert(rows.begin(), teacher);
+  const JsonView cost = sweep.object("cost");
+  return "<details><summary>Tasks by layer</summary>" + html_table(header, rows) + "</details>\n" +
+         note(fmt::format("One pass over all layers: {} of the FLOPs and {} of the time of as many "
+                          "evaluations.",
+                          format_fixed(cost.number("flops") /
+                                           cost.number("flops_of_whole_evaluations"),
+                                       2),
+                          format_fixed(cost.number("seconds") /
+                                           cost.number("seconds_of_whole_evaluations"),
+                                       2)));
+}
+
 }  // namespace
 
 void add_selection(Page& page, const RunFiles& run) {
@@ -187,7 +218,8 @@ void add_selection(Page& page, const RunFiles& run) {
                   "after alignment; error bars and ± are one standard error, clustered by haystack "
                   "for needles and by row of text for the KL.",
                   selection.text("rule"), layers_text(selection)),
-      beside(charts) + candidate_table(selection, std::move(candidates)));
+      beside(charts) + candidate_table(selection, std::move(candidates)) +
+          sweep_table(selection.object("sweep")));
 }
 
 }  // namespace halo

@@ -46,6 +46,8 @@ class Candidates {
   // The teacher itself.
   CandidateScores score_teacher() const;
 
+  const DecoderWeights& aligned() const { return aligned_; }
+
   // Haystacks and rows drawn with replacement, a function of the seed and `index`.
   Resample resample(uint64_t index) const;
 

@@ -99,15 +99,41 @@ LayerChoice choose_by_sweep(const Candidates& candidates, SelectionRule rule, in
   return choice;
 }
 
+// As published: by tasks.
+LayerChoice choose_by_tasks(const Candidates& candidates, const StageContext& context, int64_t keep,
+                            const SelectRecipe& recipe) {
+  LayerChoice choice;
+  choice.sweep = sweep_tasks(recipe, context, candidates.aligned());
+  const TaskSweep& sweep = *choice.sweep;
+  choice.scores = sweep.scores(context.seed(), -1);
+  choice.layers = top_layers(choice.scores, keep);
+  choice.frequency.resize(choice.scores.size());
+  for (int64_t b = 0; b < recipe.bootstrap; ++b) {
+    for (const int64_t layer : top_layers(sweep.scores(context.seed(), b), keep)) {
+      choice.frequency[layer] += 1 / static_cast<double>(recipe.bootstrap);
+    }
+  }
+  return choice;
+}
+
 }  // namespace
 
-int64_t num_layers_to_keep(const SelectRecipe& recipe, int64_t num_layers) {
+int64_t num_layers_to_keep(const SelectRecipe& recipe, const ModelConfig& teacher) {
+  const int64_t num_layers = teacher.num_layers;
   if (!recipe.layers.empty()) {
     if (recipe.layers.back() >= num_layers) {
       throw_error("select.layers names layer {}: the model has layers 0 to {}",
                   recipe.layers.back(), num_layers - 1);
     }
     return static_cast<int64_t>(recipe.layers.size());
+  }
+  if (recipe.kv_bytes > 0) {
+    const int64_t of_layer = teacher.kv_bytes_per_token() / num_layers;
+    if (recipe.kv_bytes < of_layer) {
+      throw_error("select.kv_bytes = {}: one layer's keys and values take {} bytes a token",
+                  recipe.kv_bytes, of_layer);
+    }
+    return std::min(num_layers, recipe.kv_bytes / of_layer);
   }
   const int64_t keep = recipe.keep > 0 ? recipe.keep : default_keep(num_layers);
   if (keep > num_layers) {
@@ -120,7 +146,7 @@ std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
                                              const Candidates& candidates,
                                              const StageContext& context) {
   const bool by_needles = recipe.rule == SelectionRule::kJoint ||
-                          recipe.rule == SelectionRule::kRecallRatio ||
+                          (recipe.rule == SelectionRule::kRecallRatio && recipe.recall.empty()) ||
                           recipe.rule == SelectionRule::kRecall;
   if (!recipe.layers.empty() || !by_needles) return std::nullopt;
   CandidateScores teacher = candidates.score_teacher();
@@ -158,6 +184,10 @@ LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidat
       return choose_joint(candidates, layers, keep, recipe);
     case SelectionRule::kEven:
       return {even_layers(layers, keep), {}, {}, {}};
+    case SelectionRule::kRecallRatio:
+      return recipe.recall.empty()
+                 ? choose_by_sweep(candidates, recipe.rule, layers, keep, recipe)
+                 : choose_by_tasks(candidates, context, keep, recipe);
     case SelectionRule::kRandom:
       return {random_layers(layers, keep, context.seed()), {}, {}, {}};
     default:

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "halo/stages/candidates.h"
+#include "halo/stages/task_sweep.h"
 
 namespace halo {
 
@@ -13,11 +14,12 @@ struct LayerChoice {
   std::vector<double> scores;     // one a layer; empty for rules without any
   std::vector<double> frequency;  // share of resamples in which each layer is kept; so too
   json::array candidates;         // candidate_to_json of all that were scored
+  std::optional<TaskSweep> sweep = {};
 };
 
-// The number of select.layers, or select.keep, or a quarter of the layers; an Error where the model
-// has not those layers or not so many.
-int64_t num_layers_to_keep(const SelectRecipe& recipe, int64_t num_layers);
+// The number of select.layers, or select.keep, or what select.kv_bytes has room for, or a quarter of
+// the layers; an Error where the model has not those layers or not so many, or there is room for none.
+int64_t num_layers_to_keep(const SelectRecipe& recipe, const ModelConfig& teacher);
 
 // An Error that names the task, where select.rule chooses by one that the teacher does no better
 // than by guessing (hypenet.md 2.3). Gives the teacher's scores; none where no rule looks at tasks.

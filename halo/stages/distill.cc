@@ -62,6 +62,7 @@ void run_distill(const DistillRecipe& recipe, const StageContext& context, const
   const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
   const Loader loader = context.loader(context.data(), recipe, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
+  job.count = count_weighted;
   job.objective = {{"cross_entropy_share", recipe.cross_entropy_share}};
   job.forward_backward =
       kl_step(weights, context.teacher().weights, context.machine(), recipe.cross_entropy_share);

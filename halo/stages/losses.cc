@@ -12,6 +12,10 @@ int64_t count_tokens(const TrainBatch& batch) {
   return batch.tokens.numel();
 }
 
+int64_t count_weighted(const TrainBatch& batch) {
+  return batch.token_weights.gt(0).sum().item<int64_t>();
+}
+
 int64_t count_targets(const TrainBatch& batch) {
   return batch.targets.ne(kIgnoreTarget).sum().item<int64_t>();
 }

@@ -11,6 +11,7 @@
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
 #include "halo/eval/needle.h"
+#include "halo/eval/tasks/runner.h"
 #include "halo/stages/scale_rule.h"
 
 namespace halo {
@@ -20,30 +21,74 @@ struct Candidate {
   std::string name;  // "none", "constant 1.5", "500"
   LogitScale scale;
   double a = 0;  // as in ScaleFigures
-  std::vector<NeedleItem> needles;
-  TextScores text;
-  Estimate accuracy, loss;  // of needles and of text beyond the training length
+  std::vector<NeedleItem> needles = {};
+  std::vector<TaskResult> tasks = {};
+  TextScores text = {};
+  // Of needles and tasks, and of text, beyond the training length.
+  Estimate accuracy = {}, loss = {};
 };
 
+Candidate log_candidate(double a) {
+  return {fmt::format("{:.0f}", a), {LogitScale::Kind::kLogPosition, 1, a}, a};
+}
+
 std::vector<Candidate> make_candidates(const ScaleRecipe& recipe) {
-  const auto candidate = [](const std::string& name, const LogitScale& scale, double a) {
-    return Candidate{name, scale, a, {}, {}, {}, {}};
-  };
   std::vector<Candidate> out;
-  out.push_back(candidate("none", {}, std::numeric_limits<double>::infinity()));
-  out.push_back(candidate("constant 1.5", {LogitScale::Kind::kConstant, 1.5, 0}, 0));
-  for (double a : recipe.candidates) {
-    out.push_back(candidate(fmt::format("{:.0f}", a), {LogitScale::Kind::kLogPosition, 1, a}, a));
-  }
+  out.push_back({"none", {}, std::numeric_limits<double>::infinity()});
+  out.push_back({"constant 1.5", {LogitScale::Kind::kConstant, 1.5, 0}, 0});
+  for (double a : recipe.candidates) out.push_back(log_candidate(a));
   return out;
+}
+
+ScaleFigures figures_of(const Candidate& c) {
+  return {c.a, c.accuracy.mean, c.accuracy.standard_error, c.loss.mean};
 }
 
 size_t choose(const std::vector<Candidate>& all) {
   std::vector<ScaleFigures> figures;
-  for (const Candidate& c : all) {
-    figures.push_back({c.a, c.accuracy.mean, c.accuracy.standard_error, c.loss.mean});
-  }
+  for (const Candidate& c : all) figures.push_back(figures_of(c));
   return choose_scale(figures);
+}
+
+// What to try next: between the best a and its neighbours.
+std::vector<double> next_values(const std::vector<Candidate>& all) {
+  std::vector<ScaleFigures> figures;
+  std::vector<double> tried;
+  for (const Candidate& c : all) {
+    if (c.scale.kind != LogitScale::Kind::kLogPosition) continue;
+    figures.push_back(figures_of(c));
+    tried.push_back(c.a);
+  }
+  return refined(tried, tried[choose_scale(figures)]);
+}
+
+// The mean of independent estimates.
+Estimate mean_of(const std::vector<Estimate>& parts) {
+  Estimate mean;
+  double variance = 0;
+  const auto n = static_cast<double>(parts.size());
+  for (const Estimate& part : parts) {
+    mean.mean += part.mean / n;
+    variance += part.standard_error * part.standard_error / (n * n);
+    mean.n += part.n;
+    mean.clusters += part.clusters;
+  }
+  mean.standard_error = std::sqrt(variance);
+  return mean;
+}
+
+// The figure of each length of tasks that are made to lengths.
+std::vector<Estimate> by_length(const std::vector<TaskResult>& tasks,
+                                const std::vector<int64_t>& lengths) {
+  std::vector<Estimate> out;
+  for (const TaskResult& task : tasks) {
+    for (const int64_t length : lengths) {
+      const auto figure =
+          std::ranges::find(task.figures, std::to_string(length), &FigureResult::name);
+      if (figure != task.figures.end()) out.push_back(figure->estimate);
+    }
+  }
+  return out;
 }
 
 std::vector<NeedleItem> items_beyond(const std::vector<NeedleItem>& items, int64_t length) {
@@ -54,8 +99,16 @@ std::vector<NeedleItem> items_beyond(const std::vector<NeedleItem>& items, int64
 }
 
 json::object to_json(const Candidate& c, int64_t training_length) {
+  json::object tasks;
+  for (const TaskResult& task : c.tasks) {
+    json::object& figures = tasks[task.task].emplace_object();
+    for (const FigureResult& figure : task.figures) {
+      figures[figure.name] = estimate_to_json("accuracy", figure.estimate);
+    }
+  }
   return {{"name", c.name},
           {"needle", needles_to_json(c.needles)},
+          {"tasks", std::move(tasks)},
           {"accuracy", number_or_null(c.accuracy.mean)},
           {"accuracy_stderr", number_or_null(c.accuracy.standard_error)},
           {"loss_beyond_training_length", number_or_null(c.loss.mean)},
@@ -69,6 +122,11 @@ void check_recipe(const ScaleRecipe& recipe, const std::string& file) {
   if (recipe.candidates.empty()) throw_error("{}: scale.candidates must not be empty", file);
   for (double a : recipe.candidates) {
     if (a != std::floor(a)) throw_error("{}: scale.candidates: {} is not an integer", file, a);
+  }
+  for (const std::string& task : expand_tasks(recipe.tasks)) {
+    if (is_made_to_length(task)) continue;
+    throw_error("{}: scale.tasks: {} is not made to a length, so it says nothing of the scale", file,
+                task);
   }
 }
 
@@ -89,32 +147,64 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
   const int64_t training_length = context.training_length();
   const std::vector<int64_t> lengths = lengths_beyond(recipe.lengths, training_length);
   const int64_t longest = std::ranges::max(lengths);
+  std::vector<int64_t> beyond;
+  std::ranges::copy_if(lengths, std::back_inserter(beyond),
+                       [&](int64_t length) { return length > training_length; });
 
   const NeedleArgs needle_args{.lengths = lengths,
                                .haystacks = recipe.haystacks,
                                .depths = even_depths(recipe.questions),
                                .pool = NeedlePool::kSearch,
                                .seed = Random(context.seed(), "scale.needles").bits(0)};
-  const std::vector<NeedleTask> tasks =
+  const std::vector<NeedleTask> needle_tasks =
       make_needles(context.needles(), context.held_out(), needle_args);
   const TextBatches text =
       context.held_out_batches(scale_text(recipe, lengths, training_length), training_length);
+  const LanguageModel reader(model, context.teacher_directory(), context.machine().kernels);
+  std::vector<Task> tasks;
+  for (const std::string& name : expand_tasks(recipe.tasks)) {
+    const TaskArgs task_args{{},           recipe.data, beyond,
+                             recipe.items, 0,           Random(context.seed(), "scale.tasks").bits(0)};
+    tasks.push_back(make_task(name, task_args, reader));
+  }
 
-  Progress progress(args.name, static_cast<int64_t>(candidates.size()));
-  for (size_t i = 0; i < candidates.size(); ++i) {
-    Candidate& c = candidates[i];
-    const DecoderWeights weights = with_logit_scale(model.weights, c.scale);
+  const auto measure = [&](Candidate& c) {
+    const auto weights =
+        std::make_shared<const DecoderWeights>(with_logit_scale(model.weights, c.scale));
     EngineOptions options;
     options.kernels = context.machine().kernels;
-    Engine engine(std::make_shared<DecoderWeights>(weights), options);
-    Progress needles(c.name + ": needles", std::ssize(tasks));
-    c.needles = score_needles(engine, tasks,
+    Engine engine(weights, options);
+    Progress needles(c.name + ": needles", std::ssize(needle_tasks));
+    c.needles = score_needles(engine, needle_tasks,
                               [&](size_t done) { needles.update(static_cast<int64_t>(done)); });
-    c.text = score_text(weights, text);
-    c.accuracy = needle_accuracy(items_beyond(c.needles, training_length));
+    LanguageModel asked(reader, weights, reader.options());
+    for (const Task& task : tasks) {
+      Progress items(c.name + ": " + task.name, std::ssize(task.items));
+      c.tasks.push_back(run_task(
+          asked, task, nullptr, [](const TaskItem&, const Outcome&) {},
+          [&](size_t done) { items.update(static_cast<int64_t>(done)); }));
+    }
+    c.text = score_text(*weights, text);
+    std::vector<Estimate> found = by_length(c.tasks, beyond);
+    found.push_back(needle_accuracy(items_beyond(c.needles, training_length)));
+    c.accuracy = mean_of(found);
     c.loss = mean_loss(c.text, training_length);
-    progress.update(static_cast<int64_t>(i) + 1, fmt::format("{}: needles {:.2f}, loss {:.3f}",
-                                                             c.name, c.accuracy.mean, c.loss.mean));
+  };
+  Progress progress(args.name, std::ssize(candidates) + 2 * recipe.refine);
+  size_t measured = 0;
+  const auto measure_new = [&] {
+    for (; measured < candidates.size(); ++measured) {
+      Candidate& c = candidates[measured];
+      measure(c);
+      progress.update(static_cast<int64_t>(measured) + 1,
+                      fmt::format("{}: found {:.2f}, loss {:.3f}", c.name, c.accuracy.mean,
+                                  c.loss.mean));
+    }
+  };
+  measure_new();
+  for (int64_t round = 0; round < recipe.refine; ++round) {
+    for (const double a : next_values(candidates)) candidates.push_back(log_candidate(a));
+    measure_new();
   }
   const size_t chosen = choose(candidates);
   progress.finish(fmt::format("chosen: {}", candidates[chosen].name));

@@ -12,6 +12,10 @@ struct ScaleRecipe {
   int64_t haystacks = 6;
   int64_t questions = 5;
   int64_t documents = 4;
+  int64_t refine = 1;
+  std::vector<std::string> tasks;
+  std::string data;
+  int64_t items = 20;
 
   void settings(Settings& s) {
     s("candidates", candidates,
@@ -24,6 +28,13 @@ struct ScaleRecipe {
     s("questions", questions, {.help = "questions a haystack", .min = 1, .max = 100'000});
     s("documents", documents,
       {.help = "long held-out documents whose loss decides among equals", .min = 1, .max = 1e6});
+    s("refine", refine,
+      {.help = "how often the geometric means of the best a and its neighbours are tried too",
+       .max = 16});
+    s("tasks", tasks,
+      {.help = "tasks of `halo eval` that are made to a length, asked beside the needles"});
+    s("data", data, {.help = "folder of the files that these tasks are made from"});
+    s("items", items, {.help = "items of such a task and length", .min = 1, .max = 100'000});
   }
 };
 

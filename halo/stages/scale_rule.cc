@@ -20,6 +20,20 @@ std::vector<int64_t> lengths_beyond(const std::vector<int64_t>& given, int64_t t
   return given;
 }
 
+std::vector<double> refined(std::vector<double> tried, double best) {
+  constexpr double kClose = 1.1;
+  std::ranges::sort(tried);
+  const auto at = std::ranges::find(tried, best);
+  HALO_CHECK(at != tried.end(), "refined: {} was not tried", best);
+  std::vector<double> next;
+  const auto between = [&](double a, double b) {
+    if (b / a >= kClose) next.push_back(std::round(std::sqrt(a * b)));
+  };
+  if (at != tried.begin()) between(*(at - 1), best);
+  if (at + 1 != tried.end()) between(best, *(at + 1));
+  return next;
+}
+
 size_t choose_scale(const std::vector<ScaleFigures>& candidates) {
   HALO_CHECK(!candidates.empty(), "choose_scale: no candidates");
   const auto best = std::ranges::max_element(candidates, {}, &ScaleFigures::accuracy);

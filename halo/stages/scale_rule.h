@@ -20,6 +20,10 @@ struct ScaleFigures {
 // within the training length are shown beside and take no part in the choice.
 std::vector<int64_t> lengths_beyond(const std::vector<int64_t>& given, int64_t training_length);
 
+// The integers next to the geometric means of `best`, one of `tried`, and its neighbours among them:
+// what a refined search tries next. None where a neighbour is less than a tenth away.
+std::vector<double> refined(std::vector<double> tried, double best);
+
 // Index of the chosen candidate: among those whose accuracy is within one standard error (of the
 // best one's) of the best, the lowest loss; of equal ones the largest a, nearest to no scaling.
 // kScaleRule says so to a reader.

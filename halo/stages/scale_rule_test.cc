@@ -30,6 +30,13 @@ TEST(ScaleRule, AccuracyFirstThenLossThenTheLargerA) {
   EXPECT_EQ(choose_scale({{100, 0.8, 0.1, 1}, {500, 0.9, std::nan(""), 2}}), 1u);
 }
 
+TEST(ScaleRule, RefinesBetweenTheBestAndItsNeighbours) {
+  EXPECT_EQ(refined({1000, 100, 10}, 100), (std::vector<double>{32, 316}));
+  EXPECT_EQ(refined({100, 1000}, 100), (std::vector<double>{316}));
+  EXPECT_EQ(refined({100, 105, 1000}, 105), (std::vector<double>{324}));
+  EXPECT_TRUE(refined({500}, 500).empty());
+}
+
 TEST(ScaleRule, SearchesBeyondTheTrainingLength) {
   EXPECT_EQ(lengths_beyond({}, 40960), (std::vector<int64_t>{163'840, 327'680}));
   EXPECT_EQ(lengths_beyond({512, 2048}, 1024), (std::vector<int64_t>{512, 2048}));

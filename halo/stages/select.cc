@@ -7,8 +7,10 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
+#include "halo/eval/tasks/catalogue.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
+#include "halo/stages/task_sweep.h"
 #include "halo/stages/transfer.h"
 
 namespace halo {
@@ -61,6 +63,22 @@ void write_hybrid(const StageContext& context, const Model& aligned, const Model
 
 void check_recipe(const SelectRecipe& select, const std::string& file) {
   const std::vector<int64_t>& layers = select.layers;
+  if (select.recall.empty() != select.commonsense.empty()) {
+    throw_error("{}: select.recall and select.commonsense are given together or not at all", file);
+  }
+  if (!select.recall.empty() && select.rule != SelectionRule::kRecallRatio) {
+    throw_error("{}: select.recall and select.commonsense are tasks of select.rule = \"halo\", not of \"{}\"",
+                file, word_of(kSelectionRules, select.rule));
+  }
+  if (select.keep > 0 && select.kv_bytes > 0) {
+    throw_error("{}: select.keep and select.kv_bytes both say how many layers are kept; give one",
+                file);
+  }
+  if (!select.recall.empty() && select.data.empty()) {
+    throw_error("{}: select.data must name the folder of the files of select.recall's tasks", file);
+  }
+  expand_tasks(select.recall);
+  expand_tasks(select.commonsense);
   if (layers.empty()) return;
   if (std::adjacent_find(layers.begin(), layers.end(), std::greater_equal<>()) != layers.end()) {
     throw_error("{}: select.layers must be different layers, counted from 0, in ascending order",
@@ -88,8 +106,7 @@ int64_t needle_length(const SelectRecipe& recipe, const StageInputs& inputs) {
 void run_select(const SelectRecipe& recipe, TransferInit init, const StageContext& context,
                 const StageArgs& args) {
   at::NoGradGuard no_grad;
-  const int64_t num_layers = context.teacher().config.num_layers;
-  const int64_t keep = num_layers_to_keep(recipe, num_layers);
+  const int64_t keep = num_layers_to_keep(recipe, context.teacher().config);
   const Model aligned = context.load_student(args.inputs[0], ParameterStore::Use::kFrozen);
   const Model attention = args.inputs[1].empty()
                               ? teacher_attention(init, context)
@@ -113,6 +130,10 @@ void run_select(const SelectRecipe& recipe, TransferInit init, const StageContex
   json::object selection = figures;
   if (teacher) selection["teacher"] = candidate_to_json({}, *teacher);
   selection["candidates"] = choice.candidates;
+  if (choice.sweep) {
+    selection["sweep"] = choice.sweep->to_json();
+    write_file(args.out / kLayerSweep, choice.sweep->csv());
+  }
   write_json(args.out / "selection.json", selection);
   finish_stage(
       args,

@@ -5,6 +5,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <span>
 #include <sstream>
 
 #include "halo/base/check.h"
@@ -208,8 +209,52 @@ double mean_of(const std::vector<double>& row, const std::vector<size_t>& column
 
 }  // namespace
 
+namespace {
+
+// Standard error of the mean of columns, each a share of `items`.
+double error_of(const std::vector<double>& row, const std::vector<size_t>& columns,
+                std::span<const int64_t> items) {
+  double sum = 0;
+  for (size_t c = 0; c < columns.size(); ++c) {
+    const double share = std::clamp(row[columns[c]], 0.0, 1.0);
+    sum += share * (1 - share) / static_cast<double>(items[c]);
+  }
+  return std::sqrt(sum) / static_cast<double>(columns.size());
+}
+
+// One number a column.
+std::vector<int64_t> items_by_column(const std::vector<int64_t>& items, size_t columns) {
+  if (items.size() == 1) return std::vector<int64_t>(columns, items[0]);
+  if (items.size() != columns) {
+    throw UsageError(fmt::format("--items has {} numbers: give one, or one a column, {}",
+                                 items.size(), columns));
+  }
+  return items;
+}
+
+}  // namespace
+
+std::vector<double> keep_probability(const SweepTable& table, int64_t k, int64_t draws) {
+  HALO_CHECK(table.recall_error.size() == table.recall.size(),
+             "keep_probability: the table has no standard errors");
+  std::vector<double> kept(table.recall.size(), 0);
+  for (int64_t d = 0; d < draws; ++d) {
+    const Random random(1, "select.scores", static_cast<uint64_t>(d));
+    std::vector<double> recall = table.recall, commonsense = table.commonsense;
+    for (size_t i = 0; i < recall.size(); ++i) {
+      recall[i] += table.recall_error[i] * random.normal(2 * i);
+      commonsense[i] += table.commonsense_error[i] * random.normal(2 * i + 1);
+    }
+    for (const int64_t layer : top_layers(halo_scores(recall, commonsense), k)) {
+      kept[layer] += 1 / static_cast<double>(draws);
+    }
+  }
+  return kept;
+}
+
 SweepTable read_sweep(const std::filesystem::path& path, const std::vector<std::string>& recall,
-                      const std::vector<std::string>& commonsense) {
+                      const std::vector<std::string>& commonsense,
+                      const std::vector<int64_t>& items) {
   const std::string file = path.string();
   std::istringstream stream(read_file(path));
   std::string line;
@@ -232,6 +277,10 @@ SweepTable read_sweep(const std::filesystem::path& path, const std::vector<std::
     for (size_t c = 1; c < header.size(); ++c) {
       (c <= half ? recall_columns : commonsense_columns).push_back(c);
     }
+  }
+  std::vector<int64_t> numbers;
+  if (!items.empty()) {
+    numbers = items_by_column(items, recall_columns.size() + commonsense_columns.size());
   }
   std::map<int64_t, std::vector<double>> rows;
   for (int64_t number_of_line = 2; std::getline(stream, line); ++number_of_line) {
@@ -256,6 +305,12 @@ SweepTable read_sweep(const std::filesystem::path& path, const std::vector<std::
   for (const auto& [layer, row] : rows) {
     if (layer != static_cast<int64_t>(table.recall.size())) {
       throw_error("{}: layer {} is missing", file, table.recall.size());
+    }
+    if (!numbers.empty()) {
+      const std::span all(numbers);
+      table.recall_error.push_back(error_of(row, recall_columns, all));
+      table.commonsense_error.push_back(
+          error_of(row, commonsense_columns, all.subspan(recall_columns.size())));
     }
     table.recall.push_back(mean_of(row, recall_columns));
     table.commonsense.push_back(mean_of(row, commonsense_columns));

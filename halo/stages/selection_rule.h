@@ -70,9 +70,18 @@ int64_t most_searched_sets(int64_t n, int64_t k);
 // `original` is ignored. Recall is the mean of the columns `recall`, commonsense of `commonsense`;
 // both empty: the first and the second half.
 struct SweepTable {
-  std::vector<double> recall, commonsense;  // by layer
+  std::vector<double> recall, commonsense;              // by layer
+  std::vector<double> recall_error, commonsense_error;  // standard errors; empty: not known
 };
+// `items`: of how many items that are right or wrong each column is the mean, one number a column,
+// recall's before commonsense's, or one for all; empty: not known.
 SweepTable read_sweep(const std::filesystem::path& path, const std::vector<std::string>& recall,
-                      const std::vector<std::string>& commonsense);
+                      const std::vector<std::string>& commonsense,
+                      const std::vector<int64_t>& items = {});
+
+// The share of `draws` in which each layer is among the k with the highest score, recall and
+// commonsense being drawn from normal distributions by the table's standard errors. Layers are drawn
+// one by one: where all were asked the same items, they vary together, and less.
+std::vector<double> keep_probability(const SweepTable& table, int64_t k, int64_t draws);
 
 }  // namespace halo

@@ -149,5 +149,26 @@ TEST(SelectionRule, ATeacherAtChanceIsWithinThreeStandardErrors) {
   EXPECT_FALSE(above_chance(std::nan(""), 0.1, -2.3));
 }
 
+// The authors' sweeps (hypenet.md 2.3), where they are beside the checkout, are in the golden tests;
+// here: with many items a layer is certain, with few it is not.
+TEST(KeepProbability, FollowsTheNumberOfItems) {
+  const test::Folder folder;
+  const auto file = folder / "sweep.csv";
+  write_file(file, "layer,a,b\noriginal,0,0\n0,0.5,0.60\n1,0.4,0.61\n2,0.52,0.3\n3,0.55,0.62\n");
+  const auto table = [&](int64_t items) { return read_sweep(file, {}, {}, {items}); };
+  EXPECT_EQ(read_sweep(file, {}, {}).recall_error.size(), 0u);
+  EXPECT_NEAR(table(100).recall_error[0], 0.05, 1e-12);
+  const auto many = keep_probability(table(100'000'000), 1, 200);
+  const auto scores = halo_scores(table(1).recall, table(1).commonsense);
+  EXPECT_EQ(many[top_layers(scores, 1)[0]], 1);
+  const auto few = keep_probability(table(50), 1, 400);
+  EXPECT_LT(few[top_layers(scores, 1)[0]], 0.95);
+  double sum = 0;
+  for (const double p : few) sum += p;
+  EXPECT_NEAR(sum, 1, 1e-9);
+  EXPECT_NE(test::error_of([&] { read_sweep(file, {}, {}, {1, 2, 3}); }).find("one a column, 2"),
+            std::string::npos);
+}
+
 }  // namespace
 }  // namespace halo

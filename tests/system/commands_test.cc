@@ -44,6 +44,7 @@ TEST(Commands, HelpHasAnExample) {
                                {"distill"},
                                {"finetune"},
                                {"scale"},
+                               {"sweep"},
                                {"pretrain"},
                                {"data", "pack"},
                                {"data", "synthesize"},

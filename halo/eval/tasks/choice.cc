@@ -45,6 +45,7 @@ TaskItem choice_item(const ItemLine& line) {
     item.scored.push_back({context, " " + choice});
     lengths.push_back(static_cast<double>(num_characters(choice)));
   }
+  item.solved.scored = context + " " + choices[label];
   item.judge = [lengths, label](const Answers& answers) { return judge(answers, lengths, label); };
   return item;
 }
@@ -60,6 +61,7 @@ TaskItem winogrande_item(const ItemLine& line) {
   for (const std::string& choice : choices) {
     item.scored.push_back({context.substr(0, blank) + choice, rest});
   }
+  item.solved.scored = item.scored[label].prompt + rest;
   item.judge = [label](const Answers& answers) { return judge(answers, {}, label); };
   return item;
 }

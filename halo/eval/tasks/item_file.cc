@@ -8,15 +8,22 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path find_file(const fs::path& directory, const std::string& task) {
+// Empty: there is none.
+fs::path file_of(const fs::path& directory, const std::string& task) {
   for (const char* ending : {".jsonl", ".jsonl.zst", ".jsonl.gz"}) {
     fs::path file = directory / (task + ending);
     if (fs::exists(file)) return file;
   }
-  throw_error("{}: no {}.jsonl, .jsonl.zst or .jsonl.gz there", directory.string(), task);
+  return {};
 }
 
 }  // namespace
+
+fs::path find_items(const fs::path& directory, const std::string& task) {
+  fs::path file = file_of(directory, task);
+  if (!file.empty()) return file;
+  throw_error("{}: no {}.jsonl, .jsonl.zst or .jsonl.gz there", directory.string(), task);
+}
 
 std::string ItemLine::id() const {
   for (const char* key : {"id", "doc_id"}) {
@@ -53,9 +60,13 @@ int64_t ItemLine::integer(std::string_view key, int64_t end) const {
   return value;
 }
 
+bool has_items(const fs::path& directory, const std::string& task) {
+  return !file_of(directory, task).empty();
+}
+
 void read_items(const fs::path& directory, const std::string& task, int64_t limit,
                 const std::function<void(const ItemLine&)>& use) {
-  const fs::path file = find_file(directory, task);
+  const fs::path file = find_items(directory, task);
   int64_t number = 0;
   read_json_lines(file, [&](const json::object& fields, const std::string& place) {
     if (limit > 0 && number >= limit) return;

@@ -29,6 +29,10 @@ class ItemLine {
   int64_t number_;  // of the item, from 0
 };
 
+// Whether a task has one of its three files, and the first that is there; an Error where none is.
+bool has_items(const std::filesystem::path& directory, const std::string& task);
+std::filesystem::path find_items(const std::filesystem::path& directory, const std::string& task);
+
 // Calls `use` with the first `limit` items of a task (0: all), in order. An Error where none of the
 // three files is there, or a file has no item.
 void read_items(const std::filesystem::path& directory, const std::string& task, int64_t limit,

@@ -28,6 +28,31 @@ const FigureResult* find_figure(const std::vector<TaskResult>& tasks, const std:
   return nullptr;
 }
 
+// Task and figure, in the order in which models first have them; the figures of a task together.
+std::vector<std::pair<std::string, std::string>> all_figures(
+    const std::vector<ModelResult>& models) {
+  std::vector<std::string> tasks;
+  std::vector<std::pair<std::string, std::string>> all;
+  const auto each = [&](const auto& use) {
+    for (const ModelResult& model : models) {
+      for (const TaskResult& task : model.tasks) use(task);
+    }
+  };
+  each([&](const TaskResult& task) {
+    if (std::ranges::find(tasks, task.task) == tasks.end()) tasks.push_back(task.task);
+  });
+  for (const std::string& name : tasks) {
+    each([&](const TaskResult& task) {
+      if (task.task != name) return;
+      for (const FigureResult& figure : task.figures) {
+        const std::pair pair(name, figure.name);
+        if (std::ranges::find(all, pair) == all.end()) all.push_back(pair);
+      }
+    });
+  }
+  return all;
+}
+
 std::string format_value(double value, double error) {
   return std::isnan(error) ? fmt::format("{:.4f}", value)
                            : fmt::format("{:.4f} ± {:.4f}", value, error);
@@ -92,7 +117,7 @@ json::object results_to_json(const std::vector<ModelResult>& models) {
                                {"stderr", number_or_null(figure.estimate.standard_error)},
                                {"n", figure.estimate.n}};
         const FigureResult* other = find_figure(models.front().tasks, task.task, figure.name);
-        if (&model != &models.front() && other) {
+        if (&model != &models.front() && other && other->ids == figure.ids) {
           const Estimate difference = paired_difference(figure, *other);
           values["difference"] = number_or_null(difference.mean);
           values["difference_stderr"] = number_or_null(difference.standard_error);
@@ -112,21 +137,21 @@ std::string results_to_text(const std::vector<ModelResult>& models) {
     rows[0].push_back(model.model);
     if (&model != &models.front()) rows[0].emplace_back("difference to the first");
   }
-  for (const TaskResult& task : models.front().tasks) {
-    for (const FigureResult& figure : task.figures) {
-      std::vector<std::string>& row = rows.emplace_back();
-      row = {task.task, figure.name, std::to_string(figure.estimate.n)};
-      for (const ModelResult& model : models) {
-        const FigureResult* own = find_figure(model.tasks, task.task, figure.name);
-        row.push_back(own ? format_value(own->estimate.mean, own->estimate.standard_error) : "-");
-        if (&model == &models.front()) continue;
-        if (!own) {
-          row.emplace_back("-");
-          continue;
-        }
-        const Estimate difference = paired_difference(*own, figure);
-        row.push_back(format_value(difference.mean, difference.standard_error));
+  for (const auto& [task, figure] : all_figures(models)) {
+    std::vector<std::string>& row = rows.emplace_back();
+    row = {task, figure, ""};
+    const FigureResult* first = find_figure(models.front().tasks, task, figure);
+    for (const ModelResult& model : models) {
+      const FigureResult* own = find_figure(model.tasks, task, figure);
+      if (own) row[2] = std::to_string(own->estimate.n);
+      row.push_back(own ? format_value(own->estimate.mean, own->estimate.standard_error) : "-");
+      if (&model == &models.front()) continue;
+      if (!own || !first || own->ids != first->ids) {
+        row.emplace_back("-");
+        continue;
       }
+      const Estimate difference = paired_difference(*own, *first);
+      row.push_back(format_value(difference.mean, difference.standard_error));
     }
   }
   std::vector<size_t> widths(rows[0].size());

@@ -38,7 +38,7 @@ TaskResult summarise(const std::string& task, const std::vector<std::string>& id
 Estimate paired_difference(const FigureResult& a, const FigureResult& b);
 
 // {"models": [{"model", "tasks": {NAME: {FIGURE: {"value", "stderr", "n", and of all models but the
-// first "difference", "difference_stderr" to it}}}}]}
+// first "difference", "difference_stderr" to it, where it was asked the same items}}}}]}
 json::object results_to_json(const std::vector<ModelResult>& models);
 // A line a figure, a column a model.
 std::string results_to_text(const std::vector<ModelResult>& models);

@@ -1,10 +1,12 @@
 #include "halo/eval/tasks/runner.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
+#include "halo/eval/tasks/text_task.h"
 
 namespace halo {
 namespace {
@@ -72,12 +74,36 @@ TaskResult run_task(LanguageModel& model, const Task& task, AnswerCache* cache,
   return summarise(task.name, ids, outcomes);
 }
 
+namespace {
+
+// Those of the names that are plain text; the others are left.
+std::vector<TextTask> text_tasks(std::vector<std::string>& names, const TaskArgs& args) {
+  std::vector<TextTask> texts;
+  std::erase_if(names, [&](const std::string& name) {
+    const auto& known = TextTask::names();
+    if (std::ranges::find(known, name) == known.end()) return false;
+    texts.emplace_back(name, args.data, std::ranges::max(args.lengths), args.limit);
+    return true;
+  });
+  return texts;
+}
+
+}  // namespace
+
 std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& options,
                                    const Machine& machine) {
-  const std::vector<std::string> names = expand_tasks(args.tasks);
+  std::vector<std::string> names = expand_tasks(args.tasks);
+  std::vector<TextTask> texts = text_tasks(names, args);
   std::vector<ModelResult> results;
   std::optional<AtomicFile> samples;
   if (!options.samples.empty()) samples.emplace(options.samples);
+  const auto log = [&](const std::string& model, const std::string& task, const std::string& id,
+                       const Outcome& outcome) {
+    if (!samples) return;
+    json::object line = {{"model", model}, {"task", task}, {"id", id}};
+    for (const auto& [key, value] : outcome.sample) line[key] = value;
+    samples->write(json::serialize(line) + "\n");
+  };
   for (const std::string& directory : options.models) {
     const Model weights =
         load_model(directory, ParameterStore::Use::kFrozen, machine.compute, machine.device);
@@ -88,6 +114,11 @@ std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& 
         options.cache.empty() ? ""
                               : fmt::format("{}-{}-{}", model_hash(directory),
                                             c10::toString(machine.compute), machine.device.str());
+    for (TextTask& text : texts) {
+      result.tasks.push_back(text.run(
+          weights.weights, model, machine.kernels,
+          [&](const std::string& id, const Outcome& o) { log(directory, text.name(), id, o); }));
+    }
     // All of them first: a missing file is found before an hour is spent on the others.
     std::vector<Task> tasks;
     for (const std::string& name : names) tasks.push_back(make_task(name, args, model));
@@ -99,10 +130,7 @@ std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& 
                         static_cast<int64_t>(task.items.size()));
       progress.update(0, "items");
       const auto on_item = [&](const TaskItem& item, const Outcome& outcome) {
-        if (!samples) return;
-        json::object line = {{"model", directory}, {"task", name}, {"id", item.id}};
-        for (const auto& [key, value] : outcome.sample) line[key] = value;
-        samples->write(json::serialize(line) + "\n");
+        log(directory, name, item.id, outcome);
       };
       result.tasks.push_back(
           run_task(model, task, cache ? &*cache : nullptr, on_item,

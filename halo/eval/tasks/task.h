@@ -28,11 +28,17 @@ struct Outcome {
   json::object sample;  // what --log-samples writes of it beside model, task and id
 };
 
+// An item with its right answer, as it stands in front of others (few-shot).
+struct Example {
+  std::string scored, generated;  // of TaskItem's scored prompts, of its generated ones
+};
+
 struct TaskItem {
   std::string id;
   std::vector<ScoreRequest> scored;
   std::vector<GenerateRequest> generated;
   std::function<Outcome(const Answers&)> judge;
+  Example solved;
 };
 
 struct Task {

@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "halo/eval/tasks/choice.h"
 #include "halo/eval/tasks/lambada.h"
 #include "halo/eval/tasks/question_answering.h"
 #include "halo/eval/tasks/runner.h"
 #include "halo/eval/tasks/tasks_testing.h"
+#include "halo/eval/tasks/text_task.h"
 #include "halo/eval/tasks/written_choice.h"
 
 namespace halo {
@@ -156,7 +158,7 @@ class RunTasks : public test::LanguageModelFixture {
 
 TEST_F(RunTasks, FiguresAreOverTheItemsInOrder) {
   LanguageModel model = language_model();
-  const TaskArgs args{{}, folder_.path(), {}, 2};
+  const TaskArgs args{{}, folder_.path(), {}, 2, 0};
   const Task copa_task = make_task("copa", args, model);
   ASSERT_EQ(copa_task.items.size(), 2u);
   std::vector<std::string> ids;
@@ -183,7 +185,7 @@ TEST_F(RunTasks, FiguresAreOverTheItemsInOrder) {
 
 TEST_F(RunTasks, TheCacheAnswersWhatWasAskedBefore) {
   LanguageModel model = language_model();
-  const TaskArgs args{{}, folder_.path(), {}, 0};
+  const TaskArgs args{{}, folder_.path(), {}, 0, 0};
   const Task task = make_task("copa_written", args, model);
   const fs::path file = folder_ / "cache" / "copa.jsonl";
   const auto run = [&](LanguageModel& with) {
@@ -210,10 +212,90 @@ TEST_F(RunTasks, TheCacheAnswersWhatWasAskedBefore) {
   EXPECT_NE(run(other), once);
 }
 
+TEST_F(RunTasks, ShotsStandInFrontSolvedAndAreNotAsked) {
+  const LanguageModel model = language_model();
+  TaskArgs args{{}, folder_.path(), {}, 0, 1};
+  const Task own = make_task("copa", args, model);
+  ASSERT_EQ(own.items.size(), 2u);
+  EXPECT_EQ(own.items[0].id, "1");
+  EXPECT_EQ(own.items[0].scored.at(1).prompt, "one two three\n\ntwo one");
+  EXPECT_EQ(own.items[0].scored[1].continuation, " five six");
+  args.limit = 1;
+  EXPECT_EQ(make_task("copa", args, model).items.size(), 1u) << "the limit counts those asked";
+  args.limit = 0;
+  const Task written = make_task("copa_written", args, model);
+  EXPECT_EQ(written.items[0].generated.at(0).prompt,
+            "one two\nA. three\nB. four\nAnswer: A\n\ntwo one\nA. three\nB. five six\nAnswer:");
+  EXPECT_EQ(written.items[0].scored.at(0).prompt, "one two three\n\ntwo one");
+  EXPECT_THAT(test::error_of([&] { make_task("drop", args, model); }),
+              HasSubstr("drop: no item is left to ask beside --shots 1"));
+  EXPECT_THAT(test::error_of([&] { make_task("addition", args, model); }),
+              HasSubstr("its items are made"));
+
+  // A file of shots leaves all items to be asked.
+  write_file(folder_ / "drop.shots.jsonl",
+             R"({"context": "six", "question": "who", "answers": ["ten", "nine"]})");
+  const Task drop = make_task("drop", args, model);
+  EXPECT_EQ(drop.items.at(0).generated.at(0).prompt,
+            "six\nQuestion: who\nAnswer: ten\n\none\nQuestion: two\nAnswer:");
+  args.shots = 2;
+  EXPECT_THAT(test::error_of([&] { make_task("drop", args, model); }),
+              HasSubstr("drop.shots has 1 items, --shots asks for 2"));
+}
+
+TEST_F(RunTasks, InstructionsNeedAChatTemplate) {
+  const LanguageModel model = language_model();
+  EXPECT_THAT(test::error_of([&] {
+                make_task("instructions", {{}, folder_.path(), {}, 0, 0}, model);
+              }),
+              HasSubstr("no chat template"));
+}
+
+TEST_F(RunTasks, TextIsScoredInRowsAndComparedWithTheFirstModel) {
+  std::string text;
+  for (int i = 0; i < 60; ++i) text += i % 3 == 0 ? " one two" : " six";
+  write_file(folder_ / "wikitext2-test.txt", text);
+  LanguageModel model = language_model();
+  TextTask task("wikitext2-test", folder_.path(), 16, 3);
+  std::vector<std::string> ids;
+  const auto on_row = [&](const std::string& id, const Outcome&) { ids.push_back(id); };
+  const TaskResult first = task.run(*weights_, model, Kernels::kReference, on_row);
+  EXPECT_THAT(ids, ElementsAre("0", "1", "2"));
+  const auto find = [](const TaskResult& result, const std::string& name) {
+    const auto at = std::ranges::find(result.figures, name, &FigureResult::name);
+    return at == result.figures.end() ? nullptr : &*at;
+  };
+  ASSERT_TRUE(find(first, "loss"));
+  EXPECT_FALSE(find(first, "kl"));
+  const std::vector<int64_t> tokens = model.tokenizer().encode(text);
+  const Score row = model.score({{model.tokenizer().decode({tokens.data(), 1}),
+                                  model.tokenizer().decode({tokens.data() + 1, 15})}})[0];
+  EXPECT_NEAR(find(first, "loss")->parts[0], -row.loglikelihood / 15, 1e-5);
+  EXPECT_NEAR(find(first, "perplexity")->estimate.mean,
+              std::exp(find(first, "loss")->estimate.mean), 1e-9);
+  EXPECT_TRUE(find(first, "loss@8-16"));
+
+  const TaskResult same = task.run(*weights_, model, Kernels::kReference, on_row);
+  EXPECT_NEAR(find(same, "kl")->estimate.mean, 0, 1e-6);
+  EXPECT_EQ(find(same, "top1")->estimate.mean, 1);
+  const auto weights = test::random_model(config(), 2);
+  const TaskResult other = task.run(*weights, model, Kernels::kReference, on_row);
+  EXPECT_GT(find(other, "kl")->estimate.mean, 0);
+  EXPECT_LT(find(other, "top1@0-1")->estimate.mean + find(other, "top1")->estimate.mean, 2);
+
+  EXPECT_THAT(test::error_of([&] {
+                TextTask("wikitext2-test", folder_.path(), 4096, 0)
+                    .run(*weights_, model, Kernels::kReference, on_row);
+              }),
+              HasSubstr("do not fill a row of 4096"));
+  EXPECT_THAT(test::error_of([&] { TextTask("wikitext2-valid", folder_.path(), 16, 0); }),
+              HasSubstr("no wikitext2-valid.txt, .txt.zst or .txt.gz there"));
+}
+
 TEST_F(RunTasks, SaysWhichTaskOrFileIsMissing) {
   const LanguageModel model = language_model();
   const auto error = [&](const std::string& task) {
-    return test::error_of([&] { make_task(task, {{}, folder_.path(), {}, 0}, model); });
+    return test::error_of([&] { make_task(task, {{}, folder_.path(), {}, 0, 0}, model); });
   };
   EXPECT_THAT(error("boolq"), HasSubstr("no boolq.jsonl, .jsonl.zst or .jsonl.gz there"));
   write_file(folder_ / "boolq.jsonl", "\n");

@@ -54,7 +54,9 @@ TaskItem written_choice_item(TaskItem by_score, const ItemLine& line) {
   for (size_t i = 0; i < choices.size(); ++i) {
     prompt += fmt::format("\n{}. {}", letter(i), choices[i]);
   }
-  by_score.generated = {{prompt + "\nAnswer:", {"\n"}, kMaxTokens}};
+  prompt += "\nAnswer:";
+  by_score.solved.generated = fmt::format("{} {}", prompt, letter(label));
+  by_score.generated = {{prompt, {"\n"}, kMaxTokens}};
   by_score.judge = [choices, label, judge = std::move(by_score.judge)](const Answers& answers) {
     Outcome outcome = judge(answers);
     const double acc = outcome.figures.front().value;

@@ -27,4 +27,8 @@ Documents documents_of_squad(const std::filesystem::path& directory);
 Compose documents_with_answer(const Documents& documents, int64_t question, const Random& random,
                               std::optional<double> depth);
 
+// As RULER v2 asks at its basic level: `hay` documents by numbers of seven digits; which number has
+// the document that stands again at the end?
+Compose document_number(const Documents& documents, int64_t document, const Random& random);
+
 }  // namespace halo::made

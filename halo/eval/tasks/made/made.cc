@@ -114,6 +114,21 @@ const std::vector<Kind>& ruler_kinds() {
   return kinds;
 }
 
+const std::vector<Kind>& ruler2_kinds() {
+  using enum Word;
+  static const std::vector<Kind> kinds = {
+      needle_kind("ruler2_mk_niah_basic", {Hay::kNeedles, kWords, kNumbers, 1, 1, 1, 10}),
+      needle_kind("ruler2_mv_niah_basic", {Hay::kNeedles, kWords, kNumbers, 1, 4, 1, 10}),
+      {"ruler2_qa_basic", 32,
+       [](Sources& sources, const Place& place) {
+         const Documents& documents = sources.documents();
+         const auto count = static_cast<int64_t>(documents.texts.size());
+         return Recipe{document_number(documents, place.index % count, place.random), 1, count};
+       }},
+  };
+  return kinds;
+}
+
 Kind notes_kind(int64_t alike) {
   return {fmt::format("notes_{}", alike), 64, [alike](Sources&, const Place& place) {
             return Recipe{notes(alike, place.random), 1, place.length};
@@ -149,7 +164,7 @@ std::vector<std::string> names_of(const std::vector<Kind>& kinds) {
 }
 
 const Kind& find_kind(const std::string& name) {
-  for (const auto* kinds : {&ruler_kinds(), &own_kinds()}) {
+  for (const auto* kinds : {&ruler_kinds(), &ruler2_kinds(), &own_kinds()}) {
     const auto found = std::ranges::find(*kinds, name, &Kind::name);
     if (found != kinds->end()) return *found;
   }
@@ -178,6 +193,10 @@ Outcome judge(const std::string& text, const Prompt& prompt, int64_t length,
 
 std::vector<std::string> ruler_names() {
   return names_of(ruler_kinds());
+}
+
+std::vector<std::string> ruler2_names() {
+  return names_of(ruler2_kinds());
 }
 
 std::vector<std::string> own_names() {

@@ -19,6 +19,7 @@ struct MadeArgs {
 };
 
 std::vector<std::string> ruler_names();
+std::vector<std::string> ruler2_names();  // RULER v2, its basic levels, with SQuAD's passages
 std::vector<std::string> own_names();
 
 // An item's figure is named by its length, "4096": the share of the answers that the text has in

@@ -97,6 +97,13 @@ std::string answer_documents(const std::string& prompt) {
   return between(prompt, stone + " lies in ", " since");
 }
 
+std::string answer_document_number(const std::string& prompt) {
+  const std::string text = between(prompt, "\n\nText: ", "\nMost relevant");
+  const size_t at = prompt.find(":\n" + text + "\n\n");
+  const size_t begin = prompt.rfind("Document ", at) + 9;
+  return prompt.substr(begin, at - begin);
+}
+
 std::string answer_passkey(const std::string& prompt) {
   return between(prompt, "Remember it. ", " is the pass key.");
 }
@@ -138,6 +145,7 @@ std::string oracle(const std::string& task, const std::string& prompt) {
   if (task == "passkey") return answer_passkey(prompt);
   if (task == "niah_latent") return answer_latent(prompt);
   if (task.starts_with("notes_")) return answer_notes(prompt);
+  if (task == "ruler2_qa_basic") return answer_document_number(prompt);
   if (task == "ruler_vt") return answer_variables(prompt);
   if (task == "ruler_cwe") return answer_common_words(prompt);
   if (task == "ruler_fwe") return answer_frequent_words(prompt);
@@ -198,6 +206,7 @@ TEST_F(MadeTest, AnOracleAnswersEveryTaskAtEveryLength) {
       return static_cast<int64_t>(tokenizer.encode(text).size());
     };
     std::vector<std::string> tasks = ruler_names();
+    std::ranges::copy(ruler2_names(), std::back_inserter(tasks));
     std::ranges::copy(own_names(), std::back_inserter(tasks));
     for (const std::string& task : tasks) {
       const std::vector<int64_t> lengths = {3000, 9000};

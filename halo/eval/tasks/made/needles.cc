@@ -10,7 +10,7 @@
 namespace halo::made {
 namespace {
 
-std::string draw(Word word, Draws& draws) {
+std::string draw(Word word, int64_t digits, Draws& draws) {
   static const std::vector<std::string> words = NeedleWriter::keys(NeedlePool::kReport);
   const auto count = static_cast<int64_t>(words.size());
   switch (word) {
@@ -19,7 +19,7 @@ std::string draw(Word word, Draws& draws) {
       return words[pair[0]] + "-" + words[pair[1]];
     }
     case Word::kNumbers:
-      return draws.digits(7);
+      return draws.digits(digits);
     case Word::kUuids:
       break;
   }
@@ -28,6 +28,29 @@ std::string draw(Word word, Draws& draws) {
 
 std::string sentence(const std::string& kind, const std::string& key, const std::string& value) {
   return fmt::format("One of the special magic {} for {} is: {}.", kind, key, value);
+}
+
+// A key that is none of `taken`.
+std::string draw_key(const NeedleKind& kind, const std::vector<std::string>& taken, Draws& draws) {
+  std::string key;
+  do {
+    key = draw(kind.key, kind.digits, draws);
+  } while (std::ranges::find(taken, key) != taken.end());
+  return key;
+}
+
+// Needles as hay: keys that nobody asks for, with as many values as the others have.
+std::vector<std::string> other_needles(const NeedleKind& kind, const std::string& values_name,
+                                       const std::vector<std::string>& keys, int64_t count,
+                                       Draws& draws) {
+  std::vector<std::string> lines;
+  std::string key;
+  for (int64_t i = 0; i < count; ++i) {
+    if (i % kind.values == 0) key = draw_key(kind, keys, draws);
+    lines.push_back(sentence(values_name, key, draw(kind.value, kind.digits, draws)));
+  }
+  if (kind.values > 1) draws.shuffle(lines);
+  return lines;
 }
 
 // The needles at distinct places among lines.
@@ -56,10 +79,10 @@ Compose needles(const NeedleKind& kind, const std::vector<std::string>& essays,
     std::vector<std::string> keys, sentences;
     std::vector<std::vector<std::string>> values;
     for (int64_t k = 0; k < kind.keys; ++k) {
-      keys.push_back(draw(kind.key, draws));
+      keys.push_back(draw_key(kind, keys, draws));
       std::vector<std::string>& own = values.emplace_back();
       for (int64_t v = 0; v < kind.values; ++v) {
-        own.push_back(draw(kind.value, draws));
+        own.push_back(draw(kind.value, kind.digits, draws));
         sentences.push_back(sentence(values_name, keys.back(), own.back()));
       }
     }
@@ -75,12 +98,8 @@ Compose needles(const NeedleKind& kind, const std::vector<std::string>& essays,
     if (kind.hay == Hay::kEssays) {
       context = hide_in_essays(essays, hay, sentences, draws);
     } else {
-      std::vector<std::string> lines;
-      for (int64_t i = 0; i < hay; ++i) {
-        lines.push_back(kind.hay == Hay::kNoise ? kNoise
-                                                : sentence(values_name, draw(kind.key, draws),
-                                                           draw(kind.value, draws)));
-      }
+      std::vector<std::string> lines(hay, kNoise);
+      if (kind.hay == Hay::kNeedles) lines = other_needles(kind, values_name, keys, hay, draws);
       context = hide_in_lines(std::move(lines), sentences, draws);
     }
     const bool one = prompt.answers.size() == 1;

@@ -14,6 +14,7 @@ struct NeedleKind {
   int64_t keys = 1;     // that are hidden
   int64_t values = 1;   // of each key
   int64_t queries = 1;  // keys that are asked for
+  int64_t digits = 7;   // of a number
 };
 
 // At least keys * values units of hay: sentences of noise, words of essays, other needles. With

@@ -1,0 +1,46 @@
+// Tasks asked of a model and of all models that differ from it in one layer's mixer, in one go: what
+// lies below the swapped layer is computed once (trunk.h).
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "halo/eval/language_model.h"
+#include "halo/eval/tasks/task.h"
+
+namespace halo {
+
+// What a sweep cost, and what asking each swapped model by itself would have.
+struct SweepCost {
+  double flops = 0, whole_flops = 0;      // of matrix products with weights
+  double seconds = 0, whole_seconds = 0;  // the second by what the model itself took
+};
+
+class LayerSweep {
+ public:
+  // `mixers[i]` takes the place of layer i's. `like` is of the model whose weights are `weights`.
+  // `max_bytes`: of what is kept of the model's own calls.
+  LayerSweep(const LanguageModel& like, std::shared_ptr<const DecoderWeights> weights,
+             std::vector<Mixer> mixers, int64_t max_bytes = int64_t{1} << 30);
+
+  // The outcome of every item: of the model with layer i swapped [i], and of itself, the last.
+  // `on_items` sees the number of items done.
+  std::vector<std::vector<Outcome>> run(const Task& task,
+                                        const std::function<void(size_t done)>& on_items = {});
+
+  const SweepCost& cost() const { return cost_; }
+
+ private:
+  // Of items asked together, by model.
+  std::vector<std::vector<Answers>> ask(const std::vector<const TaskItem*>& items);
+  std::shared_ptr<const DecoderWeights> swapped(size_t layer) const;
+
+  const LanguageModel& like_;
+  std::shared_ptr<const DecoderWeights> weights_;
+  std::vector<Mixer> mixers_;
+  int64_t max_tokens_;
+  SweepCost cost_;
+};
+
+}  // namespace halo
