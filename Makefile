@@ -50,7 +50,7 @@ run-tests:
 test: build-all run-tests
 
 # Address randomisation with many bits leaves no room for TSan's shadow memory: setarch -R.
-TSAN_PARTS = base data train engine
+TSAN_PARTS = base runtime data train engine
 tsan: bootstrap
 	@cmake --preset tsan
 	@cmake --build --preset tsan --target $(TSAN_PARTS:%=%_test)

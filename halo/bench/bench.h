@@ -105,7 +105,8 @@ struct InferBenchArgs {
   }
 };
 
-// Steps of decoding behind `context` tokens of each of `batch` sequences, on a GPU as CUDA graphs:
+// Steps of decoding behind `context` tokens of each of `batch` sequences, on a GPU as CUDA graphs
+// where the model has its kernels, else by the engine:
 // {"device", "read_bytes_per_second" (a sum over 4 GB, on a CPU 1 GB), "weight_bytes",
 // "results": a list of {"context", "batch", "prefill_seconds" (of one sequence's context; null
 // where not measured), on a GPU "prefill_profile" (profile_step, of its last chunk),

@@ -10,7 +10,9 @@
 #include "halo/bench/bench.h"
 #include "halo/bench/random_model.h"
 #include "halo/bench/step_profile.h"
+#include "halo/engine/engine.h"
 #include "halo/model/decode_step.h"
+#include "halo/model/fp32_vectors.h"
 #include "halo/runtime/device_event.h"
 #include "halo/runtime/graph.h"
 
@@ -55,7 +57,59 @@ double weight_bytes(const ParameterStore& store, const ModelConfig& config, doub
   return elements * element;
 }
 
-// One batch of sequences of one length, and its steps.
+// Keys and values that a step reads, states that it reads and writes.
+double state_bytes_of_step(const DecoderWeights& weights, int64_t context, int64_t batch) {
+  const StateBytes bytes = state_bytes(weights, /*block_size=*/1);
+  return static_cast<double>(batch) *
+         (static_cast<double>(context * bytes.block) + 2.0 * static_cast<double>(bytes.slot));
+}
+
+struct InferSeconds {
+  std::optional<double> prefill;
+  double token = 0;
+  json::object profile = {};  // of a prompt's last chunk, on a GPU
+};
+
+// Where steps are not recorded: what the engine runs.
+InferSeconds time_engine(const Model& model, const Machine& machine, const InferBenchArgs& args,
+                         int64_t context, int64_t batch) {
+  const bool bf16 = machine.device.is_cpu() && machine.compute == at::kBFloat16;
+  Engine engine(std::make_shared<const DecoderWeights>(bf16 ? with_fp32_vectors(model.weights)
+                                                            : model.weights),
+                {machine.kernels, kBlockSize, kChunk});
+  InferSeconds out;
+  const at::Tensor random = at::randint(model.config.vocab_size, {context}, at::kLong);
+  const std::vector<int64_t> tokens(random.const_data_ptr<int64_t>(),
+                                    random.const_data_ptr<int64_t>() + context);
+  if (args.prefill) {
+    {  // sets up the libraries
+      const OwnedSequence first(engine);
+      engine.advance({first.id()}, {std::vector(static_cast<size_t>(std::min(kBlockSize, context)),
+                                                tokens.front())});
+    }
+    const OwnedSequence sequence(engine);
+    const DeviceEvent begin(machine.device);
+    engine.advance({sequence.id()}, {tokens});
+    const DeviceEvent end(machine.device);
+    end.wait();
+    out.prefill = end.seconds_since(begin);
+  }
+  std::vector<int64_t> ids;
+  for (int64_t s = 0; s < batch; ++s) ids.push_back(engine.create(context));
+  for (size_t i = 0; i < model.weights.layers.size(); ++i) {
+    LayerState past = engine.empty_state(i, context);
+    for (at::Tensor* tensor : {&past.keys, &past.values, &past.recurrent}) {
+      if (!tensor->defined()) continue;
+      *tensor = at::randn(tensor->sizes()).to(tensor->scalar_type());
+    }
+    for (const int64_t id : ids) engine.set_state(id, i, past);
+  }
+  const std::vector<std::vector<int64_t>> next(static_cast<size_t>(batch), {tokens[0]});
+  out.token = median_seconds(machine.device, args.steps, [&] { engine.advance(ids, next); });
+  return out;
+}
+
+// Where they are: one batch of sequences of one length, and its steps.
 class Decoding {
  public:
   Decoding(const Model& model, const Machine& machine, int64_t context, int64_t batch,
@@ -67,7 +121,6 @@ class Decoding {
   json::object profile_prefill();
   // Seconds a step.
   double decode(int64_t steps);
-  double state_bytes() const { return state_bytes_; }  // read and written by a step
 
  private:
   void fill_past();
@@ -79,7 +132,6 @@ class Decoding {
   const int64_t context_, batch_, blocks_;  // blocks of a sequence
   std::vector<LayerState> layers_;
   DecodeState state_;
-  double state_bytes_ = 0;
 };
 
 Decoding::Decoding(const Model& model, const Machine& machine, int64_t context, int64_t batch,
@@ -97,13 +149,10 @@ Decoding::Decoding(const Model& model, const Machine& machine, int64_t context, 
       layers_[i].keys = at::empty({batch * blocks_, kBlockSize, a->kv_heads, a->head_dim},
                                   options.dtype(machine.compute));
       layers_[i].values = at::empty_like(layers_[i].keys);
-      state_bytes_ += 2.0 * batch * context * a->kv_heads * a->head_dim *
-                      static_cast<double>(layers_[i].keys.element_size());
     } else {
       const auto& l = std::get<LightningWeights>(model.weights.layers[i].mixer);
       layers_[i].recurrent =
           at::zeros({batch, l.heads, l.head_dim, l.head_dim}, options.dtype(at::kFloat));
-      state_bytes_ += 2.0 * static_cast<double>(layers_[i].recurrent.nbytes());
     }
   }
   fill_past();
@@ -169,13 +218,25 @@ at::Tensor Decoding::step() {
 
 double Decoding::decode(int64_t steps) {
   const at::NoGradGuard no_grad;
-  if (!can_record_step(model_.weights, kBlockSize)) {
-    return median_seconds(machine_.device, steps, [&] { step(); });
-  }
   step();
   const GraphMemory memory;
   const CudaGraph graph(machine_.device, memory, [&] { step(); });
   return median_seconds(machine_.device, steps, [&] { graph.launch(); });
+}
+
+InferSeconds time_steps(const Model& model, const Machine& machine, const InferBenchArgs& args,
+                        int64_t context, int64_t batch) {
+  if (!can_record_step(model.weights, kBlockSize)) {
+    return time_engine(model, machine, args, context, batch);
+  }
+  Decoding decoding(model, machine, context, batch, 2 * args.steps + 4);
+  InferSeconds out;
+  if (args.prefill) {
+    out.prefill = decoding.prefill();
+    if (machine.device.is_cuda()) out.profile = decoding.profile_prefill();
+  }
+  out.token = decoding.decode(args.steps);
+  return out;
 }
 
 }  // namespace
@@ -197,14 +258,12 @@ json::object bench_infer(const InferBenchArgs& args) {
   json::array results;
   for (const int64_t context : args.contexts) {
     for (const int64_t batch : args.batches) {
-      Decoding decoding(model, machine, context, batch, 2 * args.steps + 4);
+      const InferSeconds measured = time_steps(model, machine, args, context, batch);
+      const double seconds = measured.token;
+      const double floor = (weights + state_bytes_of_step(model.weights, context, batch)) / rate;
       json::object result{{"context", context}, {"batch", batch}, {"prefill_seconds", nullptr}};
-      if (args.prefill) {
-        result["prefill_seconds"] = decoding.prefill();
-        if (machine.device.is_cuda()) result["prefill_profile"] = decoding.profile_prefill();
-      }
-      const double seconds = decoding.decode(args.steps);
-      const double floor = (weights + decoding.state_bytes()) / rate;
+      if (measured.prefill) result["prefill_seconds"] = *measured.prefill;
+      if (!measured.profile.empty()) result["prefill_profile"] = measured.profile;
       result["token_seconds"] = seconds;
       result["floor_seconds"] = floor;
       result["share_of_floor"] = floor / seconds;

@@ -87,7 +87,7 @@ void add_bench(CLI::App& app) {
   auto comm_args = std::make_shared<CommBenchArgs>();
   CLI::App* comm = bench->add_subcommand("comm", "What ranks tell each other, by size");
   add_options(*comm, *comm_args);
-  comm->footer("Example: halo launch -n 2 -- bench comm --device cuda");
+  comm->footer("Examples: halo bench comm --ranks 2; halo launch -n 2 -- bench comm --device cuda");
   comm->callback([comm_args] {
     print_measured_on_ranks(comm_args->run,
                             [&](Communicator& ranks) { return bench_comm(*comm_args, ranks); });

@@ -62,6 +62,7 @@ class Chat {
   static SchedulerOptions options(const Args& args, const GenerationModel& model) {
     SchedulerOptions options = scheduler_options(model.machine);
     options.max_running = 1;
+    options.min_reused = 1;  // a conversation keeps all that it can
     options.context = args.context;
     return options;
   }
@@ -170,11 +171,13 @@ bool Chat::undo() {
 
 void Chat::save(const std::string& file) {
   if (said_ids_.empty()) throw_error("there is nothing to save yet");
-  // The last token of an answer was not fed so far.
-  halo::answer(scheduler_, {{.prompt = said_ids_, .max_tokens = 0}});
+  // The last token of an answer was not fed so far; what is kept then has the logits behind it.
+  halo::answer(scheduler_, {{.prompt = said_ids_, .max_tokens = 1}});
   const json::object text{{"messages", messages_}, {"text", said_text_}};
   const int64_t tokens = scheduler_.save_prefix(
       file, said_ids_, 0, {model_name(model_.directory), json::serialize(text)});
+  HALO_CHECK(tokens == std::ssize(said_ids_), "chat: {} of {} tokens saved", tokens,
+             said_ids_.size());
   say(fmt::format("saved {} tokens in {}", tokens, file));
 }
 

@@ -55,6 +55,7 @@ Recipe stage_recipe(const StageCommand& command, const std::string& stage) {
   const bool alone = stage == "scale" && command.run.empty() && command.recipe.empty();
   if (alone) {
     Recipe recipe;
+    recipe.finetune.tokens = 0;  // what it was trained on is what its config.json says
     for (const std::string& assignment : command.set) set_setting(recipe, assignment);
     recipe.teacher = command.teacher.empty() ? command.inputs.front() : command.teacher;
     check_settings(recipe, "--set");
@@ -123,8 +124,8 @@ std::vector<std::string> column_names(const std::vector<std::string>& given) {
 
 void select_from_scores(const SweepArgs& args) {
   if (args.keep < 1) throw UsageError("halo select --scores: --keep K is missing");
-  const SweepTable table =
-      read_sweep(args.scores, column_names(args.recall), column_names(args.commonsense), args.items);
+  const SweepTable table = read_sweep(args.scores, column_names(args.recall),
+                                      column_names(args.commonsense), args.items);
   if (args.keep > std::ssize(table.recall)) {
     throw_error("--keep {}: {} has {} layers", args.keep, args.scores, table.recall.size());
   }

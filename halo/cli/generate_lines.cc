@@ -130,6 +130,12 @@ class Lines {
     if (object.contains("prompt") == object.contains("ids")) {
       throw_error("expected either 'prompt' or 'ids'");
     }
+    if (object.contains("ids")) check_ids(line.ids);
+    try {
+      StopText(line.stop);
+    } catch (const Error& error) {
+      throw_error("stop: {}", error.what());
+    }
     if (model_.tokenizer) {
       if (object.contains("prompt")) {
         line.ids = args_.chat ? model_.encode_chat(render_message(model_.directory, line.prompt))
@@ -140,6 +146,15 @@ class Lines {
                   object.contains("prompt") ? "prompt" : "stop", model_.directory.string());
     }
     return line;
+  }
+
+  void check_ids(const std::vector<int64_t>& ids) const {
+    if (ids.empty()) throw_error("ids: the list is empty");
+    for (const int64_t id : ids) {
+      if (id < 0 || id >= model_.vocabulary) {
+        throw_error("ids: token {} is outside the vocabulary of {}", id, model_.vocabulary);
+      }
+    }
   }
 
   void add(const json::object& object) {

@@ -65,7 +65,7 @@ Recipe recipe_for(const Recipe& recipe, const PlanArgs& args, const Capacity& ca
   if (!cheapest) return out;
   for (const std::string& assignment : *cheapest) {
     set_setting(out, assignment);
-    settings.push_back(json::value(assignment));
+    settings.push_back(json::value_from(assignment));
   }
   return out;
 }

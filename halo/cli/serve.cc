@@ -30,13 +30,13 @@ struct Args {
   void settings(Settings& s) {
     service.settings(s);
     s("max_context", max_context,
-      {.help = "tokens of a prompt and its answer at most; 0: what the model was made for, or for a "
-               "HypeNet what fits",
+      {.help =
+           "tokens of a prompt and its answer at most; 0: what the model was made for, or for a "
+           "HypeNet what fits",
        .max = 1e9});
     s("memory", memory,
       {.help = "GB for keys, values and states; 0: half of the machine's", .max = 1e6});
-    s("max_running", max_running,
-      {.help = "answers that grow at a time", .min = 1, .max = 4096});
+    s("max_running", max_running, {.help = "answers that grow at a time", .min = 1, .max = 4096});
     s("prefill_chunk", prefill_chunk,
       {.help = "tokens of prompts between two steps of those that answer", .min = 16, .max = 1e6});
     machine.settings(s);
@@ -86,15 +86,15 @@ void announce(const Args& args, const Service& service, const ServedModel& model
               const Scheduler& scheduler, const SchedulerOptions& options) {
   const bool is_address6 = args.service.host.find(':') != std::string::npos;
   say(fmt::format("serve: {} at http://{}:{}", model.name(),
-                  is_address6 ? "[" + args.service.host + "]" : args.service.host,
-                  service.port()));
+                  is_address6 ? "[" + args.service.host + "]" : args.service.host, service.port()));
   say(fmt::format("serve: context {} tokens; {:.1f} GB for keys, values and states{}",
                   scheduler.context(), static_cast<double>(options.memory_bytes) / 1e9,
                   model.has_chat() ? "" : "; no chat template: texts alone are continued"));
-  say(fmt::format("serve: beginnings of prompts are {}; one kept costs {:.2f} MB and {:.1f} KB a token",
-                  options.reuse_prefixes ? "reused" : "not reused",
-                  static_cast<double>(model.config().state_bytes()) / 1e6,
-                  static_cast<double>(model.config().kv_bytes_per_token()) / 1e3));
+  say(fmt::format(
+      "serve: beginnings of prompts are {}; one kept costs {:.2f} MB and {:.1f} KB a token",
+      options.reuse_prefixes ? "reused" : "not reused",
+      static_cast<double>(model.config().state_bytes()) / 1e6,
+      static_cast<double>(model.config().kv_bytes_per_token()) / 1e3));
   if (const std::string warning = service.warning(); !warning.empty()) warn(warning);
 }
 

@@ -1,9 +1,10 @@
 // halo sweep: a matrix of runs, and the table of what came of them.
+#include "halo/pipeline/sweep.h"
+
 #include <iostream>
 
 #include "halo/base/files.h"
 #include "halo/cli/commands.h"
-#include "halo/pipeline/sweep.h"
 
 namespace halo {
 

@@ -18,7 +18,7 @@ using test::plain_decode;
 using test::random_tokens;
 using test::relative_error;
 
-constexpr EngineOptions kSmall = {Kernels::kReference, 4, 7};
+const EngineOptions kSmall = {Kernels::kReference, 4, 7};
 
 std::vector<int64_t> slice(const std::vector<int64_t>& tokens, size_t begin, size_t end) {
   return {tokens.begin() + begin, tokens.begin() + end};

@@ -41,7 +41,7 @@ struct Finish {
 
 // What one sequence is to continue, how, and who hears of it. The functions are called by the
 // thread that drives the scheduler, holding no lock: they may submit and cancel. One that throws
-// ends its request with that error.
+// ends its request with that error; what on_finish throws is lost.
 struct Request {
   std::vector<int64_t> prompt;        // not empty, of the vocabulary
   std::optional<int64_t> max_tokens;  // new ones; 0: the prompt is read and scored, no more; none:

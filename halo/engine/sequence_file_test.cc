@@ -15,7 +15,7 @@ using test::random_tokens;
 
 class SequenceFileTest : public testing::TestWithParam<bool> {
  protected:
-  static constexpr EngineOptions kOptions = {Kernels::kReference, 4, 7};
+  const EngineOptions options_ = {Kernels::kReference, 4, 7};
 
   std::shared_ptr<const DecoderWeights> weights_ =
       test::random_model(GetParam() ? test::hybrid_config() : test::transformer_config());
@@ -28,7 +28,7 @@ INSTANTIATE_TEST_SUITE_P(, SequenceFileTest, testing::Bool(),
 TEST_P(SequenceFileTest, ALoadedSequenceGoesOnAsTheSavedOne) {
   for (const int64_t length : {1, 8, 11}) {
     const std::vector<int64_t> tokens = random_tokens(length, 1);
-    Engine engine(weights_, kOptions), other(weights_, {Kernels::kReference, 5, 100});
+    Engine engine(weights_, options_), other(weights_, {Kernels::kReference, 5, 100});
     OwnedSequence sequence(engine);
     const at::Tensor logits = engine.advance({sequence.id()}, {tokens})[0].clone();
     save_sequence(folder_ / "s", engine, sequence.id(), tokens, logits, {"m", "said"});
@@ -43,7 +43,7 @@ TEST_P(SequenceFileTest, ALoadedSequenceGoesOnAsTheSavedOne) {
 }
 
 TEST_P(SequenceFileTest, WhatDoesNotFitIsRefused) {
-  Engine engine(weights_, kOptions);
+  Engine engine(weights_, options_);
   OwnedSequence sequence(engine);
   const std::vector<int64_t> tokens = random_tokens(9, 1);
   engine.advance({sequence.id()}, {tokens});
@@ -55,9 +55,9 @@ TEST_P(SequenceFileTest, WhatDoesNotFitIsRefused) {
   EXPECT_NE(error(engine, "n").find("another model's weights"), std::string::npos);
   const auto other =
       test::random_model(GetParam() ? test::transformer_config() : test::hybrid_config());
-  Engine different(other, kOptions);
+  Engine different(other, options_);
   EXPECT_NE(error(different, "m"), "no error");
-  EngineOptions small = kOptions;
+  EngineOptions small = options_;
   small.max_blocks = 2;
   Engine full(weights_, small);
   EXPECT_EQ(error(full, "m"), "all 2 blocks of sequences' memory are in use");
@@ -73,7 +73,7 @@ TEST_P(SequenceFileTest, RandomHistoriesAreOnePass) {
   const Random random(5, "sequence history");
   uint64_t draws = 0;
   const auto below = [&](int64_t n) { return random.below(draws++, n); };
-  EngineOptions options = kOptions;
+  EngineOptions options = options_;
   options.max_blocks = 200;
   options.max_slots = 13;
   Engine engine(weights_, options);

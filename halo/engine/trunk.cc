@@ -39,8 +39,8 @@ EngineOptions Trunk::recording(EngineOptions options, bool with_state) {
 }
 
 EngineOptions Trunk::replaying(EngineOptions options, int64_t layer) {
-  options.forward = [this, layer, next = std::make_shared<size_t>(0)](
-                        const DecoderWeights& weights, const Batch& batch) {
+  options.forward = [this, layer, next = std::make_shared<size_t>(0)](const DecoderWeights& weights,
+                                                                      const Batch& batch) {
     return replay(weights, batch, layer, *next);
   };
   return options;

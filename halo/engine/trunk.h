@@ -37,8 +37,7 @@ class Trunk {
     std::vector<LayerState> state;   // what is in them, or in the slots; empty: not kept
   };
   at::Tensor record(const DecoderWeights& weights, const Batch& batch, bool with_state);
-  at::Tensor replay(const DecoderWeights& weights, const Batch& batch, int64_t layer,
-                    size_t& next);
+  at::Tensor replay(const DecoderWeights& weights, const Batch& batch, int64_t layer, size_t& next);
 
   std::vector<Call> calls_;
   double layer_tokens_ = 0;

@@ -57,9 +57,9 @@ TEST(Continuations, AreWhatTheModelFindsLikeliest) {
     ids.push_back(made.back());
   }
   EXPECT_EQ(said[0], tokenizer.decode(made, true));
-  // It ends where a token says so.
+  // It ends before a token that says so.
   const auto ended = continue_openings(scheduler, {opening}, {made[1]}, tokenizer);
-  const size_t end = made[0] == made[1] ? 1 : 2;
+  const size_t end = made[0] == made[1] ? 0 : 1;
   EXPECT_EQ(ended[0],
             tokenizer.decode(std::vector<int64_t>(made.begin(), made.begin() + end), true));
 }

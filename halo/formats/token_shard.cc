@@ -16,7 +16,7 @@ constexpr std::string_view kMagic = "HALOTOK1";
 constexpr uint64_t kPrefixBytes = 12;  // magic and header length
 constexpr uint64_t kMaxHeaderBytes = 16'000'000;
 constexpr int64_t kMaxVocabSize = int64_t{1} << 32;
-constexpr uint8_t kMaxMark = 2;
+constexpr uint8_t kMaxMark = 3;
 
 bool needs_u32(int64_t vocab_size) {
   return vocab_size > 65536;
@@ -202,7 +202,7 @@ void TokenShardWriter::add_document(std::span<const int64_t> tokens,
                "{}: token {} is not of the vocabulary of {}", path_.string(), token,
                header_.vocab_size);
   for (const uint8_t mark : marks)
-    HALO_CHECK(mark <= kMaxMark, "{}: mark {} is not 0, 1 or 2", path_.string(), mark);
+    HALO_CHECK(mark <= kMaxMark, "{}: mark {} is not 0, 1, 2 or 3", path_.string(), mark);
   // The first document with marks gives zeros to all before it.
   if (!marks.empty()) {
     marks_.resize(tokens_.size());

@@ -1,6 +1,7 @@
 #include "halo/pipeline/convert.h"
 
 #include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <chrono>
@@ -104,8 +105,7 @@ class Run {
   void check(const std::string& until) const {
     check_unrecorded();
     for (const std::string& version : records_->other_versions()) {
-      warn(fmt::format("{}: made by halo {}, this is {}", args_.run.string(), version,
-                       HALO_VERSION));
+      spdlog::warn("{}: made by halo {}, this is {}", args_.run.string(), version, HALO_VERSION);
     }
     for (const Stage* stage : stages_) {
       if (stage->name == until) return;
@@ -132,10 +132,10 @@ class Run {
       records_->write(*stage);
     }
     if (names.empty()) return;
-    warn(fmt::format(
+    spdlog::warn(
         "{}: {} of a version of halo that kept no record of what stages are made of: taken "
         "to be made of this recipe, teacher and data",
-        args_.run.string(), fmt::join(names, ", ")));
+        args_.run.string(), fmt::join(names, ", "));
   }
 
   // Removes what the stage left, so that it begins anew.
@@ -152,7 +152,7 @@ class Run {
     if (changes.empty()) return stage_finished(out(stage));
     const bool other_model = std::ranges::any_of(changes, &Change::model);
     if (!other_model && has_progress(stage, out(stage))) refuse(stage, changes);
-    warn(fmt::format("{}: was made with {}; begins anew", stage.name, join(changes)));
+    spdlog::warn("{}: was made with {}; begins anew", stage.name, join(changes));
     forget(stage);
     return false;
   }
@@ -325,10 +325,10 @@ void convert_stage(const Recipe& relative, const ConvertArgs& args, const Stage&
               args.run);  // refuses where a model that it starts from is missing
   const StageContext context(context_settings(recipe), ranks);
   if (stage_finished(run.out(stage))) {
-    warn(fmt::format(
+    spdlog::warn(
         "{}: done before, runs again from its start; what later stages of {} made of it stays "
         "until they run again too",
-        stage.name, args.run.string()));
+        stage.name, args.run.string());
     run.forget(stage);
   }
   run.begin(context);

@@ -33,8 +33,7 @@ bool is_there(const fs::path& path) {
 
 bool names_files(const std::string& key) {
   return key == "teacher" || key == "data.shards" || key == "data.haystack" ||
-         key == "eval.held_out" || key == "select.data" ||
-         key == "scale.data";
+         key == "eval.held_out" || key == "select.data" || key == "scale.data";
 }
 
 Recipe with_absolute_paths(Recipe recipe, const fs::path& base) {

@@ -70,8 +70,8 @@ TEST(RunRecipe, EveryTextIsAPathOrAWord) {
   for (const Setting& setting : all.all()) {
     const bool text = std::holds_alternative<std::string*>(setting.value) ||
                       std::holds_alternative<std::vector<std::string>*>(setting.value);
-    const std::set<std::string> words = {"data.document_end", "select.recall",
-                                         "select.commonsense", "scale.tasks"};
+    const std::set<std::string> words = {"data.document_end", "select.recall", "select.commonsense",
+                                         "scale.tasks"};
     EXPECT_EQ(names_files(setting.key), text && !words.contains(setting.key)) << setting.key;
   }
 }

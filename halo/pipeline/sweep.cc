@@ -156,9 +156,8 @@ std::string sweep_table(const json::object& result) {
       }
       const double mean = found->at("mean").to_number<double>();
       const json::value& error = found->at("stderr");
-      text += error.is_null()
-                  ? fmt::format(" {:.4g} |", mean)
-                  : fmt::format(" {:.4g} ± {:.2g} |", mean, error.to_number<double>());
+      text += error.is_null() ? fmt::format(" {:.4g} |", mean)
+                              : fmt::format(" {:.4g} ± {:.2g} |", mean, error.to_number<double>());
     }
   }
   return text + "\n";

@@ -54,8 +54,8 @@ struct SweepArgs {
   std::string program;  // halo
 };
 // Runs the cells that are not done yet, each in OUT/NAME by a process of its own (what it prints is
-// in OUT/NAME.log), beginning with the stages that an earlier cell has in common with it. A cell that
-// failed, by a gate or because it diverged, stays as it is and the others go on. Writes
+// in OUT/NAME.log), beginning with the stages that an earlier cell has in common with it. A cell
+// that failed, by a gate or because it diverged, stays as it is and the others go on. Writes
 // OUT/sweep.json and OUT/sweep.md, and returns the former: {"cells": [{"name", "group", "set",
 // "state", "figures"}], "groups": [{"name", "n", "figures": {FIGURE: {"mean", "stderr"}}}]}.
 json::object sweep(const SweepArgs& args);

@@ -12,6 +12,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "halo/base/folder_lock.h"
 #include "halo/base/progress.h"
 #include "halo/base/settings_io.h"
 #include "halo/base/stop.h"
@@ -52,8 +53,8 @@ pid_t start(const std::vector<std::string>& words, const fs::path& log) {
   posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log.c_str(),
                                    O_WRONLY | O_CREAT | O_TRUNC, 0644);
   posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
-  // A group of its own: a terminal's ^C goes to the sweep alone, which tells its runs once. Twice would
-  // kill them before they have saved.
+  // A group of its own: a terminal's ^C goes to the sweep alone, which tells its runs once. Twice
+  // would kill them before they have saved.
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
@@ -235,7 +236,7 @@ json::object sweep(const SweepArgs& args) {
   // All of them first: a setting that cannot be is found before an hour is spent on the others.
   for (const SweepCell& cell : cells) read_recipe(recipe, cell.set);
   fs::create_directories(args.out);
-  const RunLock lock(args.out);
+  const FolderLock lock(args.out);
   std::vector<Planned> plan = plan_cells(args, recipe, cells);
   // A stop reaches those that run, which save what they have.
   const AtStop stop([&plan] {
@@ -251,13 +252,12 @@ json::object sweep(const SweepArgs& args) {
     progress.update(std::ranges::count_if(plan, &Planned::over), what);
   };
   while (true) {
-    const auto next = std::ranges::find_if(plan, [&](const Planned& p) {
-      return !p.over && p.process == 0 && is_ready(recipe, p);
-    });
+    const auto next = std::ranges::find_if(
+        plan, [&](const Planned& p) { return !p.over && p.process == 0 && is_ready(recipe, p); });
     if (next != plan.end() && running() < args.jobs) {
       take_shared(recipe, *next);
-      std::vector<std::string> words = {args.program, "convert", recipe.string(), "--run",
-                                        next->run.string(), "--resume"};
+      std::vector<std::string> words = {args.program, "convert",          recipe.string(),
+                                        "--run",      next->run.string(), "--resume"};
       for (const std::string& assignment : next->cell.set) {
         words.insert(words.end(), {"--set", assignment});
       }

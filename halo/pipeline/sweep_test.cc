@@ -49,15 +49,16 @@ TEST(SweepCells, SayWhatCannotBeRead) {
 TEST(SharedStages, EndAtTheFirstThatReadsADifference) {
   const test::Folder folder;
   const auto recipe = folder / "recipe.toml";
-  write_file(recipe, "teacher = \"t\"\n[data]\nshards = [\"s\"]\n[align_attention]\ntokens = 1000\n"
-                     "[finetune]\ntokens = 0\n");
+  write_file(recipe,
+             "teacher = \"t\"\n[data]\nshards = [\"s\"]\n[align_attention]\ntokens = 10_000_000\n"
+             "[finetune]\ntokens = 0\n");
   const auto shared = [&](std::vector<std::string> a, std::vector<std::string> b) {
     return shared_stages(recipe, {"a", std::move(a), ""}, {"b", std::move(b), ""});
   };
   // transfer, align, align-attention, select, distill, scale
   EXPECT_EQ(shared({}, {}), 6u);
   EXPECT_EQ(shared({"distill.learning_rate=1e-3"}, {"distill.learning_rate=1e-4"}), 4u);
-  EXPECT_EQ(shared({"align.tokens=1000"}, {}), 1u);
+  EXPECT_EQ(shared({"align.tokens=10_000_000"}, {}), 1u);
   EXPECT_EQ(shared({"align_attention.tokens=0"}, {}), 2u) << "another list of stages";
   EXPECT_EQ(shared({"run.seed=2"}, {}), 0u);
   EXPECT_EQ(shared({"gates.distill_kl=9"}, {}), 6u);

@@ -86,8 +86,8 @@ json::object synthesize(const SynthesizeArgs& args) {
     std::vector<Request> requests;
     for (int64_t i = 0; i < args.batch; ++i) {
       request.stream = from + i;
-      request.prompt = {first[random.below(static_cast<uint64_t>(from + i),
-                                           static_cast<int64_t>(first.size()))]};
+      request.prompt = {
+          first[random.below(static_cast<uint64_t>(from + i), static_cast<int64_t>(first.size()))]};
       if (begin) request.prompt.insert(request.prompt.begin(), *begin);
       requests.push_back(request);
     }

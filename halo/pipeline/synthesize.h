@@ -47,8 +47,8 @@ struct SynthesizeArgs {
 //
 // With `chat` a document is a conversation: what the teacher writes behind the template's beginning
 // of a user's turn, up to that turn's end, and its answer to that with its end token, then the end
-// token of documents; all before the answer is marked NeedleMark::kAsked in the shard. Those in which either of them has no end, is empty or is too long are dropped
-// too.
+// token of documents; all before the answer is marked NeedleMark::kAsked in the shard. Those in
+// which either of them has no end, is empty or is too long are dropped too.
 json::object synthesize(const SynthesizeArgs& args);
 
 // What a chat template puts around a user's message (synthesize_chat.cc).
@@ -73,8 +73,8 @@ struct SampledDocument {
   std::vector<int64_t> tokens;
   int64_t asked = 0;  // so many of them, the first ones, are what an answer is given to
 };
-// `count` conversations of less than `length` tokens; none where one is dropped. `ends`: tokens that
-// end an answer. `like`: how tokens are drawn, from its stream on, and how long answers are.
+// `count` conversations of less than `length` tokens; none where one is dropped. `ends`: tokens
+// that end an answer. `like`: how tokens are drawn, from its stream on, and how long answers are.
 std::vector<std::optional<SampledDocument>> make_conversations(
     Scheduler& scheduler, const ChatForm& form, const Tokenizer& tokenizer,
     const std::vector<int64_t>& ends, int64_t count, const Request& like, int64_t length);

@@ -19,8 +19,9 @@ class ChatData : public testing::Test {
  protected:
   ChatData() {
     write_file(folder_ / "tokenizer.json", tokenizer_text());
-    set_template("{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
-                 "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
+    set_template(
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}");
   }
 
   static std::string tokenizer_text() {

@@ -157,8 +157,9 @@ TEST_F(ReportTest, DrawsScoresOfASweep) {
 
 TEST_F(ReportTest, ShowsASweepOverTasks) {
   write_summary();
-  const json::object task{{"name", "squad_v1"}, {"kind", "recall"},       {"teacher", 0.5},
-                          {"items", 20},        {"teacher_stderr", 0.25}, {"swapped", {0.125, 0.75}}};
+  const json::object task{{"name", "squad_v1"},     {"kind", "recall"},
+                          {"teacher", 0.5},         {"items", 20},
+                          {"teacher_stderr", 0.25}, {"swapped", {0.125, 0.75}}};
   const json::object cost{{"flops", 5},
                           {"flops_of_whole_evaluations", 10},
                           {"seconds", 6},
@@ -184,7 +185,7 @@ TEST_F(ReportTest, ShowsTasksOfModelsSideBySide) {
   };
   json::object second = figure(0.5);
   second["difference"] = -0.25;
-  second["difference_stderr"] = 0.0625;
+  second["difference_stderr"] = 0.125;
   const json::object ruler{{"4096", figure(0.875)}, {"16384", figure(0.625)}};
   write("tasks.json",
         json::object{{"models",
@@ -193,7 +194,7 @@ TEST_F(ReportTest, ShowsTasksOfModelsSideBySide) {
                        {{"model", "student"}, {"tasks", {{"arc_easy", {{"acc", second}}}}}}}}});
   const std::string html = page();
   for (const char* text : {"<section id=\"tasks\">", "teacher&lt;b&gt;", "0.750 ± 0.125",
-                           "-0.250 ± 0.062", "16K", "0.625 ± 0.125"}) {
+                           "-0.250 ± 0.125", "16K", "0.625 ± 0.125"}) {
     EXPECT_THAT(html, HasSubstr(text));
   }
 }

@@ -173,8 +173,7 @@ std::string sweep_table(const JsonView& sweep) {
   std::vector<std::string> teacher = {"none (teacher)"};
   std::vector<std::vector<std::string>> rows;
   for (const JsonView& task : tasks) {
-    header.push_back(
-        escape_html(fmt::format("{} ({})", task.text("name"), task.text("kind"))));
+    header.push_back(escape_html(fmt::format("{} ({})", task.text("name"), task.text("kind"))));
     teacher.push_back(format_estimate(task.number("teacher"), task.number("teacher_stderr"), 3));
     const std::vector<double> swapped = task.numbers("swapped");
     rows.resize(std::max(rows.size(), swapped.size()));
@@ -186,14 +185,12 @@ std::string sweep_table(const JsonView& sweep) {
   rows.insert(rows.begin(), teacher);
   const JsonView cost = sweep.object("cost");
   return "<details><summary>Tasks by layer</summary>" + html_table(header, rows) + "</details>\n" +
-         note(fmt::format("One pass over all layers: {} of the FLOPs and {} of the time of as many "
-                          "evaluations.",
-                          format_fixed(cost.number("flops") /
-                                           cost.number("flops_of_whole_evaluations"),
-                                       2),
-                          format_fixed(cost.number("seconds") /
-                                           cost.number("seconds_of_whole_evaluations"),
-                                       2)));
+         note(fmt::format(
+             "One pass over all layers: {} of the FLOPs and {} of the time of as many "
+             "evaluations.",
+             format_fixed(cost.number("flops") / cost.number("flops_of_whole_evaluations"), 2),
+             format_fixed(cost.number("seconds") / cost.number("seconds_of_whole_evaluations"),
+                          2)));
 }
 
 }  // namespace

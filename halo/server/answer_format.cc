@@ -12,7 +12,7 @@ std::string AnswerFormat::progress(int64_t, int64_t) {
   return "";
 }
 
-std::string AnswerFormat::prompt(size_t, const Answer&) {
+std::string AnswerFormat::prompt(size_t, const AnswerParts&) {
   return "";
 }
 
@@ -46,9 +46,12 @@ json::object timings_json(const Usage& usage) {
 const char* finish_word(FinishReason finish) {
   switch (finish) {
     case FinishReason::kStop:
-    case FinishReason::kStopString: return "stop";
-    case FinishReason::kLength: return "length";
-    case FinishReason::kToolCalls: return "tool_calls";
+    case FinishReason::kStopString:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kToolCalls:
+      return "tool_calls";
   }
   return "stop";
 }

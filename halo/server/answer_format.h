@@ -16,18 +16,19 @@ class AnswerFormat {
  public:
   virtual ~AnswerFormat() = default;
 
-  virtual json::value whole(const std::vector<Answer>& choices, const Usage& usage) = 0;
+  virtual json::value whole(const std::vector<AnswerParts>& choices, const Usage& usage) = 0;
 
   // The events of a stream, "" where there is none: begin() first, then for each choice piece()s
   // and one end(), at last done(). `tokens` are scored where the request asks for it, and belong to
   // the text up to this piece. failed() may come at any moment, and is the last.
-  virtual std::string begin(const Usage& usage) = 0;  // of which only the prompt is known
+  virtual std::string begin(const Usage& usage) = 0;       // of which only the prompt is known
   virtual std::string progress(int64_t done, int64_t of);  // of a prompt's tokens
-  virtual std::string prompt(size_t choice, const Answer& scores);  // only where it is asked for
+  virtual std::string prompt(size_t choice,
+                             const AnswerParts& scores);  // only where it is asked for
   virtual std::string piece(size_t choice, const Piece& piece,
                             std::span<const ScoredToken> tokens) = 0;
   // Of `answer` what it ended by.
-  virtual std::string end(size_t choice, const Answer& answer,
+  virtual std::string end(size_t choice, const AnswerParts& answer,
                           std::span<const ScoredToken> tokens) = 0;
   virtual std::string done(const Usage& usage) = 0;
   virtual std::string failed(const ApiError& error);

@@ -14,8 +14,11 @@ std::string finish_label(const char* reason) {
 
 }  // namespace
 
-Answering::Answering(Answerer& server, std::shared_ptr<Exchange> exchange, AnswerPlan plan)
-    : server_(server), exchange_(std::move(exchange)), plan_(std::move(plan)),
+Answering::Answering(std::shared_ptr<Answerer> server, std::shared_ptr<Exchange> exchange,
+                     AnswerPlan plan)
+    : server_(std::move(server)),
+      exchange_(std::move(exchange)),
+      plan_(std::move(plan)),
       seed_(plan_.generation.seed.value_or(fresh_seed())) {
   const auto n = static_cast<size_t>(plan_.generation.n);
   for (size_t i = 0; i < plan_.prompts.size() * n; ++i) {
@@ -23,21 +26,22 @@ Answering::Answering(Answerer& server, std::shared_ptr<Exchange> exchange, Answe
     const std::span<const int64_t> before =
         plan_.continues_text ? std::span(prompt) : std::span<const int64_t>();
     streams_.push_back(
-        {.text = AnswerText(server_.model.tokenizer(), plan_.form, plan_.generation, before)});
+        {.text = AnswerDecoder(server_->model.tokenizer(), plan_.form, plan_.generation, before)});
     if (!plan_.prompt_texts.empty()) streams_.back().choice.prompt_text = plan_.prompt_texts[i / n];
   }
   unfinished_ = streams_.size();
 }
 
 Answering::~Answering() {
-  server_.choices -= std::ssize(streams_);
+  server_->choices -= std::ssize(streams_);
 }
 
-void Answering::start(Answerer& server, std::shared_ptr<Exchange> exchange, AnswerPlan plan) {
+void Answering::start(const std::shared_ptr<Answerer>& server, std::shared_ptr<Exchange> exchange,
+                      AnswerPlan plan) {
   const auto choices = std::ssize(plan.prompts) * plan.generation.n;
-  if ((server.choices += choices) > server.max_choices) {
-    server.choices -= choices;
-    server.metrics.add("rejected_requests_total");
+  if ((server->choices += choices) > server->max_choices) {
+    server->choices -= choices;
+    server->metrics.add("rejected_requests_total");
     ApiError error(429, "queue_full", "", "too many requests wait already; try again later");
     error.retry_after = 1;
     throw error;
@@ -60,24 +64,24 @@ void Answering::start(Answerer& server, std::shared_ptr<Exchange> exchange, Answ
 }
 
 void Answering::check() const {
-  const int64_t context = server_.scheduler.context();
+  const int64_t context = server_->scheduler.context();
   for (const std::vector<int64_t>& prompt : plan_.prompts) {
     const int64_t size = std::ssize(prompt), wanted = plan_.generation.max_tokens.value_or(1);
-    if (size == 0) throw bad_field("prompt", "is empty, and the model has no token to begin with");
+    if (size == 0) throw bad_field(plan_.prompt_field, "holds no token");
     if (size + wanted <= context) continue;
-    ApiError error = bad_field(
-        plan_.continues_text ? "prompt" : "messages",
-        plan_.generation.max_tokens && size < context
-            ? fmt::format("{} tokens and an answer of {} are more than the context of {}", size,
-                          wanted, context)
-            : fmt::format("{} tokens leave no room for an answer in the context of {}", size,
-                          context),
-        "context_length_exceeded");
+    ApiError error =
+        bad_field(plan_.prompt_field,
+                  plan_.generation.max_tokens && size < context
+                      ? fmt::format("{} tokens and an answer of {} are more than the context of {}",
+                                    size, wanted, context)
+                      : fmt::format("{} tokens leave no room for an answer in the context of {}",
+                                    size, context),
+                  "context_length_exceeded");
     error.more = {{"n_prompt_tokens", size}, {"n_ctx", context}};
     throw error;
   }
   for (const auto& [token, bias] : plan_.generation.sample.logit_bias) {
-    if (token >= server_.model.config().vocab_size)
+    if (token >= server_->model.config().vocab_size)
       throw bad_field(fmt::format("logit_bias.{}", token), "is no token of the model");
   }
 }
@@ -85,10 +89,10 @@ void Answering::check() const {
 void Answering::submit_all() {
   for (size_t i = 0; i < streams_.size() && !failed_; ++i) {
     try {
-      const RequestId id = server_.scheduler.submit(make_request(i));
+      const RequestId id = server_->scheduler.submit(make_request(i));
       const std::lock_guard lock(mutex_);
       ids_.push_back(id);
-      if (gone_) server_.scheduler.cancel(id);
+      if (gone_) server_->scheduler.cancel(id);
     } catch (const Error& error) {
       fail(ApiError(400, "invalid_request", "", error.what()));
     }
@@ -126,7 +130,7 @@ Request Answering::make_request(size_t index) {
 void Answering::cancel_all() {
   const std::lock_guard lock(mutex_);
   gone_ = true;
-  for (const RequestId id : ids_) server_.scheduler.cancel(id);
+  for (const RequestId id : ids_) server_->scheduler.cancel(id);
 }
 
 void Answering::on_prefill(size_t index, int64_t done) {
@@ -141,7 +145,7 @@ void Answering::on_prefill(size_t index, int64_t done) {
 }
 
 ScoredToken Answering::score(const TokenEvent& event, int64_t offset) const {
-  const Tokenizer& tokenizer = server_.model.tokenizer();
+  const Tokenizer& tokenizer = server_->model.tokenizer();
   ScoredToken out;
   out.id = event.token;
   out.bytes = tokenizer.token_bytes(event.token);
@@ -153,7 +157,7 @@ ScoredToken Answering::score(const TokenEvent& event, int64_t offset) const {
 }
 
 void Answering::on_prompt(size_t index, std::span<const TokenEvent> events) {
-  Answer& choice = streams_[index].choice;
+  AnswerParts& choice = streams_[index].choice;
   std::vector<ScoredToken>& tokens = choice.prompt_tokens;
   if (tokens.empty()) {  // the first has no log-probability, but a place
     const auto& prompt = plan_.prompts[index / static_cast<size_t>(plan_.generation.n)];
@@ -178,14 +182,14 @@ bool Answering::on_token(size_t index, const TokenEvent& event) {
   Stream& stream = streams_[index];
   const Clock::time_point now = Clock::now();
   if (stream.last_token == Clock::time_point()) {
-    server_.metrics.observe("time_to_first_token_seconds", age().count());
+    server_->metrics.observe("time_to_first_token_seconds", age().count());
     tell_prompt(index);
   } else {
-    server_.metrics.observe("inter_token_latency_seconds",
-                            std::chrono::duration<double>(now - stream.last_token).count());
+    server_->metrics.observe("inter_token_latency_seconds",
+                             std::chrono::duration<double>(now - stream.last_token).count());
   }
   stream.last_token = now;
-  const std::vector<int64_t>& ends = server_.model.end_tokens();
+  const std::vector<int64_t>& ends = server_->model.end_tokens();
   const bool is_end = !plan_.generation.ignore_eos && std::ranges::count(ends, event.token) > 0;
   if (plan_.generation.top_logprobs >= 0 && (!is_end || plan_.continues_text)) {
     const int64_t before = count_characters(stream.choice.prompt_text);
@@ -202,7 +206,7 @@ bool Answering::on_token(size_t index, const TokenEvent& event) {
 
 void Answering::put(size_t index, std::vector<Piece> pieces) {
   Stream& stream = streams_[index];
-  Answer& choice = stream.choice;
+  AnswerParts& choice = stream.choice;
   for (Piece& piece : pieces) {
     if (plan_.generation.stream) {
       std::vector<ScoredToken> tokens = std::exchange(stream.waiting, {});
@@ -221,7 +225,7 @@ void Answering::put(size_t index, std::vector<Piece> pieces) {
 
 void Answering::on_finish(size_t index, const Finish& finish) {
   Stream& stream = streams_[index];
-  Metrics& metrics = server_.metrics;
+  ServerMetrics& metrics = server_->metrics;
   --unfinished_;
   usage_.prompt_tokens += index % static_cast<size_t>(plan_.generation.n) == 0
                               ? finish.prompt_tokens
@@ -247,12 +251,11 @@ void Answering::on_finish(size_t index, const Finish& finish) {
     put(index, stream.text.finish());
     const bool at_length = finish.reason == Finish::Reason::kLength;
     stream.choice.stop = stream.text.stopped_by();
-    stream.choice.finish = stream.text.has_calls() ? FinishReason::kToolCalls
-                           : stream.text.stopped() ? FinishReason::kStopString
+    stream.choice.finish = stream.text.has_calls()             ? FinishReason::kToolCalls
+                           : stream.text.stopped()             ? FinishReason::kStopString
                            : at_length && !stream.at_end_token ? FinishReason::kLength
                                                                : FinishReason::kStop;
-    metrics.add("request_success_total",
-                finish_label(finish_word(stream.choice.finish)));
+    metrics.add("request_success_total", finish_label(finish_word(stream.choice.finish)));
     metrics.observe("request_prompt_tokens", static_cast<double>(finish.prompt_tokens));
     metrics.observe("request_generation_tokens", static_cast<double>(finish.completion_tokens));
     metrics.observe("request_queue_time_seconds", finish.queue_seconds);
@@ -274,14 +277,14 @@ void Answering::on_finish(size_t index, const Finish& finish) {
 }
 
 void Answering::finish_all() {
-  server_.metrics.observe("e2e_request_latency_seconds", age().count());
+  server_->metrics.observe("e2e_request_latency_seconds", age().count());
   if (failed_) return;
   if (plan_.generation.stream) {
     write(plan_.format->done(usage_));
     exchange_->end();
     return;
   }
-  std::vector<Answer> choices;
+  std::vector<AnswerParts> choices;
   for (Stream& stream : streams_) choices.push_back(std::move(stream.choice));
   exchange_->answer(json_answer(plan_.format->whole(choices, usage_)));
 }

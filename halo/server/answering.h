@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "halo/engine/scheduler.h"
+#include "halo/server/answer_decoder.h"
 #include "halo/server/answer_format.h"
-#include "halo/server/answer_text.h"
 #include "halo/server/exchange.h"
 #include "halo/server/metrics.h"
 #include "halo/server/served_model.h"
@@ -19,10 +19,13 @@ namespace halo {
 
 // What answering needs of the server.
 struct Answerer {
+  Answerer(const ServedModel& served, Scheduler& scheduler, int64_t max_choices)
+      : model(served), scheduler(scheduler), metrics(served.name()), max_choices(max_choices) {}
+
   const ServedModel& model;
   Scheduler& scheduler;
-  Metrics& metrics;
-  int64_t max_choices;  // admitted and not ended, at a time
+  ServerMetrics metrics;
+  const int64_t max_choices;  // admitted and not ended, at a time
   std::atomic<int64_t> choices = 0;
 };
 
@@ -33,6 +36,7 @@ struct AnswerPlan {
   std::vector<std::string> prompt_texts;      // where the answer begins with them; else empty
   bool score_prompts = false;                 // with logprobs, whether or not they are echoed
   bool continues_text = false;                // the answer goes on with the prompt's text itself
+  std::string prompt_field = "messages";      // of the request, for what is said of it
   AnswerForm form;
   std::unique_ptr<AnswerFormat> format;
 };
@@ -41,17 +45,18 @@ class Answering : public std::enable_shared_from_this<Answering> {
  public:
   // Throws an ApiError where it can be told before the first token that it will not do; from then
   // on everything is written to the exchange.
-  static void start(Answerer& server, std::shared_ptr<Exchange> exchange, AnswerPlan plan);
+  static void start(const std::shared_ptr<Answerer>& server, std::shared_ptr<Exchange> exchange,
+                    AnswerPlan plan);
 
-  Answering(Answerer& server, std::shared_ptr<Exchange> exchange, AnswerPlan plan);
+  Answering(std::shared_ptr<Answerer> server, std::shared_ptr<Exchange> exchange, AnswerPlan plan);
   ~Answering();
 
  private:
   using Clock = std::chrono::steady_clock;
   // One answer as it grows.
   struct Stream {
-    AnswerText text;
-    Answer choice;
+    AnswerDecoder text;
+    AnswerParts choice;
     std::vector<ScoredToken> waiting;  // not yet written with a piece
     int64_t prefilled = 0;
     bool at_end_token = false, prompt_told = false;
@@ -75,7 +80,7 @@ class Answering : public std::enable_shared_from_this<Answering> {
   ScoredToken score(const TokenEvent& event, int64_t offset) const;
   std::chrono::duration<double> age() const { return Clock::now() - arrived_; }
 
-  Answerer& server_;
+  const std::shared_ptr<Answerer> server_;  // stays for callbacks that come after the server's end
   const std::shared_ptr<Exchange> exchange_;
   AnswerPlan plan_;
   std::vector<Stream> streams_;

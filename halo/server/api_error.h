@@ -11,7 +11,8 @@ namespace halo {
 
 class ApiError : public Error {
  public:
-  // `param` is a dotted path into the request ("messages.0.role"), empty where no field is at fault.
+  // `param` is a dotted path into the request ("messages.0.role"), empty where no field is at
+  // fault.
   ApiError(int status, std::string code, std::string param, const std::string& message)
       : Error(message), status_(status), code_(std::move(code)), param_(std::move(param)) {}
 

@@ -39,10 +39,10 @@ class ChatFormat : public AnswerFormat {
   ChatFormat(const Generation& generation, std::string model)
       : generation_(generation), model_(std::move(model)) {}
 
-  json::value whole(const std::vector<Answer>& choices, const Usage& usage) override {
+  json::value whole(const std::vector<AnswerParts>& choices, const Usage& usage) override {
     json::array list;
     for (size_t i = 0; i < choices.size(); ++i) {
-      const Answer& choice = choices[i];
+      const AnswerParts& choice = choices[i];
       const std::string text = choice.text(Piece::Kind::kText);
       const std::string reasoning = choice.text(Piece::Kind::kReasoning);
       json::array calls;
@@ -97,7 +97,7 @@ class ChatFormat : public AnswerFormat {
            event(choice, {{"tool_calls", json::array{second}}}, nullptr);
   }
 
-  std::string end(size_t choice, const Answer& answer,
+  std::string end(size_t choice, const AnswerParts& answer,
                   std::span<const ScoredToken> tokens) override {
     return event(choice, {}, finish_word(answer.finish), tokens);
   }
@@ -116,7 +116,10 @@ class ChatFormat : public AnswerFormat {
 
  private:
   json::object head(const char* kind) const {
-    return {{"id", id_}, {"object", kind}, {"created", created_}, {"model", model_},
+    return {{"id", id_},
+            {"object", kind},
+            {"created", created_},
+            {"model", model_},
             {"system_fingerprint", "halo"}};
   }
 

@@ -72,10 +72,10 @@ class CompletionFormat : public AnswerFormat {
   CompletionFormat(const CompletionRequest& request, std::string model)
       : generation_(request.generation), echo_(request.echo), model_(std::move(model)) {}
 
-  json::value whole(const std::vector<Answer>& choices, const Usage& usage) override {
+  json::value whole(const std::vector<AnswerParts>& choices, const Usage& usage) override {
     json::array list;
     for (size_t i = 0; i < choices.size(); ++i) {
-      const Answer& choice = choices[i];
+      const AnswerParts& choice = choices[i];
       json::object one{{"index", i}, {"text", choice.prompt_text + text_of(choice)}};
       std::vector<ScoredToken> tokens = echo_ ? choice.prompt_tokens : std::vector<ScoredToken>();
       const bool first_unknown = echo_;
@@ -103,11 +103,11 @@ class CompletionFormat : public AnswerFormat {
     return sse(out);
   }
 
-  std::string prompt(size_t choice, const Answer& scores) override {
+  std::string prompt(size_t choice, const AnswerParts& scores) override {
     if (!echo_ && generation_.prompt_logprobs < 0) return "";
-    json::object one = delta(choice, echo_ ? scores.prompt_text : "",
-                             echo_ ? std::span(scores.prompt_tokens) : std::span<ScoredToken>(),
-                             echo_, nullptr);
+    json::object one =
+        delta(choice, echo_ ? scores.prompt_text : "",
+              echo_ ? std::span(scores.prompt_tokens) : std::span<ScoredToken>(), echo_, nullptr);
     if (generation_.prompt_logprobs >= 0)
       one["prompt_logprobs"] = prompt_logprobs_json(scores.prompt_tokens);
     return event(std::move(one));
@@ -118,7 +118,7 @@ class CompletionFormat : public AnswerFormat {
     return event(delta(choice, piece.text, tokens, false, nullptr));
   }
 
-  std::string end(size_t choice, const Answer& answer,
+  std::string end(size_t choice, const AnswerParts& answer,
                   std::span<const ScoredToken> tokens) override {
     return event(delta(choice, "", tokens, false, finish_word(answer.finish)));
   }
@@ -137,11 +137,14 @@ class CompletionFormat : public AnswerFormat {
 
  private:
   json::object head() const {
-    return {{"id", id_}, {"object", "text_completion"}, {"created", created_}, {"model", model_},
+    return {{"id", id_},
+            {"object", "text_completion"},
+            {"created", created_},
+            {"model", model_},
             {"system_fingerprint", "halo"}};
   }
 
-  static std::string text_of(const Answer& choice) { return choice.text(Piece::Kind::kText); }
+  static std::string text_of(const AnswerParts& choice) { return choice.text(Piece::Kind::kText); }
 
   json::object delta(size_t choice, const std::string& text, std::span<const ScoredToken> tokens,
                      bool first_unknown, const json::value& finish) const {

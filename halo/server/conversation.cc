@@ -19,17 +19,16 @@ json::array read_calls(const json::array& calls, const std::string& path) {
       made["arguments"] = json::object();
     } else if (const auto* text = arguments->if_string()) {
       try {
-        made["arguments"] = text->empty() ? json::value(json::object())
-                                          : parse_json(*text, "arguments");
+        made["arguments"] =
+            text->empty() ? json::value(json::object()) : parse_json(*text, "arguments");
       } catch (const Error&) {
         made["arguments"] = *text;
       }
     } else {
       made["arguments"] = *arguments;
     }
-    out.push_back(json::object{{"id", call.text("id").value_or("")},
-                               {"type", "function"},
-                               {"function", std::move(made)}});
+    out.push_back(json::object{
+        {"id", call.text("id").value_or("")}, {"type", "function"}, {"function", std::move(made)}});
   }
   return out;
 }
@@ -99,8 +98,8 @@ void read_tools(const Fields& fields, Conversation& conversation) {
     const auto* word = given->if_string();
     choice = word != nullptr ? std::string(*word) : "a named function";
     if (choice != "auto" && choice != "none")
-      fields.refuse("tool_choice", fmt::format("'{}' is not supported; expected 'auto' or 'none'",
-                                               choice),
+      fields.refuse("tool_choice",
+                    fmt::format("'{}' is not supported; expected 'auto' or 'none'", choice),
                     "unsupported_value");
   }
   const json::array* tools = fields.array("tools");

@@ -50,16 +50,15 @@ TEST(Responses, EventsInTheirOrder) {
   const auto all = events(stream_of(*format));
   EXPECT_THAT(
       types(all),
-      ElementsAre("response.created", "response.in_progress", "response.output_item.added",
-                  "response.reasoning_summary_part.added", "response.reasoning_summary_text.delta",
-                  "response.reasoning_summary_text.done", "response.reasoning_summary_part.done",
-                  "response.output_item.done", "response.output_item.added",
-                  "response.content_part.added", "response.output_text.delta",
-                  "response.output_text.delta", "response.output_text.done",
-                  "response.content_part.done", "response.output_item.done",
-                  "response.output_item.added", "response.function_call_arguments.delta",
-                  "response.function_call_arguments.done", "response.output_item.done",
-                  "response.completed"));
+      ElementsAre(
+          "response.created", "response.in_progress", "response.output_item.added",
+          "response.reasoning_summary_part.added", "response.reasoning_summary_text.delta",
+          "response.reasoning_summary_text.done", "response.reasoning_summary_part.done",
+          "response.output_item.done", "response.output_item.added", "response.content_part.added",
+          "response.output_text.delta", "response.output_text.delta", "response.output_text.done",
+          "response.content_part.done", "response.output_item.done", "response.output_item.added",
+          "response.function_call_arguments.delta", "response.function_call_arguments.done",
+          "response.output_item.done", "response.completed"));
   for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i].at("sequence_number"), i);
   EXPECT_EQ(all[0].at("response").at("status"), "in_progress");
   EXPECT_EQ(all[0].at("response").at("instructions"), "b");
@@ -79,7 +78,7 @@ TEST(Responses, EventsInTheirOrder) {
 
 TEST(Responses, AnAnswerThatWasCutIsIncomplete) {
   const auto request = read_responses(body(R"({"input": "a"})"));
-  Answer answer{.pieces = {{.text = "Hel"}}, .finish = FinishReason::kLength};
+  AnswerParts answer{.pieces = {{.text = "Hel"}}, .finish = FinishReason::kLength};
   const json::value whole = responses_format(request, "m")->whole({answer}, {});
   EXPECT_EQ(whole.at("status"), "incomplete");
   EXPECT_EQ(whole.at("incomplete_details").at("reason"), "max_output_tokens");
@@ -120,12 +119,12 @@ TEST(Responses, WhatNeedsAMemoryIsRefused) {
 
 TEST(Messages, EventsInTheirOrder) {
   const auto all = events(stream_of(*anthropic_format("m")));
-  EXPECT_THAT(types(all),
-              ElementsAre("message_start", "ping", "content_block_start", "content_block_delta",
-                          "content_block_stop", "content_block_start", "content_block_delta",
-                          "content_block_delta", "content_block_stop", "content_block_start",
-                          "content_block_delta", "content_block_stop", "message_delta",
-                          "message_stop"));
+  EXPECT_THAT(
+      types(all),
+      ElementsAre("message_start", "ping", "content_block_start", "content_block_delta",
+                  "content_block_stop", "content_block_start", "content_block_delta",
+                  "content_block_delta", "content_block_stop", "content_block_start",
+                  "content_block_delta", "content_block_stop", "message_delta", "message_stop"));
   EXPECT_EQ(all[0].at("message").at("usage").at("input_tokens"), 5);
   EXPECT_EQ(all[3].at("delta").at("type"), "thinking_delta");
   EXPECT_EQ(all[6].at("delta").at("text"), "Hel");
@@ -159,7 +158,7 @@ TEST(Messages, BlocksBecomeAConversation) {
 }
 
 TEST(Messages, WholeAnswers) {
-  Answer answer{.pieces = {{.text = "Hi"}}, .finish = FinishReason::kStopString, .stop = "x"};
+  AnswerParts answer{.pieces = {{.text = "Hi"}}, .finish = FinishReason::kStopString, .stop = "x"};
   const json::value whole = anthropic_format("m")->whole({answer}, {.prompt_tokens = 3});
   EXPECT_EQ(to_line(whole.at("content")), R"([{"type":"text","text":"Hi"}])");
   EXPECT_EQ(whole.at("stop_reason"), "stop_sequence");

@@ -39,6 +39,8 @@ class Exchange {
   Exchange(const Exchange&) = delete;
 
   const HttpRequest& request() const { return request_; }
+  // Leaves the request without its body, which may be large; for who handles it.
+  std::string take_body() { return std::exchange(request_.body, {}); }
 
   // Any thread. Either answer(), or begin(), write()... and end(). What comes after the end, or
   // after the client went, is dropped.
@@ -64,7 +66,7 @@ class Exchange {
   void set_gone();
 
  private:
-  const HttpRequest request_;
+  HttpRequest request_;
   const std::function<void()> wake_;
   mutable std::mutex mutex_;
   std::optional<HttpAnswer> head_;

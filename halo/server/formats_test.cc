@@ -35,14 +35,17 @@ ScoredToken scored(int64_t id, const std::string& bytes, double logprob) {
   return token;
 }
 
-const Usage kUsage{.prompt_tokens = 7, .cached_tokens = 4, .completion_tokens = 2,
-                   .prefill_seconds = 0.5, .decode_seconds = 0.25};
+const Usage kUsage{.prompt_tokens = 7,
+                   .cached_tokens = 4,
+                   .completion_tokens = 2,
+                   .prefill_seconds = 0.5,
+                   .decode_seconds = 0.25};
 
 TEST(CompletionFormat, ScoresHaveAnEntryAToken) {
   CompletionRequest request;
   request.echo = true;
   request.generation.top_logprobs = 1;
-  Answer answer;
+  AnswerParts answer;
   answer.pieces = {{.text = " b"}};
   answer.prompt_text = "a";
   answer.prompt_tokens = {scored(1, "a", 0)};
@@ -68,7 +71,7 @@ TEST(CompletionFormat, ScoresHaveAnEntryAToken) {
 }
 
 TEST(ChatFormat, WholeAnswers) {
-  Answer answer;
+  AnswerParts answer;
   answer.pieces = {{.kind = Piece::Kind::kReasoning, .text = "hm"},
                    {.kind = Piece::Kind::kToolCall, .call = {"id1", "f", "{}"}}};
   answer.finish = FinishReason::kToolCalls;
@@ -99,9 +102,8 @@ TEST(ChatFormat, EventsComeInTheOrderThatClientsExpect) {
   EXPECT_EQ(to_line(delta(0)), R"({"role":"assistant","content":""})");
   EXPECT_EQ(to_line(delta(1)), R"({"content":"Hi"})");
   EXPECT_EQ(all[1].at("choices").at(0).at("logprobs").at("content").as_array().size(), 1u);
-  EXPECT_EQ(to_line(delta(2)),
-            R"({"tool_calls":[{"index":0,"id":"a","type":"function","function":)"
-            R"({"name":"f","arguments":""}}]})");
+  EXPECT_EQ(to_line(delta(2)), R"({"tool_calls":[{"index":0,"id":"a","type":"function","function":)"
+                               R"({"name":"f","arguments":""}}]})");
   EXPECT_EQ(to_line(delta(3)),
             R"({"tool_calls":[{"index":0,"function":{"arguments":"{\"x\":1}"}}]})");
   EXPECT_EQ(delta(4).at("tool_calls").at(0).at("index"), 1);
@@ -124,7 +126,8 @@ TEST(ChatFormat, UsageAndProgressComeOnlyWhereAskedFor) {
   EXPECT_THAT(chat_format(request, "m")->progress(1, 2),
               HasSubstr(R"("prompt_progress":{"processed":1,"total":2})"));
   request.generation.n = 2;
-  EXPECT_EQ(events(chat_format(request, "m")->begin(kUsage)).at(1).at("choices").at(0).at("index"), 1);
+  EXPECT_EQ(events(chat_format(request, "m")->begin(kUsage)).at(1).at("choices").at(0).at("index"),
+            1);
 }
 
 TEST(Formats, AFaultIsAnEventAndTheLast) {

@@ -105,7 +105,7 @@ Generation read_generation(const Fields& fields) {
   return out;
 }
 
-std::string Answer::text(Piece::Kind kind) const {
+std::string AnswerParts::text(Piece::Kind kind) const {
   std::string out;
   for (const Piece& piece : pieces) {
     if (piece.kind == kind) out += piece.text;
@@ -113,7 +113,7 @@ std::string Answer::text(Piece::Kind kind) const {
   return out;
 }
 
-std::vector<ToolCall> Answer::calls() const {
+std::vector<ToolCall> AnswerParts::calls() const {
   std::vector<ToolCall> out;
   for (const Piece& piece : pieces) {
     if (piece.kind == Piece::Kind::kToolCall) out.push_back(piece.call);

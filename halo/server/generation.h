@@ -59,6 +59,7 @@ struct Piece {
   Kind kind = Kind::kText;
   std::string text;
   ToolCall call;
+  // But for the call's id, which is made up.
   bool operator==(const Piece& other) const {
     return kind == other.kind && text == other.text && call.name == other.call.name &&
            call.arguments == other.call.arguments;
@@ -67,7 +68,7 @@ struct Piece {
 
 enum class FinishReason { kStop, kStopString, kLength, kToolCalls };
 
-struct Answer {
+struct AnswerParts {
   std::vector<Piece> pieces;  // neighbours are of different kinds, or calls
   std::vector<ScoredToken> tokens;
   FinishReason finish = FinishReason::kStop;

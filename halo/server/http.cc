@@ -1,4 +1,5 @@
-// Boost.Beast parses requests; answers are written as text. One coroutine a connection, on a strand.
+// Boost.Beast parses requests; answers are written as text. One coroutine a connection, on a
+// strand.
 #include "halo/server/http.h"
 
 #include <poll.h>
@@ -110,6 +111,7 @@ class Session : public std::enable_shared_from_this<Session> {
         refused = what.answer;
       }
       if (refused) {
+        keep_alive_ = false;
         co_await send_text(begin(*refused, request, Framing::kLength) + refused->body);
         break;
       }
@@ -129,7 +131,7 @@ class Session : public std::enable_shared_from_this<Session> {
     const HttpLimits& limits = shared_.limits;
     request.id = fmt::format("req-{:x}", shared_.next_id++);
     keep_alive_ = false;
-    if (connection_.add(0) > limits.connections) refuse(503, "too many connections");
+    if (first && connection_.add(0) > limits.connections) refuse(503, "too many connections");
     if (buffer_.size() == 0) {
       stream_.expires_after(seconds(first ? limits.header_seconds : limits.keep_alive_seconds));
       const auto [error, count] =
@@ -141,8 +143,7 @@ class Session : public std::enable_shared_from_this<Session> {
     parser.header_limit(static_cast<uint32_t>(limits.header_bytes));
     parser.body_limit(static_cast<uint64_t>(limits.body_bytes));
     stream_.expires_after(seconds(limits.header_seconds));
-    const auto [error, count] =
-        co_await http::async_read_header(stream_, buffer_, parser, kResult);
+    const auto [error, count] = co_await http::async_read_header(stream_, buffer_, parser, kResult);
     if (error && !check(error)) co_return false;
     read_head(parser, request);
     keep_alive_ = parser.get().keep_alive();
@@ -226,12 +227,11 @@ class Session : public std::enable_shared_from_this<Session> {
   asio::awaitable<bool> answer(HttpRequest request) {
     Counted counted(shared_.exchanges);
     counted.add(1);
-    auto exchange = std::make_shared<Exchange>(
-        std::move(request), [weak = weak_from_this()] {
-          if (auto self = weak.lock()) {
-            asio::post(self->stream_.get_executor(), [self] { self->wake_.cancel(); });
-          }
-        });
+    auto exchange = std::make_shared<Exchange>(std::move(request), [weak = weak_from_this()] {
+      if (auto self = weak.lock()) {
+        asio::post(self->stream_.get_executor(), [self] { self->wake_.cancel(); });
+      }
+    });
     watch(exchange);
     asio::post(shared_.workers, [exchange, &handler = shared_.handler] {
       try {
@@ -291,8 +291,8 @@ class Session : public std::enable_shared_from_this<Session> {
             watching_.slot(), [self = shared_from_this(), exchange](beast::error_code error) {
               if (error) return;
               char byte = 0;
-              const ssize_t count = recv(self->stream_.socket().native_handle(), &byte, 1,
-                                         MSG_PEEK | MSG_DONTWAIT);
+              const ssize_t count =
+                  recv(self->stream_.socket().native_handle(), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
               if (count > 0) return;
               if (count < 0 && (errno == EAGAIN || errno == EINTR)) return self->watch(exchange);
               exchange->set_gone();
@@ -339,9 +339,8 @@ struct HttpServer::Impl {
       if (error) throw_error("cannot {} {}:{}: {}", what, host, port, error.message());
     };
     Tcp::resolver resolver(io);
-    const auto found = resolver.resolve(host, std::to_string(port),
-                                        Tcp::resolver::passive | Tcp::resolver::numeric_service,
-                                        error);
+    const auto found = resolver.resolve(
+        host, std::to_string(port), Tcp::resolver::passive | Tcp::resolver::numeric_service, error);
     check("find");
     const Tcp::endpoint place = found.begin()->endpoint();
     acceptor.open(place.protocol(), error);

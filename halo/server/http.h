@@ -18,8 +18,8 @@ struct HttpLimits {
   int64_t body_bytes = 32 << 20;
   int64_t pending_body_bytes = 512 << 20;  // of all requests that are being read
   int64_t connections = 1024;
-  double header_seconds = 10;      // from a request's first byte to the end of its header
-  double body_seconds = 30;        // between two pieces of a body
+  double header_seconds = 10;  // from a request's first byte to the end of its header
+  double body_seconds = 30;    // between two pieces of a body
   double whole_body_seconds = 600;
   double write_seconds = 60;       // until a client takes what it was sent
   double keep_alive_seconds = 75;  // between two requests

@@ -120,15 +120,19 @@ json::object usage_of(const Usage& usage) {
 
 const char* stop_reason(FinishReason finish) {
   switch (finish) {
-    case FinishReason::kStop: return "end_turn";
-    case FinishReason::kStopString: return "stop_sequence";
-    case FinishReason::kLength: return "max_tokens";
-    case FinishReason::kToolCalls: return "tool_use";
+    case FinishReason::kStop:
+      return "end_turn";
+    case FinishReason::kStopString:
+      return "stop_sequence";
+    case FinishReason::kLength:
+      return "max_tokens";
+    case FinishReason::kToolCalls:
+      return "tool_use";
   }
   return "end_turn";
 }
 
-json::value stop_string(const Answer& answer) {
+json::value stop_string(const AnswerParts& answer) {
   if (answer.finish != FinishReason::kStopString) return nullptr;
   return json::value(answer.stop);
 }
@@ -136,10 +140,12 @@ json::value stop_string(const Answer& answer) {
 // A whole block, or one that begins: without what deltas will bring.
 json::object block_of(const Piece& piece, bool is_whole) {
   switch (piece.kind) {
-    case Piece::Kind::kText: return {{"type", "text"}, {"text", is_whole ? piece.text : ""}};
+    case Piece::Kind::kText:
+      return {{"type", "text"}, {"text", is_whole ? piece.text : ""}};
     case Piece::Kind::kReasoning:
       return {{"type", "thinking"}, {"thinking", is_whole ? piece.text : ""}, {"signature", ""}};
-    case Piece::Kind::kToolCall: break;
+    case Piece::Kind::kToolCall:
+      break;
   }
   return {{"type", "tool_use"},
           {"id", piece.call.id},
@@ -151,8 +157,8 @@ class AnthropicFormat : public AnswerFormat {
  public:
   explicit AnthropicFormat(std::string model) : model_(std::move(model)) {}
 
-  json::value whole(const std::vector<Answer>& answers, const Usage& usage) override {
-    const Answer& answer = answers.front();
+  json::value whole(const std::vector<AnswerParts>& answers, const Usage& usage) override {
+    const AnswerParts& answer = answers.front();
     json::array content;
     for (const Piece& piece : answer.pieces) content.push_back(block_of(piece, true));
     json::object out = message(usage);
@@ -176,7 +182,9 @@ class AnthropicFormat : public AnswerFormat {
     }
     json::object delta;
     switch (piece.kind) {
-      case Piece::Kind::kText: delta = {{"type", "text_delta"}, {"text", piece.text}}; break;
+      case Piece::Kind::kText:
+        delta = {{"type", "text_delta"}, {"text", piece.text}};
+        break;
       case Piece::Kind::kReasoning:
         delta = {{"type", "thinking_delta"}, {"thinking", piece.text}};
         break;
@@ -187,7 +195,7 @@ class AnthropicFormat : public AnswerFormat {
     return out + event("content_block_delta", {{"index", index_}, {"delta", std::move(delta)}});
   }
 
-  std::string end(size_t, const Answer& answer, std::span<const ScoredToken>) override {
+  std::string end(size_t, const AnswerParts& answer, std::span<const ScoredToken>) override {
     stop_ = {{"stop_reason", stop_reason(answer.finish)}, {"stop_sequence", stop_string(answer)}};
     return close();
   }

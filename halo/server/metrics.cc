@@ -14,9 +14,8 @@ constexpr double kSeconds[] = {0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 
                                2.5,   5,     10,   20,    40,   80,  160,  320, 600};
 constexpr double kShortSeconds[] = {0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04,
                                     0.08,   0.16,  0.32,  0.64,  1.28, 2.5,  5};
-constexpr double kTokens[] = {1,    2,     5,     10,     20,     50,     100,    200,    500,
-                              1000, 2000,  5000,  10000,  20000,  50000,  100000, 200000, 500000,
-                              1e6};
+constexpr double kTokens[] = {1,    2,    5,     10,    20,    50,     100,    200,    500, 1000,
+                              2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1e6};
 
 std::string escape(std::string_view text) {
   std::string out;
@@ -50,11 +49,11 @@ void Histogram::print(std::string& out, const std::string& name, const std::stri
     const std::string bound = i < bounds_.size() ? fmt::format("{}", bounds_[i]) : "+Inf";
     out += fmt::format("{}_bucket{{{},le=\"{}\"}} {}\n", name, labels, bound, total);
   }
-  out += fmt::format("{}_sum{{{}}} {}\n{}_count{{{}}} {}\n", name, labels, sum_, name, labels,
-                     total);
+  out +=
+      fmt::format("{}_sum{{{}}} {}\n{}_count{{{}}} {}\n", name, labels, sum_, name, labels, total);
 }
 
-Metrics::Metrics(const std::string& model)
+ServerMetrics::ServerMetrics(const std::string& model)
     : model_label_(fmt::format("model_name=\"{}\"", escape(model))) {
   counters_ = {
       {"requests_total", {"Answers over HTTP, by route and status", {}}},
@@ -80,17 +79,17 @@ Metrics::Metrics(const std::string& model)
   distributions_.insert({"request_generation_tokens", {"Tokens of an answer", Histogram(kTokens)}});
 }
 
-void Metrics::add(const std::string& name, const std::string& labels, double value) {
+void ServerMetrics::add(const std::string& name, const std::string& labels, double value) {
   const std::lock_guard lock(mutex_);
   counters_.at(name).values[labels] += value;
 }
 
-void Metrics::observe(const std::string& name, double value) {
+void ServerMetrics::observe(const std::string& name, double value) {
   const std::lock_guard lock(mutex_);
   distributions_.at(name).histogram.observe(value);
 }
 
-std::string Metrics::text(const std::vector<Gauge>& gauges) const {
+std::string ServerMetrics::text(const std::vector<Gauge>& gauges) const {
   const std::lock_guard lock(mutex_);
   std::string out;
   for (const auto& [name, counter] : counters_) {

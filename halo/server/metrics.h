@@ -25,9 +25,9 @@ class Histogram {
   double sum_ = 0;
 };
 
-class Metrics {
+class ServerMetrics {
  public:
-  explicit Metrics(const std::string& model);
+  explicit ServerMetrics(const std::string& model);
 
   // "halo_" + name: `help` is said once, `labels` may tell parts of one figure apart.
   void add(const std::string& name, const std::string& labels = "", double value = 1);

@@ -111,8 +111,9 @@ TEST(Completion, WrongFieldsAreNamed) {
            {"n", "99999999999999999999"},
            {"stop", "5"},
            {"stop", "[5]"},
-           {"stop", "[\"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", "
-                    "\"\", \"\", \"\", \"\"]"},
+           {"stop",
+            "[\"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", \"\", "
+            "\"\", \"\", \"\", \"\"]"},
            {"logprobs", "21"},
            {"logprobs", "true"},
            {"stream", "1"},
@@ -177,9 +178,10 @@ TEST(Chat, ToolsAreKeptUnlessNoneAreWanted) {
   EXPECT_TRUE(request.conversation.tools.is_array());
   EXPECT_TRUE(read_chat(body(head + R"(, "tool_choice": "none"})")).conversation.tools.is_null());
   EXPECT_EQ(chat_refusal(head + R"(, "tool_choice": "required"})").param(), "tool_choice");
-  EXPECT_EQ(chat_refusal(R"({"messages": [{"role": "user", "content": ""}], "tools": [{"type": "x"}]})")
-                .param(),
-            "tools.0.type");
+  EXPECT_EQ(
+      chat_refusal(R"({"messages": [{"role": "user", "content": ""}], "tools": [{"type": "x"}]})")
+          .param(),
+      "tools.0.type");
   EXPECT_EQ(chat_refusal(R"({"messages": [{"role": "user", "content": ""}],
                              "tools": [{"type": "function", "function": {}}]})")
                 .param(),

@@ -6,8 +6,7 @@ namespace {
 const std::set<std::string_view> kParts = {"text", "input_text", "output_text"};
 
 json::object& last_assistant(json::array& messages) {
-  const bool is_there =
-      !messages.empty() && messages.back().as_object().at("role") == "assistant";
+  const bool is_there = !messages.empty() && messages.back().as_object().at("role") == "assistant";
   if (!is_there) messages.push_back(json::object{{"role", "assistant"}, {"content", ""}});
   return messages.back().as_object();
 }
@@ -57,8 +56,9 @@ void read_message(const Fields& item, json::array& messages) {
   std::string role = item.required_text("role");
   if (role == "developer") role = "system";
   if (role != "system" && role != "user" && role != "assistant")
-    item.refuse("role",
-                fmt::format("'{}' is unknown; expected system, developer, user or assistant", role));
+    item.refuse(
+        "role",
+        fmt::format("'{}' is unknown; expected system, developer, user or assistant", role));
   const json::value* content = item.find("content");
   if (content == nullptr) item.refuse("content", "is missing", "missing_required_parameter");
   const std::string text = content_text(*content, item.path("content"), kParts);
@@ -158,7 +158,9 @@ json::object usage_of(const Usage& usage) {
 }
 
 json::object text_part(const std::string& text) {
-  return {{"type", "output_text"}, {"text", text}, {"annotations", json::array()},
+  return {{"type", "output_text"},
+          {"text", text},
+          {"annotations", json::array()},
           {"logprobs", json::array()}};
 }
 
@@ -210,8 +212,8 @@ class ResponsesFormat : public AnswerFormat {
   ResponsesFormat(const ResponsesRequest& request, std::string model)
       : said_(request.said), model_(std::move(model)) {}
 
-  json::value whole(const std::vector<Answer>& answers, const Usage& usage) override {
-    const Answer& answer = answers.front();
+  json::value whole(const std::vector<AnswerParts>& answers, const Usage& usage) override {
+    const AnswerParts& answer = answers.front();
     for (const Piece& piece : answer.pieces) items_.push_back(Item::of(piece, items_.size()));
     if (items_.empty()) items_.push_back(Item::of({}, 0));
     finish_ = answer.finish;
@@ -219,40 +221,45 @@ class ResponsesFormat : public AnswerFormat {
   }
 
   std::string begin(const Usage&) override {
-    return event("response.created", {{"response", response("in_progress")}}) +
-           event("response.in_progress", {{"response", response("in_progress")}});
+    std::string out = event("response.created", {{"response", response("in_progress")}});
+    out += event("response.in_progress", {{"response", response("in_progress")}});
+    return out;
   }
 
   std::string piece(size_t, const Piece& piece, std::span<const ScoredToken>) override {
     std::string out;
-    const bool joins = is_open_ && piece.kind != Piece::Kind::kToolCall &&
-                       items_.back().piece.kind == piece.kind;
-    if (!joins) out = close() + open(piece);
+    const bool joins =
+        is_open_ && piece.kind != Piece::Kind::kToolCall && items_.back().piece.kind == piece.kind;
+    if (!joins) {
+      out = close();
+      out += open(piece);
+    }
     Item& item = items_.back();
     if (joins) item.piece.text += piece.text;
     switch (piece.kind) {
       case Piece::Kind::kText:
-        out += item_event("response.output_text.delta",
-                          {{"content_index", 0}, {"delta", piece.text},
-                           {"logprobs", json::array()}});
+        out +=
+            item_event("response.output_text.delta",
+                       {{"content_index", 0}, {"delta", piece.text}, {"logprobs", json::array()}});
         break;
       case Piece::Kind::kReasoning:
         out += item_event("response.reasoning_summary_text.delta",
                           {{"summary_index", 0}, {"delta", piece.text}});
         break;
       case Piece::Kind::kToolCall:
-        out += item_event("response.function_call_arguments.delta",
-                          {{"delta", piece.call.arguments}});
+        out +=
+            item_event("response.function_call_arguments.delta", {{"delta", piece.call.arguments}});
         break;
     }
     return out;
   }
 
-  std::string end(size_t, const Answer& answer, std::span<const ScoredToken>) override {
+  std::string end(size_t, const AnswerParts& answer, std::span<const ScoredToken>) override {
     finish_ = answer.finish;
     std::string out;
     if (items_.empty()) out = open({});
-    return out + close();
+    out += close();
+    return out;
   }
 
   std::string done(const Usage& usage) override {
@@ -288,9 +295,8 @@ class ResponsesFormat : public AnswerFormat {
     items_.push_back(Item::of(piece, items_.size()));
     is_open_ = true;
     const Item& item = items_.back();
-    std::string out =
-        event("response.output_item.added",
-              {{"output_index", item.index}, {"item", item.to_json(false)}});
+    std::string out = event("response.output_item.added",
+                            {{"output_index", item.index}, {"item", item.to_json(false)}});
     if (piece.kind == Piece::Kind::kText)
       out += item_event("response.content_part.added",
                         {{"content_index", 0}, {"part", text_part("")}});
@@ -308,32 +314,32 @@ class ResponsesFormat : public AnswerFormat {
     std::string out;
     switch (piece.kind) {
       case Piece::Kind::kText:
-        out = item_event("response.output_text.done", {{"content_index", 0},
-                                                       {"text", piece.text},
-                                                       {"logprobs", json::array()}}) +
-              item_event("response.content_part.done",
-                         {{"content_index", 0}, {"part", text_part(piece.text)}});
+        out = item_event("response.output_text.done",
+                         {{"content_index", 0}, {"text", piece.text}, {"logprobs", json::array()}});
+        out += item_event("response.content_part.done",
+                          {{"content_index", 0}, {"part", text_part(piece.text)}});
         break;
       case Piece::Kind::kReasoning:
         out = item_event("response.reasoning_summary_text.done",
-                         {{"summary_index", 0}, {"text", piece.text}}) +
-              item_event("response.reasoning_summary_part.done",
-                         {{"summary_index", 0}, {"part", summary_part(piece.text)}});
+                         {{"summary_index", 0}, {"text", piece.text}});
+        out += item_event("response.reasoning_summary_part.done",
+                          {{"summary_index", 0}, {"part", summary_part(piece.text)}});
         break;
       case Piece::Kind::kToolCall:
         out = item_event("response.function_call_arguments.done",
                          {{"name", piece.call.name}, {"arguments", piece.call.arguments}});
         break;
     }
-    return out + event("response.output_item.done",
-                       {{"output_index", item.index}, {"item", item.to_json(true, at_limit())}});
+    out += event("response.output_item.done",
+                 {{"output_index", item.index}, {"item", item.to_json(true, at_limit())}});
+    return out;
   }
 
   bool at_limit() const { return finish_ == FinishReason::kLength; }
 
   json::object response(const std::string& status, const Usage* usage = nullptr) const {
-    json::object out{{"id", id_}, {"object", "response"}, {"created_at", created_},
-                     {"status", status}, {"background", false}, {"error", nullptr}};
+    json::object out{{"id", id_},        {"object", "response"}, {"created_at", created_},
+                     {"status", status}, {"background", false},  {"error", nullptr}};
     out["incomplete_details"] = status == "incomplete"
                                     ? json::value(json::object{{"reason", "max_output_tokens"}})
                                     : json::value();

@@ -40,6 +40,7 @@ void Service::completions(const std::shared_ptr<Exchange>& exchange) {
   plan.score_prompts = (request.echo && request.generation.top_logprobs >= 0) ||
                        request.generation.prompt_logprobs >= 0;
   plan.continues_text = true;
+  plan.prompt_field = "prompt";
   plan.generation = std::move(request.generation);
   start(exchange, std::move(plan));
 }
@@ -63,7 +64,9 @@ void Service::chat_completions(const std::shared_ptr<Exchange>& exchange) {
 void Service::responses(const std::shared_ptr<Exchange>& exchange) {
   ResponsesRequest request = read_responses(body_of(*exchange));
   auto format = responses_format(request, answered_model(request.chat.generation.model));
-  start(exchange, plan_chat(std::move(request.chat), std::move(format)));
+  AnswerPlan plan = plan_chat(std::move(request.chat), std::move(format));
+  plan.prompt_field = "input";
+  start(exchange, std::move(plan));
 }
 
 void Service::messages(const std::shared_ptr<Exchange>& exchange) {

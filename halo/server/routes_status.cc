@@ -10,25 +10,20 @@ void Service::live(const std::shared_ptr<Exchange>& exchange) {
 
 void Service::health(const std::shared_ptr<Exchange>& exchange) {
   if (draining_) throw ApiError(503, "", "", "the server is ending");
-  if (is_stalled())
-    throw ApiError(503, "", "", "the engine has work and did nothing for a minute");
+  if (is_stalled()) throw ApiError(503, "", "", "the engine has work and did nothing for a minute");
   const SchedulerStats stats = scheduler_.stats();
-  exchange->answer(json_answer(json::object{
-      {"status", "ok"}, {"running", stats.running}, {"queued", stats.queued}}));
+  exchange->answer(json_answer(
+      json::object{{"status", "ok"}, {"running", stats.running}, {"queued", stats.queued}}));
 }
 
 json::object Service::model_json() const {
   const ModelConfig& config = model_.config();
-  json::object meta{{"n_ctx", scheduler_.context()},
-                    {"n_ctx_train", config.max_position_embeddings},
-                    {"n_vocab", config.vocab_size},
-                    {"n_embd", config.hidden_size},
-                    {"hypenet", config.is_hypenet()},
-                    {"attention_layers", config.attention_layers().size()},
-                    {"layers", config.num_layers},
-                    {"kv_bytes_per_token", config.kv_bytes_per_token()},
-                    {"state_bytes", config.state_bytes()},
-                    {"chat", model_.has_chat()}};
+  json::object meta{
+      {"n_ctx", scheduler_.context()},       {"n_ctx_train", config.max_position_embeddings},
+      {"n_vocab", config.vocab_size},        {"n_embd", config.hidden_size},
+      {"hypenet", config.is_hypenet()},      {"attention_layers", config.attention_layers().size()},
+      {"layers", config.num_layers},         {"kv_bytes_per_token", config.kv_bytes_per_token()},
+      {"state_bytes", config.state_bytes()}, {"chat", model_.has_chat()}};
   return {{"id", model_.name()},
           {"object", "model"},
           {"created", model_.created()},
@@ -63,16 +58,16 @@ void Service::metrics(const std::shared_ptr<Exchange>& exchange) {
   }
   HttpAnswer answer;
   answer.content_type = "text/plain; version=0.0.4; charset=utf-8";
-  answer.body = metrics_.text({
+  answer.body = answerer_->metrics.text({
       {"num_requests_running", "Sequences in the engine", number(stats.running)},
       {"num_requests_waiting", "Sequences that wait", number(stats.queued)},
       {"kv_cache_usage_perc", "Share of the key and value blocks in use, 0 to 1",
        share(stats.blocks_used, stats.blocks)},
       {"recurrent_state_slots_used", "Recurrent states in use", number(stats.slots_used)},
       {"recurrent_state_slots", "Recurrent states that there are", number(stats.slots)},
-      {"sequence_tokens", "Tokens held by running sequences",
-       number(stats.cached_sequence_tokens)},
-      {"state_snapshots_stored", "Beginnings of prompts that are kept", number(stats.kept_prefixes)},
+      {"sequence_tokens", "Tokens held by running sequences", number(stats.cached_sequence_tokens)},
+      {"state_snapshots_stored", "Beginnings of prompts that are kept",
+       number(stats.kept_prefixes)},
       {"engine_prompt_tokens_total", "Prompt tokens computed", number(stats.prompt_tokens), true},
       {"num_preemptions_total", "Sequences that gave way", number(stats.preemptions), true},
       {"engine_last_step_seconds", "Time of the last step", stats.step_seconds},

@@ -63,8 +63,7 @@ void Service::tokenizer_info(const std::shared_ptr<Exchange>& exchange) {
   if (!out.contains("eos_token") && !model_.end_tokens().empty())
     out["eos_token"] = model_.tokenizer().decode(std::span(model_.end_tokens()).first(1));
   out["vocab_size"] = model_.config().vocab_size;
-  out["chat_template"] =
-      model_.has_chat() ? json::value(model_.chat_template()) : json::value();
+  out["chat_template"] = model_.has_chat() ? json::value(model_.chat_template()) : json::value();
   exchange->answer(json_answer(out));
 }
 

@@ -57,8 +57,8 @@ const std::string& ServedModel::chat_template() const {
 void ServedModel::check_tokens(std::span<const int64_t> tokens, const std::string& param) const {
   for (const int64_t id : tokens) {
     if (id < 0 || id >= config_.vocab_size)
-      throw bad_field(param, fmt::format("token {} is none of the model's {}", id,
-                                         config_.vocab_size));
+      throw bad_field(param,
+                      fmt::format("token {} is none of the model's {}", id, config_.vocab_size));
   }
 }
 

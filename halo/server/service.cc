@@ -26,7 +26,8 @@ bool is_json(std::string_view content_type) {
   std::string type(content_type.substr(0, content_type.find(';')));
   while (type.ends_with(' ')) type.pop_back();
   std::ranges::transform(type, type.begin(), [](unsigned char c) { return std::tolower(c); });
-  return type == "application/json" || (type.starts_with("application/") && type.ends_with("+json"));
+  return type == "application/json" ||
+         (type.starts_with("application/") && type.ends_with("+json"));
 }
 
 // "[::1]:8080" -> "[::1]"
@@ -47,11 +48,7 @@ Service::Service(const ServedModel& model, Scheduler& scheduler, const ServiceSe
     : model_(model),
       scheduler_(scheduler),
       settings_(settings),
-      metrics_(model.name()),
-      answerer_{.model = model,
-                .scheduler = scheduler,
-                .metrics = metrics_,
-                .max_choices = max_running + settings.max_queued} {
+      answerer_(std::make_shared<Answerer>(model, scheduler, max_running + settings.max_queued)) {
   if (!settings.api_key_file.empty()) read_keys(settings.api_key_file);
   std::istringstream origins(settings.cors_origins);
   for (std::string origin; std::getline(origins, origin, ',');) origins_.push_back(origin);
@@ -65,11 +62,12 @@ Service::Service(const ServedModel& model, Scheduler& scheduler, const ServiceSe
   handler.answered = [this](const HttpRequest& request, int status) {
     bool known = false;
     const Route* route = find(request, known);
-    metrics_.add("requests_total", fmt::format("route=\"{}\",status=\"{}\"",
-                                               route == nullptr ? "" : route->path, status));
+    answerer_->metrics.add(
+        "requests_total",
+        fmt::format("route=\"{}\",status=\"{}\"", route == nullptr ? "" : route->path, status));
   };
-  http_ = std::make_unique<HttpServer>(settings.host, settings.port, settings.http,
-                                       std::move(handler));
+  http_ =
+      std::make_unique<HttpServer>(settings.host, settings.port, settings.http, std::move(handler));
 }
 
 Service::~Service() = default;
@@ -122,8 +120,8 @@ void Service::check_host(const HttpRequest& request) const {
 
 const Service::Route* Service::find(const HttpRequest& request, bool& path_is_known) const {
   for (const Route& route : routes()) {
-    const bool is_below = route.path.ends_with('/') && route.path.size() > 1 &&
-                          request.path.starts_with(route.path);
+    const bool is_below =
+        route.path.ends_with('/') && route.path.size() > 1 && request.path.starts_with(route.path);
     if (request.path != route.path && !is_below) continue;
     path_is_known = true;
     const bool is_head = request.method == "HEAD" && route.method == "GET";
@@ -189,8 +187,8 @@ void Service::handle(const std::shared_ptr<Exchange>& exchange) {
   }
 }
 
-json::value Service::body_of(const Exchange& exchange) {
-  const std::string& body = exchange.request().body;
+json::value Service::body_of(Exchange& exchange) {
+  const std::string body = exchange.take_body();
   if (body.empty()) throw bad_field("", "the request has no body; expected JSON", "invalid_json");
   try {
     return parse_json(body, "body");
@@ -202,9 +200,9 @@ json::value Service::body_of(const Exchange& exchange) {
 std::string Service::answered_model(const std::string& asked) const {
   if (asked.empty() || asked == model_.name()) return model_.name();
   if (settings_.strict_model)
-    throw ApiError(404, "model_not_found", "model",
-                   fmt::format("there is no model '{}'; this server has '{}'", asked,
-                               model_.name()));
+    throw ApiError(
+        404, "model_not_found", "model",
+        fmt::format("there is no model '{}'; this server has '{}'", asked, model_.name()));
   return asked;
 }
 
@@ -224,7 +222,7 @@ bool Service::is_stalled() const {
 }
 
 bool Service::is_idle() const {
-  return answerer_.choices == 0 && http_->exchanges() == 0;
+  return answerer_->choices == 0 && http_->exchanges() == 0;
 }
 
 const std::vector<Service::Route>& Service::routes() {

@@ -83,7 +83,7 @@ class Service {
   void check_access(const HttpRequest& head) const;
   void handle(const std::shared_ptr<Exchange>& exchange);
   HttpHeaders headers(const HttpRequest& request) const;
-  static json::value body_of(const Exchange& exchange);
+  static json::value body_of(Exchange& exchange);
   // The name that is answered, for one that was asked.
   std::string answered_model(const std::string& asked) const;
   void start(const std::shared_ptr<Exchange>& exchange, AnswerPlan plan);
@@ -114,11 +114,10 @@ class Service {
   Scheduler& scheduler_;
   const ServiceSettings settings_;
   std::vector<std::string> keys_, origins_;
-  Metrics metrics_;
-  Answerer answerer_;
+  const std::shared_ptr<Answerer> answerer_;
   std::atomic<bool> draining_ = false;
-  std::mutex ignored_mutex_;  // of the one
-  std::set<std::string> ignored_;  // fields that were named in the log already
+  std::mutex ignored_mutex_;           // of the one
+  std::set<std::string> ignored_;      // fields that were named in the log already
   mutable std::mutex progress_mutex_;  // of the two
   int64_t progress_ = 0;
   std::chrono::steady_clock::time_point progressed_ = std::chrono::steady_clock::now();

@@ -8,7 +8,8 @@ namespace {
 
 constexpr std::string_view kThink = "<think>", kThinkEnd = "</think>";
 constexpr std::string_view kTag = "<tool_call>", kTagEnd = "</tool_call>";
-constexpr std::string_view kMistralMark = "[TOOL_CALLS]", kArguments = "[ARGS]", kCallId = "[CALL_ID]";
+constexpr std::string_view kMistralMark = "[TOOL_CALLS]", kArguments = "[ARGS]",
+                           kCallId = "[CALL_ID]";
 constexpr std::string_view kPython = "<|python_tag|>";
 constexpr std::string_view kSpace = " \t\r\n";
 
@@ -81,7 +82,7 @@ std::optional<std::vector<ToolCall>> read_calls(std::string_view text) {
 std::optional<ToolCall> read_named_call(std::string_view text) {
   const size_t brace = text.find('{');
   if (brace == std::string_view::npos) return std::nullopt;
-  const std::string_view name = text.substr(0, text.substr(0, brace).find('['));
+  const std::string_view name = text.substr(0, std::min(brace, text.find('[')));
   if (!parse(trim(text.substr(brace)))) return std::nullopt;
   ToolCall call;
   call.name = std::string(trim(name));
@@ -90,12 +91,11 @@ std::optional<ToolCall> read_named_call(std::string_view text) {
   return call;
 }
 
-// The parts between separators, empty ones left out.
 std::vector<std::string_view> split(std::string_view text, std::string_view separator) {
   std::vector<std::string_view> parts;
   while (true) {
     const size_t at = text.find(separator);
-    if (!trim(text.substr(0, at)).empty()) parts.push_back(trim(text.substr(0, at)));
+    parts.push_back(text.substr(0, at));
     if (at == std::string_view::npos) return parts;
     text.remove_prefix(at + separator.size());
   }
@@ -104,6 +104,7 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
 std::optional<std::vector<ToolCall>> read_mistral(std::string_view body) {
   std::vector<ToolCall> calls;
   for (const std::string_view part : split(body, kMistralMark)) {
+    if (trim(part).empty()) continue;
     if (auto list = read_calls(part)) {
       calls.insert(calls.end(), list->begin(), list->end());
     } else if (auto call = read_named_call(part)) {
@@ -119,15 +120,19 @@ std::optional<std::vector<ToolCall>> read_mistral(std::string_view body) {
 std::optional<std::vector<ToolCall>> read_llama(std::string_view body) {
   if (auto whole = read_calls(body)) return whole;
   std::vector<ToolCall> calls;
-  std::string joined;
+  std::string joined;  // parts that are no call yet, a ';' behind each
   for (const std::string_view part : split(body, ";")) {
-    joined += joined.empty() ? std::string(part) : ";" + std::string(part);
-    if (auto some = read_calls(joined)) {
-      calls.insert(calls.end(), some->begin(), some->end());
-      joined.clear();
+    joined += part;
+    if (trim(part).ends_with('}')) {
+      if (auto some = read_calls(joined)) {
+        calls.insert(calls.end(), some->begin(), some->end());
+        joined.clear();
+        continue;
+      }
     }
+    if (!trim(joined).empty()) joined += ';';
   }
-  if (!joined.empty()) return std::nullopt;
+  if (!trim(joined).empty()) return std::nullopt;
   return calls;
 }
 
@@ -145,10 +150,14 @@ ToolFormat tool_format_of(std::string_view chat_template) {
 
 std::vector<std::string_view> tool_markers(ToolFormat format) {
   switch (format) {
-    case ToolFormat::kTags: return {kTag, kTagEnd};
-    case ToolFormat::kMistral: return {kMistralMark, kArguments, kCallId};
-    case ToolFormat::kLlama: return {kPython};
-    case ToolFormat::kNone: break;
+    case ToolFormat::kTags:
+      return {kTag, kTagEnd};
+    case ToolFormat::kMistral:
+      return {kMistralMark, kArguments, kCallId};
+    case ToolFormat::kLlama:
+      return {kPython};
+    case ToolFormat::kNone:
+      break;
   }
   return {};
 }
@@ -159,10 +168,14 @@ AnswerParser::AnswerParser(AnswerForm form)
 
 std::string_view AnswerParser::opener() const {
   switch (form_.tools) {
-    case ToolFormat::kTags: return kTag;
-    case ToolFormat::kMistral: return kMistralMark;
-    case ToolFormat::kLlama: return kPython;
-    case ToolFormat::kNone: break;
+    case ToolFormat::kTags:
+      return kTag;
+    case ToolFormat::kMistral:
+      return kMistralMark;
+    case ToolFormat::kLlama:
+      return kPython;
+    case ToolFormat::kNone:
+      break;
   }
   return {};
 }
@@ -200,8 +213,20 @@ bool AnswerParser::step_text(std::vector<Piece>& out) {
   const bool may_think = form_.has_reasoning && !has_text_;
   const bool has_marks = may_think || !call.empty();
   if (at_start_ && has_marks) {
-    const size_t first = held_.find_first_not_of(kSpace);
+    size_t first = held_.find_first_not_of(kSpace);
     if (first == std::string::npos) return false;
+    if (has_text_ || behind_opener_) {
+      held_.erase(0, first);
+      first = 0;
+    }
+    const std::string_view rest = std::string_view(held_).substr(first);
+    if (may_think && kThink.starts_with(rest) && rest != kThink) return false;
+    if (may_think && rest.starts_with(kThink)) {
+      held_.erase(0, first + kThink.size());
+      state_ = State::kReasoning;
+      behind_opener_ = true;
+      return true;
+    }
     if (form_.tools == ToolFormat::kLlama && !has_text_ && held_[first] == '{') {
       held_.erase(0, first);
       behind_opener_ = false;
@@ -209,32 +234,20 @@ bool AnswerParser::step_text(std::vector<Piece>& out) {
       return true;
     }
   }
-  const size_t think = may_think ? held_.find(kThink) : std::string::npos;
-  const size_t found = call.empty() ? std::string::npos : held_.find(call);
-  const size_t at = std::min(think, found);
+  const size_t at = call.empty() ? std::string::npos : held_.find(call);
   std::string_view text = held_;
   if (at != std::string::npos) {
     text = text.substr(0, at);
     emit(out, Piece::Kind::kText, std::string(text.substr(0, text.size() - trailing_space(text))));
-    held_.erase(0, at + (at == think ? kThink.size() : call.size()));
-    state_ = at == think ? State::kReasoning : State::kCall;
+    held_.erase(0, at + call.size());
+    state_ = State::kCall;
     behind_opener_ = true;
     at_start_ = true;
     return true;
   }
-  const size_t waits = std::max(may_think ? begun(text, kThink) : 0, begun(text, call));
-  text = text.substr(0, text.size() - waits);
+  text = text.substr(0, text.size() - begun(text, call));
   // A line's end before a call belongs to the call.
   if (!call.empty()) text = text.substr(0, text.size() - trailing_space(text));
-  if (at_start_ && has_marks) {
-    const size_t first = text.find_first_not_of(kSpace);
-    if (first == std::string_view::npos) return false;
-    const bool is_behind = has_text_ || num_calls_ > 0 || behind_opener_;
-    if (is_behind) {
-      held_.erase(0, first);
-      text = std::string_view(held_).substr(0, text.size() - first);
-    }
-  }
   const size_t size = text.size();
   emit(out, Piece::Kind::kText, std::string(text));
   held_.erase(0, size);
@@ -276,9 +289,12 @@ bool AnswerParser::step_call(std::vector<Piece>& out) {
 
 bool AnswerParser::step(std::vector<Piece>& out) {
   switch (state_) {
-    case State::kText: return step_text(out);
-    case State::kReasoning: return step_reasoning(out);
-    case State::kCall: return step_call(out);
+    case State::kText:
+      return step_text(out);
+    case State::kReasoning:
+      return step_reasoning(out);
+    case State::kCall:
+      return step_call(out);
   }
   return false;
 }
@@ -299,7 +315,7 @@ std::vector<Piece> AnswerParser::finish() {
       break;
     case State::kText:
       // Space alone, held back for a mark that did not come.
-      if (!(at_start_ && (behind_opener_ || num_calls_ > 0) && trim(rest).empty()))
+      if (!(at_start_ && (has_text_ || behind_opener_) && trim(rest).empty()))
         emit(out, Piece::Kind::kText, rest);
       break;
     case State::kCall:

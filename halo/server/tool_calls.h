@@ -26,8 +26,8 @@ std::vector<std::string_view> tool_markers(ToolFormat format);
 struct AnswerForm {
   ToolFormat tools = ToolFormat::kNone;
   std::set<std::string, std::less<>> tool_names;  // of the request
-  bool has_reasoning = false;   // <think>...</think> before the answer
-  bool begins_in_reasoning = false;  // the prompt ends with <think>
+  bool has_reasoning = false;                     // <think>...</think> before the answer
+  bool begins_in_reasoning = false;               // the prompt ends with <think>
 };
 
 class AnswerParser {
@@ -54,9 +54,9 @@ class AnswerParser {
   const AnswerForm form_;
   State state_;
   std::string held_;
-  size_t searched_ = 0;      // of held_, for the end of a call
-  bool at_start_ = true;     // nothing but space came since the beginning, or the last part's end
-  bool has_text_ = false;    // of the answer itself
+  size_t searched_ = 0;    // of held_, for the end of a call
+  bool at_start_ = true;   // nothing but space came since the beginning, or the last part's end
+  bool has_text_ = false;  // of the answer itself
   bool behind_opener_ = false;
   int num_calls_ = 0;
 };

@@ -52,17 +52,19 @@ AnswerForm with(ToolFormat tools) {
 }
 
 TEST(AnswerParser, TextStaysTextWithoutToolsAndThoughts) {
-  const std::string answer = "\n <tool_call>{\"name\": \"weather\"}</tool_call> <think>x</think> \n";
+  const std::string answer =
+      "\n <tool_call>{\"name\": \"weather\"}</tool_call> <think>x</think> \n";
   EXPECT_THAT(parse({}, answer), ElementsAre(text(answer)));
 }
 
 TEST(AnswerParser, TaggedCalls) {
-  EXPECT_THAT(parse(with(ToolFormat::kTags),
-                    "Let me look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": "
-                    "\"K\u00f6ln\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"time\", \"arguments\": {}}"
-                    "\n</tool_call>"),
-              ElementsAre(text("Let me look."), call("weather", "{\"city\":\"K\u00f6ln\"}"),
-                          call("time", "{}")));
+  EXPECT_THAT(
+      parse(with(ToolFormat::kTags),
+            "Let me look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": "
+            "\"K\u00f6ln\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"time\", \"arguments\": {}}"
+            "\n</tool_call>"),
+      ElementsAre(text("Let me look."), call("weather", "{\"city\":\"K\u00f6ln\"}"),
+                  call("time", "{}")));
   // A list in one tag; arguments that are JSON in a text; text behind.
   EXPECT_THAT(parse(with(ToolFormat::kTags),
                     "<tool_call>[{\"name\": \"weather\", \"arguments\": \"{\\\"a\\\":1}\"}, "
@@ -85,10 +87,11 @@ TEST(AnswerParser, ACallWhoseEndIsMissingCounts) {
 }
 
 TEST(AnswerParser, MistralsCalls) {
-  EXPECT_THAT(parse(with(ToolFormat::kMistral),
-                    "[TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"n\": 1.5}}, {\"name\": "
-                    "\"time\", \"arguments\": {}}]"),
-              ElementsAre(call("weather", "{\"n\":1.5}"), call("time", "{}")));
+  EXPECT_THAT(
+      parse(with(ToolFormat::kMistral),
+            "[TOOL_CALLS] [{\"name\": \"weather\", \"arguments\": {\"n\": 1.5}}, {\"name\": "
+            "\"time\", \"arguments\": {}}]"),
+      ElementsAre(call("weather", "{\"n\":1.5}"), call("time", "{}")));
   EXPECT_THAT(parse(with(ToolFormat::kMistral),
                     "Sure.[TOOL_CALLS]weather[CALL_ID]abc[ARGS]{\"n\": 1}[TOOL_CALLS]time{}"),
               ElementsAre(text("Sure."), call("weather", "{\"n\": 1}"), call("time", "{}")));
@@ -97,12 +100,14 @@ TEST(AnswerParser, MistralsCalls) {
 }
 
 TEST(AnswerParser, LlamasCalls) {
-  EXPECT_THAT(parse(with(ToolFormat::kLlama),
-                    "{\"name\": \"weather\", \"parameters\": {\"city\": \"a; b\"}}; {\"name\": \"time\", "
-                    "\"parameters\": {}}"),
-              ElementsAre(call("weather", "{\"city\":\"a; b\"}"), call("time", "{}")));
-  EXPECT_THAT(parse(with(ToolFormat::kLlama), "<|python_tag|>{\"name\": \"x\", \"parameters\": {}}"),
-              ElementsAre(call("x", "{}")));
+  EXPECT_THAT(
+      parse(with(ToolFormat::kLlama),
+            "{\"name\": \"weather\", \"parameters\": {\"city\": \"a; b\"}}; {\"name\": \"time\", "
+            "\"parameters\": {}}"),
+      ElementsAre(call("weather", "{\"city\":\"a; b\"}"), call("time", "{}")));
+  EXPECT_THAT(
+      parse(with(ToolFormat::kLlama), "<|python_tag|>{\"name\": \"x\", \"parameters\": {}}"),
+      ElementsAre(call("x", "{}")));
   // An answer in JSON names no function of the request.
   EXPECT_THAT(parse(with(ToolFormat::kLlama), "{\"name\": \"Ada\"}"),
               ElementsAre(text("{\"name\": \"Ada\"}")));

@@ -185,9 +185,8 @@ LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidat
     case SelectionRule::kEven:
       return {even_layers(layers, keep), {}, {}, {}};
     case SelectionRule::kRecallRatio:
-      return recipe.recall.empty()
-                 ? choose_by_sweep(candidates, recipe.rule, layers, keep, recipe)
-                 : choose_by_tasks(candidates, context, keep, recipe);
+      return recipe.recall.empty() ? choose_by_sweep(candidates, recipe.rule, layers, keep, recipe)
+                                   : choose_by_tasks(candidates, context, keep, recipe);
     case SelectionRule::kRandom:
       return {random_layers(layers, keep, context.seed()), {}, {}, {}};
     default:

@@ -17,8 +17,9 @@ struct LayerChoice {
   std::optional<TaskSweep> sweep = {};
 };
 
-// The number of select.layers, or select.keep, or what select.kv_bytes has room for, or a quarter of
-// the layers; an Error where the model has not those layers or not so many, or there is room for none.
+// The number of select.layers, or select.keep, or what select.kv_bytes has room for, or a quarter
+// of the layers; an Error where the model has not those layers or not so many, or there is room for
+// none.
 int64_t num_layers_to_keep(const SelectRecipe& recipe, const ModelConfig& teacher);
 
 // An Error that names the task, where select.rule chooses by one that the teacher does no better

@@ -7,8 +7,8 @@
 
 namespace halo {
 
-// What a micro-batch's loss counts. MSE: every token; KL: those with a weight, which are all but with
-// data.answers_alone; cross-entropy: those with a target.
+// What a micro-batch's loss counts. MSE: every token; KL: those with a weight, which are all but
+// with data.answers_alone; cross-entropy: those with a target.
 int64_t count_tokens(const TrainBatch& batch);
 int64_t count_weighted(const TrainBatch& batch);
 int64_t count_targets(const TrainBatch& batch);

@@ -125,8 +125,8 @@ void check_recipe(const ScaleRecipe& recipe, const std::string& file) {
   }
   for (const std::string& task : expand_tasks(recipe.tasks)) {
     if (is_made_to_length(task)) continue;
-    throw_error("{}: scale.tasks: {} is not made to a length, so it says nothing of the scale", file,
-                task);
+    throw_error("{}: scale.tasks: {} is not made to a length, so it says nothing of the scale",
+                file, task);
   }
 }
 
@@ -163,8 +163,8 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
   const LanguageModel reader(model, context.teacher_directory(), context.machine().kernels);
   std::vector<Task> tasks;
   for (const std::string& name : expand_tasks(recipe.tasks)) {
-    const TaskArgs task_args{{},           recipe.data, beyond,
-                             recipe.items, 0,           Random(context.seed(), "scale.tasks").bits(0)};
+    const TaskArgs task_args{
+        {}, recipe.data, beyond, recipe.items, 0, Random(context.seed(), "scale.tasks").bits(0)};
     tasks.push_back(make_task(name, task_args, reader));
   }
 
@@ -196,9 +196,9 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
     for (; measured < candidates.size(); ++measured) {
       Candidate& c = candidates[measured];
       measure(c);
-      progress.update(static_cast<int64_t>(measured) + 1,
-                      fmt::format("{}: found {:.2f}, loss {:.3f}", c.name, c.accuracy.mean,
-                                  c.loss.mean));
+      progress.update(
+          static_cast<int64_t>(measured) + 1,
+          fmt::format("{}: found {:.2f}, loss {:.3f}", c.name, c.accuracy.mean, c.loss.mean));
     }
   };
   measure_new();

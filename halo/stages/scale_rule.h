@@ -20,8 +20,8 @@ struct ScaleFigures {
 // within the training length are shown beside and take no part in the choice.
 std::vector<int64_t> lengths_beyond(const std::vector<int64_t>& given, int64_t training_length);
 
-// The integers next to the geometric means of `best`, one of `tried`, and its neighbours among them:
-// what a refined search tries next. None where a neighbour is less than a tenth away.
+// The integers next to the geometric means of `best`, one of `tried`, and its neighbours among
+// them: what a refined search tries next. None where a neighbour is less than a tenth away.
 std::vector<double> refined(std::vector<double> tried, double best);
 
 // Index of the chosen candidate: among those whose accuracy is within one standard error (of the

@@ -67,8 +67,10 @@ void check_recipe(const SelectRecipe& select, const std::string& file) {
     throw_error("{}: select.recall and select.commonsense are given together or not at all", file);
   }
   if (!select.recall.empty() && select.rule != SelectionRule::kRecallRatio) {
-    throw_error("{}: select.recall and select.commonsense are tasks of select.rule = \"halo\", not of \"{}\"",
-                file, word_of(kSelectionRules, select.rule));
+    throw_error(
+        "{}: select.recall and select.commonsense are tasks of select.rule = \"halo\", not of "
+        "\"{}\"",
+        file, word_of(kSelectionRules, select.rule));
   }
   if (select.keep > 0 && select.kv_bytes > 0) {
     throw_error("{}: select.keep and select.kv_bytes both say how many layers are kept; give one",

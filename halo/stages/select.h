@@ -33,7 +33,8 @@ struct SelectRecipe {
                "such bound",
        .max = kMaxCount});
     s("recall", recall,
-      {.help = "rule halo: tasks of `halo eval` whose mean is R; empty: needles and held-out text"});
+      {.help =
+           "rule halo: tasks of `halo eval` whose mean is R; empty: needles and held-out text"});
     s("commonsense", commonsense, {.help = "rule halo: tasks whose mean is C"});
     s("data", data, {.help = "folder of the tasks' files"});
     s("items", items, {.help = "items of each task; 0: all", .max = kMaxCount});

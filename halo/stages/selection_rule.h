@@ -80,8 +80,8 @@ SweepTable read_sweep(const std::filesystem::path& path, const std::vector<std::
                       const std::vector<int64_t>& items = {});
 
 // The share of `draws` in which each layer is among the k with the highest score, recall and
-// commonsense being drawn from normal distributions by the table's standard errors. Layers are drawn
-// one by one: where all were asked the same items, they vary together, and less.
+// commonsense being drawn from normal distributions by the table's standard errors. Layers are
+// drawn one by one: where all were asked the same items, they vary together, and less.
 std::vector<double> keep_probability(const SweepTable& table, int64_t k, int64_t draws);
 
 }  // namespace halo

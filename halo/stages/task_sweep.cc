@@ -127,14 +127,14 @@ json::object TaskSweep::to_json() const {
       std::vector<double> means = task.means({});
       const double teacher = means.back();
       means.pop_back();
-      list.push_back(json::object{{"name", task.name},
-                                  {"kind", tasks == &recall ? "recall" : "commonsense"},
-                                  {"items", task.items.front().size()},
-                                  {"chance", task.chance},
-                                  {"teacher", teacher},
-                                  {"teacher_stderr",
-                                   number_or_null(standard_error(task.items.back()))},
-                                  {"swapped", json::value_from(means)}});
+      list.push_back(
+          json::object{{"name", task.name},
+                       {"kind", tasks == &recall ? "recall" : "commonsense"},
+                       {"items", task.items.front().size()},
+                       {"chance", task.chance},
+                       {"teacher", teacher},
+                       {"teacher_stderr", number_or_null(standard_error(task.items.back()))},
+                       {"swapped", json::value_from(means)}});
     }
   }
   return {{"tasks", std::move(list)},
@@ -160,8 +160,8 @@ TaskSweep sweep_tasks(const SelectRecipe& recipe, const StageContext& context,
     for (const std::string& name : expand_tasks(names)) {
       const Task task = make_task(name, args, model);
       Progress progress("select: " + name, std::ssize(task.items));
-      const auto outcomes =
-          sweep.run(task, [&](size_t done) { progress.update(static_cast<int64_t>(done), "items"); });
+      const auto outcomes = sweep.run(
+          task, [&](size_t done) { progress.update(static_cast<int64_t>(done), "items"); });
       SweptTask& scores = swept.emplace_back(SweptTask{name, chance_of(task), {}});
       const std::string figure = figure_name(outcomes.front().front());
       for (const auto& of_model : outcomes) {

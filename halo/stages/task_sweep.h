@@ -1,5 +1,5 @@
-// HALO's selection as published (hypenet.md 2.3): the teacher with one layer swapped at a time, asked
-// recall and commonsense tasks. Scores stay item by item, so that they can be resampled.
+// HALO's selection as published (hypenet.md 2.3): the teacher with one layer swapped at a time,
+// asked recall and commonsense tasks. Scores stay item by item, so that they can be resampled.
 #pragma once
 
 #include <string>

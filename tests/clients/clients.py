@@ -123,21 +123,16 @@ def check_chat(client):
     assert text == message.content, (text, message.content)
     assert events[-1].choices == [] and events[-1].usage.total_tokens == whole.usage.total_tokens
     assert all(e.choices for e in ask(**plain, stream=True))  # no usage unless it was asked for
-    with client.chat.completions.stream(**plain, tools=[TOOL]) as stream:
-        final = stream.get_final_completion()
-    assert final.choices[0].message.role == "assistant"
+    assert ask(**plain, tools=[TOOL]).choices[0].message.role == "assistant"
 
 
 def check_responses(client):
     plain = dict(model="m", input="The old man", max_output_tokens=12, temperature=0)
     whole = client.responses.create(**plain)
     assert whole.status in ("completed", "incomplete") and whole.output_text is not None
-    kinds = []
-    with client.responses.stream(**plain) as stream:
-        for event in stream:
-            kinds.append(event.type)
-        final = stream.get_final_response()
-    assert kinds[0] == "response.created" and final.output_text == whole.output_text
+    events = list(client.responses.create(**plain, stream=True))
+    assert events[0].type == "response.created" and events[-1].response.output_text == whole.output_text
+    assert "".join(e.delta for e in events if e.type == "response.output_text.delta") == whole.output_text
     raises(
         openai.BadRequestError,
         lambda: client.responses.create(model="m", input="a", previous_response_id="resp_1"),
@@ -148,9 +143,9 @@ def check_responses(client):
 def check_messages(url):
     client = anthropic.Anthropic(base_url=url, api_key="secret", max_retries=0)
     plain = dict(model="m", messages=USER, max_tokens=12)
-    whole = client.messages.create(**plain, temperature=0)
+    whole = client.messages.create(**plain, extra_body={"temperature": 0})
     assert whole.type == "message" and whole.stop_reason in ("end_turn", "max_tokens")
-    with client.messages.stream(**plain, temperature=0) as stream:
+    with client.messages.stream(**plain, extra_body={"temperature": 0}) as stream:
         text = "".join(stream.text_stream)
     assert text == "".join(block.text for block in whole.content)
     assert client.messages.count_tokens(model="m", messages=USER).input_tokens > 0

@@ -59,11 +59,13 @@ TEST(Commands, HelpHasAnExample) {
                                {"import"},
                                {"export"},
                                {"plan"},
+                               {"launch"},
                                {"report"},
                                {"bench", "train"},
                                {"bench", "kernels"},
                                {"bench", "tokenize"},
                                {"bench", "load"},
+                               {"bench", "comm"},
                                {"doctor"}}) {
     Words words = command;
     words.push_back("--help");

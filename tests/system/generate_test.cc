@@ -93,7 +93,7 @@ TEST_F(Generate, LinesEndAtStopsAndEndTokens) {
   const std::string stop = all.substr(4, 2);
   const auto stopped = answers(json::serialize(json::object{
       {"prompt", "The old dog"}, {"max_tokens", 20}, {"stop", json::array{"never", stop}}}))[0];
-  EXPECT_EQ(stopped.at("text"), all.substr(0, all.find(stop)));
+  EXPECT_EQ(stopped.at("text"), json::value(all.substr(0, all.find(stop))));
   EXPECT_EQ(stopped.at("finish_reason"), "stop");
   EXPECT_EQ(answers(R"({"prompt": "The old dog", "max_tokens": 20})", {"--stop", stop})[0],
             stopped);
@@ -144,11 +144,14 @@ TEST_F(Generate, AWrongLineIsNamedBeforeAnythingIsAnswered) {
 // What a conversation prints, a line of `in` after another.
 class Chat : public Generate {
  protected:
-  Chat() {
+  Chat() { begin_answers_with("<answer>"); }
+  // Answers as said before stand behind <assistant>.
+  void begin_answers_with(const std::string& start) const {
     write_json(model_ / "tokenizer_config.json",
                json::object{{"chat_template",
                              "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
-                             "{% if add_generation_prompt %}<answer>{% endif %}"}});
+                             "{% if add_generation_prompt %}" +
+                                 start + "{% endif %}"}});
   }
   Outcome chat(const std::string& in, const Words& more = {}) const {
     write_file(folder_ / "in.txt", in);
@@ -179,6 +182,7 @@ TEST_F(Chat, AnswersFollowFromAllThatWasSaid) {
 }
 
 TEST_F(Chat, ASavedConversationGoesOnWhereItWas) {
+  begin_answers_with("<assistant>");
   const std::string file = (folder_ / "saved").string();
   const std::string long_text = "The old dog saw a cat and the old dog saw a cat and a dog";
   const Outcome whole = chat(long_text + "\nA cat\n");
@@ -189,6 +193,11 @@ TEST_F(Chat, ASavedConversationGoesOnWhereItWas) {
   EXPECT_EQ(begun.out + rest.out, whole.out);
   EXPECT_EQ(begun.out + chat("/load " + file + "\nA cat\n").out, whole.out);
   EXPECT_THAT(rest.err, testing::HasSubstr("messages 4"));
+  // All of the first part was there, in the same run and from the file.
+  for (const Outcome& outcome : {whole, rest}) {
+    EXPECT_THAT(outcome.err,
+                testing::ContainsRegex(" [1-9][0-9]+ of the prompt's [0-9]+ were there"));
+  }
 
   const Outcome wrong = chat("/load " + (folder_ / "none").string() + "\n/nothing\n/save\n/undo\n");
   EXPECT_EQ(wrong.code, 1);

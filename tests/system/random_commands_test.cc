@@ -354,7 +354,7 @@ TEST(RandomCommands, EachEndsAsDocumented) {
     told += was_told;
     ++codes[outcome.code];
     EXPECT_FALSE(was_killed) << "does not end\n" << outcome.err;
-    EXPECT_TRUE(was_killed || (outcome.code >= 0 && outcome.code <= 4))
+    EXPECT_TRUE(was_killed || (outcome.code >= 0 && outcome.code <= 5))
         << "code " << outcome.code << ", signal " << outcome.signal << "\n"
         << outcome.err;
     EXPECT_EQ(unfit(outcome.err + outcome.out), "") << outcome.err.substr(0, 2000);

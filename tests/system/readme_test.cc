@@ -24,6 +24,7 @@ const std::vector<std::pair<std::string, std::string>> kNotRun = {
     {"serve", "it does not end; serve_test.cc runs it"},
     {"bench kernels", "the shapes of a 2B model: a minute on a CPU"},
     {"import model.gguf", "import_test.cc runs it on files that it writes"},
+    {"sweep", "24 students; sweeps_test.cc runs a small one"},
 };
 
 // Commands whose sizes are for real models: how they begin, what stands behind them here.

@@ -440,13 +440,13 @@ TEST(Stages, OneMoreIsARowAndAFunction) {
   fs::copy(World::get().reference(), run, fs::copy_options::recursive);
   for (const char* name : {"scale", "model", "summary.json"}) fs::remove_all(run / name);
   const Recipe recipe = read_recipe(World::get().recipe(), {});
-  convert(recipe, {run, /*resume=*/true, "a test"}, stages);
+  convert(recipe, {run, /*resume=*/true, "a test"}, one_rank(), stages);
   EXPECT_EQ(result(run / "polish").at("tokens"), 77);
   EXPECT_EQ(result(run / "polish").at("loss").at("unit"), "nats a token");
   EXPECT_EQ(read_json(run / "summary.json").at("tokens_per_stage").at("polish"), 77);
   EXPECT_EQ(read_file(run / "model" / "model.safetensors"),
             read_file(World::get().reference() / "model" / "model.safetensors"));
-  const json::array planned = plan(recipe, 100, stages).at("stages").as_array();
+  const json::array planned = plan(recipe, 100, {}, stages).at("stages").as_array();
   EXPECT_EQ(planned.back().at("stage"), "polish");
 }
 

@@ -60,14 +60,15 @@ fs::path tasks_of_the_teacher() {
 TEST(Sweeps, LayersAreChosenByTasks) {
   const fs::path data = tasks_of_the_teacher(), out = World::get().folder("by-tasks") / "out";
   const fs::path run = World::get().reference();
-  Words words = {"select", "--recipe", World::get().recipe().string(), "--student",
-                 (run / "align").string(), "--out", out.string()};
+  Words words = {
+      "select", "--recipe",  World::get().recipe().string(), "--student", (run / "align").string(),
+      "--out",  out.string()};
   for (const fs::directory_entry& step : fs::directory_iterator(run / "align")) {
     if (step.path().filename().string().starts_with("step-")) words[4] = step.path().string();
   }
-  for (const std::string set :
-       {std::string("select.rule=halo"), std::string("select.keep=2"),
-        std::string("select.recall=[\"squad_v1\"]"), std::string("select.commonsense=[\"copa\"]")}) {
+  for (const std::string& set : {std::string("select.rule=halo"), std::string("select.keep=2"),
+                                 std::string("select.recall=[\"squad_v1\"]"),
+                                 std::string("select.commonsense=[\"copa\"]")}) {
     words.insert(words.end(), {"--set", set});
   }
   expect_error(run_halo(words), 1, {"select.data", "folder"});
@@ -97,27 +98,45 @@ TEST(Sweeps, LayersAreChosenByTasks) {
   // A task that the teacher only guesses is refused by name.
   std::string guessed;
   for (int i = 0; i < 12; ++i) {
-    guessed += fmt::format(R"({{"context": "cat", "question": "what", "answers": ["no {} way"]}})", i) +
-               "\n";
+    guessed +=
+        fmt::format(R"({{"context": "cat", "question": "what", "answers": ["no {} way"]}})", i) +
+        "\n";
   }
   write_file(data / "squad_v1.jsonl", guessed);
   fs::remove_all(out);
   expect_error(run_halo(words), 1, {"of squad_v1", "by guessing 0.000", "select.recall"});
   fs::remove(data / "copa.jsonl");
-  expect_error(run_halo({"plan", World::get().recipe().string(), "--set", "select.rule=halo", "--set",
-                         "select.recall=[\"squad_v1\"]", "--set", "select.commonsense=[\"copa\"]",
-                         "--set", fmt::format("select.data=\"{}\"", data.string())}),
-               1, {"no copa.jsonl"});
+  expect_error(
+      run_halo({"plan", World::get().recipe().string(), "--set", "select.rule=halo", "--set",
+                "select.recall=[\"squad_v1\"]", "--set", "select.commonsense=[\"copa\"]", "--set",
+                fmt::format("select.data=\"{}\"", data.string())}),
+      1, {"no copa.jsonl"});
 }
 
 TEST(Sweeps, TheScaleOfAModelAloneIsSearched) {
   const fs::path folder = World::get().folder("scale-alone");
   const fs::path model = World::get().reference() / "model";
-  const Words words = {"scale", "--student", model.string(), "--out", (folder / "out").string(),
-                       "--set", fmt::format("eval.held_out=\"{}\"", World::get().held_out().string()),
-                       "--set", "scale.candidates=[100, 1000]", "--set", "scale.lengths=[1024]",
-                       "--set", "scale.haystacks=1", "--set", "scale.questions=2", "--set",
-                       "scale.documents=1", "--set", "gates.scale_needle=0"};
+  const Words words = {"scale",
+                       "--student",
+                       model.string(),
+                       "--teacher",
+                       World::get().teacher().string(),
+                       "--out",
+                       (folder / "out").string(),
+                       "--set",
+                       fmt::format("eval.held_out=\"{}\"", World::get().held_out().string()),
+                       "--set",
+                       "scale.candidates=[100, 1000]",
+                       "--set",
+                       "scale.lengths=[1024]",
+                       "--set",
+                       "scale.haystacks=1",
+                       "--set",
+                       "scale.questions=2",
+                       "--set",
+                       "scale.documents=1",
+                       "--set",
+                       "gates.scale_needle=0"};
   const Outcome outcome = run_halo(words);
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const json::object scale = read_json(folder / "out" / "scale.json").as_object();
@@ -125,7 +144,8 @@ TEST(Sweeps, TheScaleOfAModelAloneIsSearched) {
   ASSERT_EQ(scale.at("candidates").as_array().size(), 5u);
   EXPECT_EQ(scale.at("candidates").at(4).at("name").as_string(), "316");
   EXPECT_TRUE(fs::exists(folder / "out" / "step-0" / "model.safetensors"));
-  expect_error(run_halo({"scale", "--out", (folder / "other").string()}), 2, {"--student is missing"});
+  expect_error(run_halo({"scale", "--out", (folder / "other").string()}), 2,
+               {"--student is missing"});
 }
 
 TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {
@@ -140,9 +160,10 @@ TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {
   EXPECT_THAT(table, HasSubstr("largest gradient"));
   const fs::path a = out / "distill.learning_rate=1e-4", b = out / "distill.learning_rate=1e-3";
   // Stages before stage 2 were made once: linked.
-  EXPECT_EQ(fs::hard_link_count(b / "transfer" / "result.json") > 1 ||
-                read_file(b / "align" / "metrics.jsonl") == read_file(a / "align" / "metrics.jsonl"),
-            true);
+  EXPECT_EQ(
+      fs::hard_link_count(b / "transfer" / "result.json") > 1 ||
+          read_file(b / "align" / "metrics.jsonl") == read_file(a / "align" / "metrics.jsonl"),
+      true);
   EXPECT_EQ(read_file(a / "select" / "selection.json"), read_file(b / "select" / "selection.json"));
   EXPECT_NE(read_file(a / "distill" / "metrics.jsonl"), read_file(b / "distill" / "metrics.jsonl"));
   const json::object result = read_json(out / "sweep.json").as_object();
@@ -152,7 +173,8 @@ TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {
   const auto time = fs::last_write_time(a / "STATUS");
   EXPECT_EQ(output_of(words), table);
   EXPECT_EQ(fs::last_write_time(a / "STATUS"), time);
-  write_file(folder / "sweep.toml", "recipe = \"nowhere.toml\"\n[sweep]\naxes = [\"run.seed=[1]\"]\n");
+  write_file(folder / "sweep.toml",
+             "recipe = \"nowhere.toml\"\n[sweep]\naxes = [\"run.seed=[1]\"]\n");
   expect_error(run_halo(words), 1, {"nowhere.toml"});
 }
 

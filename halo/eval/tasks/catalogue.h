@@ -28,8 +28,8 @@ std::string task_help();  // all names, for people
 // Whether its items are made to a length (made.h).
 bool is_made_to_length(const std::string& task);
 
-// The files that tasks and groups are read from; of a task that is made, none. An Error where one is
-// not there.
+// The files that tasks and groups are read from; of a task that is made, none. An Error where one
+// is not there.
 std::vector<std::filesystem::path> task_files(const std::vector<std::string>& names,
                                               const std::filesystem::path& data);
 

@@ -13,21 +13,27 @@ namespace {
 
 using made::Draws;
 
-constexpr auto kThings = std::to_array<std::string_view>(
-    {"a lighthouse",       "the first snow of the year", "learning to swim",  "a village bakery",
-     "the work of a bee",  "an old bicycle",             "how bread is made", "a long train journey",
-     "the night sky",      "a walk along a river",       "growing tomatoes",  "a lost umbrella",
-     "a day at a harbour", "why leaves change colour",   "playing chess",     "a storm at sea",
-     "a public library",   "how a clock works",          "moving to a city",  "a mountain hut",
-     "cooking for guests", "the use of a map",           "a visit to a farm", "keeping a diary"});
+constexpr auto kThings =
+    std::to_array<std::string_view>({"a lighthouse",       "the first snow of the year",
+                                     "learning to swim",   "a village bakery",
+                                     "the work of a bee",  "an old bicycle",
+                                     "how bread is made",  "a long train journey",
+                                     "the night sky",      "a walk along a river",
+                                     "growing tomatoes",   "a lost umbrella",
+                                     "a day at a harbour", "why leaves change colour",
+                                     "playing chess",      "a storm at sea",
+                                     "a public library",   "how a clock works",
+                                     "moving to a city",   "a mountain hut",
+                                     "cooking for guests", "the use of a map",
+                                     "a visit to a farm",  "keeping a diary"});
 constexpr auto kForms = std::to_array<std::string_view>(
     {"Write a short text about", "Explain to a child what is worth knowing about",
      "Tell a small story about", "Say what you think about"});
 constexpr auto kWords = std::to_array<std::string_view>(
     {"river", "window", "morning", "garden", "letter", "silver", "winter", "music"});
-constexpr auto kEndings = std::to_array<std::string_view>(
-    {"That is all I know.", "Thank you for reading.", "The rest is another story.",
-     "And so it goes on."});
+constexpr auto kEndings =
+    std::to_array<std::string_view>({"That is all I know.", "Thank you for reading.",
+                                     "The rest is another story.", "And so it goes on."});
 
 template <class List>
 std::string pick(const List& list, Draws& draws) {
@@ -75,7 +81,8 @@ int64_t num_sentences(std::string_view text) {
   int64_t count = 0;
   for (std::string word : words_of(text)) {
     while (!word.empty() && (word.back() == '"' || word.back() == ')')) word.pop_back();
-    if (!word.empty() && std::string_view(".?!").find(word.back()) != std::string_view::npos) ++count;
+    if (!word.empty() && std::string_view(".?!").find(word.back()) != std::string_view::npos)
+      ++count;
   }
   return count;
 }
@@ -98,8 +105,7 @@ int64_t count_word(std::string_view text, const std::string& word) {
 Constraint form(std::string_view kind, Draws& draws) {
   const int64_t n = 2 + draws.below(4);
   if (kind == "bullets") {
-    return {"bullets",
-            fmt::format("Answer with exactly {} lines, each beginning with \"- \".", n),
+    return {"bullets", fmt::format("Answer with exactly {} lines, each beginning with \"- \".", n),
             [n](std::string_view text) {
               const auto lines = lines_of(text);
               return std::ssize(lines) == n && std::ranges::all_of(lines, [](const auto& line) {
@@ -108,8 +114,7 @@ Constraint form(std::string_view kind, Draws& draws) {
             }};
   }
   if (kind == "numbered") {
-    return {"numbered",
-            fmt::format("Answer with exactly {} lines, numbered 1., 2. and so on.", n),
+    return {"numbered", fmt::format("Answer with exactly {} lines, numbered 1., 2. and so on.", n),
             [n](std::string_view text) {
               const auto lines = lines_of(text);
               bool all = std::ssize(lines) == n;
@@ -143,8 +148,9 @@ Constraint content(std::string_view kind, Draws& draws) {
   const std::string word = pick(kWords, draws);
   if (kind == "word") {
     const int64_t n = 1 + draws.below(3);
-    return {"word", fmt::format("Use the word \"{}\" at least {}.", word,
-                                n == 1 ? "once" : fmt::format("{} times", n)),
+    return {"word",
+            fmt::format("Use the word \"{}\" at least {}.", word,
+                        n == 1 ? "once" : fmt::format("{} times", n)),
             [=](std::string_view text) { return count_word(text, word) >= n; }};
   }
   if (kind == "no_commas") {

@@ -13,8 +13,8 @@ namespace halo {
 
 // What an answer has to be like.
 struct Constraint {
-  std::string kind;                           // "bullets"
-  std::string text;                           // a sentence, for the model
+  std::string kind;                             // "bullets"
+  std::string text;                             // a sentence, for the model
   std::function<bool(std::string_view)> holds;  // of an answer that is not empty
 };
 
@@ -24,8 +24,8 @@ const std::vector<std::vector<std::string>>& constraint_groups();
 Constraint draw_constraint(std::string_view kind, made::Draws& draws);
 
 // Items ask for a short text about something with one, two or three constraints in turn. `as_chat`
-// makes a prompt of what a user says. Figures followed: all constraints hold; constraints: the share
-// that does; and of each kind, "followed@bullets".
+// makes a prompt of what a user says. Figures followed: all constraints hold; constraints: the
+// share that does; and of each kind, "followed@bullets".
 std::vector<TaskItem> instruction_items(
     int64_t count, uint64_t seed, const std::function<std::string(const std::string&)>& as_chat);
 

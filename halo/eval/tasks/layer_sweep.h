@@ -1,5 +1,6 @@
-// Tasks asked of a model and of all models that differ from it in one layer's mixer, in one go: what
-// lies below the swapped layer is computed once (trunk.h).
+// Tasks asked of a model and of all models that differ from it in one layer's mixer, in one go: of
+// what is scored, all that lies below the swapped layer is computed once (trunk.h). What is written
+// each model writes by itself.
 #pragma once
 
 #include <functional>
@@ -13,7 +14,7 @@ namespace halo {
 
 // What a sweep cost, and what asking each swapped model by itself would have.
 struct SweepCost {
-  double flops = 0, whole_flops = 0;      // of matrix products with weights
+  double flops = 0, whole_flops = 0;      // of products with weights, in what is scored
   double seconds = 0, whole_seconds = 0;  // the second by what the model itself took
 };
 

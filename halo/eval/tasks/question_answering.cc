@@ -25,13 +25,12 @@ TaskItem question_item(const ItemLine& line) {
   if (!prompt.empty()) prompt += "\n";
   prompt += "Question: " + line.text("question") + "\nAnswer:";
   const std::vector<std::string> answers = line.texts("answers");
-  return written_item(
-      line, std::move(prompt), answers.front(), [answers](std::string_view text) {
-        const AnswerScores scores = score_answer(text, answers);
-        return Outcome{
-            {{"contains", scores.contains}, {"f1", scores.f1}, {"exact_match", scores.exact_match}},
-            {{"answer", text}, {"answers", json::value_from(answers)}}};
-      });
+  return written_item(line, std::move(prompt), answers.front(), [answers](std::string_view text) {
+    const AnswerScores scores = score_answer(text, answers);
+    return Outcome{
+        {{"contains", scores.contains}, {"f1", scores.f1}, {"exact_match", scores.exact_match}},
+        {{"answer", text}, {"answers", json::value_from(answers)}}};
+  });
 }
 
 TaskItem extraction_item(const ItemLine& line) {

@@ -69,9 +69,8 @@ TextTask::TextTask(const std::string& name, const fs::path& directory, int64_t l
                    int64_t limit)
     : name_(name), text_(read_text(directory, name)), length_(length), limit_(limit) {}
 
-TaskResult TextTask::run(
-    const DecoderWeights& weights, const LanguageModel& model, Kernels kernels,
-    const std::function<void(const std::string& id, const Outcome&)>& on_row) {
+TaskResult TextTask::run(const DecoderWeights& weights, const LanguageModel& model, Kernels kernels,
+                         const std::function<void(const std::string& id, const Outcome&)>& on_row) {
   // The token that begins every text begins every row.
   const std::vector<int64_t> begin = model.encode("");
   const std::vector<int64_t> tokens = model.tokenizer().encode(text_);
@@ -89,9 +88,8 @@ TaskResult TextTask::run(
   }
   const TextBatches batches(rows, length_, weights.embedding.value.device(), kernels);
   const bool is_first = !first_rows_;
-  const bool same_tokens =
-      !is_first && first_rows_->rows == rows.rows &&
-      first_.head.size(0) == weights.head.value.size(0);
+  const bool same_tokens = !is_first && first_rows_->rows == rows.rows &&
+                           first_.head.size(0) == weights.head.value.size(0);
   if (is_first) {
     first_ = teacher_states(weights, batches, /*with_best=*/true);
     first_rows_ = rows;

@@ -194,6 +194,16 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
              cache.keys.size(2), cache.keys.size(3));
   const at::NoGradGuard no_grad;
   const Rows rows(cache);
+  const auto keys = cache.keys.flatten(0, 1), values = cache.values.flatten(0, 1);
+  const auto new_k = k.to(keys.scalar_type()), new_v = v.to(values.scalar_type());
+  // One sequence's new tokens mostly lie together: a copy, where an index is sorted first.
+  const int64_t end = cache.lengths.empty() ? 0 : cache.lengths[0];
+  const int64_t begin = end - sequences.num_tokens();
+  if (sequences.count() == 1 && begin < end && rows.consecutive(0, begin, end)) {
+    keys.narrow(0, rows(0, begin), end - begin).copy_(new_k);
+    values.narrow(0, rows(0, begin), end - begin).copy_(new_v);
+    return;
+  }
   std::vector<int64_t> index;
   index.reserve(sequences.num_tokens());
   for (int64_t s = 0; s < sequences.count(); ++s) {
@@ -202,8 +212,8 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
     }
   }
   const auto row = on_device(index, k.device());
-  cache.keys.flatten(0, 1).index_copy_(0, row, k.to(cache.keys.scalar_type()));
-  cache.values.flatten(0, 1).index_copy_(0, row, v.to(cache.values.scalar_type()));
+  keys.index_copy_(0, row, new_k);
+  values.index_copy_(0, row, new_v);
 }
 
 at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache,

@@ -430,6 +430,32 @@ TEST(PagedAttention, DecodesManySequences) {
              paged_attention(q, cache, sequences, {kScale, Kernels::kReference}), 1e-5);
 }
 
+// New tokens on the CPU: a sequence has the same bits in any company, and keys and values in bf16
+// are their fp32 values.
+TEST(PagedAttention, DecodedBitsDependOnTheSequenceAlone) {
+  const std::vector<int64_t> lengths{700, 1, 256, 257, 90};
+  auto cache = make_cache(5, 700, 16, 2, true);
+  cache.keys = random_tensor(cache.keys.sizes(), 7).to(at::kBFloat16);
+  cache.values = random_tensor(cache.keys.sizes(), 8).to(at::kBFloat16);
+  cache.lengths = lengths;
+  const auto q = random_tensor({5, 6, kDim}, 9);
+  const auto all = paged_attention(q, cache, sequences_of({1, 1, 1, 1, 1}), {kScale});
+  PagedKeyValue same = cache;
+  same.keys = cache.keys.to(at::kFloat);
+  same.values = cache.values.to(at::kFloat);
+  expect_equal("fp32", paged_attention(q, same, sequences_of({1, 1, 1, 1, 1}), {kScale}), all);
+  expect_rms("o", all,
+             paged_attention(q, same, sequences_of({1, 1, 1, 1, 1}), {kScale, Kernels::kReference}),
+             1e-5);
+  for (int64_t s = 0; s < 5; ++s) {
+    PagedKeyValue one = cache;
+    one.block_table = cache.block_table.narrow(0, s, 1);
+    one.lengths = {lengths[s]};
+    expect_equal("alone", paged_attention(q.narrow(0, s, 1), one, sequences_of({1}), {kScale}),
+                 all.narrow(0, s, 1));
+  }
+}
+
 // A prompt so long that its mask is made in parts.
 TEST(PagedAttention, LongPrompt) {
   const auto whole = sequences_of({6100});

@@ -13,18 +13,15 @@ bool has_kernel(const at::Tensor& o) {
   return has_cuda_kernels(CudaKernels::kDecodeAttention, o) && o.size(2) % 8 == 0;
 }
 
-// [n, H, 1] of log-sum-exps [H, n].
-at::Tensor columns_of(const at::Tensor& log_sums) {
-  return log_sums.transpose(0, 1).unsqueeze(2);
-}
-
-// a and b as one, in fp32.
-AttentionPart composed(const AttentionPart& a, const AttentionPart& b) {
-  const at::Tensor log_sums = at::logaddexp(a.log_sums, b.log_sums);
-  const auto share = [&](const AttentionPart& part) {
-    return columns_of(part.log_sums - log_sums).exp() * part.o.to(at::kFloat);
-  };
-  return {share(a) + share(b), log_sums};
+// All of them as one, in fp32.
+AttentionPart composed(const std::vector<AttentionPart>& parts) {
+  std::vector<at::Tensor> log_sums;
+  for (const AttentionPart& part : parts) log_sums.push_back(part.log_sums);
+  const at::Tensor logs = at::stack(log_sums);
+  const at::Tensor shares = at::softmax(logs, 0).transpose(1, 2).unsqueeze(3);  // [P, n, H, 1]
+  at::Tensor o = shares[0] * parts[0].o.to(at::kFloat);
+  for (int64_t i = 1; i < std::ssize(parts); ++i) o += shares[i] * parts[i].o.to(at::kFloat);
+  return {o, at::logsumexp(logs, 0)};
 }
 
 }  // namespace
@@ -54,9 +51,10 @@ void AttentionMerge::fold(bool last) {
   const at::Tensor& like = waiting_[0].o;
   const bool has_sum = sum_.o.defined();
   if (!has_kernel(like)) {
-    for (const AttentionPart& part : waiting_)
-      sum_ = sum_.o.defined() ? composed(sum_, part) : part;
-    if (last) sum_.o = sum_.o.to(like.scalar_type());
+    const at::ScalarType dtype = like.scalar_type();
+    if (has_sum) waiting_.insert(waiting_.begin(), sum_);
+    sum_ = composed(waiting_);
+    if (last) sum_.o = sum_.o.to(dtype);
     waiting_.clear();
     return;
   }

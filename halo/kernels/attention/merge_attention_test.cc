@@ -25,29 +25,39 @@ Inputs inputs_of(int64_t parts, at::ScalarType dtype) {
           random_tensor({keys, kHeads, kSize}, 3, dtype)};
 }
 
-// Every query sees every key, computed in `compute`.
-AttentionPart attend(const Inputs& x, int64_t begin, int64_t end, at::ScalarType compute) {
-  const auto keys = [&](const at::Tensor& all) { return all.slice(0, begin, end).to(compute); };
-  const at::Tensor logits = at::einsum("nhd,mhd->hnm", {x.q.to(compute), keys(x.k)});
+// Every query sees every key; in double.
+AttentionPart attend(const Inputs& x, int64_t begin, int64_t end) {
+  const auto keys = [&](const at::Tensor& all) { return all.slice(0, begin, end).to(at::kDouble); };
+  const at::Tensor logits = at::einsum("nhd,mhd->hnm", {x.q.to(at::kDouble), keys(x.k)});
   return {at::einsum("hnm,mhd->nhd", {logits.softmax(2), keys(x.v)}), logits.logsumexp(2)};
 }
 
-void check(int64_t parts, at::ScalarType dtype, at::Device device) {
-  SCOPED_TRACE(fmt::format("{} parts", parts));
-  const Inputs x = inputs_of(parts, dtype);
-  AttentionMerge merge;
-  for (int64_t p = 0; p < parts; ++p) {
-    const AttentionPart part = attend(x, p * kKeysAPart, (p + 1) * kKeysAPart, at::kDouble);
-    // With padding behind the last query of a head.
-    const at::Tensor log_sums =
-        at::constant_pad_nd(part.log_sums.to(at::kFloat), {0, 3}, 1e30).to(device);
-    merge.add({part.o.to(dtype).contiguous().to(device), log_sums.narrow(1, 0, kQueries)});
+// The formula in double, of parts as they are: rounded.
+at::Tensor plain(const std::vector<AttentionPart>& parts) {
+  at::Tensor sum = at::zeros({kQueries, kHeads, kSize}, at::kDouble);
+  at::Tensor total = at::zeros({kQueries, kHeads, 1}, at::kDouble);
+  for (const AttentionPart& part : parts) {
+    const at::Tensor share = part.log_sums.to(at::kDouble).exp().transpose(0, 1).unsqueeze(2);
+    sum += share * part.o.to(at::kDouble);
+    total += share;
   }
-  const int64_t keys = parts * kKeysAPart;
-  const at::Tensor exact = attend(x, 0, keys, at::kDouble).o;
-  // Beside what fp32, or one rounding to bf16, makes of it.
-  expect_close("o", merge.result().cpu(), exact,
-               dtype == at::kFloat ? attend(x, 0, keys, dtype).o : exact.to(dtype));
+  return sum / total;
+}
+
+void check(int64_t count, at::ScalarType dtype, at::Device device) {
+  SCOPED_TRACE(fmt::format("{} parts", count));
+  const Inputs x = inputs_of(count, dtype);
+  AttentionMerge merge;
+  std::vector<AttentionPart> parts;
+  for (int64_t p = 0; p < count; ++p) {
+    const AttentionPart exact = attend(x, p * kKeysAPart, (p + 1) * kKeysAPart);
+    parts.push_back({exact.o.to(dtype).contiguous(), exact.log_sums.to(at::kFloat)});
+    // With padding behind the last query of a head.
+    const at::Tensor log_sums = at::constant_pad_nd(parts[p].log_sums, {0, 3}, 1e30).to(device);
+    merge.add({parts[p].o.to(device), log_sums.narrow(1, 0, kQueries)});
+  }
+  expect_close("o", merge.result().cpu(), attend(x, 0, count * kKeysAPart).o,
+               plain(parts).to(dtype));
 }
 
 TEST(MergeAttention, PartsMakeTheWhole) {

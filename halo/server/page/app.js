@@ -7,7 +7,7 @@ const api = new Api();
 const FIELDS = ["system", "temperature", "top_p", "top_k", "max_tokens", "seed", "key", "theme"];
 const DEFAULTS = { temperature: "0.7", top_p: "1", top_k: "0", max_tokens: "0", theme: "auto" };
 
-let turns = []; // {role: "user" | "assistant" | "document", text, thoughts, figures}
+let turns = []; // {role: "user" | "assistant" | "document", text, thoughts, figures, total}
 let files = []; // {name, text}, to go with the next message
 let model = null;
 let running = null; // AbortController of the answer that grows
@@ -164,7 +164,8 @@ function take_event(event, turn) {
   }
   if (event.usage) {
     turn.figures = figures_of(event.usage, event.timings) + (turn.cut ? "; cut off at the limit" : "");
-    show_context(event.usage.total_tokens);
+    turn.total = event.usage.total_tokens;
+    show_context(turn.total);
   }
 }
 
@@ -229,6 +230,7 @@ function edit(index) {
   at("words").value = turns[index].text;
   turns.length = index;
   draw();
+  show_context(turns.at(-1)?.total ?? 0);
   keep();
   at("words").focus();
 }
@@ -269,7 +271,7 @@ async function connect() {
   }
   at("model").textContent = model.id;
   document.title = model.id;
-  show_context(0);
+  show_context(turns.at(-1)?.total ?? 0);
   if (!model.meta.chat)
     at("words").placeholder = "This model has no chat template: it goes on with the text that you write here.";
   notice("");

@@ -73,8 +73,8 @@ Compose document_number(const Documents& documents, int64_t document, const Rand
     for (const int64_t d : choose_documents(documents, document, hay, draws)) {
       std::string other = draws.digits(kDigits);
       while (other == number) other = draws.digits(kDigits);
-      context += fmt::format("Document {}:\n{}\n\n", d == document ? number : other,
-                             documents.texts[d]);
+      context +=
+          fmt::format("Document {}:\n{}\n\n", d == document ? number : other, documents.texts[d]);
     }
     return Prompt{
         fmt::format("Below are some documents. I will give you a text at the end. Please find the "

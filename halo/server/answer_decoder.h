@@ -14,11 +14,11 @@
 
 namespace halo {
 
-class AnswerText {
+class AnswerDecoder {
  public:
   // `before`: tokens that the answer's text follows on directly, such as a text's to be continued.
-  AnswerText(const Tokenizer& tokenizer, const AnswerForm& form, const Generation& generation,
-             std::span<const int64_t> before);
+  AnswerDecoder(const Tokenizer& tokenizer, const AnswerForm& form, const Generation& generation,
+                std::span<const int64_t> before);
 
   // What became certain.
   std::vector<Piece> push(int64_t id);

@@ -1,4 +1,4 @@
-#include "halo/server/answer_text.h"
+#include "halo/server/answer_decoder.h"
 
 #include <algorithm>
 
@@ -9,8 +9,8 @@ int64_t count_characters(std::string_view text) {
                                [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; });
 }
 
-AnswerText::AnswerText(const Tokenizer& tokenizer, const AnswerForm& form,
-                       const Generation& generation, std::span<const int64_t> before)
+AnswerDecoder::AnswerDecoder(const Tokenizer& tokenizer, const AnswerForm& form,
+                             const Generation& generation, std::span<const int64_t> before)
     : tokenizer_(tokenizer),
       skip_special_(generation.skip_special_tokens),
       decoder_(tokenizer, false),
@@ -28,19 +28,19 @@ AnswerText::AnswerText(const Tokenizer& tokenizer, const AnswerForm& form,
   }
 }
 
-std::vector<Piece> AnswerText::take(const std::string& text) {
+std::vector<Piece> AnswerDecoder::take(const std::string& text) {
   decoded_ += count_characters(text);
   const std::string certain = stop_.push(text);
   certain_ += count_characters(certain);
   return parser_.push(certain);
 }
 
-std::vector<Piece> AnswerText::push(int64_t id) {
+std::vector<Piece> AnswerDecoder::push(int64_t id) {
   if (skip_special_ && tokenizer_.is_special(id) && std::ranges::count(shown_, id) == 0) return {};
   return take(decoder_.push(id));
 }
 
-std::vector<Piece> AnswerText::finish() {
+std::vector<Piece> AnswerDecoder::finish() {
   std::vector<Piece> out = take(decoder_.finish());
   const std::string held = stop_.finish();
   certain_ += count_characters(held);
