@@ -77,7 +77,9 @@ std::string Communicator::broadcast(const std::string& text) {
   HALO_CHECK(std::ssize(text) <= kMaxMessage, "broadcast: {} bytes, at most {}", text.size(),
              kMaxMessage);
   return logged("broadcast", std::ssize(text), [&] {
-    return do_exchange(is_first() ? text : std::string(), Patience::kUnlimited)[0];
+    // The first comes last.
+    return is_first() ? do_exchange(text, Patience::kTimeLimit)[0]
+                      : do_exchange("", Patience::kUnlimited)[0];
   });
 }
 

@@ -56,7 +56,8 @@ class Communicator {
   static constexpr int64_t kMaxMessage = int64_t{1} << 20;
   std::vector<std::string> exchange(const std::string& mine);
   std::vector<double> sum(const std::vector<double>& mine);
-  // The text of the first rank. However long that takes: the others have nothing else to do.
+  // The text of the first rank. However long that takes: the others have nothing else to do, and it
+  // waits for them no longer than the limit.
   std::string broadcast(const std::string& text);
   // Returns once all ranks are here, however long that takes.
   void wait();

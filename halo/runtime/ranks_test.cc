@@ -110,6 +110,16 @@ TEST(Ranks, TheFirstMayTakeItsTimeWhereTheOthersHaveNothingToDo) {
   });
 }
 
+TEST(Ranks, TheFirstWaitsForTheOthersNoLongerThanTheLimit) {
+  EXPECT_THROW(run_threads(2, 0.1,
+                           [](Communicator& ranks) {
+                             if (!ranks.is_first())
+                               std::this_thread::sleep_for(std::chrono::milliseconds(500));
+                             ranks.broadcast("done");
+                           }),
+               RankLost);
+}
+
 TEST(Ranks, RunAloneOrAsTheRecipeSays) {
   RunRecipe run;
   int64_t size = 0;
