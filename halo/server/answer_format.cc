@@ -60,4 +60,13 @@ json::object progress_json(int64_t done, int64_t of) {
   return {{"processed", done}, {"total", of}};
 }
 
+std::string stream_end(const Generation& generation, json::object chunk, const Usage& usage) {
+  const std::string done = "data: [DONE]\n\n";
+  if (!generation.include_usage) return done;
+  chunk["choices"] = json::array();
+  chunk["usage"] = usage_json(usage);
+  chunk["timings"] = timings_json(usage);
+  return sse(chunk) + done;
+}
+
 }  // namespace halo

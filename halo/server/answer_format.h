@@ -39,5 +39,7 @@ json::object usage_json(const Usage& usage);
 json::object timings_json(const Usage& usage);
 const char* finish_word(FinishReason finish);
 json::object progress_json(int64_t done, int64_t of);
+// The last events of a stream: where usage is asked for, `chunk` with it and no choices.
+std::string stream_end(const Generation& generation, json::object chunk, const Usage& usage);
 
 }  // namespace halo

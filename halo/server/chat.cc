@@ -103,15 +103,7 @@ class ChatFormat : public AnswerFormat {
   }
 
   std::string done(const Usage& usage) override {
-    std::string out;
-    if (generation_.include_usage) {
-      json::object last = head("chat.completion.chunk");
-      last["choices"] = json::array();
-      last["usage"] = usage_json(usage);
-      last["timings"] = timings_json(usage);
-      out = sse(last);
-    }
-    return out + "data: [DONE]\n\n";
+    return stream_end(generation_, head("chat.completion.chunk"), usage);
   }
 
  private:

@@ -123,17 +123,7 @@ class CompletionFormat : public AnswerFormat {
     return event(delta(choice, "", tokens, false, finish_word(answer.finish)));
   }
 
-  std::string done(const Usage& usage) override {
-    std::string out;
-    if (generation_.include_usage) {
-      json::object last = head();
-      last["choices"] = json::array();
-      last["usage"] = usage_json(usage);
-      last["timings"] = timings_json(usage);
-      out = sse(last);
-    }
-    return out + "data: [DONE]\n\n";
-  }
+  std::string done(const Usage& usage) override { return stream_end(generation_, head(), usage); }
 
  private:
   json::object head() const {
