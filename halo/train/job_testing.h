@@ -82,6 +82,34 @@ class ToyJob {
   }
 };
 
+inline std::vector<json::object> read_lines(const std::filesystem::path& path) {
+  std::vector<json::object> lines;
+  const std::string text = read_file(path);
+  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
+    lines.push_back(parse_json(text.substr(begin, end - begin), "metrics").as_object());
+  }
+  return lines;
+}
+
+// Of a checkpoint: the model, and what training goes on from.
+inline constexpr const char* kStateFiles[] = {"model.safetensors", "state/masters.safetensors",
+                                              "state/moment1.safetensors",
+                                              "state/moment2.safetensors"};
+
+// Everything a run leaves that is to be the same whether it was interrupted or not, and where ranks
+// give the same bits.
+inline std::string fingerprint(const std::filesystem::path& run, int64_t last_step) {
+  std::string text;
+  for (json::object& line : read_lines(run / "metrics.jsonl")) {
+    line.erase("seconds");
+    line.erase("tokens_per_second");
+    text += json::serialize(line) + "\n";
+  }
+  const std::filesystem::path last = run / fmt::format("step-{}", last_step);
+  for (const char* file : kStateFiles) text += fmt::format("{} {}\n", file, hash_file(last / file));
+  return text;
+}
+
 // A folder of its own for each test, shared with the children of its death tests.
 class TrainTest : public ::testing::Test {
  protected:

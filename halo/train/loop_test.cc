@@ -9,37 +9,14 @@
 namespace halo {
 namespace {
 
+using test::fingerprint;
+using test::read_lines;
 using test::ToyJob;
 using test::TrainTest;
 
 namespace fs = std::filesystem;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-
-std::vector<json::object> read_lines(const fs::path& path) {
-  std::vector<json::object> lines;
-  const std::string text = read_file(path);
-  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
-    lines.push_back(parse_json(text.substr(begin, end - begin), "metrics").as_object());
-  }
-  return lines;
-}
-
-// Everything a run leaves that is to be the same whether it was interrupted or not.
-std::string fingerprint(const fs::path& run, int64_t last_step) {
-  std::string text;
-  for (json::object& line : read_lines(run / "metrics.jsonl")) {
-    line.erase("seconds");
-    line.erase("tokens_per_second");
-    text += json::serialize(line) + "\n";
-  }
-  const fs::path last = run / fmt::format("step-{}", last_step);
-  for (const char* file : {"model.safetensors", "state/masters.safetensors",
-                           "state/moment1.safetensors", "state/moment2.safetensors"}) {
-    text += fmt::format("{} {}\n", file, hash_file(last / file));
-  }
-  return text;
-}
 
 std::string train_error(const TrainJob& job) {
   return test::error_of([&] { train(job); });

@@ -11,6 +11,9 @@
 namespace halo {
 namespace {
 
+using test::fingerprint;
+using test::kStateFiles;
+using test::read_lines;
 using test::ToyJob;
 using test::TrainTest;
 using testing::HasSubstr;
@@ -18,37 +21,6 @@ using testing::HasSubstr;
 namespace fs = std::filesystem;
 
 constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
-constexpr const char* kFiles[] = {"model.safetensors", "state/masters.safetensors",
-                                  "state/moment1.safetensors", "state/moment2.safetensors"};
-
-std::vector<json::object> read_lines(const fs::path& path) {
-  std::vector<json::object> lines;
-  const std::string text = read_file(path);
-  for (size_t begin = 0, end; (end = text.find('\n', begin)) != text.npos; begin = end + 1) {
-    lines.push_back(parse_json(text.substr(begin, end - begin), "metrics").as_object());
-  }
-  return lines;
-}
-
-std::string metrics_of(const fs::path& run) {
-  std::string text;
-  for (json::object& line : read_lines(run / "metrics.jsonl")) {
-    line.erase("seconds");
-    line.erase("tokens_per_second");
-    text += json::serialize(line) + "\n";
-  }
-  return text;
-}
-
-// What must be the same where the bits are.
-std::string fingerprint(const fs::path& run, int64_t last_step) {
-  std::string text = metrics_of(run);
-  for (const char* file : kFiles) {
-    text += hash_file(run / fmt::format("step-{}", last_step) / file) + "\n";
-  }
-  return text;
-}
-
 struct How {
   int64_t ranks = 1;
   Shard shard = Shard::kNone;
@@ -161,7 +133,7 @@ TEST_F(RanksTest, ABadBatchOfOneIsLeftOutByAll) {
                                     toy.job.recipe.checkpoint_every = 1;
                                     toy.job.recipe.keep_checkpoints = 10;
                                   });
-    for (const char* file : kFiles) {
+    for (const char* file : kStateFiles) {
       EXPECT_EQ(hash_file(run / "step-2" / file), hash_file(run / "step-3" / file)) << file;
       EXPECT_NE(hash_file(run / "step-3" / file), hash_file(run / "step-4" / file)) << file;
     }
