@@ -32,10 +32,6 @@ int64_t new_capacity(const char* name, int64_t capacity, int64_t needed, int64_t
 // More are given to the kernels that read prompts.
 constexpr size_t kMostStepRows = 512;
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 // Elements that a block has in an attention layer, a slot in a lightning layer.
 int64_t block_elements(const AttentionWeights& w, int64_t block_size) {
   return 2 * block_size * w.kv_heads * w.head_dim;
@@ -92,7 +88,7 @@ int64_t Engine::length(int64_t sequence) const {
 
 int64_t Engine::missing_blocks(const Sequence& sequence, int64_t tokens) const {
   if (!has_blocks_) return 0;
-  return ceil_div(sequence.length + tokens, options_.block_size) - std::ssize(sequence.blocks);
+  return num_blocks(sequence.length + tokens, options_.block_size) - std::ssize(sequence.blocks);
 }
 
 int64_t Engine::blocks_for(int64_t sequence, int64_t tokens) const {
@@ -135,7 +131,7 @@ int64_t Engine::fork(int64_t sequence, int64_t length) {
   HALO_CHECK(0 <= length && length <= copy.length && (length == copy.length || can_cut()),
              "engine: {} tokens of a sequence of {} cannot be had", length, copy.length);
   copy.length = length;
-  if (has_blocks_) copy.blocks.resize(ceil_div(length, options_.block_size));
+  if (has_blocks_) copy.blocks.resize(num_blocks(length, options_.block_size));
   const bool partial = has_blocks_ && copy.length % options_.block_size != 0;
   const int64_t capacity = blocks_.capacity();
   if (partial && blocks_.num_free() == 0) {

@@ -5,6 +5,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/engine/pool.h"
 #include "halo/engine/task.h"
 #include "halo/model/fp32_vectors.h"
 #include "halo/runtime/memory.h"
@@ -13,10 +14,6 @@ namespace halo {
 namespace {
 
 constexpr int64_t kNoLimit = int64_t{1} << 40;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 constexpr int64_t kMostPrefixes = 256;
 
@@ -42,7 +39,7 @@ EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptio
   if (bytes.block > 0) {
     const int64_t fit = (options.memory_bytes - engine.max_slots * bytes.slot) / bytes.block;
     const int64_t of_one =
-        ceil_div(options.context > 0 ? options.context : kNoLimit, options.block_size);
+        num_blocks(options.context > 0 ? options.context : kNoLimit, options.block_size);
     engine.max_blocks = std::min(fit, engine.max_slots * of_one);
   }
   return engine;
@@ -246,7 +243,7 @@ Scheduler::Start Scheduler::try_start(Task& task) {
   const bool has_blocks = engine_.options().max_blocks > 0;
   const auto needed = [&] {
     const int64_t shared = match.node ? match.tokens / block : 0;
-    return has_blocks ? ceil_div(size, block) - shared + promised_blocks() : 0;
+    return has_blocks ? num_blocks(size, block) - shared + promised_blocks() : 0;
   };
   const auto has_room = [&] {
     return engine_.slots().num_free() > 0 && needed() <= engine_.blocks().num_free();
@@ -306,7 +303,7 @@ int64_t Scheduler::held_blocks() const {
   if (engine_.options().max_blocks == 0) return 0;
   int64_t blocks = 0;
   for (const auto& [order, task] : running_) {
-    blocks += ceil_div(task->fed - task->shared, options_.block_size);
+    blocks += num_blocks(task->fed - task->shared, options_.block_size);
   }
   return blocks;
 }
@@ -388,7 +385,7 @@ Scheduler::SavedPrefix Scheduler::load_prefix(const std::filesystem::path& path,
                                               const std::string& model) {
   const int64_t tokens = saved_tokens(path);
   const int64_t blocks =
-      engine_.options().max_blocks > 0 ? ceil_div(tokens, options_.block_size) : 0;
+      engine_.options().max_blocks > 0 ? num_blocks(tokens, options_.block_size) : 0;
   if (tokens >= context_ || !evict_until_free(blocks, nullptr)) {
     throw_error("{}: its {} tokens do not fit; the limit is {}", path.string(), tokens, context_);
   }

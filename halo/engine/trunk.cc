@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "ATen/ATen.h"
+#include "halo/engine/pool.h"
 
 namespace halo {
 namespace {
@@ -14,7 +15,7 @@ at::Tensor blocks_of(const Batch& batch, const at::Tensor& keys) {
   std::vector<int64_t> blocks;
   const int64_t* row = batch.block_table.const_data_ptr<int64_t>();
   for (const int64_t length : batch.lengths) {
-    blocks.insert(blocks.end(), row, row + (length + block_size - 1) / block_size);
+    blocks.insert(blocks.end(), row, row + num_blocks(length, block_size));
     row += batch.block_table.size(1);
   }
   std::ranges::sort(blocks);
