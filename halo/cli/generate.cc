@@ -108,6 +108,8 @@ void print_answers(const GenerationModel& model, const Args& args, const std::st
       return !answer.reading.stopped();
     };
     request.on_finish = [&answer](const Finish& finish) {
+      // Part of the text where it is no special token, as transformers has it.
+      if (finish.end_token) answer.text += answer.reading.push(*finish.end_token);
       answer.text += answer.reading.finish();
       answer.finish = finish;
     };
@@ -123,7 +125,7 @@ void print_answers(const GenerationModel& model, const Args& args, const std::st
       if (count > 1) std::cout << fmt::format("--- 1 of {}\n", count);
       if (!args.chat) std::cout << text;
     }
-    std::cout << std::exchange(first.text, "") << std::flush;
+    if (!waiting) std::cout << std::exchange(first.text, "") << std::flush;
   }
   for (size_t i = 0; i < count; ++i) {
     const PrintedAnswer& answer = answers[i];

@@ -210,13 +210,17 @@ TEST(Loader, NeedleRowsAreOneDocumentEach) {
   EXPECT_EQ(numbers.size(), 6);
 }
 
+// A shard of one document with marks (token_shard.h).
+DataRecipe marked(const Folder& folder, const std::vector<uint8_t>& marks) {
+  TokenShardWriter writer(folder / "a.halotok", kHash, 100, "{}");
+  writer.add_document(std::vector<int64_t>{5, 6, 7, 8, 9, kEnd}, marks);
+  writer.finish();
+  return recipe_of(folder / "a.halotok");
+}
+
 TEST(Loader, MarksOfShardsCount) {
   const Folder folder;
-  TokenShardWriter writer(folder / "a.halotok", kHash, 100, "{}");
-  writer.add_document(std::vector<int64_t>{5, 6, 7, 8, 9, kEnd},
-                      std::vector<uint8_t>{0, 2, 0, 0, 1, 0});
-  writer.finish();
-  auto recipe = recipe_of(folder / "a.halotok");
+  DataRecipe recipe = marked(folder, {0, 2, 0, 0, 1, 0});
   // The weight counts by the share of needle rows made here; without any it has nothing to act on.
   recipe.answer_weight = 0.25;
   const auto batch = make(recipe, 6, 1).step(0);
@@ -226,11 +230,7 @@ TEST(Loader, MarksOfShardsCount) {
 
 TEST(Loader, AnswersAloneLeaveOutWhatTheyAreGivenTo) {
   const Folder folder;
-  TokenShardWriter writer(folder / "a.halotok", kHash, 100, "{}");
-  writer.add_document(std::vector<int64_t>{5, 6, 7, 8, 9, kEnd},
-                      std::vector<uint8_t>{3, 3, 3, 0, 0, 0});
-  writer.finish();
-  auto recipe = recipe_of(folder / "a.halotok");
+  DataRecipe recipe = marked(folder, {3, 3, 3, 0, 0, 0});
   const std::string before = data_hash(recipe);
   EXPECT_THAT(values(make(recipe, 6, 1).step(0).targets), ElementsAre(6, 7, 8, 9, kEnd, -1));
   recipe.answers_alone = true;

@@ -1,6 +1,7 @@
 #include "halo/pipeline/checks.h"
 
 #include <algorithm>
+#include <numeric>
 #include <set>
 
 #include "halo/base/progress.h"
@@ -152,6 +153,38 @@ void check_settings(const Recipe& recipe, const std::string& file) {
   }
 }
 
+std::vector<std::string> repeated_text(const Recipe& recipe, std::span<const Stage> stages) {
+  constexpr double kMostTimes = 4;
+  // Each entry by its weight, or without weights all of them as one text.
+  const DataRecipe& data = recipe.data;
+  const bool weighted = !data.weights.empty();
+  const double sum = std::accumulate(data.weights.begin(), data.weights.end(), 0.0);
+  std::vector<std::pair<double, int64_t>> parts;  // share of the text, its tokens
+  for (size_t i = 0; i < data.shards.size(); ++i) {
+    if (weighted || i == 0) parts.emplace_back(weighted ? data.weights[i] / sum : 1, 0);
+    for (const fs::path& path : expand_shards(data.shards[i])) {
+      parts.back().second += TokenShard(path).header().num_tokens;
+    }
+  }
+  std::vector<std::string> sentences;
+  for (const Stage& stage : stages) {
+    if (!stage.training || !is_wanted(stage, recipe)) continue;
+    const TrainRecipe& train = stage.training->recipe(recipe);
+    const double read =
+        double(train.steps()) * double(train.tokens_per_step) * (1 - data.needle_share);
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const auto& [share, tokens] = parts[i];
+      if (tokens == 0 || share * read <= kMostTimes * double(tokens)) continue;
+      sentences.push_back(fmt::format(
+          "{}.tokens: {}, so the {} tokens of {} are read {:.1f} times; above {:.0f} times "
+          "repeated text serves less than new: pack more, or train on fewer tokens",
+          section_of(stage), train.tokens, tokens, weighted ? data.shards[i] : "data.shards",
+          share * read / double(tokens), kMostTimes));
+    }
+  }
+  return sentences;
+}
+
 std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
                                      std::span<const Stage> stages) {
   const Progress phase("checking what the recipe names");
@@ -189,6 +222,9 @@ std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
   const bool has_held_out =
       !recipe.eval.held_out.empty() &&
       find_shards("eval.held_out", {recipe.eval.held_out}, missing, unchecked);
+  if (has_training) {
+    for (const std::string& sentence : repeated_text(recipe, stages)) warn(sentence);
+  }
   if (has_held_out) {
     by_key("eval.held_out", [&] { inputs.held_out(); });
     for (const Lengths& about : lengths) {

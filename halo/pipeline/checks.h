@@ -21,4 +21,10 @@ enum class Missing { kRefused, kNoted };
 std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
                                      std::span<const Stage> stages = pipeline_stages());
 
+// A sentence for every stage that reads an entry of data.shards more than four times over; it is
+// allowed. To there repeated text serves nearly as well as new (Muennighoff et al., arXiv
+// 2305.16264). The shards must be there; check_ahead warns of it.
+std::vector<std::string> repeated_text(const Recipe& recipe,
+                                       std::span<const Stage> stages = pipeline_stages());
+
 }  // namespace halo

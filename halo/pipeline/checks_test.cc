@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "halo/base/files.h"
+#include "halo/formats/token_shard.h"
 #include "halo/pipeline/fit.h"
 #include "halo/pipeline/plan.h"
 #include "halo/pipeline/pretrain.h"
@@ -98,6 +99,33 @@ TEST_F(Checks, AMostExtremeRecipeIsPlanned) {
     EXPECT_GT(stage.at("flops").to_number<double>(), 0);
   }
   EXPECT_GT(planned.at("disk_bytes").to_number<int64_t>(), 0);
+}
+
+// 100 tokens of text, 40 of each step's 80 being text: 10 steps read it 4 times, 11 do more.
+TEST_F(Checks, TextReadMoreThanFourTimesIsWarnedOf) {
+  for (const char* name : {"a", "b"}) {
+    TokenShardWriter writer(folder_ / name, "hash", 290, "{}");
+    writer.add_document(std::vector<int64_t>(100, 7));
+    writer.finish();
+  }
+  const auto sentences = [&](int64_t steps, const std::string& shards, const std::string& set) {
+    Recipe recipe = read(set);
+    recipe.data.shards.clear();
+    for (const char name : shards) recipe.data.shards.push_back(folder_ / std::string(1, name));
+    recipe.data.needle_share = 0.5;
+    recipe.align.tokens_per_step = recipe.distill.tokens_per_step = 80;
+    recipe.align.tokens = 80;
+    recipe.align_attention.tokens = recipe.finetune.tokens = 0;
+    recipe.distill.tokens = 80 * steps;
+    return repeated_text(recipe);
+  };
+  EXPECT_THAT(sentences(10, "a", ""), ElementsAre());
+  EXPECT_THAT(sentences(15, "a", ""),
+              ElementsAre(HasSubstr("distill.tokens: 1200, so the 100 tokens of data.shards are "
+                                    "read 6.0 times")));
+  EXPECT_THAT(sentences(15, "ab", ""), ElementsAre());
+  EXPECT_THAT(sentences(15, "ab", "data.weights=[3, 1]"),
+              ElementsAre(testing::AllOf(HasSubstr("/a are read 4.5 times"))));
 }
 
 TEST_F(Checks, CardsByName) {

@@ -1,6 +1,7 @@
 #include "halo/pipeline/synthesize.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
@@ -80,6 +81,16 @@ json::object synthesize(const SynthesizeArgs& args) {
                   .stop_ids = {end}};
   if (begin) request.stop_ids.push_back(*begin);  // another document would begin
   Progress progress("synthesize", args.tokens);
+  // As they come, not only a batch of documents at a time.
+  const auto start = std::chrono::steady_clock::now();
+  int64_t sampled_tokens = 0;
+  request.on_token = [&](const TokenEvent&) {
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    progress.update(
+        std::min(++sampled_tokens, args.tokens),
+        fmt::format("{:.0f} tok/s", static_cast<double>(sampled_tokens) / time.count()));
+    return true;
+  };
   const NeedleWriter needles(tokenizer, begin);
   int64_t tokens = 0, documents = 0, dropped = 0;
   const auto continue_first_tokens = [&](int64_t from) {
@@ -131,7 +142,6 @@ json::object synthesize(const SynthesizeArgs& args) {
       writer.add_document(document, marks);
     }
     documents += args.batch;
-    progress.update(std::min(tokens, args.tokens), fmt::format("{} documents", documents));
   }
   writer.finish();
   progress.finish(fmt::format("{} documents, {} of them kept", documents, documents - dropped));

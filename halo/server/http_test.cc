@@ -82,6 +82,12 @@ std::shared_ptr<Exchange> waiting_of(Echo& echo) {
   return echo.waiting;
 }
 
+// Asks for a stream; what is to be written to it.
+std::shared_ptr<Exchange> stream(Echo& echo, HttpClient& client) {
+  client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
+  return waiting_of(echo);
+}
+
 TEST(Http, AnswersOnAConnectionThatStays) {
   Echo echo;
   HttpClient client(port_of(echo));
@@ -127,9 +133,8 @@ TEST(Http, StreamsAndPings) {
   limits.ping_seconds = 0.05;
   Echo echo(limits);
   HttpClient client(port_of(echo));
-  client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
+  const auto exchange = stream(echo, client);
   ASSERT_TRUE(client.read_until(": ping\n\n"));
-  const auto exchange = waiting_of(echo);
   exchange->write("second");
   exchange->end();
   exchange->write("never");
@@ -236,8 +241,7 @@ TEST(Http, AClientThatDoesNotReadIsLetGo) {
   limits.write_seconds = 0.3;
   Echo echo(limits);
   HttpClient client(port_of(echo));
-  client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
-  const auto exchange = waiting_of(echo);
+  const auto exchange = stream(echo, client);
   for (int i = 0; i < 200; ++i) exchange->write(std::string(64 << 10, 'x'));
   echo.wait_until_gone();
 }

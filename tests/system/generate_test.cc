@@ -104,6 +104,10 @@ TEST_F(Generate, LinesEndAtStopsAndEndTokens) {
   EXPECT_EQ(ended.at("text"), "");
   EXPECT_EQ(ended.at("ids"), json::array());
   EXPECT_EQ(ended.at("finish_reason"), "stop");
+  // As text it is printed, since it is no special token.
+  const std::vector<int64_t> end = {first.as_int64()};
+  EXPECT_EQ(output_of({"generate", model_.string(), "The old dog"}),
+            "The old dog" + Tokenizer(model_ / "tokenizer.json").decode(end, true) + "\n");
 }
 
 TEST_F(Generate, IdsNeedNoTokenizer) {

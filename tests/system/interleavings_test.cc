@@ -2,6 +2,7 @@
 // edits, other shards, another teacher -, RUN/model is that of a run from nothing of the recipe
 // that the folder shows, bit for bit, or `halo status` says that it is stale.
 //   HALO_INTERLEAVINGS=2000 build/tests/system_test --gtest_filter='Interleavings.*'
+// Several processes share many of them: HALO_FIRST_INTERLEAVING=500 leaves out those before.
 // A command is a child of this process, made by fork: loading the program anew would take most of
 // the time. So this process never computes anything itself.
 #include <gtest/gtest.h>
@@ -107,9 +108,9 @@ const std::vector<std::pair<std::string, Words>> kEdits = {
     {"scale.candidates", {"[500]", "[400]"}},
     {"gates.distill_kl", {"1e9", "1e-9"}}};
 
-int64_t number_of_interleavings() {
-  const char* asked = getenv("HALO_INTERLEAVINGS");
-  return asked ? std::atoll(asked) : 200;
+int64_t number_of(const char* variable, int64_t otherwise) {
+  const char* asked = getenv(variable);
+  return asked ? std::atoll(asked) : otherwise;
 }
 
 // A world of its own, smaller still: two layers, width 32.
@@ -302,11 +303,12 @@ class Interleavings : public testing::Test {
 };
 
 TEST_F(Interleavings, TheModelIsThatOfTheRecipeOrIsSaidToBeStale) {
-  const int64_t number = number_of_interleavings();
+  const int64_t first = number_of("HALO_FIRST_INTERLEAVING", 0);
+  const int64_t number = number_of("HALO_INTERLEAVINGS", 200);
   fresh(with_absolute_paths(recipe_));
   ASSERT_FALSE(HasFailure());
   int64_t stale = 0, refused = 0;
-  for (int64_t i = 0; i < number && !HasFailure(); ++i) {
+  for (int64_t i = first; i < first + number && !HasFailure(); ++i) {
     SCOPED_TRACE(fmt::format("interleaving {}", i));
     const Random random(1, "interleavings", static_cast<uint64_t>(i));
     uint64_t n = 0;
