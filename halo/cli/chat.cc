@@ -113,6 +113,7 @@ void Chat::answer(const std::string& text) {
                .max_tokens = args_.generate.max_tokens,
                .sample = args_.generate.sample,
                .seed = args_.generate.seed,
+               .draft_tokens = args_.generate.draft_tokens,
                .stop_ids = model_.end_tokens};
     request.on_token = [&](const TokenEvent& event) {
       ids.push_back(event.token);
@@ -195,11 +196,11 @@ void Chat::print_stats() const {
   const SchedulerStats stats = scheduler_.stats();
   fmt::print(stderr,
              "messages {}, tokens {}\n"
-             "prompt tokens computed {}, reused {}; tokens made {}\n"
+             "prompt tokens computed {}, reused {}; tokens made {}, of them {} by {} drafts\n"
              "kept beginnings {}; K/V blocks {} of {}, states {} of {}\n",
              messages_.size(), said_ids_.size(), stats.prompt_tokens, stats.reused_tokens,
-             stats.generated_tokens, stats.kept_prefixes, stats.blocks_used, stats.blocks,
-             stats.slots_used, stats.slots);
+             stats.generated_tokens, stats.right_tokens, stats.draft_tokens, stats.kept_prefixes,
+             stats.blocks_used, stats.blocks, stats.slots_used, stats.slots);
 }
 
 bool Chat::obey(const std::string& line) {

@@ -100,6 +100,7 @@ void print_answers(const GenerationModel& model, const Args& args, const std::st
                     .sample = args.generate.sample,
                     .seed = args.generate.seed,
                     .stream = static_cast<int64_t>(i),
+                    .draft_tokens = args.generate.draft_tokens,
                     .stop_ids = model.end_tokens,
                     .top_logprobs = args.logprobs};
     request.on_token = [&answer](const TokenEvent& event) {

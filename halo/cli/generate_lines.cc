@@ -175,6 +175,7 @@ class Lines {
                       .sample = line.generate.sample,
                       .seed = line.generate.seed,
                       .stream = stream + i,
+                      .draft_tokens = line.generate.draft_tokens,
                       .stop_ids = model_.end_tokens,
                       .top_logprobs = line.logprobs};
       request.on_token = [&choice](const TokenEvent& event) {

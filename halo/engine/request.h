@@ -50,6 +50,9 @@ struct Request {
   SampleArgs sample;
   // Every token is a function of (seed, stream, its position, the logits).
   int64_t seed = 0, stream = 0;
+  // Tokens that one decoder call checks where the answer repeats what stands before it (draft.h).
+  // The tokens are the model's either way; in the fixed-order form they are the same bit for bit.
+  int64_t draft_tokens = 0;
   std::vector<int64_t> stop_ids;  // the answer ends before the first of them
   int64_t top_logprobs = -1;  // >= 0: TokenEvents have log-probabilities, and that many of `top`
   // >= 0: on_prompt_tokens gets the same of the prompt's tokens prompt_logprobs_from ..; what

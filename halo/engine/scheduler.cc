@@ -5,6 +5,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/engine/draft.h"
 #include "halo/engine/pool.h"
 #include "halo/engine/task.h"
 #include "halo/model/fp32_vectors.h"
@@ -17,8 +18,8 @@ constexpr int64_t kNoLimit = int64_t{1} << 40;
 
 constexpr int64_t kMostPrefixes = 256;
 
-// Slots for all that may run and for prefixes, in half of the memory at most; blocks in the rest of
-// it, but no more than all of them can fill.
+// Slots for all that may run, for prefixes and for copies of those that draft, in half of the
+// memory at most; blocks in the rest of it, but no more than all of them can fill.
 EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptions& options) {
   HALO_CHECK(options.max_running > 0 && options.prefill_chunk > 0 && options.context >= 0,
              "scheduler: max_running {} and prefill_chunk {} must be positive, context {} not "
@@ -31,7 +32,7 @@ EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptio
                 static_cast<double>(bytes.slot + bytes.block) / 1e6);
   }
   EngineOptions engine{options.kernels, options.block_size, options.prefill_chunk};
-  engine.max_slots = options.max_running + (options.reuse_prefixes ? kMostPrefixes : 0);
+  engine.max_slots = options.max_running + (options.reuse_prefixes ? kMostPrefixes : kMostDrafting);
   if (bytes.slot > 0) {
     engine.max_slots =
         std::clamp<int64_t>(options.memory_bytes / 2 / bytes.slot, 1, engine.max_slots);
@@ -328,6 +329,7 @@ void Scheduler::preempt(Task& task) {
   task.sequence.reset();
   task.fed = 0;
   task.logits = at::Tensor();
+  task.draft.clear();
   ++counters_.preemptions;
   queue_.insert(running_.extract(task.order()));
 }

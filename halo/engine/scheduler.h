@@ -48,6 +48,8 @@ struct SchedulerStats {
   int64_t prompt_tokens = 0;  // computed, those computed again included
   int64_t reused_tokens = 0;  // not computed
   int64_t generated_tokens = 0;
+  int64_t draft_tokens = 0;  // checked
+  int64_t right_tokens = 0;  // of them, so many that came
   int64_t preemptions = 0;
   double step_seconds = 0;  // of the last step
 };
@@ -130,6 +132,8 @@ class Scheduler {
   void report_prefill(Task& task);
   Pieces next_chunk() const;
   void run_decode(const Pieces& pieces);
+  void add_drafts(Pieces& pieces);         // scheduler_draft.cc
+  void run_windows(const Pieces& pieces);  // scheduler_draft.cc
   void run_prefill(const Pieces& pieces);
   void score_prompt(Task& task, int64_t count, const at::Tensor& hidden);
   void choose_tokens(const Tasks& tasks, const at::Tensor& logits);

@@ -23,12 +23,12 @@ std::string first_line(const std::string& what) {
   return what.substr(0, what.find('\n'));
 }
 
+}  // namespace
+
 at::Tensor rows_of(const at::Tensor& x, const std::vector<int64_t>& rows) {
   if (std::ssize(rows) == x.size(0)) return x;
   return x.index_select(0, at::tensor(rows, at::kLong).to(x.device()));
 }
-
-}  // namespace
 
 // Those whose prompts are all there: the next token follows from logits that were kept.
 void Scheduler::begin_where_prefixes_end() {
@@ -58,18 +58,22 @@ bool Scheduler::decode() {
   std::vector<Pieces> calls;
   for (const auto& [order, task] : running_) {
     if (!task->decodes()) continue;
+    const Piece piece{task.get(), task->pending()};
     if (task->alone) {
-      calls.push_back({{task.get(), 1}});
+      calls.push_back({piece});
     } else {
-      together.push_back({task.get(), 1});
+      together.push_back(piece);
     }
   }
+  add_drafts(together);
   if (!together.empty()) calls.push_back(std::move(together));
   for (Pieces& pieces : calls) {
     // The calls before may have made it give way.
     std::erase_if(pieces, [](const Piece& piece) { return !piece.task->sequence; });
     make_room(pieces);
-    if (!pieces.empty()) run_decode(pieces);
+    if (pieces.empty()) continue;
+    const bool one_each = std::ranges::all_of(pieces, [](const Piece& p) { return p.count == 1; });
+    one_each ? run_decode(pieces) : run_windows(pieces);
   }
   sweep();
   return !calls.empty();

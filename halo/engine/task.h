@@ -7,12 +7,14 @@
 #include <string>
 
 #include "halo/base/random.h"
+#include "halo/engine/draft.h"
 #include "halo/engine/scheduler.h"
 
 namespace halo {
 
 struct Scheduler::Task {
   using Clock = std::chrono::steady_clock;
+  static constexpr int64_t kMostWindow = 32;  // tokens of a sequence in a call of those that decode
 
   Task(RequestId id, Request of)
       : id(id),
@@ -29,8 +31,8 @@ struct Scheduler::Task {
   Order order() const { return {-request.priority, id}; }
   int64_t size() const { return std::ssize(tokens); }
   int64_t pending() const { return size() - fed; }
-  // One token is to be fed, and the prompt has been.
-  bool decodes() const { return pending() == 1 && fed >= prompt_size; }
+  // The prompt has been fed, and no more of the answer is to be than drafts leave.
+  bool decodes() const { return fed >= prompt_size && pending() <= kMostWindow; }
   bool wants_scores() const { return request.prompt_logprobs >= 0; }
   // The place behind what is fed where a snapshot is to be taken, at most `end`.
   int64_t next_mark(int64_t spacing, int64_t end) const {
@@ -56,8 +58,10 @@ struct Scheduler::Task {
   int64_t fed = 0;                        // the sequence's tokens
   int64_t shared = 0;                     // of them that it began with
   std::vector<int64_t> marks;             // where other prompts part from this one
-  at::Tensor logits;   // [V] after all tokens, where they are known and the next is not
-  bool alone = false;  // runs in calls of its own, because a call with others failed
+  at::Tensor logits;  // [V] after all tokens, where they are known and the next is not
+  DraftSource source;
+  std::vector<int64_t> draft;  // the tokens that its next call checks
+  bool alone = false;          // runs in calls of its own, because a call with others failed
   bool ended = false;
 
   int64_t prefilled = 0;  // as on_prefill was told
@@ -66,6 +70,9 @@ struct Scheduler::Task {
   Clock::time_point submitted = Clock::now();
   std::optional<Clock::time_point> started, first_token;
 };
+
+// Those rows of x, in ascending order.
+at::Tensor rows_of(const at::Tensor& x, const std::vector<int64_t>& rows);
 
 template <class Call>
 void Scheduler::call_out(Task& task, Call call) {
