@@ -46,6 +46,19 @@ struct SweepArgs {
   }
 };
 
+// Of a model alone: as given, as its config.json says, or by its teacher.
+void find_training_length(const StageCommand& command, ScaleRecipe& scale) {
+  if (scale.training_length > 0) return;
+  const std::string& student = command.inputs.front();
+  scale.training_length = recorded_training_length(read_model_config(student));
+  if (scale.training_length > 0 || !command.teacher.empty()) return;
+  throw_error(
+      "{}: config.json does not say how long the texts were that the model was trained on "
+      "(max_position_embeddings is no help: it is the same in every HypeNet), and the scale is "
+      "searched beyond that; give --set scale.training_length=TOKENS, or --teacher DIR",
+      student);
+}
+
 Recipe stage_recipe(const StageCommand& command, const std::string& stage) {
   if (command.run.empty() == command.out.empty()) {
     throw UsageError(
@@ -58,6 +71,7 @@ Recipe stage_recipe(const StageCommand& command, const std::string& stage) {
     recipe.finetune.tokens = 0;  // what it was trained on is what its config.json says
     for (const std::string& assignment : command.set) set_setting(recipe, assignment);
     recipe.teacher = command.teacher.empty() ? command.inputs.front() : command.teacher;
+    if (!command.inputs.front().empty()) find_training_length(command, recipe.scale);
     check_settings(recipe, "--set");
     return recipe;
   }

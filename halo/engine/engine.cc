@@ -132,6 +132,7 @@ int64_t Engine::fork(int64_t sequence, int64_t length) {
              "engine: {} tokens of a sequence of {} cannot be had", length, copy.length);
   copy.length = length;
   if (has_blocks_) copy.blocks.resize(num_blocks(length, options_.block_size));
+  if (options_.forward) copy.text.resize(static_cast<size_t>(length));
   const bool partial = has_blocks_ && copy.length % options_.block_size != 0;
   const int64_t capacity = blocks_.capacity();
   if (partial && blocks_.num_free() == 0) {
@@ -154,10 +155,11 @@ int64_t Engine::fork(int64_t sequence, int64_t length) {
 }
 
 int64_t Engine::create(int64_t length) {
+  HALO_CHECK(!options_.forward, "engine: nobody knows the {} tokens of this sequence", length);
   const int64_t id = create();
   Sequence& sequence = find(id);
   try {
-    reserve({{&sequence, nullptr, length, true}});
+    reserve({{&sequence, nullptr, length, 0}});
   } catch (...) {
     release(id);
     throw;
@@ -286,19 +288,30 @@ Batch Engine::make_batch_of(const std::vector<Piece>& pieces) {
   return batch;
 }
 
-at::Tensor Engine::run(const std::vector<Piece>& pieces, Rows rows) {
+at::Tensor Engine::run(const std::vector<Piece>& pieces) {
   reserve(pieces);
   const Batch batch = make_batch_of(pieces);
-  const at::Tensor hidden =
-      options_.forward ? options_.forward(*weights_, batch) : decode(*weights_, batch);
-  for (const Piece& piece : pieces) piece.sequence->length += piece.count;
-  if (rows == Rows::kAll) return hidden;
-  std::vector<int64_t> ends;
+  DecoderCall call;
   for (size_t i = 0; i < pieces.size(); ++i) {
-    if (pieces[i].last) ends.push_back(batch.sequences.offsets()[i + 1] - 1);
+    const int64_t end = batch.sequences.offsets()[i + 1];
+    for (int64_t row = end - pieces[i].wanted; row < end; ++row) call.rows.push_back(row);
   }
-  if (static_cast<int64_t>(ends.size()) == hidden.size(0)) return hidden;
-  return hidden.index_select(0, at::tensor(ends, at::kLong).to(device_));
+  at::Tensor hidden;
+  if (options_.forward) {
+    for (const Piece& piece : pieces) {
+      std::vector<int64_t>& text = piece.sequence->text;
+      text.insert(text.end(), piece.tokens, piece.tokens + piece.count);
+      call.texts.emplace_back(text);
+    }
+    hidden = options_.forward(*weights_, batch, call);
+  } else {
+    hidden = decode(*weights_, batch);
+    if (std::ssize(call.rows) < hidden.size(0)) {
+      hidden = hidden.index_select(0, at::tensor(call.rows, at::kLong).to(device_));
+    }
+  }
+  for (const Piece& piece : pieces) piece.sequence->length += piece.count;
+  return hidden;
 }
 
 void Engine::check_call(const std::vector<int64_t>& sequences,
@@ -319,23 +332,40 @@ void Engine::check_call(const std::vector<int64_t>& sequences,
 
 at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
                           const std::vector<std::vector<int64_t>>& tokens, Rows rows) {
+  std::vector<int64_t> wanted;
+  for (size_t s = 0; s < tokens.size(); ++s) {
+    HALO_CHECK(!tokens[s].empty() || rows == Rows::kAll,
+               "engine: no tokens for sequence {} of the call", s);
+    wanted.push_back(rows == Rows::kAll ? std::ssize(tokens[s]) : 1);
+  }
+  return extend(sequences, tokens, wanted);
+}
+
+at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
+                          const std::vector<std::vector<int64_t>>& tokens,
+                          const std::vector<int64_t>& wanted) {
   at::NoGradGuard no_grad;
   check_call(sequences, tokens);
+  HALO_CHECK(wanted.size() == tokens.size(), "engine: {} sequences, {} numbers of rows",
+             tokens.size(), wanted.size());
   std::vector<at::Tensor> outputs;
   std::vector<Piece> pieces;
   int64_t room = options_.max_batch_tokens;
   const auto flush = [&] {
-    outputs.push_back(run(pieces, rows));
+    outputs.push_back(run(pieces));
     pieces.clear();
     room = options_.max_batch_tokens;
   };
   for (size_t s = 0; s < sequences.size(); ++s) {
     Sequence& sequence = find(sequences[s]);
-    const int64_t size = static_cast<int64_t>(tokens[s].size());
-    HALO_CHECK(size > 0 || rows == Rows::kAll, "engine: no tokens for sequence {}", sequences[s]);
+    const int64_t size = std::ssize(tokens[s]);
+    HALO_CHECK(0 <= wanted[s] && wanted[s] <= size, "engine: {} rows of {} tokens", wanted[s],
+               size);
     for (int64_t begin = 0, count = 0; begin < size; begin += count) {
       count = std::min(size - begin, room);
-      pieces.push_back({&sequence, tokens[s].data() + begin, count, begin + count == size});
+      const int64_t end = begin + count;
+      pieces.push_back({&sequence, tokens[s].data() + begin, count,
+                        end - std::clamp(size - wanted[s], begin, end)});
       room -= count;
       if (room == 0) flush();
     }
@@ -352,11 +382,12 @@ at::Tensor Engine::step(const std::vector<int64_t>& sequences,
   check_call(sequences, tokens);
   std::vector<Piece> pieces;
   for (size_t s = 0; s < sequences.size(); ++s)
-    pieces.push_back({&find(sequences[s]), tokens[s].data(), 1, true});
+    pieces.push_back({&find(sequences[s]), tokens[s].data(), 1, 1});
   reserve(pieces);
   std::vector<StepRow> rows;
   for (size_t s = 0; s < sequences.size(); ++s) {
     Sequence& sequence = *pieces[s].sequence;
+    if (options_.forward) sequence.text.push_back(tokens[s].front());
     rows.push_back(
         {sequences[s], tokens[s].front(), sequence.length++, sequence.slot, &sequence.blocks});
   }

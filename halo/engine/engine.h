@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -14,6 +15,13 @@
 
 namespace halo {
 
+// What a decoder call is for, beside its batch.
+struct DecoderCall {
+  std::vector<std::span<const int64_t>> texts;  // [S] all tokens of each sequence so far, the
+                                                // batch's included
+  std::vector<int64_t> rows;                    // of the batch, those that are wanted; ascending
+};
+
 struct EngineOptions {
   Kernels kernels = Kernels::kFast;
   int64_t block_size = 256;         // tokens a K/V block
@@ -21,8 +29,9 @@ struct EngineOptions {
   // Blocks and slots that there are, taken at once; 0: as many as are asked for, and recorded steps
   // are dropped when a pool grows.
   int64_t max_blocks = 0, max_slots = 0;
-  // The decoder, in place of decode() (trunk.h); recorded steps do without.
-  std::function<at::Tensor(const DecoderWeights&, const Batch&)> forward = {};
+  // The decoder, in place of decode() (trunk.h): final hidden states of the rows that are wanted.
+  // Recorded steps do without.
+  std::function<at::Tensor(const DecoderWeights&, const Batch&, const DecoderCall&)> forward = {};
 };
 
 // What a block and a slot take in all layers together.
@@ -66,6 +75,10 @@ class Engine {
   // then). If it throws, the sequences it was called with can only be released.
   at::Tensor extend(const std::vector<int64_t>& sequences,
                     const std::vector<std::vector<int64_t>>& tokens, Rows rows);
+  // The same; hidden states of the last wanted[i] of tokens[i].
+  at::Tensor extend(const std::vector<int64_t>& sequences,
+                    const std::vector<std::vector<int64_t>>& tokens,
+                    const std::vector<int64_t>& wanted);
 
   // Feeds tokens[i], none of them empty, to sequences[i]; logits [S, V] fp32 after the last of
   // each, which the next call may overwrite. One token each, on a GPU whose kernels take the model,
@@ -89,13 +102,14 @@ class Engine {
     int64_t length = 0;
     int64_t slot = 0;
     std::vector<int64_t> blocks;
+    std::vector<int64_t> text;  // its tokens, where options_.forward is to know them
   };
   // What one decoder call takes of one sequence's new tokens.
   struct Piece {
     Sequence* sequence;
     const int64_t* tokens;
     int64_t count;
-    bool last;  // ends what extend() was given for the sequence
+    int64_t wanted;  // of the last of them the hidden states are
   };
 
   Sequence& find(int64_t sequence);
@@ -109,7 +123,7 @@ class Engine {
   void reserve(const std::vector<Piece>& pieces);
   void grow_blocks(int64_t capacity);
   Batch make_batch_of(const std::vector<Piece>& pieces);
-  at::Tensor run(const std::vector<Piece>& pieces, Rows rows);
+  at::Tensor run(const std::vector<Piece>& pieces);
   at::Tensor step(const std::vector<int64_t>& sequences,
                   const std::vector<std::vector<int64_t>>& tokens);
 

@@ -32,6 +32,7 @@ EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptio
                 static_cast<double>(bytes.slot + bytes.block) / 1e6);
   }
   EngineOptions engine{options.kernels, options.block_size, options.prefill_chunk};
+  engine.forward = options.forward;
   engine.max_slots = options.max_running + (options.reuse_prefixes ? kMostPrefixes : kMostDrafting);
   if (bytes.slot > 0) {
     engine.max_slots =

@@ -34,6 +34,7 @@ struct SchedulerOptions {
   bool reuse_prefixes = true;
   int64_t min_reused = 64;  // tokens that are worth it
   int64_t snapshot_spacing = 8192;
+  decltype(EngineOptions::forward) forward = {};  // the engine's
 };
 // For one model that has the machine for itself: half of its memory.
 SchedulerOptions scheduler_options(const Machine& machine);

@@ -1,46 +1,67 @@
-// A model beside models that differ from it in one layer's mixer: what lies below that layer is the
-// same in all of them and computed once.
+// A Transformer beside models that differ from it in one layer's mixer: what lies below that layer
+// is the same in all of them and computed once.
 //
-// The model's own engine keeps the residual stream before every layer of its decoder calls; an
-// engine of a swapped model that is called in the same way goes through the kept calls in order,
-// each from its layer on. The first call that feeds other tokens, and all behind it, are run whole.
+// The Transformer's own engine keeps the residual stream before every layer, keys and values of
+// each token it reads. An engine of a swapped model finds them by the text up to the token, however
+// it orders, splits or shares its sequences, and goes on from its layer. A sequence that the
+// Transformer has not read, as an answer from where it differs on, is run whole.
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <unordered_map>
 #include <vector>
 
 #include "halo/engine/engine.h"
 
 namespace halo {
 
+// Products with layers' weights.
+struct TrunkCost {
+  double flops = 0;
+  double whole_flops = 0;  // of the same decoder calls, every layer for every token
+};
+
 class Trunk {
  public:
-  // `options` for an engine of the model itself. `with_state`: what sequences keep is kept too, so
-  // that the others can go on from it (generation).
-  EngineOptions recording(EngineOptions options, bool with_state);
-  // `options` for an engine of the model with another mixer in layer `layer`, for one go through
-  // the calls. Refers to this.
+  // `options` for an engine of the Transformer itself. Refers to this, as what replaying() gives.
+  EngineOptions recording(EngineOptions options);
+  // `options` for an engine of it with another mixer in layer `layer`.
   EngineOptions replaying(EngineOptions options, int64_t layer);
-  // Forgets the calls.
-  void clear() { calls_.clear(); }
 
-  // Bytes that a token of a recorded call takes.
-  static int64_t bytes_per_token(const DecoderWeights& weights, bool with_state);
-  // Tokens times the layers that they went through, of all engines so far.
-  double layer_tokens() const { return layer_tokens_; }
+  // Bytes that a recorded token takes.
+  static int64_t bytes_per_token(const DecoderWeights& weights);
+  // Of all engines so far.
+  const TrunkCost& cost() const { return cost_; }
 
  private:
-  struct Call {
-    at::Tensor tokens;               // [N]
-    std::vector<at::Tensor> hidden;  // [N, D] before each layer
-    at::Tensor blocks;               // those of the call's sequences, and of each layer
-    std::vector<LayerState> state;   // what is in them, or in the slots; empty: not kept
-  };
-  at::Tensor record(const DecoderWeights& weights, const Batch& batch, bool with_state);
-  at::Tensor replay(const DecoderWeights& weights, const Batch& batch, int64_t layer, size_t& next);
+  // What is kept of a layer, a row a token, in the order in which they were first read.
+  struct Rows {
+    std::vector<at::Tensor> parts;
 
-  std::vector<Call> calls_;
-  double layer_tokens_ = 0;
+    at::Tensor all();  // of one part from then on
+  };
+  struct Layer {
+    Rows hidden;        // [n, D] before it
+    Rows keys, values;  // [n, G, d]
+  };
+
+  // The row of a token behind the text that ends with row `before`; -1: the text is empty, or the
+  // token is not there.
+  int64_t find(int64_t before, int64_t token) const;
+  // Those of a text's last `count` tokens; empty where one of them is not there.
+  std::vector<int64_t> rows_of(std::span<const int64_t> text, int64_t count) const;
+  at::Tensor record(const DecoderWeights& weights, const Batch& batch, const DecoderCall& call);
+  at::Tensor replay(const DecoderWeights& weights, const Batch& batch, const DecoderCall& call,
+                    int64_t layer);
+  void count(const DecoderWeights& weights, int64_t first, int64_t last, int64_t tokens);
+  // The last layer and what follows, of the rows that are wanted.
+  at::Tensor finish(const DecoderWeights& weights, const at::Tensor& hidden, const Batch& batch,
+                    const DecoderCall& call);
+
+  std::vector<Layer> layers_;
+  std::unordered_map<uint64_t, int64_t> rows_;  // by the row before and the token
+  TrunkCost cost_;
 };
 
 }  // namespace halo

@@ -28,7 +28,8 @@ SchedulerOptions generation_options(const Engine& engine) {
   SchedulerOptions options{.kernels = engine.options().kernels,
                            .memory_bytes = int64_t{1} << (on_gpu ? 34 : 32),
                            .max_running = 256,
-                           .prefill_chunk = engine.options().max_batch_tokens};
+                           .prefill_chunk = engine.options().max_batch_tokens,
+                           .forward = engine.options().forward};
   if (on_gpu) options.block_size = 256;
   return options;
 }
@@ -144,14 +145,23 @@ void LanguageModel::score_batch(const std::vector<Pair>& pairs, std::span<const 
     std::vector<OwnedSequence> sequences;
     std::vector<int64_t> ids;
     std::vector<std::vector<int64_t>> inputs;
-    int64_t rows = 0;
+    std::vector<int64_t> wanted;  // rows behind the last tokens of each
+    int64_t rows = 0;             // all of them
     std::vector<Prediction> predictions;
 
-    void add(OwnedSequence sequence, std::vector<int64_t> input) {
-      rows += static_cast<int64_t>(input.size());
+    void add(OwnedSequence sequence, std::vector<int64_t> input, int64_t last) {
       ids.push_back(sequence.id());
       sequences.push_back(std::move(sequence));
       inputs.push_back(std::move(input));
+      wanted.push_back(last);
+      rows += last;
+    }
+    // What the rows of the sequence that was added last predict.
+    void predict(size_t pair, std::span<const int64_t> targets) {
+      const auto count = static_cast<int64_t>(targets.size());
+      for (int64_t t = 0; t < count; ++t) {
+        predictions.push_back({pair, rows - count + t, targets[t]});
+      }
     }
   };
   Call first, second;
@@ -162,8 +172,8 @@ void LanguageModel::score_batch(const std::vector<Pair>& pairs, std::span<const 
   };
   std::vector<at::Tensor> hidden;
   const auto run_call = [&](Call& call) {
-    if (call.predictions.empty() && call.ids.empty()) return;
-    const at::Tensor all = engine_.extend(call.ids, call.inputs, Engine::Rows::kAll);
+    if (call.ids.empty()) return;
+    const at::Tensor all = engine_.extend(call.ids, call.inputs, call.wanted);
     std::vector<int64_t> rows;
     for (const Prediction& p : call.predictions) rows.push_back(p.row);
     hidden.push_back(all.index_select(0, at::tensor(rows, at::kLong).to(all.device())));
@@ -172,18 +182,17 @@ void LanguageModel::score_batch(const std::vector<Pair>& pairs, std::span<const 
   for (const Run& run : runs) {
     if (run.shared == 0) {
       const Pair& pair = pairs[run.first];
-      first.add(OwnedSequence(engine_), input_of(pair, 0));
-      const auto count = static_cast<int64_t>(pair.continuation.size());
-      for (int64_t t = 0; t < count; ++t) {
-        first.predictions.push_back({run.first, first.rows - count + t, pair.continuation[t]});
-      }
+      first.add(OwnedSequence(engine_), input_of(pair, 0), std::ssize(pair.continuation));
+      first.predict(run.first, pair.continuation);
       continue;
     }
-    const std::vector<int64_t>& prompt = pairs[run.first].prompt;
-    first.add(OwnedSequence(engine_), {prompt.begin(), prompt.begin() + run.shared});
+    const auto is_whole = [&](const Pair& pair) { return std::ssize(pair.prompt) == run.shared; };
+    const std::span all(&pairs[run.first], run.last - run.first);
+    const std::vector<int64_t>& prompt = all.front().prompt;
+    first.add(OwnedSequence(engine_), {prompt.begin(), prompt.begin() + run.shared},
+              std::ranges::any_of(all, is_whole) ? 1 : 0);
     for (size_t p = run.first; p < run.last; ++p) {
-      if (static_cast<int64_t>(pairs[p].prompt.size()) > run.shared) continue;
-      first.predictions.push_back({p, first.rows - 1, pairs[p].continuation[0]});
+      if (is_whole(pairs[p])) first.predict(p, std::span(pairs[p].continuation).first(1));
     }
   }
   run_call(first);
@@ -192,12 +201,10 @@ void LanguageModel::score_batch(const std::vector<Pair>& pairs, std::span<const 
       const Pair& pair = pairs[p];
       std::vector<int64_t> input = input_of(pair, runs[r].shared);
       if (input.empty()) continue;  // one token, behind the shared prompt
-      second.add(first.sequences[r].fork(), std::move(input));
-      const auto count = static_cast<int64_t>(pair.continuation.size());
-      const bool begun = static_cast<int64_t>(pair.prompt.size()) == runs[r].shared;
-      for (int64_t t = begun ? 1 : 0; t < count; ++t) {
-        second.predictions.push_back({p, second.rows - count + t, pair.continuation[t]});
-      }
+      const bool begun = std::ssize(pair.prompt) == runs[r].shared;
+      const auto targets = std::span(pair.continuation).subspan(begun ? 1 : 0);
+      second.add(first.sequences[r].fork(), std::move(input), std::ssize(targets));
+      second.predict(p, targets);
     }
   }
   run_call(second);
@@ -274,6 +281,7 @@ std::vector<std::string> LanguageModel::generate_until(
   }
   Scheduler scheduler(weights_, generation_options(engine_));
   answer(scheduler, std::move(all));
+  written_predictions_ += scheduler.engine().num_predictions();
   return texts;
 }
 

@@ -60,7 +60,7 @@ class LanguageModel {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const EngineOptions& options() const { return engine_.options(); }
   // Tokens whose probabilities were computed so far.
-  int64_t num_predictions() const { return engine_.num_predictions(); }
+  int64_t num_predictions() const { return engine_.num_predictions() + written_predictions_; }
   const std::filesystem::path& directory() const { return directory_; }  // empty: of none
 
  private:
@@ -87,6 +87,7 @@ class LanguageModel {
   std::shared_ptr<const Tokenizer> tokenizer_;
   SpecialTokens special_;
   int64_t min_shared_;
+  int64_t written_predictions_ = 0;
   std::filesystem::path directory_;
 };
 

@@ -63,7 +63,10 @@ std::vector<Lengths> needle_lengths(const Recipe& recipe, int64_t row_length,
            {recipe.select.needle_length > 0 ? recipe.select.needle_length : row_length},
            NeedlePool::kSearch},
           {key_of("scale.lengths", !recipe.scale.lengths.empty()),
-           lengths_beyond(recipe.scale.lengths, training_length), NeedlePool::kSearch},
+           lengths_beyond(recipe.scale.lengths, recipe.scale.training_length > 0
+                                                    ? recipe.scale.training_length
+                                                    : training_length),
+           NeedlePool::kSearch},
           {key_of("eval.lengths", !recipe.eval.lengths.empty()),
            report_lengths(recipe.eval, training_length), NeedlePool::kReport}};
 }

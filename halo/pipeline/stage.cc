@@ -166,7 +166,7 @@ std::vector<Stage> make_stages() {
        .reads_training_length = true,
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
-             const int64_t trained = inputs.training_length();
+             const int64_t trained = training_length(r.scale, inputs);
              check_held_out_text(
                  "scale.lengths", inputs.held_out(),
                  scale_text(r.scale, lengths_beyond(r.scale.lengths, trained), trained));

@@ -17,6 +17,8 @@ struct RunPair {
 // Losses, needles, layers, memory, time: both, and what changed.
 void compare_figures(Page& page, const RunPair& runs);
 void compare_needles(Page& page, const RunPair& runs);
+// Tasks of `halo eval` that either run was asked.
+void compare_tasks(Page& page, const RunPair& runs);
 void compare_stages(Page& page, const RunPair& runs);
 void compare_training(Page& page, const RunPair& runs);
 // Settings of the recipes and facts of the machines that differ.

@@ -56,6 +56,26 @@ TEST_F(ComparisonTest, ShowsFiguresOfBothAndWhatDiffers) {
     EXPECT_THAT(html, Not(HasSubstr(text)));
 }
 
+TEST_F(ComparisonTest, ShowsTasksOfBothAndTheirTeacherOnce) {
+  const auto tasks = [&](double of_student) {
+    const auto figures = [](double value) {
+      return json::object{{"drop", {{"f1", {{"value", value}, {"stderr", 0.125}, {"n", 16}}}}}};
+    };
+    return format_json(json::object{{"models",
+                                     {{{"model", "the-teacher"}, {"tasks", figures(0.5)}},
+                                      {{"model", "student"}, {"tasks", figures(of_student)}}}}});
+  };
+  write_text("tasks.json", tasks(0.25));
+  write_file(other_ / "tasks.json", tasks(0.375));
+  const std::string html = comparison_page(run_, other_);
+  for (const char* text : {"<section id=\"tasks\">", "<th>the-teacher</th>", ": student</th>",
+                           "0.250 ± 0.125", "0.375 ± 0.125"}) {
+    EXPECT_THAT(html, HasSubstr(text));
+  }
+  const size_t first = html.find("the-teacher");
+  EXPECT_EQ(html.find("the-teacher", first + 1), std::string::npos);
+}
+
 TEST_F(ComparisonTest, TakesRunsThatAreNotFinished) {
   fs::remove(other_ / "summary.json");
   const std::string html = comparison_page(other_, run_);

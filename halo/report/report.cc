@@ -55,6 +55,7 @@ std::string comparison_page(const fs::path& a, const fs::path& b) {
   page.set_summary(beside({short_banner(runs.a, runs.name_a), short_banner(runs.b, runs.name_b)}));
   compare_figures(page, runs);
   compare_needles(page, runs);
+  compare_tasks(page, runs);
   compare_stages(page, runs);
   compare_training(page, runs);
   compare_settings(page, runs);

@@ -186,17 +186,46 @@ TEST_F(ReportTest, ShowsTasksOfModelsSideBySide) {
   json::object second = figure(0.5);
   second["difference"] = -0.25;
   second["difference_stderr"] = 0.125;
-  const json::object ruler{{"4096", figure(0.875)}, {"16384", figure(0.625)}};
+  const json::object ruler{{"4096", figure(0.875)},
+                           {"16384", figure(0.625)},
+                           {"4096@0.5", figure(0.3125)},
+                           {"4096@1", figure(0.6875)}};
   write("tasks.json",
         json::object{{"models",
                       {{{"model", "teacher<b>"},
                         {"tasks", {{"arc_easy", {{"acc", figure(0.75)}}}, {"ruler_vt", ruler}}}},
                        {{"model", "student"}, {"tasks", {{"arc_easy", {{"acc", second}}}}}}}}});
   const std::string html = page();
-  for (const char* text : {"<section id=\"tasks\">", "teacher&lt;b&gt;", "0.750 ± 0.125",
-                           "-0.250 ± 0.125", "16K", "0.625 ± 0.125"}) {
+  for (const char* text :
+       {"<section id=\"tasks\">", "teacher&lt;b&gt;", "0.750 ± 0.125", "-0.250 ± 0.125", "16K",
+        "0.625 ± 0.125", "<th>ruler_vt, 4096 tokens</th><th>0.5</th><th>1</th>",
+        "<td>0.312 ± 0.125</td><td>0.688 ± 0.125</td>"}) {
     EXPECT_THAT(html, HasSubstr(text));
   }
+}
+
+TEST_F(ReportTest, ShowsWhatTheModelsWrote) {
+  write_summary();
+  const json::object figures{{"drop", {{"f1", {{"value", 0.5}, {"stderr", 0.1}, {"n", 9}}}}}};
+  const json::object model{{"model", "t"}, {"tasks", figures}};
+  write("tasks.json", json::object{{"models", json::array{model}}});
+  std::string lines = "{\"model\":\"t\",\"task\":\"piqa\",\"id\":\"0\",\"choice\":1}\n";
+  for (const char* model : {"t", "s"}) {
+    for (int i = 0; i < 4; ++i) {
+      lines += fmt::format(
+          "{{\"model\":\"{0}\",\"task\":\"drop\",\"id\":\"item {1}\",\"answer\":\"{0} wrote "
+          "<{1}>\","
+          "\"answers\":[\"one\",\"two\"]}}\n",
+          model, i);
+    }
+  }
+  write_text("task-samples.jsonl", lines);
+  const std::string html = page();
+  EXPECT_THAT(html, HasSubstr("<td>item 2</td><td>one / two</td><td>t wrote &lt;2&gt;</td>"
+                              "<td>s wrote &lt;2&gt;</td>"));
+  EXPECT_THAT(html, Not(HasSubstr("item 3")));
+  write_text("task-samples.jsonl", "[]\n");
+  EXPECT_THAT(test::error_of([&] { page(); }), HasSubstr("task-samples.jsonl"));
 }
 
 TEST_F(ReportTest, LongRunsStaySmall) {

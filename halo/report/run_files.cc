@@ -50,6 +50,23 @@ Metrics read_metrics(const fs::path& path) {
   return metrics;
 }
 
+// Lines of task-samples.jsonl that have an answer, the first three of a task and model.
+JsonFile read_answers(const fs::path& path) {
+  constexpr int kShown = 3;
+  std::map<std::string, int> seen;
+  json::array answers;
+  const std::string file = path.string();
+  for_each_line(path, [&](json::object&& line) {
+    const JsonView sample(line, file);
+    if (!sample.has("answer")) return;
+    if (seen[sample.text("task") + "\n" + sample.text("model")]++ < kShown) {
+      answers.push_back(std::move(line));
+    }
+  });
+  if (answers.empty()) return {};
+  return {file, {{"answers", std::move(answers)}}};
+}
+
 StageFiles read_stage(const fs::path& folder, const std::string& name) {
   StageFiles stage;
   stage.name = name;
@@ -210,6 +227,7 @@ RunFiles read_run(const fs::path& folder) {
   run.folder = folder;
   run.summary = read_object(folder / "summary.json");
   run.tasks = read_object(folder / "tasks.json");
+  run.answers = read_answers(folder / "task-samples.jsonl");
   run.environment = read_object(folder / "env.json");
   read_status(folder / "STATUS", run);
   if (fs::exists(folder / "config.resolved.toml")) {

@@ -72,6 +72,8 @@ struct RunFiles {
   std::filesystem::path folder;
   JsonFile summary, selection, scale;
   JsonFile tasks;              // tasks.json, what `halo eval --tasks` found
+  JsonFile answers;            // {"answers": [...]}: of task-samples.jsonl, the first that a model
+                               // wrote in a task
   JsonFile environment;        // env.json without its stages, which are in `stages`
   std::string status;          // what STATUS says: "running distill"
   std::string stale;           // and which files are older than the stages: "model summary.json"

@@ -11,6 +11,8 @@
 namespace halo {
 namespace {
 
+constexpr const char* kTrainingLength = "training_length";
+
 // The name itself, if the tokenizer has it or one of the usual ones.
 const std::string& known_end(const Tokenizer& tokenizer, const std::string& name) {
   try {
@@ -25,6 +27,22 @@ const std::string& known_end(const Tokenizer& tokenizer, const std::string& name
 
 int64_t ContextSettings::training_length(const ModelConfig& teacher) const {
   return std::max(teacher.max_position_embeddings, longest_row);
+}
+
+int64_t recorded_training_length(const ModelConfig& student) {
+  const json::value* value = student.other.if_contains(kTrainingLength);
+  if (!value) return 0;
+  const int64_t* length = value->if_int64();
+  if (!length || *length < 1) {
+    throw_error("config.json: {} is {}, expected a number of tokens", kTrainingLength,
+                json::serialize(*value));
+  }
+  return *length;
+}
+
+ModelConfig with_training_length(ModelConfig student, int64_t length) {
+  student.other[kTrainingLength] = length;
+  return student;
 }
 
 StageInputs::StageInputs(ContextSettings settings)

@@ -32,6 +32,11 @@ struct ContextSettings {
   int64_t training_length(const ModelConfig& teacher) const;
 };
 
+// What config.json of a student has beside the published keys, whose max_position_embeddings is
+// the same in every HypeNet: training_length of the stages that made it; 0: nothing.
+int64_t recorded_training_length(const ModelConfig& student);
+ModelConfig with_training_length(ModelConfig student, int64_t length);
+
 class StageInputs {
  public:
   // Reads the teacher's configuration and its tokenizer.

@@ -130,6 +130,10 @@ void check_recipe(const ScaleRecipe& recipe, const std::string& file) {
   }
 }
 
+int64_t training_length(const ScaleRecipe& recipe, const StageInputs& inputs) {
+  return recipe.training_length > 0 ? recipe.training_length : inputs.training_length();
+}
+
 HeldOutArgs scale_text(const ScaleRecipe& recipe, const std::vector<int64_t>& lengths,
                        int64_t training_length) {
   HeldOutArgs args;
@@ -144,7 +148,7 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
   at::NoGradGuard no_grad;
   Model model = context.load_student(args.inputs[0], ParameterStore::Use::kFrozen);
   std::vector<Candidate> candidates = make_candidates(recipe);
-  const int64_t training_length = context.training_length();
+  const int64_t training_length = halo::training_length(recipe, context);
   const std::vector<int64_t> lengths = lengths_beyond(recipe.lengths, training_length);
   const int64_t longest = std::ranges::max(lengths);
   std::vector<int64_t> beyond;

@@ -9,6 +9,7 @@ namespace halo {
 struct ScaleRecipe {
   std::vector<double> candidates = {100, 300, 500, 1000, 3000};
   std::vector<int64_t> lengths;
+  int64_t training_length = 0;
   int64_t haystacks = 6;
   int64_t questions = 5;
   int64_t documents = 4;
@@ -23,6 +24,10 @@ struct ScaleRecipe {
     s("lengths", lengths,
       {.help = "needle lengths, the longest beyond the training length; empty: 4 and 8 times that",
        .min = 1,
+       .max = 16'777'216});
+    s("training_length", training_length,
+      {.help = "tokens of the longest text that the model was trained on; 0: what the teacher's "
+               "config.json and the stages say, of a model alone what its own config.json says",
        .max = 16'777'216});
     s("haystacks", haystacks, {.help = "haystacks a length", .min = 1, .max = 100'000});
     s("questions", questions, {.help = "questions a haystack", .min = 1, .max = 100'000});
@@ -40,6 +45,9 @@ struct ScaleRecipe {
 
 // An Error that names `file` where there is nothing to search.
 void check_recipe(const ScaleRecipe& recipe, const std::string& file);
+
+// Tokens of the longest text that the model was trained on.
+int64_t training_length(const ScaleRecipe& recipe, const StageInputs& inputs);
 
 // The text whose loss decides among equals, for the search's needle lengths (scale_rule.h).
 HeldOutArgs scale_text(const ScaleRecipe& recipe, const std::vector<int64_t>& lengths,

@@ -13,8 +13,8 @@ std::vector<int64_t> lengths_beyond(const std::vector<int64_t>& given, int64_t t
   if (longest <= training_length) {
     throw_error(
         "scale.lengths: the longest is {}, but the logit scale is searched beyond the training "
-        "length, which is {} tokens (max_position_embeddings of the teacher, or "
-        "sequence_length of a stage); give longer ones, or none for {} and {}",
+        "length, which is {} tokens (scale.training_length, or max_position_embeddings of the "
+        "teacher, or sequence_length of a stage); give longer ones, or none for {} and {}",
         longest, training_length, 4 * training_length, 8 * training_length);
   }
   return given;

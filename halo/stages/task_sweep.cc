@@ -139,8 +139,10 @@ json::object TaskSweep::to_json() const {
   }
   return {{"tasks", std::move(list)},
           {"cost",
-           {{"flops", cost.flops},
-            {"flops_of_whole_evaluations", cost.whole_flops},
+           {{"flops", cost.flops()},
+            {"flops_of_whole_evaluations", cost.whole_flops()},
+            {"layer_flops", cost.layer_flops},
+            {"layer_flops_of_whole_evaluations", cost.whole_layer_flops},
             {"seconds", cost.seconds},
             {"seconds_of_whole_evaluations", cost.whole_seconds}}}};
 }

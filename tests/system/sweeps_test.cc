@@ -116,11 +116,11 @@ TEST(Sweeps, LayersAreChosenByTasks) {
 TEST(Sweeps, TheScaleOfAModelAloneIsSearched) {
   const fs::path folder = World::get().folder("scale-alone");
   const fs::path model = World::get().reference() / "model";
+  const json::value trained =
+      read_json(World::get().reference() / "summary.json").at("training_length");
   const Words words = {"scale",
                        "--student",
                        model.string(),
-                       "--teacher",
-                       World::get().teacher().string(),
                        "--out",
                        (folder / "out").string(),
                        "--set",
@@ -142,10 +142,31 @@ TEST(Sweeps, TheScaleOfAModelAloneIsSearched) {
   const json::object scale = read_json(folder / "out" / "scale.json").as_object();
   // No scale, a constant one, two values, and what lies between the better one and the other.
   ASSERT_EQ(scale.at("candidates").as_array().size(), 5u);
+  EXPECT_EQ(scale.at("candidates").at(0).at("training_length"), trained);
   EXPECT_EQ(scale.at("candidates").at(4).at("name").as_string(), "316");
   EXPECT_TRUE(fs::exists(folder / "out" / "step-0" / "model.safetensors"));
   expect_error(run_halo({"scale", "--out", (folder / "other").string()}), 2,
                {"--student is missing"});
+
+  // A HypeNet of somebody else says nothing of how it was trained.
+  const fs::path published = folder / "published";
+  fs::copy(model, published);
+  json::object config = read_json(published / "config.json").as_object();
+  EXPECT_EQ(config.at("training_length"), trained);
+  config.erase("training_length");
+  write_json(published / "config.json", config);
+  Words other = words;
+  other[2] = published.string();
+  other[4] = (folder / "published-out").string();
+  expect_error(run_halo(other), 1, {"published", "scale.training_length=TOKENS"});
+  other.insert(other.end(), {"--set", "scale.training_length=128"});
+  ASSERT_EQ(run_halo(other).code, 0);
+  EXPECT_EQ(read_json(folder / "published-out" / "scale.json")
+                .at("candidates")
+                .at(0)
+                .at("training_length")
+                .as_int64(),
+            128);
 }
 
 TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {

@@ -19,8 +19,9 @@ import pyarrow
 import torch
 import transformers
 
-CHOICE = ["hellaswag", "arc_easy", "arc_challenge", "piqa", "sciq", "boolq"]
-QUESTIONS = ["squad_v1", "drop"]
+CHOICE = ["hellaswag", "arc_easy", "arc_challenge", "piqa", "sciq", "boolq", "openbookqa", "social_iqa",
+          "commonsense_qa", "copa"]
+QUESTIONS = ["squad_v1", "xquad_en", "drop", "coqa", "nq_open", "triviaqa"]
 TASKS = CHOICE + ["winogrande", "lambada"] + QUESTIONS
 NATS = 1e-3
 
@@ -68,7 +69,8 @@ def judge(reference, task, item):
         score, greedy = reference.score(" ".join(words[:-1]), " " + words[-1])
         return {"loglikelihood": score, "greedy": greedy}, {"acc": float(greedy)}
     if task in QUESTIONS:
-        answer = reference.write(f"{item['context']}\nQuestion: {item['question']}\nAnswer:")
+        passage = item["context"] + "\n" if item["context"] else ""  # closed-book sets have none
+        answer = reference.write(f"{passage}Question: {item['question']}\nAnswer:")
         return {"answer": answer.strip()}, {}
     context = item["context"]
     if task == "winogrande":

@@ -13,25 +13,6 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Products with a layer's weights, of a token; the mean over layers.
-double layer_flops(const DecoderWeights& weights) {
-  double elements = 0;
-  for (const LayerWeights& layer : weights.layers) {
-    elements += static_cast<double>(layer.gate_up.value.numel() + layer.down.value.numel());
-    std::visit(
-        [&](const auto& mixer) {
-          elements += static_cast<double>(mixer.o_proj.value.numel());
-          if constexpr (requires { mixer.qkvg; }) {
-            elements += static_cast<double>(mixer.qkvg.value.numel());
-          } else {
-            elements += static_cast<double>(mixer.qkvz.value.numel());
-          }
-        },
-        layer.mixer);
-  }
-  return 2 * elements / static_cast<double>(weights.layers.size());
-}
-
 // A model's answers to items asked together, as they come from its two kinds of requests.
 void add_answers(const std::vector<const TaskItem*>& items, const std::vector<Score>& scores,
                  const std::vector<std::string>& texts, std::vector<Answers>& answers) {
@@ -53,7 +34,7 @@ LayerSweep::LayerSweep(const LanguageModel& like, std::shared_ptr<const DecoderW
     : like_(like),
       weights_(std::move(weights)),
       mixers_(std::move(mixers)),
-      max_tokens_(std::max<int64_t>(1, max_bytes / Trunk::bytes_per_token(*weights_, true))) {
+      max_tokens_(std::max<int64_t>(1, max_bytes / Trunk::bytes_per_token(*weights_))) {
   HALO_CHECK(mixers_.size() == weights_->layers.size(), "layer sweep: {} mixers, {} layers",
              mixers_.size(), weights_->layers.size());
 }
@@ -74,36 +55,38 @@ std::vector<std::vector<Answers>> LayerSweep::ask(const std::vector<const TaskIt
   const size_t num_models = mixers_.size() + 1;
   std::vector<std::vector<Score>> scores(num_models);
   std::vector<std::vector<std::string>> texts(num_models);
-  const double layer = layer_flops(*weights_);
   const double head = 2 * static_cast<double>(weights_->head.value.numel());
   const auto layers = static_cast<double>(mixers_.size());
-  // The model's own calls first, then everybody's in one direction.
-  const auto all = [&](bool with_state, const auto& use) {
+  // The model's own calls first, then everybody's.
+  const auto all = [&](const auto& use) {
     Trunk trunk;
     for (size_t i = 0; i < num_models; ++i) {
       const size_t m = (i + num_models - 1) % num_models;  // itself first
+      const bool own = m == mixers_.size();
       const auto start = std::chrono::steady_clock::now();
-      const double layer_tokens = trunk.layer_tokens();
-      LanguageModel model(like_, m == mixers_.size() ? weights_ : swapped(m),
-                          m == mixers_.size()
-                              ? trunk.recording(like_.options(), with_state)
+      const TrunkCost before = trunk.cost();
+      LanguageModel model(like_, own ? weights_ : swapped(m),
+                          own ? trunk.recording(like_.options())
                               : trunk.replaying(like_.options(), static_cast<int64_t>(m)));
       use(model, m);
       const double seconds = seconds_since(start);
-      const double flops = layer * (trunk.layer_tokens() - layer_tokens) +
-                           head * static_cast<double>(model.num_predictions());
+      const double heads = head * static_cast<double>(model.num_predictions());
       cost_.seconds += seconds;
-      cost_.flops += flops;
-      if (m < mixers_.size()) continue;
-      cost_.whole_seconds += layers * seconds;
-      cost_.whole_flops += layers * flops;
+      cost_.layer_flops += trunk.cost().flops - before.flops;
+      cost_.head_flops += heads;
+      if (own) {
+        cost_.whole_seconds += layers * seconds;
+      } else {
+        cost_.whole_layer_flops += trunk.cost().whole_flops - before.whole_flops;
+        cost_.whole_head_flops += heads;
+      }
     }
   };
   if (!scored.empty()) {
-    all(false, [&](LanguageModel& model, size_t m) { scores[m] = model.score(scored); });
+    all([&](LanguageModel& model, size_t m) { scores[m] = model.score(scored); });
   }
   if (!generated.empty()) {
-    all(true, [&](LanguageModel& model, size_t m) { texts[m] = model.generate_until(generated); });
+    all([&](LanguageModel& model, size_t m) { texts[m] = model.generate_until(generated); });
   }
   std::vector<std::vector<Answers>> answers(num_models);
   for (size_t m = 0; m < num_models; ++m) add_answers(items, scores[m], texts[m], answers[m]);
@@ -118,7 +101,9 @@ std::vector<std::vector<Outcome>> LayerSweep::run(
     for (const ScoreRequest& r : item.scored) {
       tokens += std::ssize(like_.encode(r.prompt + r.continuation));
     }
-    for (const GenerateRequest& r : item.generated) tokens += std::ssize(like_.encode(r.prompt));
+    for (const GenerateRequest& r : item.generated) {
+      tokens += std::ssize(like_.encode(r.prompt)) + r.max_tokens;
+    }
     return tokens;
   };
   std::vector<std::vector<Outcome>> outcomes(mixers_.size() + 1);

@@ -1,6 +1,6 @@
-// Tasks asked of a model and of all models that differ from it in one layer's mixer, in one go: of
-// what is scored, all that lies below the swapped layer is computed once (trunk.h). What is written
-// each model writes by itself.
+// Tasks asked of a model and of all models that differ from it in one layer's mixer, in one go:
+// what lies below the swapped layer is computed once (trunk.h), of what is scored, and of what is
+// written as far as the model itself writes the same.
 #pragma once
 
 #include <functional>
@@ -12,10 +12,15 @@
 
 namespace halo {
 
-// What a sweep cost, and what asking each swapped model by itself would have.
+// What a sweep cost, the model's own answers included, and what the same decoder calls of the
+// swapped models, each whole, would have.
 struct SweepCost {
-  double flops = 0, whole_flops = 0;      // of products with weights, in what is scored
-  double seconds = 0, whole_seconds = 0;  // the second by what the model itself took
+  double layer_flops = 0, whole_layer_flops = 0;  // of products with layers' weights
+  double head_flops = 0, whole_head_flops = 0;    // with the head's
+  double seconds = 0, whole_seconds = 0;          // the second by what the model itself took
+
+  double flops() const { return layer_flops + head_flops; }
+  double whole_flops() const { return whole_layer_flops + whole_head_flops; }
 };
 
 class LayerSweep {
