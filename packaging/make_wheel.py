@@ -85,6 +85,8 @@ def copy_program(program, package):
         copy_stripped(library, package / "lib" / found[1])
         owner = run("dpkg-query", "-S", f"*/{library.name}").split(":")[0]
         shutil.copy(f"/usr/share/doc/{owner}/copyright", package / "lib" / f"{owner}.copyright")
+    for text in deps.glob("src/xgrammar-*/[LN]*"):  # LICENSE, NOTICE; it is linked into the program
+        shutil.copy(text, package / "lib" / f"xgrammar.{text.name}")
 
 
 def copy_documentation(program, data):

@@ -50,6 +50,9 @@ class HttpClient {
     return true;
   }
 
+  // Nothing more will be sent.
+  void end_sending() const { shutdown(socket_, SHUT_WR); }
+
   // Reads until `text` has come; false where the connection ends, or `seconds` pass, before.
   bool read_until(std::string_view text, double seconds = 20) {
     while (bytes_.find(text) == std::string::npos) {

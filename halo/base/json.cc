@@ -17,6 +17,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "halo/base/json_text.h"
 #include "halo/base/text.h"
 
 namespace halo {
@@ -148,51 +149,6 @@ class Builder {
   std::string complaint_;
 };
 
-void append_newline(std::string& out, int depth) {
-  out += '\n';
-  out.append(2 * depth, ' ');
-}
-
-void append_double(std::string& out, double number) {
-  if (!std::isfinite(number)) {
-    out += "null";
-    return;
-  }
-  const std::string text = fmt::format("{}", number);
-  out += text;
-  if (text.find_first_of(".e") == std::string::npos) out += ".0";
-}
-
-void append(std::string& out, const json::value& value, int depth) {
-  if (const auto* object = value.if_object()) {
-    out += '{';
-    for (bool first = true; const auto& [key, member] : *object) {
-      if (!first) out += ',';
-      first = false;
-      append_newline(out, depth + 1);
-      out += json::serialize(json::value(key));
-      out += ": ";
-      append(out, member, depth + 1);
-    }
-    if (!object->empty()) append_newline(out, depth);
-    out += '}';
-  } else if (const auto* array = value.if_array()) {
-    out += '[';
-    for (bool first = true; const auto& element : *array) {
-      if (!first) out += ',';
-      first = false;
-      append_newline(out, depth + 1);
-      append(out, element, depth + 1);
-    }
-    if (!array->empty()) append_newline(out, depth);
-    out += ']';
-  } else if (const auto* number = value.if_double()) {
-    append_double(out, *number);
-  } else {
-    out += json::serialize(value);
-  }
-}
-
 template <class T>
 std::string_view kind_name() {
   if constexpr (std::is_same_v<T, bool>) return "true or false";
@@ -292,7 +248,7 @@ json::value read_json(const std::filesystem::path& path) {
 
 std::string format_json(const json::value& value) {
   std::string out;
-  append(out, value, 0);
+  append_json(out, value, 0);
   out += '\n';
   return out;
 }

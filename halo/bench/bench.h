@@ -79,6 +79,11 @@ struct TokenizeBenchArgs {
 // which are read before: {"documents", "bytes", "tokens", "seconds", "megabytes_per_second"}.
 json::object bench_tokenize(const TokenizeBenchArgs& args);
 
+// How long a grammar's masks over the tokens of a folder with a tokenizer.json take: {"vocabulary",
+// "prepare_ms" once a model, "compile_ms" once a schema, "masks", "mask_us_median",
+// "mask_us_p99", "mask_us_most"}.
+json::object bench_grammar(const std::string& model);
+
 // The memory-bound operations and the loss heads, in `dtype`: {"copy_bytes_per_second",
 // "matrix_flops_per_second" of this run, "kernels": a list of {"name", "seconds", "bytes" and
 // "share_of_copy", or "flops" and "share_of_matrix_rate"}}. On a GPU with our kernels, proven or

@@ -47,6 +47,14 @@ void add_tokenize_bench(CLI::App* bench) {
   tokenize->callback([args] { print_measured([&] { return bench_tokenize(*args); }); });
 }
 
+void add_grammar_bench(CLI::App* bench) {
+  auto model = std::make_shared<std::string>();
+  CLI::App* grammar = bench->add_subcommand("grammar", "Masks of tokens that a JSON schema allows");
+  grammar->add_option("model", *model, "folder with tokenizer.json")->required();
+  grammar->footer("Example: halo bench grammar demo/teacher");
+  grammar->callback([model] { print_measured([&] { return bench_grammar(*model); }); });
+}
+
 void add_infer_bench(CLI::App* bench) {
   auto args = std::make_shared<InferBenchArgs>();
   CLI::App* infer = bench->add_subcommand("infer", "Prefill and decoding at given contexts");
@@ -64,6 +72,7 @@ void add_bench(CLI::App& app) {
   CLI::App* bench = app.add_subcommand("bench", "Figures of this machine beside their limits");
   bench->require_subcommand(1);
   add_tokenize_bench(bench);
+  add_grammar_bench(bench);
   add_infer_bench(bench);
 
   auto load_args = std::make_shared<LoadBenchArgs>();

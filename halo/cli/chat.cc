@@ -5,7 +5,6 @@
 #include <optional>
 
 #include "ATen/ATen.h"
-#include "halo/base/files.h"
 #include "halo/base/json.h"
 #include "halo/base/options.h"
 #include "halo/base/progress.h"
@@ -14,7 +13,7 @@
 #include "halo/cli/generation.h"
 #include "halo/cli/output.h"
 #include "halo/engine/generate.h"
-#include "halo/formats/safetensors.h"
+#include "halo/formats/model_hash.h"
 
 namespace halo {
 namespace {
@@ -36,13 +35,6 @@ constexpr const char* kHelp =
   /quit        end (so does the end of input)
 Anything else is a message. One that begins with / has another / before it.
 )";
-
-// What names a model's weights in saved conversations.
-std::string model_name(const std::filesystem::path& directory) {
-  std::string all = hash_file(directory / "config.json");
-  for (const auto& path : WeightFiles(directory).paths()) all += hash_file(path);
-  return hash_hex(std::as_bytes(std::span(all)));
-}
 
 class Chat {
  public:
@@ -176,14 +168,14 @@ void Chat::save(const std::string& file) {
   halo::answer(scheduler_, {{.prompt = said_ids_, .max_tokens = 1}});
   const json::object text{{"messages", messages_}, {"text", said_text_}};
   const int64_t tokens = scheduler_.save_prefix(
-      file, said_ids_, 0, {model_name(model_.directory), json::serialize(text)});
+      file, said_ids_, 0, {model_hash(model_.directory), json::serialize(text)});
   HALO_CHECK(tokens == std::ssize(said_ids_), "chat: {} of {} tokens saved", tokens,
              said_ids_.size());
   say(fmt::format("saved {} tokens in {}", tokens, file));
 }
 
 void Chat::load(const std::string& file) {
-  Scheduler::SavedPrefix saved = scheduler_.load_prefix(file, 0, model_name(model_.directory));
+  Scheduler::SavedPrefix saved = scheduler_.load_prefix(file, 0, model_hash(model_.directory));
   const json::value text = parse_json(saved.text, file);
   if (!text.is_object()) throw_error("{}: there is no conversation in it", file);
   messages_ = json_get<json::array>(text.get_object(), "messages", file);

@@ -50,7 +50,7 @@ std::string read_prompt(const Args& args) {
 
 // "generate: 5 + 128 tokens, the first after 0.12 s, then 41.2 tokens/s; ended at --max-tokens"
 void print_rate(const Finish& finish, bool at_stop_string) {
-  const int64_t tokens = finish.completion_tokens + (finish.end_token ? 1 : 0);
+  const int64_t tokens = finish.completion_tokens;
   std::string rate;
   if (tokens > 1) {
     rate = fmt::format(", then {:.1f} tokens/s",

@@ -155,6 +155,8 @@ void add_serve(CLI::App& app) {
     command->get_option(option)->envname(name);
   }
   command->footer("Example: halo serve runs/demo/model --port 8080");
+  // With it CLI11 asks the environment for this command's options where it is the one that runs.
+  command->parse_complete_callback([] {});
   command->callback([args] { run(*args); });
 }
 

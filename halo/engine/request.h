@@ -33,7 +33,7 @@ struct Finish {
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;      // of the prompt: not computed, because they had been before
   std::string cache_miss_reason;  // where cached_tokens is 0
-  int64_t completion_tokens = 0;  // those that on_token saw
+  int64_t completion_tokens = 0;  // that were chosen, the end token among them
   double queue_seconds = 0;       // until the prompt's first chunk
   double prefill_seconds = 0;     // from then on to the first token
   double decode_seconds = 0;      // from then on to the end
@@ -61,9 +61,11 @@ struct Request {
   int64_t prompt_logprobs_from = 1;
   int64_t priority = 0;  // higher first
   uint64_t salt = 0;     // prefixes are reused only among requests with the same one
-  // The logits [V] of the next token, which may be changed: it is chosen from what is left above
-  // minus infinity, and there must be something (a grammar's mask).
-  std::function<void(std::span<float> logits)> on_logits;
+  // Which tokens may come next, asked before each is chosen, perhaps more than once: clears the
+  // bits of those that may not. Bit i % 32 of word i / 32 is token i's; all [ceil(V / 32)] are set.
+  std::function<void(std::span<uint32_t> allowed)> on_mask;
+  // The logits [V] of the next token as the model has them.
+  std::function<void(std::span<const float> logits)> on_logits;
   std::function<bool(const TokenEvent&)> on_token;  // false: this was the last
   std::function<void(std::span<const TokenEvent>)>
       on_prompt_tokens;                                      // in order, a chunk's at a time

@@ -162,11 +162,21 @@ SchedulerStats Scheduler::stats() const {
   return stats;
 }
 
+void Scheduler::do_between_steps(std::function<void()> work) {
+  const std::lock_guard lock(mutex_);
+  works_.push_back(std::move(work));
+  news_.notify_all();
+}
+
+bool Scheduler::has_news() const {
+  return !incoming_.empty() || !cancelled_.empty() || !works_.empty();
+}
+
 void Scheduler::run(const std::stop_token& stop) {
   while (!stop.stop_requested()) {
     if (step()) continue;
     std::unique_lock lock(mutex_);
-    news_.wait(lock, stop, [&] { return !incoming_.empty() || !cancelled_.empty(); });
+    news_.wait(lock, stop, [&] { return has_news(); });
   }
 }
 
@@ -191,11 +201,14 @@ bool Scheduler::step() {
 void Scheduler::take_news() {
   std::vector<std::unique_ptr<Task>> incoming;
   std::vector<RequestId> cancelled;
+  std::vector<std::function<void()>> works;
   {
     const std::lock_guard lock(mutex_);
     incoming.swap(incoming_);
     cancelled.swap(cancelled_);
+    works.swap(works_);
   }
+  for (const auto& work : works) work();
   for (auto& task : incoming) {
     tasks_[task->id] = task.get();
     queue_.emplace(task->order(), std::move(task));

@@ -69,6 +69,9 @@ class Scheduler {
   // From any thread, at any moment, also of requests that have ended.
   void cancel(RequestId id);
   SchedulerStats stats() const;  // from any thread; as of the last step, `queued` as of now
+  // From any thread: the driving one calls `work` before its next step, which is soon where it
+  // runs. It must not throw.
+  void do_between_steps(std::function<void()> work);
 
   // By one thread at a time: one step; false where there is nothing to do.
   bool step();
@@ -111,6 +114,7 @@ class Scheduler {
 
   // Who runs (scheduler.cc).
   void take_news();
+  bool has_news() const;
   void admit();
   enum class Start { kDone, kNoRoom, kWaits };  // kWaits: for what another is computing
   Start try_start(Task& task);
@@ -138,7 +142,8 @@ class Scheduler {
   void run_prefill(const Pieces& pieces);
   void score_prompt(Task& task, int64_t count, const at::Tensor& hidden);
   void choose_tokens(const Tasks& tasks, const at::Tensor& logits);
-  at::Tensor changed_by_requests(const Tasks& tasks, const at::Tensor& logits);
+  void show_logits(const Tasks& tasks, const at::Tensor& logits);
+  at::Tensor masked_by_requests(const Tasks& tasks, const at::Tensor& logits);
   void deliver(Task& task, TokenEvent event);
   void failed(const Pieces& pieces, const std::string& what);
   // Runs `call`, a request's own function; what it throws ends the request.
@@ -159,6 +164,7 @@ class Scheduler {
   std::condition_variable_any news_;
   std::vector<std::unique_ptr<Task>> incoming_;
   std::vector<RequestId> cancelled_;
+  std::vector<std::function<void()>> works_;
   RequestId next_id_ = 1;
   SchedulerStats stats_;
 };

@@ -1,7 +1,9 @@
 // What is reused, what is said of it, and that no token changes by it.
 #include <gtest/gtest.h>
 
+#include <future>
 #include <map>
+#include <thread>
 
 #include "ATen/ATen.h"
 #include "halo/base/random.h"
@@ -209,6 +211,14 @@ TEST_P(PrefixTest, RandomHistoriesChangeNoToken) {
   EXPECT_GT(whole, 2000);
   EXPECT_GT(reused, 5000);
   EXPECT_GT(preempted, 10);
+}
+
+TEST_P(PrefixTest, WorkIsDoneByTheThreadThatDrives) {
+  Scheduler scheduler(weights_, options());
+  std::promise<std::thread::id> done;
+  std::jthread driver([&](const std::stop_token& stop) { scheduler.run(stop); });
+  scheduler.do_between_steps([&] { done.set_value(std::this_thread::get_id()); });
+  EXPECT_EQ(done.get_future().get(), driver.get_id());
 }
 
 }  // namespace

@@ -209,24 +209,38 @@ void Scheduler::score_prompt(Task& task, int64_t count, const at::Tensor& hidden
   }
 }
 
-// The logits as the requests' own functions leave them.
-at::Tensor Scheduler::changed_by_requests(const Tasks& tasks, const at::Tensor& logits) {
-  at::Tensor changed = logits;
+void Scheduler::show_logits(const Tasks& tasks, const at::Tensor& logits) {
   for (size_t i = 0; i < tasks.size(); ++i) {
     Task& task = *tasks[i];
     if (!task.request.on_logits) continue;
-    if (changed.is_same(logits)) changed = logits.clone();
-    const auto row = static_cast<int64_t>(i);
-    at::Tensor own = changed[row].cpu().contiguous();
-    const std::span<float> values(own.mutable_data_ptr<float>(), static_cast<size_t>(own.numel()));
+    const at::Tensor own = logits[static_cast<int64_t>(i)].cpu().contiguous();
+    const std::span values(own.const_data_ptr<float>(), static_cast<size_t>(own.numel()));
     call_out(task, [&] { task.request.on_logits(values); });
-    changed[row].copy_(own);
   }
-  return changed;
+}
+
+// Only the bits go to the device, and nothing comes from it: a grammar works while the decoder
+// does.
+at::Tensor Scheduler::masked_by_requests(const Tasks& tasks, const at::Tensor& logits) {
+  std::vector<int64_t> rows;
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    if (tasks[i]->request.on_mask) rows.push_back(static_cast<int64_t>(i));
+  }
+  if (rows.empty()) return logits;
+  const int64_t words = mask_words(logits.size(1));
+  const at::Tensor allowed = at::full({std::ssize(rows), words}, -1, at::kInt);
+  auto* bits = reinterpret_cast<uint32_t*>(allowed.mutable_data_ptr<int32_t>());
+  for (const int64_t row : rows) {
+    Task& task = *tasks[static_cast<size_t>(row)];
+    call_out(task, [&] { task.request.on_mask(std::span(bits, static_cast<size_t>(words))); });
+    bits += words;
+  }
+  return mask_logits(logits, rows, allowed);
 }
 
 void Scheduler::choose_tokens(const Tasks& tasks, const at::Tensor& logits) {
-  const at::Tensor changed = changed_by_requests(tasks, logits);
+  show_logits(tasks, logits);
+  const at::Tensor changed = masked_by_requests(tasks, logits);
   std::vector<SampleRow> rows;
   for (const Task* task : tasks) {
     rows.push_back({&task->request.sample, uniform_of(task->random, task->size()), &task->counts});
@@ -260,7 +274,7 @@ void Scheduler::choose_tokens(const Tasks& tasks, const at::Tensor& logits) {
     Task& task = *tasks[i];
     if (task.ended) continue;
     if (result[1][static_cast<int64_t>(i)] == 0) {
-      const char* why = task.request.on_logits ? "leave no token to choose" : "are no numbers";
+      const char* why = task.request.on_mask ? "leave no token to choose" : "are no numbers";
       finish(task, Finish::Reason::kError,
              fmt::format("the model's logits after {} tokens {}", task.size(), why));
       continue;
@@ -274,6 +288,8 @@ void Scheduler::deliver(Task& task, TokenEvent event) {
   task.alone = false;
   if (!task.first_token) task.first_token = Task::Clock::now();
   const Request& request = task.request;
+  ++task.finish.completion_tokens;
+  ++counters_.generated_tokens;
   if (std::ranges::count(request.stop_ids, event.token) > 0) {
     task.finish.end_token = event.token;
     finish(task, Finish::Reason::kStop);
@@ -281,8 +297,6 @@ void Scheduler::deliver(Task& task, TokenEvent event) {
   }
   task.tokens.push_back(event.token);
   if (request.sample.needs_counts()) ++task.counts[event.token].in_answer;
-  ++task.finish.completion_tokens;
-  ++counters_.generated_tokens;
   bool more = true;
   if (request.on_token) call_out(task, [&] { more = request.on_token(event); });
   if (!more) {

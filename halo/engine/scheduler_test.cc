@@ -287,6 +287,7 @@ TEST_P(SchedulerTest, EndsAtEndTokensCallersAndLimits) {
   EXPECT_EQ(stopped.tokens, part(first));
   EXPECT_EQ(stopped.finish.reason, Reason::kStop);
   EXPECT_EQ(stopped.finish.end_token, all[first]);
+  EXPECT_EQ(stopped.finish.completion_tokens, std::ssize(stopped.tokens) + 1);
   EXPECT_EQ(refused.tokens, part(3));
   EXPECT_EQ(refused.finish.reason, Reason::kStop);
   EXPECT_FALSE(refused.finish.end_token.has_value());
@@ -330,32 +331,91 @@ TEST_P(SchedulerTest, LogprobsOfPromptAndAnswer) {
   }
 }
 
-TEST_P(SchedulerTest, ARequestMayChangeItsLogits) {
+// Odd tokens alone, greedy and drawn, beside requests without a mask: as if the model gave the
+// others no chance.
+TEST_P(SchedulerTest, ARequestMayAllowSomeTokensAlone) {
+  const auto odd_ones = [](std::span<uint32_t> allowed) {
+    for (uint32_t& word : allowed) word &= 0xAAAAAAAA;
+  };
   Request request;
   request.prompt = random_tokens(6, 3);
   request.max_tokens = 5;
-  Answer odd, plain, none;
+  std::vector<Answer> answers(4);
+  Answer none;
   Scheduler scheduler(weights_, small_options());
-  scheduler.submit(watched(request, plain));
-  Request masked = watched(request, odd);
-  masked.on_logits = [](std::span<float> values) {
-    for (size_t i = 0; i < values.size(); i += 2) {
-      values[i] = -std::numeric_limits<float>::infinity();
+  std::vector<Request> asked(4, request);
+  for (size_t i = 0; i < asked.size(); ++i) {
+    if (i >= 2) asked[i].sample = {.temperature = 3, .repetition_penalty = 1.5};
+    if (i % 2 == 1) {
+      asked[i].on_mask = odd_ones;
+      for (int64_t token = 0; token < weights_->embedding.value.size(0); token += 2) {
+        asked[i].sample.logit_bias.push_back({token, 90});
+      }
     }
-  };
-  scheduler.submit(masked);
-  masked = watched(request, none);
-  masked.on_logits = [](std::span<float> values) {
-    std::ranges::fill(values, -std::numeric_limits<float>::infinity());
-  };
-  scheduler.submit(masked);
+    scheduler.submit(watched(asked[i], answers[i]));
+  }
+  Request closed = watched(request, none);
+  closed.on_mask = [](std::span<uint32_t> allowed) { std::ranges::fill(allowed, 0); };
+  scheduler.submit(closed);
   scheduler.drain();
-  EXPECT_EQ(plain.tokens, plain_answer(*weights_, request));
-  ASSERT_EQ(odd.tokens.size(), 5u);
-  for (const int64_t token : odd.tokens) EXPECT_EQ(token % 2, 1);
+  for (size_t i = 0; i < asked.size(); ++i) {
+    for (auto& [token, bias] : asked[i].sample.logit_bias)
+      bias = -std::numeric_limits<double>::infinity();
+    EXPECT_EQ(answers[i].tokens, plain_answer(*weights_, asked[i])) << i;
+    if (i % 2 == 0) continue;
+    for (const int64_t token : answers[i].tokens) EXPECT_EQ(token % 2, 1);
+  }
   EXPECT_EQ(none.finish.reason, Reason::kError);
   EXPECT_EQ(none.finish.error, "the model's logits after 6 tokens leave no token to choose");
   expect_all_free(scheduler);
+}
+
+// A mask that depends on what came so far says the same after a request gave way.
+TEST_P(SchedulerTest, AMaskFollowsTheTokensThroughPreemption) {
+  constexpr int64_t kCount = 20;
+  const auto run = [&](const SchedulerOptions& options, int64_t* preemptions) {
+    Scheduler scheduler(weights_, options);
+    std::vector<Answer> answers(5);
+    std::vector<int64_t> seen(answers.size(), 0);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      Request request;
+      request.prompt = random_tokens(3, static_cast<int64_t>(i));
+      request.max_tokens = kCount;
+      request.stream = static_cast<int64_t>(i);
+      request.sample.temperature = 2;
+      request = watched(request, answers[i]);
+      // Token t of the answer is t modulo 3.
+      request.on_mask = [&seen, i](std::span<uint32_t> allowed) {
+        for (size_t token = 0; token < allowed.size() * 32; ++token) {
+          if (static_cast<int64_t>(token) % 3 != seen[i] % 3)
+            allowed[token / 32] &= ~(uint32_t{1} << token % 32);
+        }
+      };
+      request.on_token = [&seen, i, then = request.on_token](const TokenEvent& event) {
+        ++seen[i];
+        return then(event);
+      };
+      scheduler.submit(request);
+    }
+    scheduler.drain();
+    *preemptions = scheduler.stats().preemptions;
+    expect_all_free(scheduler);
+    std::vector<std::vector<int64_t>> tokens;
+    for (const Answer& answer : answers) {
+      EXPECT_EQ(std::ssize(answer.tokens), kCount);
+      for (size_t t = 0; t < answer.tokens.size(); ++t)
+        EXPECT_EQ(answer.tokens[t] % 3, static_cast<int64_t>(t % 3));
+      tokens.push_back(answer.tokens);
+    }
+    return tokens;
+  };
+  int64_t none = 0, some = 0;
+  SchedulerOptions tight = small_options();
+  tight.max_running = 2;
+  tight.memory_bytes = memory_of(*weights_, 8, 2);
+  EXPECT_EQ(run(small_options(), &none), run(tight, &some));
+  EXPECT_EQ(none, 0);
+  EXPECT_GT(some, 0);
 }
 
 // Whoever throws or has a token whose embedding is NaN ends alone.
@@ -379,7 +439,7 @@ TEST_P(SchedulerTest, AnErrorEndsItsOwnRequest) {
       request.prompt = {7, 1, 2};
       request.prompt_logprobs = 0;
     }
-    if (i == 5) request.on_logits = [](std::span<float>) { throw Error("no grammar"); };
+    if (i == 5) request.on_mask = [](std::span<uint32_t>) { throw Error("no grammar"); };
     scheduler.submit(request);
   }
   scheduler.drain();

@@ -1,11 +1,13 @@
 #include "halo/server/answer_format.h"
 
+#include "halo/base/json_text.h"
+
 namespace halo {
 
 std::string sse(const json::value& data, std::string_view name) {
   std::string out;
   if (!name.empty()) out = fmt::format("event: {}\n", name);
-  return out + "data: " + to_line(data) + "\n\n";
+  return out + "data: " + format_json_line(data) + "\n\n";
 }
 
 std::string AnswerFormat::progress(int64_t, int64_t) {

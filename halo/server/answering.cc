@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <functional>
 
-#include "halo/base/files.h"
-
 namespace halo {
 namespace {
 
@@ -27,6 +25,7 @@ Answering::Answering(std::shared_ptr<Answerer> server, std::shared_ptr<Exchange>
         plan_.continues_text ? std::span(prompt) : std::span<const int64_t>();
     streams_.push_back(
         {.text = AnswerDecoder(server_->model.tokenizer(), plan_.form, plan_.generation, before)});
+    if (plan_.grammar) streams_.back().matcher.emplace(*plan_.grammar);
     if (!plan_.prompt_texts.empty()) streams_.back().choice.prompt_text = plan_.prompt_texts[i / n];
   }
   unfinished_ = streams_.size();
@@ -111,11 +110,13 @@ Request Answering::make_request(size_t index) {
   out.top_logprobs = generation.top_logprobs;
   if (plan_.score_prompts)
     out.prompt_logprobs = std::max(generation.top_logprobs, generation.prompt_logprobs);
-  if (!generation.cache_salt.empty()) {
-    const std::string& salt = generation.cache_salt;
-    out.salt = std::stoull(hash_hex(std::as_bytes(std::span(salt))).substr(0, 16), nullptr, 16);
-  }
+  out.salt = salt_of(generation.cache_salt);
   const auto self = shared_from_this();
+  if (plan_.grammar) {
+    out.on_mask = [self, index](std::span<uint32_t> allowed) {
+      self->streams_[index].matcher->mask(allowed);
+    };
+  }
   out.on_prefill = [self, index](int64_t done, int64_t) { self->on_prefill(index, done); };
   if (plan_.score_prompts) {
     out.on_prompt_tokens = [self, index](std::span<const TokenEvent> events) {
@@ -200,8 +201,9 @@ bool Answering::on_token(size_t index, const TokenEvent& event) {
     stream.at_end_token = true;
     return false;
   }
+  if (stream.matcher) stream.matcher->accept(event.token);
   put(index, stream.text.push(event.token));
-  return !stream.text.stopped();
+  return !stream.text.stopped() && !(stream.matcher && stream.matcher->ended());
 }
 
 void Answering::put(size_t index, std::vector<Piece> pieces) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "halo/engine/scheduler.h"
+#include "halo/grammar/grammar.h"
 #include "halo/server/answer_decoder.h"
 #include "halo/server/answer_format.h"
 #include "halo/server/exchange.h"
@@ -38,6 +39,7 @@ struct AnswerPlan {
   bool continues_text = false;                // the answer goes on with the prompt's text itself
   std::string prompt_field = "messages";      // of the request, for what is said of it
   AnswerForm form;
+  std::optional<Grammar> grammar;  // of every answer
   std::unique_ptr<AnswerFormat> format;
 };
 
@@ -56,7 +58,8 @@ class Answering : public std::enable_shared_from_this<Answering> {
   // One answer as it grows.
   struct Stream {
     AnswerDecoder text;
-    AnswerParts choice;
+    std::optional<GrammarMatcher> matcher = {};  // of the plan's grammar, as far as the tokens are
+    AnswerParts choice = {};
     std::vector<ScoredToken> waiting;  // not yet written with a piece
     int64_t prefilled = 0;
     bool at_end_token = false, prompt_told = false;

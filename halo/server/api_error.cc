@@ -1,38 +1,8 @@
 #include "halo/server/api_error.h"
 
-#include <cmath>
+#include "halo/base/json_text.h"
 
 namespace halo {
-namespace {
-
-// The shortest digits that read back to the same double, so that equal numbers look equal.
-void append_line(std::string& out, const json::value& value) {
-  if (const auto* object = value.if_object()) {
-    out += '{';
-    for (bool first = true; const auto& [key, member] : *object) {
-      if (!first) out += ',';
-      first = false;
-      out += json::serialize(json::value(key));
-      out += ':';
-      append_line(out, member);
-    }
-    out += '}';
-  } else if (const auto* array = value.if_array()) {
-    out += '[';
-    for (bool first = true; const auto& element : *array) {
-      if (!first) out += ',';
-      first = false;
-      append_line(out, element);
-    }
-    out += ']';
-  } else if (const auto* number = value.if_double()) {
-    out += std::isfinite(*number) ? fmt::format("{}", *number) : "null";
-  } else {
-    out += json::serialize(value);
-  }
-}
-
-}  // namespace
 
 std::string ApiError::type() const {
   switch (status_) {
@@ -72,16 +42,10 @@ ApiError bad_field(std::string param, const std::string& message, std::string co
   return {400, std::move(code), std::move(param), said};
 }
 
-std::string to_line(const json::value& value) {
-  std::string out;
-  append_line(out, value);
-  return out;
-}
-
 HttpAnswer json_answer(const json::value& value, int status) {
   HttpAnswer out;
   out.status = status;
-  out.body = to_line(value);
+  out.body = format_json_line(value);
   return out;
 }
 

@@ -37,7 +37,5 @@ ApiError bad_field(std::string param, const std::string& message,
 
 // An answer of JSON on one line.
 HttpAnswer json_answer(const json::value& value, int status = 200);
-// JSON on one line; halves of characters are no JSON, so text must be UTF-8.
-std::string to_line(const json::value& value);
 
 }  // namespace halo

@@ -1,5 +1,7 @@
 #include "halo/server/conversation.h"
 
+#include "halo/base/json_text.h"
+
 namespace halo {
 namespace {
 
@@ -91,37 +93,63 @@ json::array read_messages(const Fields& fields) {
   return out;
 }
 
-void read_tools(const Fields& fields, Conversation& conversation) {
-  fields.boolean("parallel_tool_calls");
-  std::string choice = "auto";
-  if (const json::value* given = fields.find("tool_choice")) {
-    const auto* word = given->if_string();
-    choice = word != nullptr ? std::string(*word) : "a named function";
-    if (choice != "auto" && choice != "none")
-      fields.refuse("tool_choice",
-                    fmt::format("'{}' is not supported; expected 'auto' or 'none'", choice),
-                    "unsupported_value");
+void leave_tools_out(Conversation& conversation) {
+  conversation.tools = nullptr;
+  conversation.tool_names.clear();
+  conversation.rules = {};
+}
+
+std::optional<Fields> read_named_choice(const Fields& fields, Conversation& conversation) {
+  const json::value* choice = fields.find("tool_choice");
+  if (choice == nullptr) return std::nullopt;
+  if (const auto* word = choice->if_string()) {
+    if (!read_choice_word(fields, "tool_choice", *word, conversation.rules))
+      leave_tools_out(conversation);
+    return std::nullopt;
   }
+  fields.object("tool_choice");
+  Fields inside(*choice, fields.path("tool_choice"));
+  if (const std::string type = inside.required_text("type"); type != "function")
+    inside.refuse("type", fmt::format("'{}' is not supported; expected 'function'", type),
+                  "unsupported_value");
+  return inside;
+}
+
+namespace {
+
+void read_tool_choice(const Fields& fields, Conversation& conversation) {
+  const std::optional<Fields> named = read_named_choice(fields, conversation);
+  if (!named) return;
+  if (named->object("function") == nullptr)
+    named->refuse("function", "is missing", "missing_required_parameter");
+  const Fields function(*named->find("function"), named->path("function"));
+  choose_tool(function, "name", function.required_text("name"), conversation.rules);
+}
+
+}  // namespace
+
+void read_tools(const Fields& fields, Conversation& conversation) {
+  conversation.rules.one_call = !fields.boolean("parallel_tool_calls").value_or(true);
   const json::array* tools = fields.array("tools");
-  if (tools == nullptr || tools->empty()) return;
   json::array kept;
-  for (size_t i = 0; i < tools->size(); ++i) {
+  for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
     const Fields tool((*tools)[i], element_path(fields.path("tools"), i));
     if (const std::string type = tool.required_text("type"); type != "function")
       tool.refuse("type", fmt::format("'{}' is unknown; expected 'function'", type));
     if (tool.object("function") == nullptr)
       tool.refuse("function", "is missing", "missing_required_parameter");
     const Fields function(*tool.find("function"), tool.path("function"));
-    conversation.tool_names.insert(function.required_text("name"));
+    const std::string name = function.required_text("name");
+    conversation.tool_names.insert(name);
     function.text("description");
     function.object("parameters");
+    conversation.rules.tools.push_back(read_tool(name, function.find("parameters"),
+                                                 function.boolean("strict").value_or(false),
+                                                 function.path("parameters")));
     kept.push_back((*tools)[i]);
   }
-  if (choice == "none") {
-    conversation.tool_names.clear();
-  } else {
-    conversation.tools = std::move(kept);
-  }
+  if (!kept.empty()) conversation.tools = std::move(kept);
+  read_tool_choice(fields, conversation);
 }
 
 void describe_tools(Conversation& conversation) {
@@ -129,7 +157,7 @@ void describe_tools(Conversation& conversation) {
       "You can call these functions; each is described by its name, purpose and parameters:\n"
       "<tools>\n";
   for (const json::value& tool : conversation.tools.as_array()) {
-    text += to_line(tool.as_object().at("function")) + "\n";
+    text += format_json_line(tool.as_object().at("function")) + "\n";
   }
   text +=
       "</tools>\nWhere they help, answer only with a list of calls in this form:\n"

@@ -1,11 +1,13 @@
 // Conversations with tools, as the APIs bring them and as chat templates take them.
 #pragma once
 
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
 
 #include "halo/base/json.h"
+#include "halo/server/answer_rules.h"
 #include "halo/server/fields.h"
 
 namespace halo {
@@ -14,6 +16,7 @@ struct Conversation {
   json::array messages;  // role, content as text, reasoning_content, tool_calls, tool_call_id
   json::value tools;     // a list of {"type": "function", "function": {...}}, or null
   std::set<std::string, std::less<>> tool_names;
+  ToolRules rules;         // of the same tools
   json::object variables;  // further ones of the template
 };
 
@@ -24,6 +27,10 @@ json::array read_messages(const Fields& fields);
 // `tools` and `tool_choice` of /v1/chat/completions, into the conversation. "none" leaves the tools
 // out.
 void read_tools(const Fields& fields, Conversation& conversation);
+void leave_tools_out(Conversation& conversation);
+// `tool_choice` where it is an object that names a function. None where it is not there or a word,
+// which is read into the conversation.
+std::optional<Fields> read_named_choice(const Fields& fields, Conversation& conversation);
 
 // The text of a `content`: text, or parts of type `part_types`.
 std::string content_text(const json::value& content, const std::string& path,

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "halo/base/json_text.h"
 #include "halo/server/messages.h"
 #include "halo/server/responses.h"
 #include "tests/testing.h"
@@ -99,7 +100,7 @@ TEST(Responses, ItemsBecomeAConversation) {
     {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{\"x\":1}"},
     {"type": "function_call_output", "call_id": "c", "output": "r"}],
     "tools": [{"type": "function", "name": "f", "parameters": {}}, {"type": "web_search"}]})"));
-  EXPECT_EQ(to_line(request.chat.conversation.messages),
+  EXPECT_EQ(format_json_line(request.chat.conversation.messages),
             R"([{"role":"system","content":"i"},{"role":"user","content":"q"},)"
             R"({"role":"assistant","content":"a","reasoning_content":"t","tool_calls":[{"id":"c",)"
             R"("type":"function","function":{"name":"f","arguments":{"x":1}}}]},)"
@@ -108,13 +109,20 @@ TEST(Responses, ItemsBecomeAConversation) {
 }
 
 TEST(Responses, WhatNeedsAMemoryIsRefused) {
-  for (const char* text : {R"({"input": "a", "previous_response_id": "resp_1"})",
-                           R"({"input": "a", "background": true})", R"({"input": []})", "{}",
-                           R"({"input": [{"type": "item_reference", "id": "x"}]})",
-                           R"({"input": "a", "text": {"format": {"type": "json_schema"}}})",
-                           R"({"input": "a", "tool_choice": "required"})"}) {
+  for (const char* text :
+       {R"({"input": "a", "previous_response_id": "resp_1"})",
+        R"({"input": "a", "background": true})", R"({"input": []})", "{}",
+        R"({"input": [{"type": "item_reference", "id": "x"}]})",
+        R"({"input": "a", "text": {"format": {"type": "json_schema"}}})",
+        R"({"input": [{"type": "reasoning"}]})", R"({"input": "a", "tool_choice": "required"})"}) {
     EXPECT_THROW(read_responses(body(text)), ApiError) << text;
   }
+}
+
+TEST(Messages, ThoseWithoutTextAreRefused) {
+  for (const char* text : {R"({"max_tokens": 5, "messages": [{"role": "user", "content": []}]})",
+                           R"({"max_tokens": 5, "messages": []})"})
+    EXPECT_THROW(read_anthropic(body(text), true), ApiError) << text;
 }
 
 TEST(Messages, EventsInTheirOrder) {
@@ -129,7 +137,7 @@ TEST(Messages, EventsInTheirOrder) {
   EXPECT_EQ(all[3].at("delta").at("type"), "thinking_delta");
   EXPECT_EQ(all[6].at("delta").at("text"), "Hel");
   EXPECT_EQ(all[6].at("index"), 1);
-  EXPECT_EQ(to_line(all[9].at("content_block")),
+  EXPECT_EQ(format_json_line(all[9].at("content_block")),
             R"({"type":"tool_use","id":"id1","name":"f","input":{}})");
   EXPECT_EQ(all[10].at("delta").at("partial_json"), "{\"x\":1}");
   EXPECT_EQ(all[12].at("delta").at("stop_reason"), "tool_use");
@@ -145,7 +153,7 @@ TEST(Messages, BlocksBecomeAConversation) {
     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c", "content": [
       {"type": "text", "text": "r"}]}, {"type": "text", "text": "so?"}]}]})"),
                                              true);
-  EXPECT_EQ(to_line(request.conversation.messages),
+  EXPECT_EQ(format_json_line(request.conversation.messages),
             R"([{"role":"system","content":"s"},{"role":"user","content":"q"},)"
             R"({"role":"assistant","content":"a","reasoning_content":"t","tool_calls":[{"id":"c",)"
             R"("type":"function","function":{"name":"f","arguments":{"x":1}}}]},)"
@@ -160,7 +168,7 @@ TEST(Messages, BlocksBecomeAConversation) {
 TEST(Messages, WholeAnswers) {
   AnswerParts answer{.pieces = {{.text = "Hi"}}, .finish = FinishReason::kStopString, .stop = "x"};
   const json::value whole = anthropic_format("m")->whole({answer}, {.prompt_tokens = 3});
-  EXPECT_EQ(to_line(whole.at("content")), R"([{"type":"text","text":"Hi"}])");
+  EXPECT_EQ(format_json_line(whole.at("content")), R"([{"type":"text","text":"Hi"}])");
   EXPECT_EQ(whole.at("stop_reason"), "stop_sequence");
   EXPECT_EQ(whole.at("stop_sequence"), "x");
   EXPECT_EQ(anthropic_error(ApiError(400, "", "", "bad")).at("type"), "error");

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "halo/base/json_text.h"
 #include "halo/server/chat.h"
 #include "halo/server/completions.h"
 
@@ -57,12 +58,12 @@ TEST(CompletionFormat, ScoresHaveAnEntryAToken) {
   EXPECT_EQ(choice.at("text"), "a b");
   EXPECT_EQ(choice.at("finish_reason"), "length");
   const json::value& logprobs = choice.at("logprobs");
-  EXPECT_EQ(to_line(logprobs.at("token_logprobs")), "[null,-0.5,-1.25]");
-  EXPECT_EQ(to_line(logprobs.at("tokens")), R"(["a"," b","bytes:\\xe2\\x82"])");
+  EXPECT_EQ(format_json_line(logprobs.at("token_logprobs")), "[null,-0.5,-1.25]");
+  EXPECT_EQ(format_json_line(logprobs.at("tokens")), R"(["a"," b","bytes:\\xe2\\x82"])");
   // Two tokens with one name stay apart, and the chosen one is always there.
-  EXPECT_EQ(to_line(logprobs.at("top_logprobs")),
+  EXPECT_EQ(format_json_line(logprobs.at("top_logprobs")),
             R"([null,{" b":-0.5},{"bytes:\\xe2\\x82":-1.25,"token_id:9":-0.25}])");
-  EXPECT_EQ(to_line(whole.at("usage")),
+  EXPECT_EQ(format_json_line(whole.at("usage")),
             R"({"prompt_tokens":7,"completion_tokens":2,"total_tokens":9,)"
             R"("prompt_tokens_details":{"cached_tokens":4}})");
   EXPECT_EQ(whole.at("timings").at("prompt_n"), 3);
@@ -76,11 +77,11 @@ TEST(ChatFormat, WholeAnswers) {
                    {.kind = Piece::Kind::kToolCall, .call = {"id1", "f", "{}"}}};
   answer.finish = FinishReason::kToolCalls;
   const json::value whole = chat_format({}, "m")->whole({answer, {}}, kUsage);
-  EXPECT_EQ(to_line(whole.at("choices").at(0)),
+  EXPECT_EQ(format_json_line(whole.at("choices").at(0)),
             R"({"index":0,"message":{"role":"assistant","content":null,"refusal":null,)"
             R"("reasoning_content":"hm","tool_calls":[{"id":"id1","type":"function","function":)"
             R"({"name":"f","arguments":"{}"}}]},"logprobs":null,"finish_reason":"tool_calls"})");
-  EXPECT_EQ(to_line(whole.at("choices").at(1).at("message")),
+  EXPECT_EQ(format_json_line(whole.at("choices").at(1).at("message")),
             R"({"role":"assistant","content":"","refusal":null})");
 }
 
@@ -99,12 +100,13 @@ TEST(ChatFormat, EventsComeInTheOrderThatClientsExpect) {
   const auto all = events(stream);
   ASSERT_EQ(all.size(), 9u);
   const auto delta = [&](size_t i) { return all[i].at("choices").at(0).at("delta"); };
-  EXPECT_EQ(to_line(delta(0)), R"({"role":"assistant","content":""})");
-  EXPECT_EQ(to_line(delta(1)), R"({"content":"Hi"})");
+  EXPECT_EQ(format_json_line(delta(0)), R"({"role":"assistant","content":""})");
+  EXPECT_EQ(format_json_line(delta(1)), R"({"content":"Hi"})");
   EXPECT_EQ(all[1].at("choices").at(0).at("logprobs").at("content").as_array().size(), 1u);
-  EXPECT_EQ(to_line(delta(2)), R"({"tool_calls":[{"index":0,"id":"a","type":"function","function":)"
-                               R"({"name":"f","arguments":""}}]})");
-  EXPECT_EQ(to_line(delta(3)),
+  EXPECT_EQ(format_json_line(delta(2)),
+            R"({"tool_calls":[{"index":0,"id":"a","type":"function","function":)"
+            R"({"name":"f","arguments":""}}]})");
+  EXPECT_EQ(format_json_line(delta(3)),
             R"({"tool_calls":[{"index":0,"function":{"arguments":"{\"x\":1}"}}]})");
   EXPECT_EQ(delta(4).at("tool_calls").at(0).at("index"), 1);
   EXPECT_EQ(all[6].at("choices").at(0).at("finish_reason"), "tool_calls");

@@ -4,8 +4,11 @@
 #include <charconv>
 #include <chrono>
 #include <random>
+#include <span>
 
+#include "halo/base/files.h"
 #include "halo/base/random.h"
+#include "halo/server/answer_rules.h"
 
 namespace halo {
 
@@ -70,12 +73,6 @@ SampleArgs read_sampling(const Fields& fields) {
 void refuse_unsupported(const Fields& fields) {
   if (const auto suffix = fields.text("suffix"); suffix && !suffix->empty())
     fields.refuse("suffix", "is not supported", "unsupported_parameter");
-  if (const json::object* format = fields.object("response_format"); format != nullptr) {
-    const Fields inside(*fields.find("response_format"), fields.path("response_format"));
-    if (const std::string type = inside.required_text("type"); type != "text")
-      inside.refuse("type", fmt::format("'{}' is not supported; expected 'text'", type),
-                    "unsupported_value");
-  }
 }
 
 }  // namespace
@@ -100,6 +97,7 @@ Generation read_generation(const Fields& fields) {
     const Fields options(*fields.find("stream_options"), fields.path("stream_options"));
     out.include_usage = options.boolean("include_usage").value_or(false);
   }
+  out.schema = read_response_format(fields, "response_format");
   refuse_unsupported(fields);
   for (const char* heeded_by_nobody : {"user", "metadata", "store"}) fields.find(heeded_by_nobody);
   return out;
@@ -130,6 +128,12 @@ std::string make_id(std::string_view prefix, int letters) {
     out += kLetters[static_cast<size_t>(random.below(static_cast<uint64_t>(i), 62))];
   }
   return out;
+}
+
+uint64_t salt_of(const std::string& cache_salt) {
+  if (cache_salt.empty()) return 0;
+  const std::string hash = hash_hex(std::as_bytes(std::span(cache_salt)));
+  return std::stoull(hash.substr(0, 16), nullptr, 16);
 }
 
 int64_t fresh_seed() {

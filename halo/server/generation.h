@@ -16,6 +16,12 @@ inline constexpr int64_t kMaxChoices = 16, kMaxLogprobs = 20, kMaxStops = 16, kM
                          kMaxBias = 1024, kMaxPrompts = 256;
 inline constexpr int64_t kMaxTokens = int64_t{1} << 31;
 
+// The answer must be JSON by it.
+struct AnswerSchema {
+  json::value schema;  // a checked one
+  std::string field;   // of the request, which asks for it
+};
+
 // Fields that the APIs share.
 struct Generation {
   SampleArgs sample;
@@ -25,6 +31,7 @@ struct Generation {
   std::vector<std::string> stop;
   bool ignore_eos = false, skip_special_tokens = true;
   bool stream = false, include_usage = false, return_progress = false;
+  std::optional<AnswerSchema> schema;
   int64_t top_logprobs = -1;  // >= 0: of each token's alternatives
   int64_t prompt_logprobs = -1;
   std::string model, cache_salt;
@@ -89,6 +96,8 @@ struct Usage {
 
 // A name that no other has: "chatcmpl-" and 24 letters and digits.
 std::string make_id(std::string_view prefix, int letters = 24);
+// Requests with the same one share what was computed.
+uint64_t salt_of(const std::string& cache_salt);
 int64_t fresh_seed();  // for requests that give none
 int64_t unix_seconds();
 

@@ -184,9 +184,22 @@ class Session : public std::enable_shared_from_this<Session> {
     if (std::ssize(request.headers) > shared_.limits.header_fields)
       refuse(431, fmt::format("more than {} header fields", shared_.limits.header_fields));
     if (!target.starts_with('/')) refuse(400, "the request's target must begin with '/'");
+    check_framing(request);
     if (const std::string_view id = request.header("x-request-id"); is_plain_id(id)) {
       request.id = id;
     }
+  }
+
+  // Whoever stands in front must see the body end where we do.
+  void check_framing(const HttpRequest& request) const {
+    const auto count = [&](std::string_view name) {
+      return std::ranges::count(request.headers, name, &HttpHeaders::value_type::first);
+    };
+    const auto encodings = count("transfer-encoding");
+    if (count("content-length") + encodings > 1)
+      refuse(400, "more than one Content-Length or Transfer-Encoding");
+    if (encodings > 0 && !beast::iequals(request.header("transfer-encoding"), "chunked"))
+      refuse(400, "the only Transfer-Encoding that is known is 'chunked'");
   }
 
   asio::awaitable<bool> read_body(Parser& parser) {

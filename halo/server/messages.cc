@@ -89,15 +89,11 @@ void read_functions(const Fields& fields, Conversation& conversation) {
   if (fields.object("tool_choice") != nullptr) {
     const Fields inside(*fields.find("tool_choice"), "tool_choice");
     choice = inside.required_text("type");
-    inside.boolean("disable_parallel_tool_use");
-    if (choice != "auto" && choice != "none")
-      inside.refuse("type", fmt::format("'{}' is not supported; expected auto or none", choice),
-                    "unsupported_value");
+    conversation.rules.one_call = inside.boolean("disable_parallel_tool_use").value_or(false);
   }
   const json::array* tools = fields.array("tools");
-  if (tools == nullptr || choice == "none") return;
   json::array kept;
-  for (size_t i = 0; i < tools->size(); ++i) {
+  for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
     const Fields tool((*tools)[i], element_path("tools", i));
     if (const std::string type = tool.text("type").value_or("custom"); type != "custom")
       tool.refuse("type", fmt::format("'{}' is not supported; expected custom", type),
@@ -106,9 +102,20 @@ void read_functions(const Fields& fields, Conversation& conversation) {
     if (const auto description = tool.text("description")) function["description"] = *description;
     if (const json::object* schema = tool.object("input_schema")) function["parameters"] = *schema;
     conversation.tool_names.insert(tool.required_text("name"));
+    conversation.rules.tools.push_back(
+        read_tool(tool.required_text("name"), tool.find("input_schema"),
+                  tool.boolean("strict").value_or(false), tool.path("input_schema")));
     kept.push_back(json::object{{"type", "function"}, {"function", std::move(function)}});
   }
   if (!kept.empty()) conversation.tools = std::move(kept);
+  if (!fields.has("tool_choice")) return;
+  const Fields inside(*fields.find("tool_choice"), "tool_choice");
+  if (choice == "tool") {
+    choose_tool(inside, "name", inside.required_text("name"), conversation.rules);
+  } else if (!read_choice_word(inside, "type", choice == "any" ? "required" : choice,
+                               conversation.rules)) {
+    leave_tools_out(conversation);
+  }
 }
 
 json::object usage_of(const Usage& usage) {
@@ -137,6 +144,15 @@ json::value stop_string(const AnswerParts& answer) {
   return json::value(answer.stop);
 }
 
+// Clients of this API get an object, even of JSON that only they would take.
+json::value input_of(const ToolCall& call) {
+  try {
+    return parse_json(call.arguments, "arguments");
+  } catch (const Error&) {
+    return json::object{{"arguments", call.arguments}};
+  }
+}
+
 // A whole block, or one that begins: without what deltas will bring.
 json::object block_of(const Piece& piece, bool is_whole) {
   switch (piece.kind) {
@@ -150,7 +166,7 @@ json::object block_of(const Piece& piece, bool is_whole) {
   return {{"type", "tool_use"},
           {"id", piece.call.id},
           {"name", piece.call.name},
-          {"input", is_whole ? parse_json(piece.call.arguments, "arguments") : json::object()}};
+          {"input", is_whole ? input_of(piece.call) : json::object()}};
 }
 
 class AnthropicFormat : public AnswerFormat {
@@ -251,6 +267,7 @@ ChatRequest read_anthropic(const json::value& body, bool needs_limit) {
     fields.refuse("max_tokens", "is missing", "missing_required_parameter");
   if (fields.has("stop_sequences")) out.generation.stop = read_stops(fields, "stop_sequences");
   out.conversation.messages = read_conversation(fields);
+  if (out.conversation.messages.empty()) fields.refuse("messages", "hold no text");
   read_functions(fields, out.conversation);
   if (fields.object("thinking") != nullptr) {
     const Fields thinking(*fields.find("thinking"), "thinking");

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "halo/base/json_text.h"
 #include "halo/server/chat.h"
 #include "halo/server/completions.h"
 
@@ -36,7 +37,7 @@ ApiError chat_refusal(std::string_view text) {
 TEST(ApiErrors, HaveTheShapeThatClientsRead) {
   ApiError error = bad_field("messages.0.role", "is unknown");
   error.more = {{"n_ctx", 5}};
-  EXPECT_EQ(to_line(error.to_json()),
+  EXPECT_EQ(format_json_line(error.to_json()),
             R"({"error":{"message":"'messages.0.role': is unknown","type":"invalid_request_error",)"
             R"("param":"messages.0.role","code":"invalid_value","n_ctx":5}})");
   ApiError full(429, "queue_full", "", "full");
@@ -48,7 +49,7 @@ TEST(ApiErrors, HaveTheShapeThatClientsRead) {
 }
 
 TEST(ToLine, EqualNumbersLookEqualAndNoneIsLost) {
-  EXPECT_EQ(to_line(json::array{0.1, -12.000000000000002, 1e-7, std::nan("")}),
+  EXPECT_EQ(format_json_line(json::array{0.1, -12.000000000000002, 1e-7, std::nan("")}),
             "[0.1,-12.000000000000002,1e-07,null]");
 }
 
@@ -122,11 +123,13 @@ TEST(Completion, WrongFieldsAreNamed) {
            {"logit_bias", "{\"x\": 1}"},
            {"suffix", "\"a\""},
            {"best_of", "3"},
-           {"response_format", "{\"type\": \"json_object\"}"},
+           {"response_format.type", "{\"type\": \"grammar\"}"},
+           {"response_format.json_schema.schema.not",
+            "{\"type\": \"json_schema\", \"json_schema\": {\"schema\": {\"not\": {}}}}"},
            {"seed", "1.5"},
        }) {
-    const ApiError error =
-        completion_refusal(fmt::format(R"({{"prompt": "a", "{}": {}}})", field, text));
+    const ApiError error = completion_refusal(
+        fmt::format(R"({{"prompt": "a", "{}": {}}})", field.substr(0, field.find('.')), text));
     EXPECT_EQ(error.status(), 400) << field << " " << text;
     EXPECT_THAT(error.param(), testing::StartsWith(field)) << text;
   }
@@ -141,7 +144,7 @@ TEST(Chat, MessagesBecomeWhatTemplatesRead) {
     {"role": "tool", "tool_call_id": "a", "content": "2"}],
     "max_tokens": 5, "max_completion_tokens": 6, "logprobs": true, "top_logprobs": 2,
     "chat_template_kwargs": {"enable_thinking": false}})"));
-  EXPECT_EQ(to_line(request.conversation.messages),
+  EXPECT_EQ(format_json_line(request.conversation.messages),
             R"([{"role":"system","content":"Be brief."},{"role":"user","content":"Hi"},)"
             R"({"role":"assistant","content":"","reasoning_content":"hm","tool_calls":[{"id":"a",)"
             R"("type":"function","function":{"name":"f","arguments":{"x":1}}}]},)"
@@ -177,7 +180,18 @@ TEST(Chat, ToolsAreKeptUnlessNoneAreWanted) {
   EXPECT_TRUE(request.conversation.tool_names.contains("f"));
   EXPECT_TRUE(request.conversation.tools.is_array());
   EXPECT_TRUE(read_chat(body(head + R"(, "tool_choice": "none"})")).conversation.tools.is_null());
-  EXPECT_EQ(chat_refusal(head + R"(, "tool_choice": "required"})").param(), "tool_choice");
+  EXPECT_EQ(chat_refusal(head + R"(, "tool_choice": "any"})").param(), "tool_choice");
+  const ToolRules must =
+      read_chat(body(head + R"(, "tool_choice": "required", "parallel_tool_calls": false})"))
+          .conversation.rules;
+  EXPECT_EQ(must.call, ToolRules::Call::kMust);
+  EXPECT_TRUE(must.one_call);
+  ASSERT_EQ(must.tools.size(), 1u);
+  EXPECT_EQ(must.tools[0].arguments.at("additionalProperties"), true);
+  EXPECT_EQ(
+      read_chat(body(head + R"(, "tool_choice": {"type": "function", "function": {"name": "f"}}})"))
+          .conversation.rules.only,
+      "f");
   EXPECT_EQ(
       chat_refusal(R"({"messages": [{"role": "user", "content": ""}], "tools": [{"type": "x"}]})")
           .param(),

@@ -102,20 +102,18 @@ json::array read_input(const Fields& fields) {
                                       type));
     }
   }
+  if (messages.empty()) fields.refuse("input", "holds no text");
   return messages;
 }
 
 // Chat templates want a function's description below "function".
 void read_functions(const Fields& fields, ChatRequest& chat, json::object& said) {
   const json::array* tools = fields.array("tools");
-  const json::value* choice = fields.find("tool_choice");
-  if (choice != nullptr && *choice != "auto" && *choice != "none")
-    fields.refuse("tool_choice", "is supported as 'auto' or 'none'", "unsupported_value");
-  said["tool_choice"] = choice == nullptr ? json::value("auto") : *choice;
+  Conversation& conversation = chat.conversation;
+  conversation.rules.one_call = !fields.boolean("parallel_tool_calls").value_or(true);
   said["tools"] = json::array();
-  if (tools == nullptr) return;
   json::array kept;
-  for (size_t i = 0; i < tools->size(); ++i) {
+  for (size_t i = 0; tools != nullptr && i < tools->size(); ++i) {
     const Fields tool((*tools)[i], element_path("tools", i));
     if (const std::string type = tool.required_text("type"); type != "function") {
       chat.generation.ignored.push_back("tools: " + type);
@@ -125,11 +123,20 @@ void read_functions(const Fields& fields, ChatRequest& chat, json::object& said)
     for (const char* key : {"description", "parameters"}) {
       if (const json::value* value = tool.find(key)) function[key] = *value;
     }
-    chat.conversation.tool_names.insert(tool.required_text("name"));
+    conversation.tool_names.insert(tool.required_text("name"));
+    tool.object("parameters");
+    conversation.rules.tools.push_back(
+        read_tool(tool.required_text("name"), tool.find("parameters"),
+                  tool.boolean("strict").value_or(false), tool.path("parameters")));
     kept.push_back(json::object{{"type", "function"}, {"function", std::move(function)}});
     said["tools"].as_array().push_back((*tools)[i]);
   }
-  if (!kept.empty() && said["tool_choice"] != "none") chat.conversation.tools = std::move(kept);
+  if (!kept.empty()) conversation.tools = std::move(kept);
+  const json::value* choice = fields.find("tool_choice");
+  said["tool_choice"] = choice == nullptr ? json::value("auto") : *choice;
+  if (const std::optional<Fields> named = read_named_choice(fields, conversation)) {
+    choose_tool(*named, "name", named->required_text("name"), conversation.rules);
+  }
 }
 
 void refuse_memory(const Fields& fields) {
@@ -140,13 +147,16 @@ void refuse_memory(const Fields& fields) {
   }
   if (fields.boolean("background").value_or(false))
     fields.refuse("background", "is not supported", "unsupported_parameter");
-  if (fields.object("text") == nullptr) return;
-  const Fields text(*fields.find("text"), "text");
-  if (text.object("format") == nullptr) return;
-  const Fields format(*text.find("format"), "text.format");
-  if (const std::string type = format.required_text("type"); type != "text")
-    format.refuse("type", fmt::format("'{}' is not supported; expected 'text'", type),
-                  "unsupported_value");
+}
+
+void read_text_format(const Fields& fields, ChatRequest& chat, json::object& said) {
+  json::value format(json::object{{"type", "text"}});
+  if (fields.object("text") != nullptr) {
+    const Fields text(*fields.find("text"), "text");
+    if (text.has("format")) format = *text.find("format");
+    if (auto schema = read_response_format(text, "format")) chat.generation.schema = schema;
+  }
+  said["text"] = json::object{{"format", std::move(format)}};
 }
 
 json::object usage_of(const Usage& usage) {
@@ -396,7 +406,7 @@ ResponsesRequest read_responses(const json::value& body) {
   out.said["parallel_tool_calls"] = fields.boolean("parallel_tool_calls").value_or(true);
   out.said["temperature"] = chat.generation.sample.temperature;
   out.said["top_p"] = chat.generation.sample.top_p;
-  out.said["text"] = json::object{{"format", json::object{{"type", "text"}}}};
+  read_text_format(fields, chat, out.said);
   for (const char* heeded_by_nobody : {"include", "truncation", "prompt_cache_key"})
     fields.find(heeded_by_nobody);
   for (const std::string& field : fields.unknown()) chat.generation.ignored.push_back(field);

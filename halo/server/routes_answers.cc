@@ -1,6 +1,8 @@
 // Routes that the model answers.
 #include <spdlog/spdlog.h>
 
+#include "halo/base/json_text.h"
+#include "halo/base/utf8.h"
 #include "halo/server/messages.h"
 #include "halo/server/responses.h"
 #include "halo/server/service.h"
@@ -13,8 +15,11 @@ void Service::start(const std::shared_ptr<Exchange>& exchange, AnswerPlan plan) 
     constexpr size_t kMost = 100;
     const std::lock_guard lock(ignored_mutex_);
     if (ignored_.size() < kMost && ignored_.insert(field).second)
-      spdlog::info("{}: the field '{}' is ignored", exchange->request().path, field.substr(0, 80));
+      spdlog::info("{}: the field {} is ignored", exchange->request().path,
+                   json::serialize(json::value(replace_invalid_utf8(field.substr(0, 80)))));
   }
+  if (plan.grammar && plan.generation.ignore_eos)
+    throw bad_field("ignore_eos", "cannot go with an answer that must be of a form");
   Answering::start(answerer_, exchange, std::move(plan));
 }
 
@@ -41,6 +46,9 @@ void Service::completions(const std::shared_ptr<Exchange>& exchange) {
                        request.generation.prompt_logprobs >= 0;
   plan.continues_text = true;
   plan.prompt_field = "prompt";
+  if (request.generation.schema)
+    plan.grammar = model_.grammar(json_text(request.generation.schema->schema),
+                                  request.generation.schema->field);
   plan.generation = std::move(request.generation);
   start(exchange, std::move(plan));
 }
@@ -51,6 +59,15 @@ AnswerPlan Service::plan_chat(ChatRequest request, std::unique_ptr<AnswerFormat>
   plan.prompts.push_back(model_.encode(prompt, false, "messages"));
   plan.form = model_.answer_form(request, prompt);
   plan.format = std::move(format);
+  const ToolRules& rules = request.conversation.rules;
+  const auto& schema = request.generation.schema;
+  if (const auto format_rules = answer_rules(plan.form, rules, schema)) {
+    if (request.continue_final_message) {
+      throw bad_field("continue_final_message",
+                      "cannot go with a 'response_format' or tools that decide what an answer is");
+    }
+    plan.grammar = model_.grammar(*format_rules, schema ? schema->field : "tools");
+  }
   plan.generation = std::move(request.generation);
   return plan;
 }
@@ -76,7 +93,7 @@ void Service::messages(const std::shared_ptr<Exchange>& exchange) {
     start(exchange, plan_chat(std::move(request), std::move(format)));
   } catch (const ApiError& error) {
     HttpAnswer answer = error.answer();
-    answer.body = to_line(anthropic_error(error));
+    answer.body = format_json_line(anthropic_error(error));
     exchange->answer(std::move(answer));
   }
 }

@@ -77,19 +77,6 @@ void Service::metrics(const std::shared_ptr<Exchange>& exchange) {
   exchange->answer(std::move(answer));
 }
 
-void Service::slots(const std::shared_ptr<Exchange>& exchange) {
-  if (!settings_.slots)
-    throw ApiError(404, "slots_off", "", "/slots is off; start the server with --slots");
-  const SchedulerStats stats = scheduler_.stats();
-  exchange->answer(json_answer(json::object{{"running", stats.running},
-                                            {"queued", stats.queued},
-                                            {"blocks_used", stats.blocks_used},
-                                            {"blocks", stats.blocks},
-                                            {"states_used", stats.slots_used},
-                                            {"states", stats.slots},
-                                            {"tokens", stats.cached_sequence_tokens}}));
-}
-
 void Service::openapi(const std::shared_ptr<Exchange>& exchange) {
   HttpAnswer answer;
   answer.body = openapi_json();

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "halo/data/pack.h"
+#include "halo/formats/model_hash.h"
 #include "halo/tokenizer/special_tokens.h"
 
 namespace halo {
@@ -39,7 +40,8 @@ bool has(std::string_view text, std::string_view part) {
 }  // namespace
 
 ServedModel::ServedModel(const fs::path& directory, const ModelConfig& config, std::string name)
-    : name_(name.empty() ? directory_name(directory) : std::move(name)),
+    : directory_(directory),
+      name_(name.empty() ? directory_name(directory) : std::move(name)),
       config_(config),
       tokenizer_(directory / "tokenizer.json"),
       end_tokens_(read_end_tokens(directory, config)),
@@ -47,6 +49,22 @@ ServedModel::ServedModel(const fs::path& directory, const ModelConfig& config, s
       special_tokens_(halo::special_tokens(directory)),
       created_(seconds_of(directory / "config.json")) {
   if (has_template(directory)) chat_.emplace(directory);
+  std::set<int64_t> shown;
+  std::vector<std::string_view> marks = {"<think>", "</think>"};
+  if (chat_) {
+    const auto tools = tool_markers(tool_format_of(chat_->source(true)));
+    marks.insert(marks.end(), tools.begin(), tools.end());
+  }
+  for (const std::string_view mark : marks) {
+    if (const auto id = tokenizer_.token_id(mark)) shown.insert(*id);
+  }
+  grammars_ = std::make_unique<const GrammarCompiler>(
+      grammar_tokens(tokenizer_, config_.vocab_size, end_tokens_, shown));
+}
+
+const std::string& ServedModel::hash() const {
+  std::call_once(hashed_, [this] { hash_ = model_hash(directory_); });
+  return hash_;
 }
 
 const std::string& ServedModel::chat_template() const {
@@ -98,6 +116,14 @@ std::string ServedModel::render(const ChatRequest& request) const {
   if (at == std::string::npos)
     throw bad_field("continue_final_message", "the last message is not found in the prompt");
   return text.substr(0, at + last.size());
+}
+
+Grammar ServedModel::grammar(const TextFormat& rules, const std::string& param) const {
+  try {
+    return grammars_->compile(rules);
+  } catch (const Error& error) {
+    throw bad_field(param, error.what(), "unsupported_schema");
+  }
 }
 
 AnswerForm ServedModel::answer_form(const ChatRequest& request, const std::string& prompt) const {

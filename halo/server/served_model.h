@@ -2,12 +2,14 @@
 #pragma once
 
 #include <filesystem>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "halo/chat/chat_template.h"
 #include "halo/formats/model_config.h"
+#include "halo/grammar/grammar.h"
 #include "halo/server/chat.h"
 #include "halo/server/completions.h"
 #include "halo/server/tool_calls.h"
@@ -21,6 +23,8 @@ class ServedModel {
   ServedModel(const std::filesystem::path& directory, const ModelConfig& config, std::string name);
 
   const std::string& name() const { return name_; }
+  // Of configuration and weights, which the first call reads; from any thread.
+  const std::string& hash() const;
   const Tokenizer& tokenizer() const { return tokenizer_; }
   const ModelConfig& config() const { return config_; }
   const std::vector<int64_t>& end_tokens() const { return end_tokens_; }
@@ -41,12 +45,18 @@ class ServedModel {
   std::string render(const ChatRequest& request) const;
   // How answers to it are to be read; `prompt` is the rendered one.
   AnswerForm answer_form(const ChatRequest& request, const std::string& prompt) const;
+  // The grammar of answers that must be so. An ApiError of `param` where there is none.
+  Grammar grammar(const TextFormat& rules, const std::string& param) const;
 
  private:
+  const std::filesystem::path directory_;
   std::string name_;
+  mutable std::once_flag hashed_;
+  mutable std::string hash_;
   ModelConfig config_;
   Tokenizer tokenizer_;
   std::optional<ModelChat> chat_;
+  std::unique_ptr<const GrammarCompiler> grammars_;
   std::vector<int64_t> end_tokens_;
   std::optional<int64_t> document_begin_;
   json::object special_tokens_;

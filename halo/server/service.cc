@@ -48,6 +48,7 @@ Service::Service(const ServedModel& model, Scheduler& scheduler, const ServiceSe
     : model_(model),
       scheduler_(scheduler),
       settings_(settings),
+      slot_files_(settings.slot_folder, static_cast<int64_t>(settings.slot_gb * 1e9)),
       answerer_(std::make_shared<Answerer>(model, scheduler, max_running + settings.max_queued)) {
   if (!settings.api_key_file.empty()) read_keys(settings.api_key_file);
   std::istringstream origins(settings.cors_origins);
@@ -236,6 +237,9 @@ const std::vector<Service::Route>& Service::routes() {
       {"GET", "/v1/models/", &Service::one_model},
       {"GET", "/metrics", &Service::metrics},
       {"GET", "/slots", &Service::slots},
+      {"POST", "/slots/save", &Service::save_slot, false, true},
+      {"POST", "/slots/restore", &Service::restore_slot, false, true},
+      {"POST", "/slots/erase", &Service::erase_slot},
       {"GET", "/openapi.json", &Service::openapi},
       {"GET", "/tokenizer_info", &Service::tokenizer_info},
       {"POST", "/tokenize", &Service::tokenize},

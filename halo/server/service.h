@@ -15,6 +15,7 @@
 #include "halo/server/http.h"
 #include "halo/server/metrics.h"
 #include "halo/server/served_model.h"
+#include "halo/server/slot_files.h"
 
 namespace halo {
 
@@ -24,6 +25,8 @@ struct ServiceSettings {
   std::string api_key_file, alias;
   int64_t max_queued = 256;
   bool strict_model = false, slots = false, page = true;
+  std::string slot_folder;
+  double slot_gb = 10;
   std::string cors_origins;
   double drain_seconds = 30;
   HttpLimits http;
@@ -37,7 +40,10 @@ struct ServiceSettings {
     s("max_queued", max_queued,
       {.help = "answers that may wait; more are refused with 429", .max = 1e6});
     s("strict_model", strict_model, {.help = "refuse requests that name another model"});
-    s("slots", slots, {.help = "GET /slots: what runs"});
+    s("slots", slots, {.help = "GET /slots: what runs, and which slots are saved"});
+    s("slot_folder", slot_folder,
+      {.help = "folder for /slots/save, restore and erase; empty: they are off"});
+    s("slot_gb", slot_gb, {.help = "GB that saved slots may take", .max = 1e6});
     s("page", page, {.help = "the page for chatting, at /"});
     s("cors_origins", cors_origins,
       {.help = "origins whose pages may ask, with commas between them"});
@@ -89,13 +95,16 @@ class Service {
   void start(const std::shared_ptr<Exchange>& exchange, AnswerPlan plan);
   bool is_stalled() const;
 
-  // Routes (routes_status.cc, routes_text.cc, routes_answers.cc).
+  // Routes (routes_*.cc).
   void health(const std::shared_ptr<Exchange>& exchange);
   void live(const std::shared_ptr<Exchange>& exchange);
   void models(const std::shared_ptr<Exchange>& exchange);
   void one_model(const std::shared_ptr<Exchange>& exchange);
   void metrics(const std::shared_ptr<Exchange>& exchange);
   void slots(const std::shared_ptr<Exchange>& exchange);
+  void save_slot(const std::shared_ptr<Exchange>& exchange);
+  void restore_slot(const std::shared_ptr<Exchange>& exchange);
+  void erase_slot(const std::shared_ptr<Exchange>& exchange);
   void openapi(const std::shared_ptr<Exchange>& exchange);
   void tokenize(const std::shared_ptr<Exchange>& exchange);
   void detokenize(const std::shared_ptr<Exchange>& exchange);
@@ -113,6 +122,7 @@ class Service {
   const ServedModel& model_;
   Scheduler& scheduler_;
   const ServiceSettings settings_;
+  const SlotFiles slot_files_;
   std::vector<std::string> keys_, origins_;
   const std::shared_ptr<Answerer> answerer_;
   std::atomic<bool> draining_ = false;

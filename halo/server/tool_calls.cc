@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "halo/base/json_text.h"
+#include "halo/server/json_syntax.h"
+
 namespace halo {
 namespace {
 
@@ -55,15 +58,56 @@ std::optional<ToolCall> read_call(const json::value& value) {
     if (!parse(std::string_view(text->data(), text->size()))) return std::nullopt;
     call.arguments = std::string(*text);
   } else {
-    call.arguments = to_line(*arguments);
+    call.arguments = format_json_line(*arguments);
   }
   return call;
+}
+
+bool is_json(std::string_view text) {
+  return json_value_end(text, 0) == text.size();
+}
+
+// A call in JSON that parse_json does not take (json_syntax.h): its arguments as they are written.
+std::optional<ToolCall> read_raw_call(std::string_view object) {
+  ToolCall call;
+  const auto skip = [&](size_t at) { return object.find_first_not_of(" \t\r\n,:", at); };
+  for (size_t at = skip(1); at < object.size() && object[at] != '}';) {
+    const size_t key_end = json_value_end(object, at), begin = skip(key_end);
+    const size_t end = json_value_end(object, begin);
+    const std::string_view key = object.substr(at, key_end - at);
+    const std::string_view member = object.substr(begin, end - begin);
+    if (key == "\"name\"") {
+      const auto name = parse(member);
+      if (!name || !name->is_string()) return std::nullopt;
+      call.name = std::string(name->get_string());
+    } else if (key == "\"arguments\"" || key == "\"parameters\"") {
+      call.arguments = std::string(member);
+    }
+    at = skip(end);
+  }
+  if (call.name.empty() || call.arguments.empty()) return std::nullopt;
+  return call;
+}
+
+std::optional<std::vector<ToolCall>> read_raw_calls(std::string_view text) {
+  if (text.empty() || !is_json(text)) return std::nullopt;
+  std::vector<ToolCall> calls;
+  size_t at = text.front() == '[' ? text.find_first_of("{]") : 0;
+  while (at < text.size() && text[at] == '{') {
+    const size_t end = json_value_end(text, at);
+    auto call = read_raw_call(text.substr(at, end - at));
+    if (!call) return std::nullopt;
+    calls.push_back(*std::move(call));
+    at = text.find_first_not_of(" \t\r\n,", end);
+  }
+  if (calls.empty()) return std::nullopt;
+  return calls;
 }
 
 // A call, or a list of calls.
 std::optional<std::vector<ToolCall>> read_calls(std::string_view text) {
   const std::optional<json::value> value = parse(trim(text));
-  if (!value) return std::nullopt;
+  if (!value) return read_raw_calls(trim(text));
   std::vector<ToolCall> calls;
   const auto add = [&](const json::value& one) {
     std::optional<ToolCall> call = read_call(one);
@@ -83,7 +127,7 @@ std::optional<ToolCall> read_named_call(std::string_view text) {
   const size_t brace = text.find('{');
   if (brace == std::string_view::npos) return std::nullopt;
   const std::string_view name = text.substr(0, std::min(brace, text.find('[')));
-  if (!parse(trim(text.substr(brace)))) return std::nullopt;
+  if (!is_json(trim(text.substr(brace)))) return std::nullopt;
   ToolCall call;
   call.name = std::string(trim(name));
   call.arguments = std::string(trim(text.substr(brace)));
@@ -102,6 +146,7 @@ std::vector<std::string_view> split(std::string_view text, std::string_view sepa
 }
 
 std::optional<std::vector<ToolCall>> read_mistral(std::string_view body) {
+  if (auto whole = read_calls(body)) return whole;
   std::vector<ToolCall> calls;
   for (const std::string_view part : split(body, kMistralMark)) {
     if (trim(part).empty()) continue;
@@ -272,10 +317,27 @@ bool AnswerParser::step_reasoning(std::vector<Piece>& out) {
   return true;
 }
 
+// In a text of the call's JSON the tag ends nothing.
+size_t AnswerParser::find_tag_end() {
+  for (; searched_ < held_.size(); ++searched_) {
+    const char c = held_[searched_];
+    if (in_string_) {
+      in_string_ = is_escaped_ || c != '"';
+      is_escaped_ = !is_escaped_ && c == '\\';
+    } else if (c == '"') {
+      in_string_ = true;
+    } else if (c == '<') {
+      const std::string_view rest = std::string_view(held_).substr(searched_);
+      if (rest.starts_with(kTagEnd)) return std::exchange(searched_, 0);
+      if (kTagEnd.starts_with(rest)) break;
+    }
+  }
+  return std::string::npos;
+}
+
 bool AnswerParser::step_call(std::vector<Piece>& out) {
   if (form_.tools != ToolFormat::kTags) return false;  // the rest is calls: known at the end
-  const size_t end = held_.find(kTagEnd, searched_);
-  searched_ = end == std::string::npos ? held_.size() - begun(held_, kTagEnd) : 0;
+  const size_t end = find_tag_end();
   if (end == std::string::npos) return false;
   const std::string body = held_.substr(0, end);
   held_.erase(0, end + kTagEnd.size());

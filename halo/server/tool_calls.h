@@ -50,11 +50,13 @@ class AnswerParser {
   void emit(std::vector<Piece>& out, Piece::Kind kind, std::string_view text);
   bool emit_calls(std::vector<Piece>& out, std::string_view body);
   std::string_view opener() const;
+  size_t find_tag_end();
 
   const AnswerForm form_;
   State state_;
   std::string held_;
-  size_t searched_ = 0;    // of held_, for the end of a call
+  size_t searched_ = 0;                          // of held_, for the end of a call
+  bool in_string_ = false, is_escaped_ = false;  // there, in the JSON of the call
   bool at_start_ = true;   // nothing but space came since the beginning, or the last part's end
   bool has_text_ = false;  // of the answer itself
   bool behind_opener_ = false;

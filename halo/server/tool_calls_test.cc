@@ -81,6 +81,34 @@ TEST(AnswerParser, WhatIsNoCallIsText) {
   EXPECT_THAT(parse(with(ToolFormat::kTags), "a\n\nb \n"), ElementsAre(text("a\n\nb \n")));
 }
 
+TEST(AnswerParser, MarksInTextsOfACallAreText) {
+  EXPECT_THAT(parse(with(ToolFormat::kTags),
+                    "<tool_call>{\"name\": \"time\", \"arguments\": {\"a\": \"\\\"</tool_call>\"}}"
+                    "</tool_call>"),
+              ElementsAre(call("time", "{\"a\":\"\\\"</tool_call>\"}")));
+  EXPECT_THAT(parse(with(ToolFormat::kMistral),
+                    "[TOOL_CALLS][{\"name\": \"time\", \"arguments\": {\"a\": \"[TOOL_CALLS]\"}}]"),
+              ElementsAre(call("time", "{\"a\":\"[TOOL_CALLS]\"}")));
+}
+
+// What parsers of clients may take, and ours does not.
+TEST(AnswerParser, ArgumentsComeAsTheyAreWrittenWhereTheyAreOddJson) {
+  const std::string odd = R"({"a": 1E999, "a": "\ud800", "b": {"a": 1}})";
+  EXPECT_THAT(parse(with(ToolFormat::kTags),
+                    R"(<tool_call>{"name": "time", "arguments": )" + odd + "}</tool_call>"),
+              ElementsAre(call("time", odd)));
+  EXPECT_THAT(
+      parse(with(ToolFormat::kTags), R"(<tool_call>[{"name": "time", "arguments": )" + odd +
+                                         R"(}, {"name": "weather", "arguments": {}}]</tool_call>)"),
+      ElementsAre(call("time", odd), call("weather", "{}")));
+  EXPECT_THAT(parse(with(ToolFormat::kMistral), "[TOOL_CALLS]time[ARGS]" + odd),
+              ElementsAre(call("time", odd)));
+  EXPECT_THAT(parse(with(ToolFormat::kLlama), R"({"name": "time", "parameters": )" + odd + "}"),
+              ElementsAre(call("time", odd)));
+  const std::string none = R"(<tool_call>{"name": 3, "arguments": {"a": 1, "a": 2}}</tool_call>)";
+  EXPECT_THAT(parse(with(ToolFormat::kTags), none), ElementsAre(text(none)));
+}
+
 TEST(AnswerParser, ACallWhoseEndIsMissingCounts) {
   EXPECT_THAT(parse(with(ToolFormat::kTags), "<tool_call>{\"name\": \"time\", \"arguments\": {}}"),
               ElementsAre(call("time", "{}")));

@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 """The packages `openai` and `anthropic` against a running `halo serve`: what their users call, what they read,
-and the errors that they raise.
+and the errors that they raise; answers by JSON schemas beside the package `jsonschema`; and `schemathesis`, which
+makes requests of /openapi.json.
 
     tests/clients/environment tests/clients/clients.py build/halo demo/teacher
 """
 import contextlib
+import json
+import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -17,6 +21,7 @@ import time
 import urllib.request
 
 import anthropic
+import jsonschema
 import openai
 
 TEMPLATE = (
@@ -31,7 +36,7 @@ USER = [{"role": "user", "content": "The old man"}]
 
 
 @contextlib.contextmanager
-def serving(halo, teacher):
+def serving(halo, teacher, *options):
     with tempfile.TemporaryDirectory() as folder:
         model = pathlib.Path(folder) / "model"
         shutil.copytree(teacher, model)
@@ -44,7 +49,7 @@ def serving(halo, teacher):
             port = s.getsockname()[1]
         server = subprocess.Popen(
             [halo, "serve", model, "--port", str(port), "--api-key-file", keys, "--strict-model", "--alias", "m",
-             "--memory", "0.2"]
+             "--memory", "0.2", *options]
         )
         url = f"http://127.0.0.1:{port}"
         try:
@@ -126,6 +131,103 @@ def check_chat(client):
     assert ask(**plain, tools=[TOOL]).choices[0].message.role == "assistant"
 
 
+def random_schema(draw, depth):
+    kind = draw.randrange(10 if depth else 6)
+    low = draw.randrange(-50, 50)
+    if kind == 0:
+        return {"type": "integer", "minimum": low, "maximum": low + draw.randrange(500)}
+    if kind == 1:
+        return {"type": "number", "exclusiveMinimum": low / 8, "maximum": low / 8 + 2}
+    if kind == 2:
+        least = draw.randrange(3)
+        return {"type": "string", "minLength": least, "maxLength": least + draw.randrange(6)}
+    if kind == 3:
+        return {"enum": ["a/b", "c", 5, None, True]}
+    if kind == 4:
+        return {"type": "string", "pattern": "^[a-z]{1,4}-[0-9]+$", "title": "a code"}
+    if kind == 5:
+        return {"type": ["boolean", "null"]}
+    if kind < 8:
+        names = [f"p{i}" for i in range(draw.randrange(1, 4))]
+        return {
+            "type": "object",
+            "properties": {name: random_schema(draw, depth - 1) for name in names},
+            "required": [name for name in names if draw.randrange(3)],
+            "additionalProperties": False,
+        }
+    if kind == 8:
+        return {"type": "array", "items": random_schema(draw, depth - 1), "maxItems": draw.randrange(1, 4)}
+    return {"anyOf": [random_schema(draw, depth - 1) for _ in range(2)]}
+
+
+def check_schemas(client):
+    """Whatever the model, the temperature and the schema: what ends is JSON and valid."""
+    ask = client.chat.completions.create
+    draw = random.Random(3)
+    ended = 0
+    for seed in range(24):
+        schema = random_schema(draw, 3)
+        form = {"type": "json_schema", "json_schema": {"name": "x", "strict": True, "schema": schema}}
+        whole = ask(model="m", messages=USER, max_tokens=300, temperature=1.5, seed=seed, n=2, response_format=form)
+        for choice in whole.choices:
+            if choice.finish_reason == "stop":
+                ended += 1
+                jsonschema.Draft202012Validator(schema).validate(json.loads(choice.message.content))
+    assert ended >= 24, ended
+    anything = ask(model="m", messages=USER, max_tokens=60, temperature=1, response_format={"type": "json_object"})
+    assert anything.choices[0].message.content.startswith("{")
+    wrong = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "contains": {}}}}
+    raises(
+        openai.BadRequestError,
+        lambda: ask(model="m", messages=USER, response_format=wrong),
+        param="response_format.json_schema.schema.contains",
+        code="unsupported_schema",
+    )
+
+
+def check_calls(client):
+    ask = client.chat.completions.create
+    parameters = {
+        "type": "object",
+        "properties": {"x": {"type": "integer", "minimum": 0, "maximum": 9}, "on": {"type": "boolean"}},
+        "required": ["x", "on"],
+        "additionalProperties": False,
+    }
+    tools = [{"type": "function", "function": {"name": n, "strict": True, "parameters": parameters}} for n in "fg"]
+    for choice in ("required", {"type": "function", "function": {"name": "g"}}):
+        for seed in range(4):
+            plain = dict(model="m", messages=USER, max_tokens=300, temperature=1.5, seed=seed, tools=tools)
+            plain |= dict(tool_choice=choice, parallel_tool_calls=False)
+            whole = ask(**plain).choices[0]
+            assert whole.finish_reason == "tool_calls" and len(whole.message.tool_calls) == 1
+            function = whole.message.tool_calls[0].function
+            assert function.name == "g" or choice == "required"
+            jsonschema.Draft202012Validator(parameters).validate(json.loads(function.arguments))
+            joined = ""
+            for event in ask(**plain, stream=True):
+                for call in event.choices[0].delta.tool_calls or []:
+                    joined += call.function.arguments or ""
+            assert json.loads(joined) == json.loads(function.arguments), (joined, function.arguments)
+    response = client.responses.create(
+        model="m", input="a", tools=[{"type": "function", "name": "f", "parameters": parameters}],
+        tool_choice="required", parallel_tool_calls=False,
+    )
+    assert response.output[0].type == "function_call" and response.output[0].name == "f"
+    jsonschema.Draft202012Validator(parameters).validate(json.loads(response.output[0].arguments))
+
+
+def check_description(url):
+    """Requests made of /openapi.json, right and wrong ones: no 5xx, and nothing that it does not describe."""
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [sys.executable, "-S", "-m", "schemathesis.cli", "--no-color", "run", url + "/openapi.json", "--checks", checks,
+             "--header", "Authorization:Bearer secret", "--max-examples", "25", "--max-time", "60", "--seed", "1",
+             "--phases", "examples,coverage,fuzzing", "--no-shrink", "--request-timeout", "20", "--workers", "2"],
+            check=True, cwd=folder, env=os.environ | {"HYPOTHESIS_STORAGE_DIRECTORY": folder},
+        )
+
+
 def check_responses(client):
     plain = dict(model="m", input="The old man", max_output_tokens=12, temperature=0)
     whole = client.responses.create(**plain)
@@ -175,9 +277,13 @@ def main():
         check_lists_and_errors(client, url)
         check_completions(client)
         check_chat(client)
+        check_schemas(client)
+        check_calls(client)
         check_responses(client)
         check_messages(url)
         check_cancellation(client)
+    with serving(halo, teacher, "--max-context", "128", "--slots") as url:
+        check_description(url)
     print("clients: openai", openai.__version__, "and anthropic", anthropic.__version__, "are content")
 
 

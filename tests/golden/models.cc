@@ -39,7 +39,7 @@ void check_greedy(const Model& model, const Expected& expected, Kernels kernels,
     const at::Tensor row = prompt_ids[static_cast<int64_t>(p)].contiguous();
     const int64_t* ids = row.const_data_ptr<int64_t>();
     requests.push_back({.prompt = {ids, ids + row.numel()}, .max_tokens = want.size(1)});
-    requests.back().on_logits = [&rows, p](std::span<float> values) {
+    requests.back().on_logits = [&rows, p](std::span<const float> values) {
       rows[p].push_back(at::tensor(values, at::kFloat));
     };
   }

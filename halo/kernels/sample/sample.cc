@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
@@ -155,6 +156,26 @@ at::Tensor sample_tokens(const at::Tensor& logits, std::span<const SampleRow> ro
   if (drawn.empty()) return tokens;
   const auto index = sent(at::tensor(places, at::kLong), logits.device());
   return tokens.index_copy_(0, index, draw(changed.index_select(0, index), drawn));
+}
+
+at::Tensor mask_logits(const at::Tensor& logits, std::span<const int64_t> rows,
+                       const at::Tensor& allowed) {
+  const int64_t count = std::ssize(rows), vocabulary = logits.size(1);
+  HALO_CHECK(allowed.dim() == 2 && allowed.size(0) == count &&
+                 allowed.size(1) == mask_words(vocabulary) && allowed.scalar_type() == at::kInt,
+             "mask_logits: the mask must be [{}, {}] int32", count, mask_words(vocabulary));
+  at::NoGradGuard no_grad;
+  const at::Tensor words = sent(allowed, logits.device()).unsqueeze(2);
+  const at::Tensor shifts = at::arange(32, words.options());
+  const at::Tensor banned = words.bitwise_right_shift(shifts)
+                                .bitwise_and_(1)
+                                .view({count, -1})
+                                .narrow(1, 0, vocabulary)
+                                .eq(0);
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  if (count == logits.size(0)) return logits.masked_fill(banned, kNever);
+  const at::Tensor index = sent(at::tensor(rows, at::kLong), logits.device());
+  return logits.index_copy(0, index, logits.index_select(0, index).masked_fill_(banned, kNever));
 }
 
 TokenLogprobs token_logprobs(const at::Tensor& logits, std::span<const int64_t> tokens,

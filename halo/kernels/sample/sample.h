@@ -65,6 +65,15 @@ struct SampleRow {
 // logits [S, V] -> [S] int64 on the logits' device. A row's token depends on no other row.
 at::Tensor sample_tokens(const at::Tensor& logits, std::span<const SampleRow> rows);
 
+// Words of 32 tokens that a mask of the vocabulary has.
+constexpr int64_t mask_words(int64_t vocabulary) {
+  return (vocabulary + 31) / 32;
+}
+// The logits [S, V] with minus infinity in `rows` where a token's bit, the lowest of a word first,
+// is not set: allowed [rows.size(), mask_words(V)] int32, on the host.
+at::Tensor mask_logits(const at::Tensor& logits, std::span<const int64_t> rows,
+                       const at::Tensor& allowed);
+
 struct TokenLogprob {
   int64_t token;
   double logprob;  // natural logarithm

@@ -86,6 +86,31 @@ TEST(Sample, NeverDrawsAnImpossibleToken) {
   EXPECT_EQ(draw(row({never, 0, never}), args, 0), 1);
 }
 
+// Beside plain loops, for vocabularies around a word's size.
+TEST(Sample, AMaskLeavesWhatItAllows) {
+  for (const int64_t vocabulary : {1, 31, 32, 33, 100}) {
+    const auto logits = random_tensor({4, vocabulary}, vocabulary);
+    const std::vector<int64_t> rows = {0, 2, 3};
+    const auto allowed =
+        at::randint(std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max(),
+                    {3, mask_words(vocabulary)}, at::kInt);
+    auto expected = logits.clone();
+    for (int64_t r = 0; r < 3; ++r) {
+      for (int64_t token = 0; token < vocabulary; ++token) {
+        const auto word = static_cast<uint32_t>(allowed[r][token / 32].item<int32_t>());
+        if ((word >> (token % 32) & 1) == 0) {
+          expected[rows[static_cast<size_t>(r)]][token] = -std::numeric_limits<float>::infinity();
+        }
+      }
+    }
+    expect_equal("some rows", mask_logits(logits, rows, allowed), expected);
+    const auto three = logits.index_select(0, at::tensor(rows, at::kLong));
+    expect_equal("all rows", mask_logits(three, std::vector<int64_t>{0, 1, 2}, allowed),
+                 expected.index_select(0, at::tensor(rows, at::kLong)));
+    EXPECT_THROW(mask_logits(logits, rows, allowed.to(at::kLong)), Error);
+  }
+}
+
 TEST(Sample, MinPKeepsWhatIsNearTheMostLikely) {
   const SampleArgs args{.temperature = 1, .min_p = 0.6};  // of 0.4: 0.24, so 0.4 and 0.3
   EXPECT_EQ(draw(four_tokens(), args, 0.56f), 1);
