@@ -14,22 +14,30 @@
 #include <thread>
 #include <utility>
 
+#include "halo/base/stop_request.h"
+
 namespace halo {
 namespace {
 
 // A signal handler can reach nothing but statics.
-std::atomic<bool> stop_flag = false;
+std::atomic<bool> stop_flag = false;    // told to stop
+std::atomic<bool> signal_flag = false;  // by a signal
 std::atomic<int> pipe_end = -1;
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
-void on_stop_signal(int signal) {
-  if (stop_flag.exchange(true)) {
-    std::signal(signal, SIG_DFL);
-    raise(signal);
-  }
+void tell_to_stop(int signal) {
+  if (stop_flag.exchange(true)) return;
   const auto byte = static_cast<char>(signal);
   // The pipe has room: this is the only byte but one.
   [[maybe_unused]] const ssize_t written = write(pipe_end, &byte, 1);
+}
+
+void on_stop_signal(int signal) {
+  if (signal_flag.exchange(true)) {
+    std::signal(signal, SIG_DFL);
+    raise(signal);
+  }
+  tell_to_stop(signal);
 }
 
 // What a stop must know of the process. The thread that ends it keeps the lock for good, so that
@@ -85,6 +93,20 @@ void install_stop_handler(std::function<void(const std::string& signal)> end) {
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGUSR1, &action, nullptr);  // with which Slurm warns ahead
+  // Who started this process may have held them back until now.
+  const sigset_t signals = stop_signals();
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+sigset_t stop_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&signals, signal);
+  return signals;
+}
+
+void request_stop() {
+  tell_to_stop(SIGTERM);
 }
 
 bool stop_requested() {

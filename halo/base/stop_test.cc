@@ -9,6 +9,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "halo/base/stop_request.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -116,6 +117,38 @@ TEST(StopDeathTest, ASecondSignalKills) {
   };
   EXPECT_EXIT(stop(SIGTERM), testing::KilledBySignal(SIGTERM), "");
   EXPECT_EXIT(stop(SIGINT), testing::KilledBySignal(SIGINT), "");
+}
+
+// Another process asks for it, and then everybody is told.
+TEST(StopDeathTest, ARequestIsNotTheFirstSignal) {
+  const auto stop = [](int signals) {
+    install();
+    const StopLater later("saves");
+    request_stop();
+    request_stop();
+    for (int i = 0; i < signals; ++i) raise(SIGUSR1);
+    _exit(stop_requested() ? 9 : 99);
+  };
+  EXPECT_EXIT(stop(0), testing::ExitedWithCode(9), "");
+  EXPECT_EXIT(stop(1), testing::ExitedWithCode(9), "");
+  EXPECT_EXIT(stop(2), testing::KilledBySignal(SIGUSR1), "");
+  const auto end = [] {
+    install();
+    request_stop();
+    wait_for_the_end();
+  };
+  EXPECT_EXIT(end(), testing::ExitedWithCode(3), "^ended by SIGTERM\n$");
+}
+
+TEST(StopDeathTest, ASignalThatWasHeldBackIsHeard) {
+  const auto end = [] {
+    const sigset_t signals = stop_signals();
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    raise(SIGTERM);
+    install();
+    wait_for_the_end();
+  };
+  EXPECT_EXIT(end(), testing::ExitedWithCode(3), "^ended by SIGTERM\n$");
 }
 
 }  // namespace

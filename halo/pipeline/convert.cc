@@ -158,7 +158,7 @@ class Run {
   }
 
   void run(const Stage& stage, const StageContext& context) {
-    ran_ = true;
+    last_run_ = stage.name;
     with_status(args_.run, stage.name, [&] {
       if (!records_->has(stage)) records_->write(stage);
       StageArgs args = args_in_run(all_, stage, recipe_, args_.run);
@@ -184,7 +184,7 @@ class Run {
       });
     }
     const bool has_figures = fs::exists(args_.run / "summary.json");
-    const bool is_older = unrecorded_ && !ran_ && !records_->has(evaluation());
+    const bool is_older = unrecorded_ && last_run_.empty() && !records_->has(evaluation());
     const bool is_current =
         records_->has(evaluation()) && records_->changes(evaluation(), true).empty();
     if (has_figures && is_older) records_->write(evaluation());
@@ -197,6 +197,12 @@ class Run {
       });
     }
     write_status(args_.run, "done", false, false);
+  }
+
+  // Lets the other ranks go.
+  void dismiss(Communicator& ranks) {
+    const auto tell = [&] { ranks.broadcast(""); };
+    last_run_.empty() ? tell() : with_status(args_.run, last_run_, tell);
   }
 
   // STATUS after a stage alone.
@@ -264,7 +270,8 @@ class Run {
   FolderLock lock_;
   const AtStop at_stop_{[this] { mark_stopped(args_.run); }};
   mutable std::optional<RunRecords> records_;  // hashes files, and remembers that
-  bool ran_ = false, unrecorded_ = false;
+  bool unrecorded_ = false;
+  std::string last_run_;  // the stage that ran last; empty: none has
 };
 
 // What the other ranks do: train, when the first one comes to a stage that does.
@@ -276,10 +283,6 @@ void follow(const Recipe& recipe, const fs::path& run, Communicator& ranks,
     const Stage& stage = find_stage(all, name);
     stage.run(recipe, *context, args_in_run(all, stage, recipe, run));
   }
-}
-
-void dismiss(Communicator& ranks) {
-  ranks.broadcast("");
 }
 
 }  // namespace
@@ -309,7 +312,7 @@ void convert(const Recipe& relative, const ConvertArgs& args, Communicator& rank
                     done ? ": done before" : ""));
     if (!done) run.run(stage, context);
   }
-  dismiss(ranks);
+  run.dismiss(ranks);
   run.finish(context);
 }
 
@@ -317,6 +320,7 @@ void convert_stage(const Recipe& relative, const ConvertArgs& args, const Stage&
                    Communicator& ranks) {
   const Recipe recipe = with_absolute_paths(relative);
   const auto all = pipeline_stages();
+  ranks.set_log_folder(args.run / "ranks");
   if (!ranks.is_first()) return follow(recipe, args.run, ranks, all);
   Run run(recipe, args, all);
   run.check(stage.name);
@@ -334,7 +338,7 @@ void convert_stage(const Recipe& relative, const ConvertArgs& args, const Stage&
   run.begin(context);
   run.is_done(stage);
   run.run(stage, context);
-  dismiss(ranks);
+  run.dismiss(ranks);
   run.write_state();
 }
 

@@ -16,7 +16,9 @@
 #include "halo/base/check.h"
 #include "halo/base/progress.h"
 #include "halo/base/stop.h"
+#include "halo/base/stop_request.h"
 #include "halo/runtime/communicator.h"
+#include "halo/runtime/other_ranks.h"
 #include "halo/runtime/rank_store.h"
 
 namespace halo {
@@ -27,12 +29,19 @@ using Clock = std::chrono::steady_clock;
 constexpr int kRankLost = 5;
 // For the others to see that one has gone and to write down what they were at.
 constexpr std::chrono::seconds kGrace{10};
+// For the others to hear from one that was told to stop, before they are told too.
+constexpr std::chrono::seconds kWord{2};
 
 struct Child {
   int64_t rank;
   pid_t process;
-  bool running = true;
+  bool running = true, stopped = false;  // stopped: by SIGSTOP and the like
 };
+
+bool asks_to_stop(int signal) {
+  const sigset_t signals = stop_signals();
+  return sigismember(&signals, signal) == 1;
+}
 
 // The ranks of one start. Those that still run when this goes are killed.
 class Group {
@@ -50,31 +59,21 @@ class Group {
 
   // The exit code of all together.
   int wait() {
-    std::optional<int> code;
-    std::optional<Clock::time_point> deadline;
     bool told = false;
     while (running() > 0) {
-      if (stop_requested() && !told) {
+      const bool one_was_told = code_ == kStoppedCode && Clock::now() > *ended_ + kWord;
+      if (!told && (stop_requested() || one_was_told)) {
         send(SIGTERM);
         told = true;
       }
-      for (Child& child : children_) {
-        int status = 0;
-        if (!child.running || waitpid(child.process, &status, WNOHANG) != child.process) continue;
-        child.running = false;
-        const int its_code = WIFSIGNALED(status) ? kRankLost : WEXITSTATUS(status);
-        if (its_code == 0 || code) continue;
-        code = its_code;
-        deadline = Clock::now() + kGrace;
-        if (WIFSIGNALED(status)) {
-          say(fmt::format("halo launch: rank {} (process {}) ended by signal {} ({})", child.rank,
-                          child.process, WTERMSIG(status), strsignal(WTERMSIG(status))));
-        }
+      for (Child& child : children_) look_at(child);
+      if (ended_ && (Clock::now() > *ended_ + kGrace || nobody_goes_on())) {
+        killing_ = true;
+        send(SIGKILL);
       }
-      if (deadline && Clock::now() > *deadline) send(SIGKILL);
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
     }
-    return code.value_or(0);
+    return code_.value_or(0);
   }
 
  private:
@@ -102,7 +101,12 @@ class Group {
     argv.push_back(nullptr);
     envp.push_back(nullptr);
     const pid_t parent = getpid();
+    // A signal to a rank waits until there is somebody to hear it.
+    const sigset_t signals = stop_signals();
+    sigset_t before;
+    pthread_sigmask(SIG_BLOCK, &signals, &before);
     const pid_t process = fork();
+    if (process != 0) pthread_sigmask(SIG_SETMASK, &before, nullptr);
     if (process < 0) throw_error("halo launch: cannot start rank {}: {}", rank, strerror(errno));
     if (process == 0) {
       // A terminal's Ctrl-C is for the launcher, which passes it on once.
@@ -115,6 +119,35 @@ class Group {
     children_.push_back({rank, process});
   }
 
+  void look_at(Child& child) {
+    int status = 0;
+    if (!child.running ||
+        waitpid(child.process, &status, WNOHANG | WUNTRACED | WCONTINUED) != child.process) {
+      return;
+    }
+    child.stopped = WIFSTOPPED(status);
+    if (WIFSTOPPED(status) || WIFCONTINUED(status)) return;
+    child.running = false;
+    if (killing_ || code_) return;
+    const int signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+    const int code = asks_to_stop(signal) ? kStoppedCode
+                     : signal != 0        ? kRankLost
+                                          : WEXITSTATUS(status);
+    if (code != 0) code_ = code;
+    // What there is to do, the first rank does last.
+    if (code != 0 || child.rank == 0) ended_ = Clock::now();
+    if (signal != 0) {
+      say(fmt::format("halo launch: rank {} (process {}) ended by signal {} ({})", child.rank,
+                      child.process, signal, strsignal(signal)));
+    }
+  }
+
+  // Whether all that are left have been stopped.
+  bool nobody_goes_on() const {
+    return std::ranges::none_of(children_,
+                                [](const Child& child) { return child.running && !child.stopped; });
+  }
+
   int64_t running() const { return std::ranges::count(children_, true, &Child::running); }
 
   void send(int signal) const {
@@ -124,6 +157,9 @@ class Group {
   }
 
   std::vector<Child> children_;
+  std::optional<int> code_;                 // of the first that ended, and not well
+  std::optional<Clock::time_point> ended_;  // when the others had nothing left to wait for
+  bool killing_ = false;
 };
 
 }  // namespace

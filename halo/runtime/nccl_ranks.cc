@@ -1,16 +1,13 @@
-// What goes from device to device is NCCL's; words go through the store. NCCL's kernels wait for
-// the other ranks without end, so a thread looks on: where one takes too long, or a rank has died,
-// it breaks them off, and the next call throws.
+// What goes from device to device is NCCL's; words go through a server. NCCL's kernels wait for the
+// other ranks without end, so a thread looks on: where one takes too long, or a rank has died, it
+// breaks them off, and the next call throws.
 #include "halo/runtime/nccl_ranks.h"
 
 #include <c10/core/impl/VirtualGuardImpl.h>
 #include <dlfcn.h>
-#include <signal.h>
-#include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <condition_variable>
 #include <deque>
 #include <optional>
@@ -72,26 +69,18 @@ Nccl load_nccl() {
   return nccl;
 }
 
-std::string host_name() {
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
-
 class RankOnGpu : public Communicator {
  public:
-  RankOnGpu(const RankPlace& place, RankStore store, double time_limit)
+  RankOnGpu(const RankPlace& place, RankWords& words, double time_limit)
       : Communicator(place.rank, place.size, place.local_size),
         nccl_(load_nccl()),
         device_(at::kCUDA, 0),
         time_limit_(time_limit),
-        store_(std::move(store)),
-        watchers_store_(store_.another()) {
-    find_neighbours();
+        words_(words) {
     NcclId id{};
     if (is_first()) check(nccl_.get_unique_id(&id), "to make an id");
     const std::string bytes =
-        do_exchange(std::string(id.bytes, sizeof(id.bytes)), Patience::kUnlimited)[0];
+        words_.exchange(std::string(id.bytes, sizeof(id.bytes)), std::nullopt)[0];
     std::copy(bytes.begin(), bytes.end(), id.bytes);
     check(nccl_.init_rank(&comm_, static_cast<int>(size()), id, static_cast<int>(rank())),
           "to connect the ranks");
@@ -110,10 +99,7 @@ class RankOnGpu : public Communicator {
 
   void end(int exit_code) override {
     ended_ = true;
-    try {
-      store_.set("ended", fmt::format("{} {}", rank(), exit_code));
-    } catch (const std::exception&) {  // the server may be gone, with whom it was for
-    }
+    words_.end(exit_code);
   }
 
  private:
@@ -130,56 +116,9 @@ class RankOnGpu : public Communicator {
                 nccl_.error_string(result));
   }
 
-  // Processes of this machine, whose death can be seen.
-  void find_neighbours() {
-    const std::string host = host_name();
-    const auto all = do_exchange(fmt::format("{} {}", getpid(), host), Patience::kUnlimited);
-    for (int64_t r = 0; r < size(); ++r) {
-      const size_t space = all[r].find(' ');
-      const bool is_here = all[r].substr(space + 1) == host;
-      neighbours_.push_back(is_here && r != rank() ? std::stoi(all[r].substr(0, space)) : 0);
-    }
-  }
-
   std::vector<std::string> do_exchange(const std::string& mine, Patience patience) override {
-    const int64_t number = exchanges_++;
-    const auto key = [&](int64_t n, int64_t r) { return fmt::format("words/{}/{}", n, r); };
-    std::vector<std::string> keys;
-    for (int64_t r = 0; r < size(); ++r) keys.push_back(key(number, r));
-    return from_store([&] {
-      store_.set(key(number, rank()), mine);
-      const Clock::time_point begin = Clock::now();
-      while (!store_.wait(keys, 0.5)) {
-        throw_if_over();
-        const std::chrono::duration<double> waited = Clock::now() - begin;
-        if (patience == Patience::kTimeLimit && waited.count() > time_limit_) {
-          lose(fmt::format("rank {} did not answer for {:g} seconds (run.rank_seconds)",
-                           first_missing(keys), time_limit_));
-        }
-      }
-      std::vector<std::string> all = store_.get(keys);
-      // All have set this one, so all have read the one before.
-      if (number > 0) store_.remove(key(number - 1, rank()));
-      return all;
-    });
-  }
-
-  int64_t first_missing(const std::vector<std::string>& keys) {
-    for (int64_t r = 0; r < size(); ++r) {
-      if (!store_.get_if_there(keys[r])) return r;
-    }
-    return 0;
-  }
-
-  // The server's end is that of the rank that serves.
-  template <class F>
-  auto from_store(F call) -> decltype(call()) {
-    try {
-      return call();
-    } catch (const c10::Error& error) {
-      const std::string what = error.what_without_backtrace();
-      lose("the ranks' store is gone: " + what.substr(0, what.find('\n')));
-    }
+    return words_.exchange(
+        mine, patience == Patience::kTimeLimit ? std::optional(time_limit_) : std::nullopt);
   }
 
   void do_reduce_scatter(const at::Tensor& flat) override {
@@ -202,7 +141,7 @@ class RankOnGpu : public Communicator {
   template <class F>
   void launch(const char* what, const at::Tensor& tensor, F call) {
     HALO_CHECK(tensor.device() == device_, "ranks on GPUs: a tensor on {}", tensor.device().str());
-    if (lost()) throw_if_over();
+    if (lost()) words_.check();
     const c10::impl::VirtualGuardImpl devices(device_.type());
     const DeviceEvent begin(device_);
     check(call(devices.getStreamNativeHandle(devices.getStream(device_))), what);
@@ -214,7 +153,8 @@ class RankOnGpu : public Communicator {
     std::unique_lock lock(mutex_);
     while (!change_.wait_for(lock, std::chrono::milliseconds(500), [this] { return leaving_; })) {
       if (const std::string reason = trouble(); !reason.empty()) {
-        lost_ = reason;
+        lost_ = true;
+        words_.give_up(reason);
         nccl_.abort(comm_);
         return;
       }
@@ -230,7 +170,7 @@ class RankOnGpu : public Communicator {
     if (result != kSuccess && result != kInProgress) {
       return fmt::format("NCCL: {}", nccl_.error_string(result));
     }
-    if (const std::string dead = dead_neighbour(); !dead.empty()) return dead;
+    if (const std::string others = words_.trouble(); !others.empty()) return others;
     Pending& first = pending_.front();
     const Clock::time_point now = Clock::now();
     if (!first.started && first.begin.passed()) first.started = now;
@@ -239,67 +179,33 @@ class RankOnGpu : public Communicator {
       return fmt::format("{} was not done in {:g} seconds (run.rank_seconds)", first.what,
                          time_limit_);
     }
-    try {
-      if (watchers_store_.get_if_there("ended")) return "another rank has ended";
-    } catch (const std::exception&) {
-      return "the ranks' store is gone";
-    }
-    return "";
-  }
-
-  std::string dead_neighbour() const {
-    for (int64_t r = 0; r < size(); ++r) {
-      if (neighbours_[r] != 0 && kill(neighbours_[r], 0) != 0 && errno == ESRCH) {
-        return fmt::format("rank {} (process {}) has died", r, neighbours_[r]);
-      }
-    }
     return "";
   }
 
   bool lost() {
     const std::lock_guard lock(mutex_);
-    return !lost_.empty();
-  }
-
-  void throw_if_over() {
-    if (const auto ended = from_store([&] { return store_.get_if_there("ended"); })) {
-      const size_t space = ended->find(' ');
-      throw GroupEnded("ended with rank " + ended->substr(0, space),
-                       std::stoi(ended->substr(space + 1)));
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      if (!lost_.empty()) lose(lost_);
-    }
-    if (const std::string dead = dead_neighbour(); !dead.empty()) lose(dead);
-  }
-
-  [[noreturn]] void lose(const std::string& why) const {
-    throw RankLost(why + "; the run goes on from its newest checkpoint");
+    return lost_;
   }
 
   const Nccl nccl_;
   const at::Device device_;
   const double time_limit_;
-  RankStore store_, watchers_store_;
-  std::vector<int> neighbours_;  // process ids; 0: of another machine, or this one's own
-  int64_t exchanges_ = 0;
+  RankWords& words_;
   NcclComm comm_ = nullptr;
   std::atomic<bool> ended_ = false;
 
   std::mutex mutex_;
   std::condition_variable change_;
   std::deque<Pending> pending_;
-  std::string lost_;
-  bool leaving_ = false;
+  bool lost_ = false, leaving_ = false;
   std::thread watcher_;
 };
 
 }  // namespace
 
-std::unique_ptr<Communicator> rank_on_gpu(const RankPlace& place, RankStore store,
+std::unique_ptr<Communicator> rank_on_gpu(const RankPlace& place, RankWords& words,
                                           double time_limit) {
-  return std::make_unique<RankOnGpu>(place, std::move(store), time_limit);
+  return std::make_unique<RankOnGpu>(place, words, time_limit);
 }
 
 }  // namespace halo

@@ -12,9 +12,13 @@
 
 #include "ATen/Parallel.h"
 #include "halo/base/silence.h"
+#include "halo/base/stop.h"
 #include "halo/runtime/machine.h"
 #include "halo/runtime/nccl_ranks.h"
+#include "halo/runtime/other_ranks.h"
 #include "halo/runtime/rank_place.h"
+#include "halo/runtime/rank_store.h"
+#include "halo/runtime/rank_words.h"
 #include "halo/runtime/ranks_in_memory.h"
 
 namespace halo {
@@ -31,7 +35,7 @@ int exit_code_of(const std::exception_ptr& error) {
   } catch (const GateFailed&) {
     return 4;
   } catch (const Stopped&) {
-    return 3;
+    return kStoppedCode;
   } catch (...) {
     return 1;
   }
@@ -62,36 +66,32 @@ RankStore open_store(const RankPlace& place) {
           fmt::format("halo/{}/", place.restarts)};
 }
 
+// The name of shared memory, until all have opened it: what a kill leaves behind then is nothing.
+class MemoryName {
+ public:
+  explicit MemoryName(std::string name) : name_(std::move(name)) {}
+  ~MemoryName() { Board::unlink(name_); }
+  MemoryName(const MemoryName&) = delete;
+
+ private:
+  const std::string name_;
+  const AtStop at_stop_{[this] { Board::unlink(name_); }};
+};
+
 // Processes of one machine: the first makes the memory and says where it is.
-std::unique_ptr<Communicator> rank_beside_others(const RankPlace& place, double time_limit) {
-  if (place.local_size != place.size) {
-    throw_error(
-        "ranks on the CPU must be of one machine, here are {} of {}; use run.device = 'cuda', or "
-        "fewer ranks",
-        place.local_size, place.size);
-  }
-  RankStore store = open_store(place);
-  std::string name = fmt::format("/halo-{}-{}", getpid(), place.restarts);
+std::unique_ptr<Communicator> rank_beside_others(const RankPlace& place, RankWords& words,
+                                                 double time_limit) {
+  std::optional<MemoryName> made;
   std::shared_ptr<Board> board;
+  std::string name = fmt::format("/halo-{}-{}", getpid(), place.restarts);
   if (place.rank == 0) {
+    made.emplace(name);
     board = std::make_shared<Board>(place.size, name, Board::Role::kMakes);
-    store.set("memory", name);
-  } else {
-    if (!store.wait({"memory"}, 300)) throw RankLost("the first rank has not come for 300 seconds");
-    name = store.get({"memory"}).front();
-    board = std::make_shared<Board>(place.size, name, Board::Role::kOpens);
   }
+  name = words.exchange(name, std::nullopt)[0];
+  if (place.rank > 0) board = std::make_shared<Board>(place.size, name, Board::Role::kOpens);
   std::unique_ptr<Communicator> ranks = rank_in_memory(board, place.rank, time_limit);
-  const auto unlink = [&] {
-    if (place.rank == 0) Board::unlink(name);
-  };
-  try {
-    ranks->exchange("");
-  } catch (...) {
-    unlink();
-    throw;
-  }
-  unlink();
+  ranks->wait();
   return ranks;
 }
 
@@ -110,11 +110,27 @@ void choose_gpu(const RankPlace& place) {
   setenv("CUDA_VISIBLE_DEVICES", own.c_str(), 1);
 }
 
-std::unique_ptr<Communicator> join_group(const RunRecipe& run, const RankPlace& place) {
-  if (run.device == at::kCPU) return rank_beside_others(place, run.rank_seconds);
-  choose_gpu(place);
-  open_machine(run);
-  return rank_on_gpu(place, open_store(place), run.rank_seconds);
+void check_place(const RunRecipe& run, const RankPlace& place) {
+  if (run.device == at::kCPU && place.local_size != place.size) {
+    throw_error(
+        "ranks on the CPU must be of one machine, here are {} of {}; use run.device = 'cuda', or "
+        "fewer ranks",
+        place.local_size, place.size);
+  }
+}
+
+// The rank that this process is. `words` lives as long as it.
+std::unique_ptr<Communicator> join_group(const RunRecipe& run, const RankPlace& place,
+                                         RankWords& words) {
+  try {
+    if (run.device == at::kCPU) return rank_beside_others(place, words, run.rank_seconds);
+    choose_gpu(place);
+    open_machine(run);
+    return rank_on_gpu(place, words, run.rank_seconds);
+  } catch (...) {
+    words.end(exit_code_of(std::current_exception()));
+    throw;
+  }
 }
 
 // A process that is one rank: what it ends with, the others end with too.
@@ -122,9 +138,13 @@ void run_here(const RunRecipe& run, const RankPlace& place,
               const std::function<void(Communicator&)>& work) {
   std::optional<Silence> silence;
   if (place.rank > 0) silence.emplace();
+  std::optional<RankWords> words;
   std::unique_ptr<Communicator> ranks;
   try {
-    ranks = join_group(run, place);
+    check_place(run, place);
+    words.emplace(open_store(place), place, run.rank_seconds);
+    ranks = join_group(run, place, *words);
+    if (run.device == at::kCPU) words.reset();
     work(*ranks);
   } catch (...) {
     const std::exception_ptr error = std::current_exception();
@@ -132,7 +152,7 @@ void run_here(const RunRecipe& run, const RankPlace& place,
     if (ranks && code == 5 && !ranks->log_folder().empty()) ranks->write_log(ranks->log_folder());
     if (ranks) ranks->end(code);
     // All of them were told to stop.
-    if (place.rank == 0 || is_from_another(error) || code == 3) throw;
+    if (place.rank == 0 || is_from_another(error) || code == kStoppedCode) throw;
     fmt::print(stderr, "halo: rank {}: {}\n", place.rank, message_of(error));
     throw GroupEnded("said", code);
   }

@@ -1,11 +1,11 @@
 // The board is a header, at whose counters the ranks meet, and a slot of memory for each rank. A
 // meeting is a futex on a number that the last one to arrive raises; those who wait look up twenty
-// times a second whether the others are still there.
+// times a second whether the others are still there. A process has a thread that gives signs of
+// life, and ends it where another was told to stop.
 #include "halo/runtime/ranks_in_memory.h"
 
 #include <fcntl.h>
 #include <linux/futex.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,10 +13,17 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
+#include <optional>
+#include <thread>
 #include <utility>
 
 #include "ATen/ATen.h"
+#include "halo/base/stop.h"
+#include "halo/base/stop_request.h"
+#include "halo/runtime/other_ranks.h"
 
 namespace halo {
 
@@ -27,14 +34,13 @@ struct Board::Header {
   std::atomic<int32_t> ended_by;  // that rank
   struct Seat {
     std::atomic<uint64_t> meetings;  // that the rank came to
+    std::atomic<uint64_t> signs;     // of life
     std::atomic<int32_t> process;    // 0: not here yet
     int64_t message_bytes;
   } seats[kMaxRanks];
 };
 
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kSlotBytes = int64_t{4} << 20;
 constexpr int64_t kHeaderBytes = 1 << 16;
@@ -60,7 +66,12 @@ class RankInMemory : public Communicator {
         board_(std::move(board)),
         time_limit_(time_limit) {
     seat(rank).process = static_cast<int32_t>(getpid());
+    if (!board_->is_of_processes()) return;
+    signs_ = std::jthread([this](const std::stop_token& stop) { show_signs(stop); });
+    at_stop_.emplace([this] { end(kStoppedCode); });
   }
+
+  ~RankInMemory() override { at_stop_.reset(); }
 
   void end(int exit_code) override {
     int32_t none = 0;
@@ -138,21 +149,23 @@ class RankInMemory : public Communicator {
       wake_all(header.meeting);
       return;
     }
-    const Clock::time_point begin = Clock::now();
-    Clock::time_point looked = begin;
+    WaitClock clock;
+    SignsOfLife signs(size());
+    double looked = 0;
     while (header.meeting == meeting) {
       sleep_at(header.meeting, meeting);
       if (header.meeting != meeting) return;
       check_ended();
-      const Clock::time_point now = Clock::now();
-      if (now - looked > std::chrono::milliseconds(500)) {
-        looked = now;
+      const double waited = clock.seconds();
+      if (waited - looked > 0.5) {
+        looked = waited;
         check_processes();
       }
-      if (patience == Patience::kTimeLimit &&
-          std::chrono::duration<double>(now - begin).count() > time_limit_) {
-        lose(fmt::format("rank {} did not answer for {:g} seconds (run.rank_seconds)",
-                         first_missing(number), time_limit_));
+      if (patience == Patience::kUnlimited) {
+        check_signs(number, signs, waited);
+      } else if (waited > time_limit_) {
+        lose_rank(fmt::format("rank {} did not answer for {:g} seconds (run.rank_seconds)",
+                              first_missing(number), time_limit_));
       }
     }
   }
@@ -166,26 +179,44 @@ class RankInMemory : public Communicator {
 
   void check_ended() const {
     const int32_t ended = board_->header().ended;
-    if (ended <= 0) return;
-    throw GroupEnded(fmt::format("ended with rank {}", board_->header().ended_by.load()),
-                     ended - 1);
+    if (ended > 0) end_with(board_->header().ended_by, ended - 1);
   }
 
-  void check_processes() {
+  void check_processes() const {
     for (int64_t r = 0; r < size(); ++r) {
       const int32_t process = seat(r).process;
-      if (process != 0 && kill(process, 0) != 0 && errno == ESRCH) {
-        lose(fmt::format("rank {} (process {}) has died", r, process));
-      }
+      if (process == 0 || lives(process)) continue;
+      check_ended();  // it may have said so before it died
+      lose_rank(fmt::format("rank {} (process {}) has died", r, process));
     }
   }
 
-  [[noreturn]] void lose(const std::string& why) const {
-    throw RankLost(why + "; the run goes on from its newest checkpoint");
+  // Whether those that are not at the meeting `number` live. Threads do as long as their process.
+  void check_signs(uint64_t number, SignsOfLife& signs, double now) const {
+    if (!board_->is_of_processes()) return;
+    for (int64_t r = 0; r < size(); ++r) {
+      if (seat(r).meetings >= number) continue;
+      if (signs.silence(r, seat(r).signs, now) > time_limit_) lose_silent_rank(r, time_limit_);
+    }
+  }
+
+  void show_signs(const std::stop_token& stop) {
+    const std::chrono::duration<double> period(SignsOfLife::period(time_limit_));
+    const Board::Header& header = board_->header();
+    std::mutex mutex;
+    std::condition_variable_any change;
+    for (std::unique_lock lock(mutex); !stop.stop_requested();) {
+      ++seat(rank()).signs;
+      if (header.ended == kStoppedCode + 1 && header.ended_by != rank()) request_stop();
+      change.wait_for(lock, stop, period, [] { return false; });
+    }
   }
 
   const std::shared_ptr<Board> board_;
   const double time_limit_;
+  // Of a process.
+  std::jthread signs_;
+  std::optional<AtStop> at_stop_;
 };
 
 void check_count(int64_t ranks) {
@@ -196,12 +227,13 @@ void check_count(int64_t ranks) {
 
 }  // namespace
 
-Board::Board(int64_t ranks) : ranks_(ranks) {
+Board::Board(int64_t ranks) : ranks_(ranks), is_of_processes_(false) {
   check_count(ranks);
   map(-1);
 }
 
-Board::Board(int64_t ranks, const std::string& name, Role role) : ranks_(ranks) {
+Board::Board(int64_t ranks, const std::string& name, Role role)
+    : ranks_(ranks), is_of_processes_(true) {
   check_count(ranks);
   const int flags = role == Role::kMakes ? O_CREAT | O_EXCL | O_RDWR : O_RDWR;
   const int fd = shm_open(name.c_str(), flags, 0600);

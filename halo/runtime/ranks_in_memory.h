@@ -30,15 +30,18 @@ class Board {
   Header& header() const { return *header_; }
   std::byte* slot(int64_t rank) const;
   int64_t ranks() const { return ranks_; }
+  bool is_of_processes() const { return is_of_processes_; }
 
  private:
   void map(int fd);
 
   int64_t ranks_;
+  bool is_of_processes_;
   Header* header_ = nullptr;
 };
 
-// `time_limit`, seconds: how long a rank waits for the others in a step.
+// `time_limit`, seconds: how long a rank waits for the others in a step; and everywhere else, where
+// they are processes, how long one may give no sign of life.
 std::unique_ptr<Communicator> rank_in_memory(std::shared_ptr<Board> board, int64_t rank,
                                              double time_limit);
 

@@ -57,6 +57,7 @@ class Trainer {
   };
 
   void start();
+  void check_same_job();
   bool agree(bool first_ranks_answer);
   void restore_history(const JsonLines& metrics);
   TrainBatch next_batch(int64_t index) const;
@@ -118,8 +119,25 @@ void Trainer::warn(const std::string& text, int64_t step) {
   event("warning", step, {{"text", text}});
 }
 
+// Ranks with other shards or another recipe would train other rows of the same step, and nobody
+// would notice. However long each of them took to load what it trains with.
+void Trainer::check_same_job() {
+  ranks_.wait();
+  const TrainState job = describe(job_, 0);
+  const std::string mine =
+      fmt::format("{} {} {}", job.data_id, job.seed, json::serialize(job.recipe));
+  if (ranks_.broadcast(mine) != mine) {
+    throw_error(
+        "{}: has other data or another recipe than the first rank; give all of them the same "
+        "shards "
+        "and settings",
+        job_.stage);
+  }
+}
+
 // Loads the newest checkpoint or writes the first one.
 void Trainer::start() {
+  if (ranks_.size() > 1) check_same_job();
   if (ranks_.is_first()) checkpoints_.clean();
   std::vector<std::string> warnings;
   const std::optional<TrainState> state =

@@ -8,91 +8,21 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <chrono>
 #include <iostream>
 #include <thread>
 
-#include "ATen/ATen.h"
-#include "ATen/Parallel.h"
 #include "halo/base/files.h"
-#include "halo/base/progress.h"
 #include "halo/base/random.h"
-#include "halo/model/decoder.h"
-#include "halo/model/model_testing.h"
 #include "halo/pipeline/convert.h"
 #include "halo/pipeline/run_folder.h"
 #include "halo/pipeline/status.h"
-#include "tests/system/world.h"
+#include "tests/processes.h"
+#include "tests/system/tiny_world.h"
 
 namespace halo::system_test {
 namespace {
-
-constexpr const char* kTinyRecipe = R"(
-teacher = "{0}/teacher"
-[run]
-seed = 3
-threads = 1
-[data]
-shards = ["{0}/train"]
-needle_share = 0.25
-[transfer]
-calibration_tokens = 96
-[align]
-tokens = 288
-sequence_length = 96
-tokens_per_step = 96
-micro_batch_rows = 1
-warmup_steps = 1
-checkpoint_every = 1
-[align_attention]
-tokens = 96
-sequence_length = 96
-tokens_per_step = 96
-micro_batch_rows = 1
-warmup_steps = 0
-[select]
-rule = "even"
-needle_length = 96
-needle_haystacks = 1
-needle_questions = 1
-held_out_rows = 1
-bootstrap = 2
-[distill]
-tokens = 288
-sequence_length = 96
-tokens_per_step = 96
-micro_batch_rows = 1
-warmup_steps = 1
-checkpoint_every = 1
-[finetune]
-tokens = 96
-sequence_length = 96
-tokens_per_step = 96
-micro_batch_rows = 1
-warmup_steps = 0
-[scale]
-candidates = [500]
-lengths = [128]
-haystacks = 1
-questions = 1
-documents = 1
-[eval]
-held_out = "{0}/held-out"
-lengths = [96]
-held_out_tokens = 96
-haystacks = 1
-questions = 1
-position_documents = 1
-[gates]
-align_explained_variance = -1e9
-select_ratio = 1e9
-distill_kl = 1e9
-finetune_loss_decrease = -1e9
-scale_needle = 0
-)";
 
 // Each is set to one of its values, by which a run from nothing ends in other bits (the gate and
 // checkpoint_every apart).
@@ -113,88 +43,15 @@ int64_t number_of(const char* variable, int64_t otherwise) {
   return asked ? std::atoll(asked) : otherwise;
 }
 
-// A world of its own, smaller still: two layers, width 32.
-class TinyWorld {
- public:
-  TinyWorld() {
-    at::set_num_threads(1);  // threads would be missing in the children
-    const World& world = World::get();
-    for (const char* name : {"train", "held-out"}) {
-      fs::copy(world.path(name), root_ / name, fs::copy_options::recursive);
-    }
-    fs::create_directories(root_ / "teacher");
-    fs::copy(world.teacher() / "tokenizer.json", root_ / "teacher" / "tokenizer.json");
-    write_file(root_ / "recipe.toml",
-               fmt::format(fmt::runtime(kTinyRecipe), root_.path().string()));
-    ModelConfig c = read_model_config(world.teacher());
-    c.hidden_size = 32;
-    c.intermediate_size = 48;
-    c.num_layers = 2;
-    c.max_position_embeddings = 96;
-    c.mixer_types.resize(2);
-    for (const uint64_t seed : {7, 8}) {
-      ParameterStore store(decoder_parameters(c), ParameterStore::Use::kFrozen, at::kFloat,
-                           at::kCPU);
-      test::fill_random(store, seed);
-      save_model(root_ / "teacher", c, store, DType::kF32);
-      teachers_.push_back(read_file(root_ / "teacher" / "model.safetensors"));
-    }
-    train_ = {read_file(shard("train")), read_file(shard("held-out"))};
-  }
-
-  fs::path path(const std::string& name) const { return root_ / name; }
-  Recipe recipe() const { return read_recipe(root_ / "recipe.toml", {}); }
-  // The teacher or the training text becomes the other one, or is written anew as it is.
-  void touch(bool teacher, size_t which) {
-    write_file(teacher ? path("teacher") / "model.safetensors" : shard("train"),
-               teacher ? teachers_[which] : train_[which]);
-    (teacher ? teacher_ : text_) = which;
-  }
-  std::string versions() const { return fmt::format("{} {}", teacher_, text_); }
-
- private:
-  fs::path shard(const std::string& name) const {
-    return fs::directory_iterator(path(name))->path();
-  }
-
-  test::Folder root_;
-  std::vector<std::string> teachers_, train_;
-  size_t teacher_ = 1, text_ = 0;
-};
-
-// Runs `command` in a child with its output in `log`: exit codes as of halo. `kill_after`: with
-// this signal.
+// Runs `command` in a child: its exit code. `kill_after`: with this signal.
 int in_child(const std::function<void()>& command, const fs::path& log, int signal = 0,
              double kill_after = 0) {
-  const pid_t pid = fork();
-  if (pid == 0) {
-    if (!freopen(log.c_str(), "w", stderr)) _exit(99);
-    dup2(2, 1);
-    int code = 0;
-    std::string why;
-    try {
-      install_stop_handler([](const std::string&) { _exit(3); });
-      command();
-    } catch (const Stopped& error) {
-      code = 3, why = error.what();
-    } catch (const GateFailed& error) {
-      code = 4, why = error.what();
-    } catch (const Error& error) {
-      code = 1, why = error.what();
-    } catch (const std::exception& error) {
-      code = 98, why = error.what();
-    }
-    fmt::print(stderr, "halo: {}\n", why);
-    fflush(stderr);
-    _exit(code);
-  }
-  int status = 0;
+  const pid_t process = test::start_child(log, command);
   if (signal != 0) {
     std::this_thread::sleep_for(std::chrono::duration<double>(kill_after));
-    kill(pid, signal);
+    kill(process, signal);
   }
-  waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+  return test::wait_for(process);
 }
 
 class Interleavings : public testing::Test {

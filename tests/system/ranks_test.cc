@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <fstream>
@@ -171,6 +172,81 @@ TEST(Ranks, OneThatIsKilledCostsNoMoreThanAnInterval) {
     EXPECT_THAT(outcome.err, HasSubstr("start 5 of 5 goes on from the newest checkpoint"));
     expect_same_record(run, two_ranks());
   }
+}
+
+std::vector<int> both_ranks() {
+  std::vector<int> ranks;
+  while ((ranks = ranks_there_are()).size() < 2) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return ranks;
+}
+
+// Waits until both ranks are there and the run is at the stage, or has trained a step in it where
+// it trains; returns their process ids.
+std::vector<int> ranks_in(const fs::path& run, const std::string& stage) {
+  if (find_stage(pipeline_stages(), stage).training) {
+    return ranks_at(run / stage / "metrics.jsonl");
+  }
+  for (int i = 0; i < 30'000; ++i) {
+    const std::vector<int> ranks = ranks_there_are();
+    if (ranks.size() == 2 && running_stage(run) == stage) return ranks;
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  ADD_FAILURE() << run << " did not come to " << stage;
+  return {};
+}
+
+// Whether it trains, works while the other waits, or waits itself.
+TEST(Ranks, OneThatIsStoppedEndsTheRunWithFive) {
+  const fs::path run = World::get().path("hung-ranks");
+  const std::pair<const char*, int> victims[] = {{"transfer", 0}, {"align", 1},   {"select", 0},
+                                                 {"select", 1},   {"distill", 0}, {"scale", 0},
+                                                 {"scale", 1}};
+  for (const auto& [stage, victim] : victims) {
+    SCOPED_TRACE(fmt::format("rank {} in {}", victim, stage));
+    for (const char* left : {"ranks", "STATUS"}) fs::remove_all(run / left);
+    Running running(launched(run, {}, {"--shard", "optimizer", "--rank-seconds", "2"}));
+    const std::vector<int> ranks = ranks_in(run, stage);
+    ASSERT_EQ(ranks.size(), 2u);
+    kill(ranks[victim], SIGSTOP);
+    const Outcome outcome = running.wait();
+    EXPECT_EQ(outcome.code, 5) << outcome.err;
+    EXPECT_THAT(outcome.err, HasSubstr(fmt::format("rank {} ", victim)));
+    EXPECT_THAT(outcome.err, HasSubstr("for 2 seconds (run.rank_seconds)"));
+    EXPECT_TRUE(fs::exists(run / fmt::format("ranks/rank-{}.jsonl", 1 - victim)));
+  }
+  const Outcome resumed = run_halo(launched(run, {}, {"--shard", "optimizer"}));
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  expect_same_record(run, two_ranks());
+}
+
+// To the launcher, one rank or all of them, in every stage and while the ranks start: all save
+// once, and go on to the same bits.
+TEST(Ranks, ASignalToOneOrToAllSavesOnce) {
+  const fs::path run = World::get().path("told-ranks");
+  int turn = 0;
+  for (const std::string& stage : kStages) {
+    for (const bool at_start : {false, true}) {
+      const int signal = std::array{SIGTERM, SIGUSR1, SIGINT}[turn % 3];
+      const int told = turn++ % 4;
+      SCOPED_TRACE(fmt::format("signal {} in {}, at its start: {}, told: {}", signal, stage,
+                               at_start, told));
+      Running running(launched(run, {"--max-restarts", "3"}, {"--shard", "optimizer"}));
+      const std::vector<int> ranks = at_start ? both_ranks() : ranks_in(run, stage);
+      ASSERT_EQ(ranks.size(), 2u);
+      if (told == 0) running.send(signal);
+      if (told == 1 || told == 3) kill(ranks[0], signal);
+      if (told == 2 || told == 3) kill(ranks[1], signal);
+      const Outcome outcome = running.wait();
+      EXPECT_EQ(outcome.code, 3) << outcome.err;
+      EXPECT_THAT(outcome.err, HasSubstr("stop"));
+      EXPECT_THAT(read_file(run / "STATUS"), testing::StartsWith("stopped "));
+    }
+  }
+  const Outcome last = run_halo(launched(run, {}, {"--shard", "optimizer"}));
+  EXPECT_EQ(last.code, 0) << last.err;
+  expect_same_record(run, two_ranks());
 }
 
 // A run of two goes on as one, and of one as two; the figures are those of the order of sums.
