@@ -49,13 +49,14 @@ run-tests:
 
 test: build-all run-tests
 
-# Address randomisation with many bits leaves no room for TSan's shadow memory: setarch -R.
+# Address randomisation with many bits leaves no room for TSan's shadow memory: setarch -R. Ranks that
+# are processes are left out: TSan does not follow threads that start after a fork.
 TSAN_PARTS = base runtime data train engine
 tsan: bootstrap
 	@cmake --preset tsan
 	@cmake --build --preset tsan --target $(TSAN_PARTS:%=%_test)
-	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" setarch "$$(uname -m)" -R \
-	  tools/run-tests build-tsan '^($(subst $() $(),|,$(TSAN_PARTS)))$$'
+	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" GTEST_FILTER="-*RankProcesses*" \
+	  setarch "$$(uname -m)" -R tools/run-tests build-tsan '^($(subst $() $(),|,$(TSAN_PARTS)))$$'
 
 install: build
 	@cmake --install build --prefix "$(PREFIX)"

@@ -3,7 +3,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <thread>
 
 namespace halo {
@@ -37,9 +36,9 @@ TEST(Progress, LongPhasesSayWhereTheyAre) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2000));
   }
   const std::string text = testing::internal::GetCapturedStderr();
-  EXPECT_THAT(text, testing::StartsWith("select: 7/28  layers 1 5  ETA 6s\n"
-                                        "select: 7/28  layers 1 5  ETA 12s | held-out text: 2s\n"));
-  EXPECT_EQ(std::ranges::count(text, '\n'), 2);
+  EXPECT_THAT(text, testing::MatchesRegex(
+                        "select: 7/28  layers 1 5  ETA [0-9]+s\n"
+                        "select: 7/28  layers 1 5  ETA [0-9]+s \\| held-out text: [0-9]s\n"));
   EXPECT_THAT(text, Not(HasSubstr("\r")));
 }
 

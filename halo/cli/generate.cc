@@ -145,7 +145,7 @@ void print_answers(const GenerationModel& model, const Args& args, const std::st
 
 void run(const Args& args) {
   at::NoGradGuard no_grad;
-  StopText(args.stop);  // a wrong one is refused now
+  [[maybe_unused]] const StopText refused_if_wrong(args.stop);  // before anything is loaded
   if (!args.lines.empty()) {
     if (args.prompt || !args.file.empty()) {
       throw_error("--jsonl has the prompts: give no other, and no --file");

@@ -132,7 +132,7 @@ class Lines {
     }
     if (object.contains("ids")) check_ids(line.ids);
     try {
-      StopText(line.stop);
+      [[maybe_unused]] const StopText refused_if_wrong(line.stop);
     } catch (const Error& error) {
       throw_error("stop: {}", error.what());
     }

@@ -11,6 +11,7 @@
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
+#include "halo/base/threads.h"
 #include "halo/data/readers.h"
 #include "halo/tokenizer/special_tokens.h"
 
@@ -113,9 +114,8 @@ class Packer {
   void flush() {
     const auto count = static_cast<int64_t>(batch_.size());
     std::vector<std::vector<int64_t>> tokens(count);
-    at::parallel_for(0, count, 1, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) tokens[i] = tokenizer_.encode(batch_[i]);
-    });
+    parallel_for(count, at::get_num_threads(),
+                 [&](int64_t i) { tokens[i] = tokenizer_.encode(batch_[i]); });
     for (auto& ids : tokens) {
       if (begin_ && (ids.empty() || ids.front() != *begin_)) ids.insert(ids.begin(), *begin_);
       ids.push_back(end_);

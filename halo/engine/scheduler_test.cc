@@ -9,133 +9,20 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/base/random.h"
-#include "halo/model/model_testing.h"
+#include "halo/engine/scheduler_testing.h"
 
 namespace halo {
 namespace {
 
+using test::expect_all_free;
+using test::memory_of;
+using test::plain_answer;
 using test::random_tokens;
+using test::SchedulerTest;
+using test::watched;
+using Answer = test::WatchedAnswer;
+using Case = test::SchedulerCase;
 using Reason = Finish::Reason;
-
-// What came of a request.
-struct Answer {
-  std::vector<int64_t> tokens;
-  std::vector<TokenEvent> events, prompt_events;
-  Finish finish;
-  int ends = 0;
-};
-
-Request watched(Request request, Answer& answer) {
-  request.on_token = [&answer](const TokenEvent& event) {
-    answer.tokens.push_back(event.token);
-    answer.events.push_back(event);
-    return true;
-  };
-  request.on_prompt_tokens = [&answer](std::span<const TokenEvent> events) {
-    answer.prompt_events.insert(answer.prompt_events.end(), events.begin(), events.end());
-  };
-  request.on_finish = [&answer](const Finish& finish) {
-    answer.finish = finish;
-    ++answer.ends;
-  };
-  return request;
-}
-
-// The same by recomputation of everything for every token.
-std::vector<int64_t> plain_answer(const DecoderWeights& weights, const Request& request) {
-  std::vector<int64_t> tokens = request.prompt;
-  const Random random(request.seed, "sample", request.stream);
-  TokenCounts counts;
-  for (const int64_t token : tokens) counts[token].in_prompt = true;
-  for (int64_t i = 0; i < *request.max_tokens; ++i) {
-    const at::Tensor hidden = test::plain_decode(weights, tokens, Kernels::kReference);
-    const float uniform = static_cast<float>(random.bits(tokens.size()) >> 40) * 0x1p-24f;
-    const SampleRow rows[] = {{&request.sample, uniform, &counts}};
-    const at::Tensor row = logits(weights, hidden.slice(0, -1), Kernels::kReference);
-    tokens.push_back(sample_tokens(row, rows).item<int64_t>());
-    ++counts[tokens.back()].in_answer;
-  }
-  return {tokens.begin() + std::ssize(request.prompt), tokens.end()};
-}
-
-struct Case {
-  bool hybrid, reuse;
-};
-
-// So many blocks and slots of a model.
-int64_t memory_of(const DecoderWeights& weights, int64_t blocks, int64_t slots) {
-  const StateBytes bytes = state_bytes(weights, 4);
-  return std::max(blocks * bytes.block + slots * bytes.slot, 2 * slots * bytes.slot);
-}
-
-void expect_all_free(Scheduler& scheduler) {
-  scheduler.forget_prefixes();
-  const SchedulerStats stats = scheduler.stats();
-  EXPECT_EQ(stats.queued, 0);
-  EXPECT_EQ(stats.running, 0);
-  EXPECT_EQ(stats.blocks_used, 0);
-  EXPECT_EQ(stats.slots_used, 0);
-}
-
-class SchedulerTest : public testing::TestWithParam<Case> {
- protected:
-  static SchedulerOptions small_options() {
-    return {.kernels = Kernels::kReference,
-            .max_running = 8,
-            .prefill_chunk = 7,
-            .block_size = 4,
-            .reuse_prefixes = GetParam().reuse,
-            .min_reused = 3,
-            .snapshot_spacing = 8};
-  }
-
-  // Prompts of many lengths, greedy and sampled.
-  std::vector<Request> requests() const {
-    std::vector<Request> out;
-    for (int64_t i = 0; i < 9; ++i) {
-      Request request;
-      request.prompt = random_tokens(1 + i * i % 23, i);
-      request.max_tokens = 3 + i;
-      request.stream = i;
-      request.seed = 5;
-      if (i % 3 == 1) request.sample = {.temperature = 1, .top_p = 0.9};
-      if (i % 3 == 2) {
-        request.sample = {
-            .temperature = 0.8, .min_p = 0.05, .repetition_penalty = 1.3, .frequency_penalty = 0.5};
-      }
-      out.push_back(std::move(request));
-    }
-    return out;
-  }
-
-  std::vector<Answer> run(const SchedulerOptions& options, const std::vector<Request>& requests,
-                          SchedulerStats* stats = nullptr) const {
-    Scheduler scheduler(weights_, options);
-    std::vector<Answer> answers(requests.size());
-    for (size_t i = 0; i < requests.size(); ++i) {
-      scheduler.submit(watched(requests[i], answers[i]));
-    }
-    scheduler.drain();
-    if (stats) *stats = scheduler.stats();
-    expect_all_free(scheduler);
-    return answers;
-  }
-
-  void expect_plain(const std::vector<Request>& requests,
-                    const std::vector<Answer>& answers) const {
-    for (size_t i = 0; i < requests.size(); ++i) {
-      EXPECT_EQ(answers[i].tokens, plain_answer(*weights_, requests[i])) << i;
-      EXPECT_EQ(answers[i].ends, 1);
-      EXPECT_EQ(answers[i].finish.reason, Reason::kLength) << answers[i].finish.error;
-      EXPECT_EQ(answers[i].finish.prompt_tokens, std::ssize(requests[i].prompt));
-      EXPECT_EQ(answers[i].finish.completion_tokens, *requests[i].max_tokens);
-    }
-  }
-
-  std::shared_ptr<const DecoderWeights> weights_ =
-      test::random_model(GetParam().hybrid ? test::hybrid_config() : test::transformer_config());
-};
 
 INSTANTIATE_TEST_SUITE_P(, SchedulerTest,
                          testing::Values(Case{false, false}, Case{false, true}, Case{true, false},
@@ -175,79 +62,6 @@ TEST_P(SchedulerTest, GivesWayAndComesBackWhereMemoryEnds) {
   SchedulerStats stats;
   expect_plain(growing, run(options, growing, &stats));
   EXPECT_GT(stats.preemptions, 0);
-}
-
-// Answers of two words alone, so that drafts are right by chance: no token changes by them.
-TEST_P(SchedulerTest, DraftsChangeNoToken) {
-  std::vector<Request> all = requests();
-  for (Request& request : all) {
-    *request.max_tokens += 30;
-    request.sample.logit_bias = {{5, 1000}, {6, 1000}};
-    request.draft_tokens = 8;
-  }
-  all.back().draft_tokens = 0;  // beside others
-  SchedulerOptions options = small_options();
-  int64_t preemptions = 0;
-  const int64_t few = GetParam().hybrid ? 40 : 18;  // states take some of their memory
-  for (const int64_t running : {1, 2, 4}) {
-    for (const int64_t blocks : {few, int64_t{1000}}) {
-      options.max_running = running;
-      options.memory_bytes = memory_of(*weights_, blocks, 2 * running);
-      SchedulerStats stats;
-      SCOPED_TRACE(testing::Message() << running << " running, " << blocks << " blocks");
-      expect_plain(all, run(options, all, &stats));
-      preemptions += stats.preemptions;
-      if (blocks < 1000) continue;
-      EXPECT_GT(stats.right_tokens, 20);
-      EXPECT_LT(stats.right_tokens, stats.draft_tokens);
-    }
-  }
-  EXPECT_GT(preemptions, 0);
-}
-
-// Among drafts too: at an end token, by the caller, at a limit, by an error, and with a function
-// that changes the logits.
-TEST_P(SchedulerTest, DraftsEndWhereAnswersDo) {
-  Request request;
-  request.prompt = {5, 6, 7, 8, 9, 5, 6, 7, 8, 9, 5, 6, 7};
-  request.max_tokens = 30;
-  // It says what follows, as the text before has it, from the 4th token on for ten tokens.
-  const std::vector<int64_t> order = {5, 6, 7, 8, 9};
-  int64_t said = 0;
-  request.on_logits = [&](std::span<float> logits) {
-    logits[said < 14 ? order[(3 + said) % 5] : 20 + said] = 1e4F;
-    ++said;
-  };
-  const auto answer_with = [&](auto change) {
-    Request changed = request;
-    change(changed);
-    std::vector<Answer> out;
-    for (const int64_t draft : {0, 8}) {
-      said = 0;
-      changed.draft_tokens = draft;
-      SchedulerStats stats;
-      out.push_back(run(small_options(), {changed}, &stats)[0]);
-      EXPECT_EQ(stats.right_tokens > 0, draft > 0);
-    }
-    EXPECT_EQ(out[0].tokens, out[1].tokens);
-    EXPECT_EQ(out[0].finish.reason, out[1].finish.reason);
-    EXPECT_EQ(out[0].finish.end_token, out[1].finish.end_token);
-    EXPECT_EQ(out[0].finish.completion_tokens, out[1].finish.completion_tokens);
-    EXPECT_EQ(out[0].finish.error, out[1].finish.error);
-    return out[1];
-  };
-  EXPECT_EQ(answer_with([](Request&) {}).tokens.size(), 30u);
-  EXPECT_EQ(answer_with([](Request& r) { r.stop_ids = {5}; }).tokens.size(), 2u);
-  EXPECT_EQ(answer_with([](Request& r) { r.max_tokens = 11; }).tokens.size(), 11u);
-  EXPECT_EQ(answer_with([](Request& r) { r.context = 20; }).tokens.size(), 7u);
-  const Answer failed = answer_with([&](Request& r) {
-    r.on_logits = [&, then = request.on_logits](std::span<float> logits) {
-      if (said == 6) throw_error("no more");
-      then(logits);
-    };
-  });
-  EXPECT_EQ(failed.finish.reason, Reason::kError);
-  EXPECT_EQ(failed.tokens.size(), 6u);
 }
 
 TEST_P(SchedulerTest, EndsAtEndTokensCallersAndLimits) {
@@ -569,7 +383,7 @@ TEST_P(SchedulerTest, ThreadsSubmitAndCancel) {
       callers.emplace_back([&, t] {
         const Random random(t, "scheduler test");
         for (int i = 0; i < kEach; ++i) {
-          const size_t at = static_cast<size_t>(t * kEach + i);
+          const auto at = static_cast<size_t>(int64_t{t} * kEach + i);
           Request request;
           request.prompt = random_tokens(1 + random.below(4 * i, 20), at);
           request.max_tokens = 1 + random.below(4 * i + 1, 8);

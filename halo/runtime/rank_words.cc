@@ -57,6 +57,8 @@ RankWords::RankWords(RankStore store, const RankPlace& place, double time_limit)
       time_limit_(time_limit),
       store_(std::move(store)),
       signs_store_(store_.another()) {
+  // Before it says anything, so that who has said something has come.
+  from_store([&] { store_.set(sign_key(place_.rank), "0"); });
   at_stop_.emplace([this] { end(kStoppedCode); });
   signs_ = std::jthread([this](const std::stop_token& stop) { show_signs(stop); });
   find_neighbours();

@@ -107,6 +107,7 @@ Request Answering::make_request(size_t index) {
   out.sample = generation.sample;
   out.seed = seed_;
   out.stream = static_cast<int64_t>(index);
+  out.draft_tokens = server_->draft_tokens;
   out.top_logprobs = generation.top_logprobs;
   if (plan_.score_prompts)
     out.prompt_logprobs = std::max(generation.top_logprobs, generation.prompt_logprobs);

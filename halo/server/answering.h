@@ -20,13 +20,18 @@ namespace halo {
 
 // What answering needs of the server.
 struct Answerer {
-  Answerer(const ServedModel& served, Scheduler& scheduler, int64_t max_choices)
-      : model(served), scheduler(scheduler), metrics(served.name()), max_choices(max_choices) {}
+  Answerer(const ServedModel& served, Scheduler& scheduler, int64_t max_choices,
+           int64_t draft_tokens)
+      : model(served),
+        scheduler(scheduler),
+        metrics(served.name()),
+        max_choices(max_choices),
+        draft_tokens(draft_tokens) {}
 
   const ServedModel& model;
   Scheduler& scheduler;
   ServerMetrics metrics;
-  const int64_t max_choices;  // admitted and not ended, at a time
+  const int64_t max_choices, draft_tokens;  // max_choices: admitted and not ended, at a time
   std::atomic<int64_t> choices = 0;
 };
 

@@ -82,11 +82,16 @@ std::shared_ptr<Exchange> waiting_of(Echo& echo) {
   return echo.waiting;
 }
 
-// Asks for a stream; what is to be written to it.
-std::shared_ptr<Exchange> stream(Echo& echo, HttpClient& client) {
-  client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
-  return waiting_of(echo);
-}
+// A client that has asked for a stream.
+struct OpenStream {
+  explicit OpenStream(const HttpLimits& limits) : echo(limits), client(port_of(echo)) {
+    client.send("GET /stream HTTP/1.1\r\nHost: a\r\n\r\n");
+    exchange = waiting_of(echo);
+  }
+  Echo echo;
+  HttpClient client;
+  std::shared_ptr<Exchange> exchange;  // to write to it
+};
 
 TEST(Http, AnswersOnAConnectionThatStays) {
   Echo echo;
@@ -129,20 +134,16 @@ TEST(Http, ABodyInChunksAndOneThatIsAskedFor) {
 }
 
 TEST(Http, StreamsAndPings) {
-  HttpLimits limits;
-  limits.ping_seconds = 0.05;
-  Echo echo(limits);
-  HttpClient client(port_of(echo));
-  const auto exchange = stream(echo, client);
-  ASSERT_TRUE(client.read_until(": ping\n\n"));
-  exchange->write("second");
-  exchange->end();
-  exchange->write("never");
-  const auto reply = client.read();
+  OpenStream stream({.ping_seconds = 0.05});
+  ASSERT_TRUE(stream.client.read_until(": ping\n\n"));
+  stream.exchange->write("second");
+  stream.exchange->end();
+  stream.exchange->write("never");
+  const auto reply = stream.client.read();
   EXPECT_THAT(reply.body, StartsWith("first;"));
   EXPECT_THAT(reply.body, testing::EndsWith("second"));
-  EXPECT_EQ(client.get("/echo").status, 200);  // the connection goes on
-  HttpClient old(port_of(echo));
+  EXPECT_EQ(stream.client.get("/echo").status, 200);  // the connection goes on
+  HttpClient old(port_of(stream.echo));
   old.send("GET /stream HTTP/1.0\r\n\r\n");
   ASSERT_TRUE(old.read_until("first;"));
 }
@@ -237,13 +238,9 @@ TEST(Http, SlowClientsAreLetGo) {
 }
 
 TEST(Http, AClientThatDoesNotReadIsLetGo) {
-  HttpLimits limits;
-  limits.write_seconds = 0.3;
-  Echo echo(limits);
-  HttpClient client(port_of(echo));
-  const auto exchange = stream(echo, client);
-  for (int i = 0; i < 200; ++i) exchange->write(std::string(64 << 10, 'x'));
-  echo.wait_until_gone();
+  OpenStream stream({.write_seconds = 0.3});
+  for (int i = 0; i < 200; ++i) stream.exchange->write(std::string(64 << 10, 'x'));
+  stream.echo.wait_until_gone();
 }
 
 TEST(Http, MoreConnectionsThanMayBe) {

@@ -69,6 +69,8 @@ void Service::metrics(const std::shared_ptr<Exchange>& exchange) {
       {"state_snapshots_stored", "Beginnings of prompts that are kept",
        number(stats.kept_prefixes)},
       {"engine_prompt_tokens_total", "Prompt tokens computed", number(stats.prompt_tokens), true},
+      {"draft_tokens_total", "Draft tokens checked", number(stats.draft_tokens), true},
+      {"draft_tokens_right_total", "Draft tokens that came", number(stats.right_tokens), true},
       {"num_preemptions_total", "Sequences that gave way", number(stats.preemptions), true},
       {"engine_last_step_seconds", "Time of the last step", stats.step_seconds},
       {"engine_last_step_age_seconds", "Since the engine last got on, or had nothing to do", age},

@@ -49,7 +49,8 @@ Service::Service(const ServedModel& model, Scheduler& scheduler, const ServiceSe
       scheduler_(scheduler),
       settings_(settings),
       slot_files_(settings.slot_folder, static_cast<int64_t>(settings.slot_gb * 1e9)),
-      answerer_(std::make_shared<Answerer>(model, scheduler, max_running + settings.max_queued)) {
+      answerer_(std::make_shared<Answerer>(model, scheduler, max_running + settings.max_queued,
+                                           settings.draft_tokens)) {
   if (!settings.api_key_file.empty()) read_keys(settings.api_key_file);
   std::istringstream origins(settings.cors_origins);
   for (std::string origin; std::getline(origins, origin, ',');) origins_.push_back(origin);

@@ -85,8 +85,7 @@ Model StageContext::load_student(const fs::path& directory, ParameterStore::Use 
 
 void StageContext::save(const fs::path& directory, const ModelConfig& config,
                         const ParameterStore& store) const {
-  save_model(directory, with_training_length(config, training_length()), store,
-             machine_.compute == at::kFloat ? DType::kF32 : DType::kBF16);
+  save_model(directory, config, store, machine_.compute == at::kFloat ? DType::kF32 : DType::kBF16);
   copy_side_files(teacher_directory(), directory);
 }
 

@@ -220,7 +220,8 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
   write_json(args.out / "scale.json", scale_figures);
   model.config.attn_logits_scaling = candidates[chosen].scale;
   commit_directory(args.out / "step-0", [&](const fs::path& directory) {
-    context.save(directory, model.config, *model.store);
+    // The other stages read no lengths but their own, and say nothing of those of all.
+    context.save(directory, with_training_length(model.config, training_length), *model.store);
   });
   const auto at_longest = [&](const Candidate& c) {
     return needle_accuracy(items_of_length(c.needles, longest)).mean;

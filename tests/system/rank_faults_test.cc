@@ -250,8 +250,9 @@ TEST_F(RankFaults, WhatOneRankReadsIsCheckedBeforeItTrains) {
   for (const auto& [data, why] : {std::pair("damaged", "damaged: the contents do not match"),
                                   std::pair("held-out", "other data")}) {
     const fs::path run = world_.path(fmt::format("reads-{}", data));
+    const std::string shards = world_.path(data).string();
     Conversion conversion = start(run, [&](Recipe& recipe, int64_t rank) {
-      if (rank == 1) recipe.data.shards = {world_.path(data).string()};
+      if (rank == 1) recipe.data.shards = {shards};
     });
     EXPECT_THAT(conversion->wait_all(), ElementsAre(1, 1)) << conversion->said();
     EXPECT_THAT(read_file(conversion->log(1)), HasSubstr(why));

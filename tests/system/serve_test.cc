@@ -258,10 +258,9 @@ TEST(Serve, KeysGuardAllButLifeAndThePage) {
                                          "/openapi.json", "/tokenizer_info", "/nowhere"};
   for (const std::string& path : gets)
     EXPECT_EQ(HttpClient(guarded.port()).get(path).status, 401) << path;
-  for (const char* path :
-       {"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages",
-        "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/apply-template", "/slots/save",
-        "/slots/restore", "/slots/erase"}) {
+  for (const char* path : {"/v1/completions", "/v1/chat/completions", "/v1/responses",
+                           "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize",
+                           "/apply-template", "/slots/save", "/slots/restore", "/slots/erase"}) {
     EXPECT_EQ(guarded.post(path, "{}").status, 401) << path;
     EXPECT_EQ(guarded.post(path, "{}", "Authorization: Bearer secret-3\r\n").status, 401) << path;
   }

@@ -19,9 +19,8 @@ import pyarrow
 import torch
 import transformers
 
-CHOICE = ["hellaswag", "arc_easy", "arc_challenge", "piqa", "sciq", "boolq", "openbookqa", "social_iqa",
-          "commonsense_qa", "copa"]
-QUESTIONS = ["squad_v1", "xquad_en", "drop", "coqa", "nq_open", "triviaqa"]
+CHOICE = ["hellaswag", "arc_easy", "arc_challenge", "piqa", "sciq", "boolq"]
+QUESTIONS = ["squad_v1", "drop"]
 TASKS = CHOICE + ["winogrande", "lambada"] + QUESTIONS
 NATS = 1e-3
 
@@ -69,8 +68,7 @@ def judge(reference, task, item):
         score, greedy = reference.score(" ".join(words[:-1]), " " + words[-1])
         return {"loglikelihood": score, "greedy": greedy}, {"acc": float(greedy)}
     if task in QUESTIONS:
-        passage = item["context"] + "\n" if item["context"] else ""  # closed-book sets have none
-        answer = reference.write(f"{passage}Question: {item['question']}\nAnswer:")
+        answer = reference.write(f"{item['context']}\nQuestion: {item['question']}\nAnswer:")
         return {"answer": answer.strip()}, {}
     context = item["context"]
     if task == "winogrande":
