@@ -31,7 +31,8 @@ struct Answerer {
   const ServedModel& model;
   Scheduler& scheduler;
   ServerMetrics metrics;
-  const int64_t max_choices, draft_tokens;  // max_choices: admitted and not ended, at a time
+  const int64_t max_choices;   // admitted and not ended, at a time
+  const int64_t draft_tokens;  // of every answer (request.h)
   std::atomic<int64_t> choices = 0;
 };
 
