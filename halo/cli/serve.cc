@@ -23,7 +23,7 @@ using Clock = std::chrono::steady_clock;
 struct Args {
   std::string model;
   ServiceSettings service;
-  int64_t max_context = 0, max_running = 64, prefill_chunk = 512;
+  int64_t max_context = 0, max_running = 64, prefill_chunk = 0;
   double memory = 0;
   MachineRecipe machine;
 
@@ -38,7 +38,8 @@ struct Args {
       {.help = "GB for keys, values and states; 0: half of the machine's", .max = 1e6});
     s("max_running", max_running, {.help = "answers that grow at a time", .min = 1, .max = 4096});
     s("prefill_chunk", prefill_chunk,
-      {.help = "tokens of prompts between two steps of those that answer", .min = 16, .max = 1e6});
+      {.help = "tokens of prompts between two steps of those that answer; 0: 512, on a GPU 1,024",
+       .max = 1e6});
     machine.settings(s);
   }
 };
@@ -49,7 +50,9 @@ SchedulerOptions options_of(const Args& args, const Machine& machine, const Mode
   out.context = args.max_context;
   if (out.context == 0 && !config.is_hypenet()) out.context = config.max_position_embeddings;
   out.max_running = args.max_running;
-  out.prefill_chunk = args.prefill_chunk;
+  out.chunk_beside = args.prefill_chunk;
+  if (out.chunk_beside == 0) out.chunk_beside = machine.device.is_cuda() ? 1024 : 512;
+  out.prefill_chunk = std::max(out.prefill_chunk, out.chunk_beside);
   return out;
 }
 

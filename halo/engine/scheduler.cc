@@ -21,10 +21,11 @@ constexpr int64_t kMostPrefixes = 256;
 // Slots for all that may run, for prefixes and for copies of those that draft, in half of the
 // memory at most; blocks in the rest of it, but no more than all of them can fill.
 EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptions& options) {
-  HALO_CHECK(options.max_running > 0 && options.prefill_chunk > 0 && options.context >= 0,
-             "scheduler: max_running {} and prefill_chunk {} must be positive, context {} not "
-             "negative",
-             options.max_running, options.prefill_chunk, options.context);
+  HALO_CHECK(options.max_running > 0 && options.prefill_chunk > 0 && options.chunk_beside >= 0 &&
+                 options.context >= 0,
+             "scheduler: max_running {} and prefill_chunk {} must be positive, chunk_beside {} and "
+             "context {} not negative",
+             options.max_running, options.prefill_chunk, options.chunk_beside, options.context);
   const StateBytes bytes = state_bytes(weights, options.block_size);
   if (options.memory_bytes < bytes.slot + bytes.block) {
     throw_error("{:.1f} MB of memory for sequences hold none: one takes {:.1f} MB at least",

@@ -27,6 +27,7 @@ struct SchedulerOptions {
   int64_t context = 0;          // tokens of a prompt and its answer at most; 0: as many as fit
   int64_t max_running = 64;     // requests in decoder calls at a time, at most
   int64_t prefill_chunk = 512;  // tokens of prompts in one call
+  int64_t chunk_beside = 0;     // the same between two steps of those that decode; 0: as many
   int64_t block_size = 64;      // tokens a K/V block
   // What was computed is kept as long as there is memory, and a prompt that begins so starts behind
   // it: after prompts and answers, cancelled ones too, where two prompts parted, and every

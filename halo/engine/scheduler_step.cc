@@ -113,6 +113,7 @@ Scheduler::Pieces Scheduler::next_chunk() const {
     if (!task->decodes()) waiting.push_back(task.get());
   }
   if (waiting.empty()) return {};
+  const bool others_decode = waiting.size() < running_.size();
   Task* head = waiting.front();
   std::erase_if(waiting, [&](const Task* task) { return task == head || task->alone; });
   if (head->alone) waiting.clear();
@@ -120,6 +121,7 @@ Scheduler::Pieces Scheduler::next_chunk() const {
     return std::pair(-task->request.priority, task->pending());
   });
   int64_t left = options_.prefill_chunk;
+  if (others_decode && options_.chunk_beside > 0) left = std::min(left, options_.chunk_beside);
   const auto room = [&](const Task& task) {
     return task.next_mark(spacing_, task.size()) - task.fed;
   };

@@ -310,6 +310,25 @@ TEST_P(SchedulerTest, AShortPromptWaitsForTwoChunksAtMost) {
   EXPECT_EQ(reader.tokens.size(), 1u);
 }
 
+TEST_P(SchedulerTest, ChunksAreSmallerWhereOthersAnswer) {
+  SchedulerOptions options = small_options();
+  options.prefill_chunk = 20;
+  options.chunk_beside = 4;
+  options.snapshot_spacing = 1000;
+  Scheduler scheduler(weights_, options);
+  Answer reader, writer;
+  std::vector<int64_t> read;
+  Request longest = watched({.prompt = random_tokens(90, 4), .max_tokens = 1}, reader);
+  longest.on_prefill = [&](int64_t done, int64_t) { read.push_back(done); };
+  scheduler.submit(longest);
+  scheduler.step();
+  scheduler.submit(watched({.prompt = {1, 2}, .max_tokens = 3}, writer));
+  while (writer.ends == 0) scheduler.step();
+  scheduler.drain();
+  // The writer's prompt takes 2 of the second chunk; its first token comes with that.
+  EXPECT_EQ(read, (std::vector<int64_t>{20, 38, 42, 62, 82, 90}));
+}
+
 TEST_P(SchedulerTest, HigherPriorityGoesFirstAndTakesThePlace) {
   SchedulerOptions options = small_options();
   options.max_running = 1;

@@ -25,6 +25,7 @@ enum class CudaKernels {
   kDecodeAttention,
   kLightningDecode,
   kRopeTables,
+  kSample,
 };
 
 // Whether the operation's kernels are to run: this build has them, and they have passed on a GPU.

@@ -1,6 +1,6 @@
-// Greedy choice, and the inverse of the distribution function over tokens sorted by probability.
-// LibTorch operations on whole rows only, so nothing is read back from the device; every row is
-// worked out by itself in fp64.
+// Greedy choice, and the inverse of the distribution function over tokens sorted by probability:
+// LibTorch operations on whole rows, every row worked out by itself in fp64, or one kernel. Nothing
+// is read back from the device.
 #include "halo/kernels/sample/sample.h"
 
 #include <algorithm>
@@ -9,6 +9,8 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
+#include "halo/kernels/sample/sample_launch.h"
 
 namespace halo {
 namespace {
@@ -112,6 +114,30 @@ at::Tensor draw(const at::Tensor& logits, std::span<const SampleRow> rows) {
   return ids.gather(1, chosen).squeeze(1);
 }
 
+bool has_kernel(const at::Tensor& logits) {
+  return logits.scalar_type() == at::kFloat && has_cuda_kernels(CudaKernels::kSample, logits) &&
+         logits.size(1) <= kMostSampledTokens;
+}
+
+at::Tensor run_kernel(const at::Tensor& logits, std::span<const SampleRow> rows) {
+  std::vector<SampleSettings> settings;
+  for (const auto& [args, uniform, counts] : rows)
+    settings.push_back({args->temperature, args->top_p, args->min_p, uniform, args->top_k});
+  const auto bytes = static_cast<int64_t>(settings.size() * sizeof(SampleSettings));
+  const at::Tensor host = at::from_blob(settings.data(), {bytes}, at::kByte);
+  const DeviceStream stream(logits);
+  const at::Tensor contiguous = logits.contiguous(), on_device = host.to(logits.device());
+  const at::Tensor tokens = at::empty({logits.size(0)}, logits.options().dtype(at::kLong));
+  launch_sample(
+      {.logits = contiguous.const_data_ptr<float>(),
+       .rows = logits.size(0),
+       .vocabulary = logits.size(1),
+       .settings = reinterpret_cast<const SampleSettings*>(on_device.const_data_ptr<uint8_t>()),
+       .tokens = tokens.mutable_data_ptr<int64_t>()},
+      stream.handle());
+  return tokens;
+}
+
 }  // namespace
 
 void check_sample_args(const SampleArgs& args, int64_t vocabulary) {
@@ -144,6 +170,7 @@ at::Tensor sample_tokens(const at::Tensor& logits, std::span<const SampleRow> ro
   for (const SampleRow& row : rows) check_sample_args(*row.args, logits.size(1));
   at::NoGradGuard no_grad;
   const at::Tensor changed = with_changes(logits, rows);
+  if (has_kernel(changed)) return run_kernel(changed, rows);
   std::vector<SampleRow> drawn;
   std::vector<int64_t> places;
   for (size_t s = 0; s < rows.size(); ++s) {

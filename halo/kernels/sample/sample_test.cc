@@ -1,6 +1,7 @@
 #include "halo/kernels/sample/sample.h"
 
 #include "halo/base/check.h"
+#include "tests/gpu.h"
 #include "tests/op_check.h"
 
 namespace halo {
@@ -204,6 +205,85 @@ TEST(Sample, RefusesWrongSettings) {
   EXPECT_THROW(draw(four_tokens(), {.repetition_penalty = 0}, 0), Error);
   EXPECT_THROW(draw(four_tokens(), {.logit_bias = {{4, 1}}}, 0), Error);
   EXPECT_THROW(draw_rows(four_tokens(), {.temperature = 1}, {0, 0}), std::exception);
+}
+
+// Logits as models have them, and those that are hard on a histogram: many equal ones, all equal,
+// far apart, few.
+std::vector<at::Tensor> logits_to_draw_from() {
+  const float never = -std::numeric_limits<float>::infinity();
+  std::vector<at::Tensor> all;
+  for (const int64_t vocabulary : {1, 2, 33, 4096, 151'936}) {
+    const auto logits = random_tensor({6, vocabulary}, 7 * vocabulary);
+    for (const double width : {0.0, 1e-3, 2.5, 300.0}) all.push_back(logits * width);
+    all.push_back((logits * 2).to(at::kBFloat16).to(at::kFloat));
+    all.push_back((logits * 2).round());
+    all.push_back((logits * 2).masked_fill(logits.lt(1.5) & logits.lt(logits.amax(1, true)), never));
+  }
+  return all;
+}
+
+// The kernel's draws are those in fp64, but where a step of the running sum lies so close that
+// either side of it would do: the masses are rounded to 1.2e-7 and quantised to 2^-45.
+TEST(SampleCuda, DrawsAreThoseOfSortedRows) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  constexpr double kClose = 1e-6;
+  const std::vector<SampleArgs> settings = {{},
+                                            {.temperature = 1},
+                                            {.temperature = 0.05},
+                                            {.temperature = 8, .top_p = 0.95},
+                                            {.temperature = 0.7, .top_k = 40},
+                                            {.temperature = 1, .min_p = 0.02},
+                                            {.temperature = 1.3, .top_p = 0.8, .top_k = 3000},
+                                            {.temperature = 0.9, .top_p = 1e-9},
+                                            {.temperature = 1, .top_p = 0.9, .top_k = 50, .min_p = 0.05}};
+  int64_t draws = 0, other_side = 0;
+  for (const at::Tensor& logits : logits_to_draw_from()) {
+    for (size_t a = 0; a < settings.size(); ++a) {
+      const SampleArgs& args = settings[a];
+      std::vector<float> uniforms;
+      for (int64_t r = 0; r < logits.size(0); ++r)
+        uniforms.push_back(static_cast<float>((a * 6 + r) * 2'654'435'761 % (1 << 24)) * 0x1p-24f);
+      uniforms[0] = 0;
+      uniforms[1] = 0x1.fffffep-1f;
+      const auto expected = draw_rows(logits, args, uniforms);
+      const auto got = draw_rows(logits.to(at::kCUDA), args, uniforms).cpu();
+      draws += logits.size(0);
+      for (int64_t r = 0; r < logits.size(0); ++r) {
+        const int64_t token = got[r].item<int64_t>();
+        if (token == expected[r].item<int64_t>()) continue;
+        ++other_side;
+        bool close = false;
+        for (const double shift : {-kClose, 0.0, kClose}) {
+          for (const double factor : {1 - kClose, 1 + kClose}) {
+            SampleArgs near = args;
+            near.top_p = std::min(1.0, args.top_p * factor);
+            near.min_p = std::min(1.0, args.min_p * factor);
+            const auto u = static_cast<float>(std::clamp(uniforms[r] + shift, 0.0, 1 - 0x1p-24));
+            close |= draw(logits.narrow(0, r, 1), near, u) == token;
+          }
+        }
+        EXPECT_TRUE(close) << "token " << token << " for " << expected[r].item<int64_t>()
+                           << ", vocabulary " << logits.size(1) << ", settings " << a << ", row "
+                           << r;
+      }
+    }
+  }
+  EXPECT_LE(other_side, draws / 100);
+}
+
+TEST(SampleCuda, ARowsTokenDependsOnNoOtherRow) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  const auto logits = (random_tensor({64, 49'152}, 3) * 2).to(at::kCUDA);
+  const SampleArgs args{.temperature = 1.1, .top_p = 0.98};
+  std::vector<float> uniforms;
+  for (int64_t r = 0; r < 64; ++r) uniforms.push_back(static_cast<float>(r) / 64);
+  const auto together = draw_rows(logits, args, uniforms).cpu();
+  for (int64_t r = 0; r < 64; ++r) {
+    EXPECT_EQ(draw(logits.narrow(0, r, 1), args, uniforms[static_cast<size_t>(r)]),
+              together[r].item<int64_t>());
+  }
 }
 
 }  // namespace

@@ -1,0 +1,288 @@
+#!/usr/bin/env python3
+"""A server under load beside the engine alone: tokens a second, waiting times, and what a long
+prompt does to those whose answers grow.
+
+  python3 comparisons/serve_load.py --halo build/halo --config configs/model/hypenet-2b.json \
+      --device cuda --compute bfloat16 --out serve-load.json
+
+Makes a model of random weights in --folder (unless one is there; its tokenizer has a made-up
+vocabulary), starts `halo serve` on it, and has --clients connections send prompts of --prompt
+tokens, of which the first --shared are the same for all, and read --answer tokens each as a
+stream, --rounds times. What that takes by `halo bench infer` stands beside it: the same prompts'
+own tokens read alone, one after the other, and the same tokens decoded in batches of --clients.
+Then --clients / 2 go on decoding while a prompt of --long tokens arrives.
+Python alone; every eight clients are a process of their own.
+"""
+import argparse, json, multiprocessing, os, random, re, socket, statistics, struct, subprocess, sys, time
+
+
+# ---- A model of random weights.
+
+def byte_letters():
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in plain]
+    return [chr(b) for b in plain] + [chr(256 + i) for i in range(len(rest))]
+
+
+def write_tokenizer(folder, size):
+    letters = byte_letters()
+    vocabulary = {c: i for i, c in enumerate(letters)}
+    for i in range(len(letters), size):
+        vocabulary[f"\u0120w{i}"] = i
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    with open(os.path.join(folder, "tokenizer.json"), "w") as f:
+        json.dump({"version": "1.0", "added_tokens": [], "normalizer": None,
+                   "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
+                   "model": {"type": "BPE", "vocab": vocabulary, "merges": []}}, f)
+    with open(os.path.join(folder, "tokenizer_config.json"), "w") as f:
+        json.dump({"tokenizer_class": "PreTrainedTokenizerFast"}, f)
+
+
+def tensors(c):
+    hidden, mlp, size = c["hidden_size"], c["intermediate_size"], c["head_dim"]
+    shapes = {"model.embed_tokens.weight": [c["vocab_size"], hidden], "model.norm.weight": [hidden]}
+    if not c["tie_word_embeddings"]:
+        shapes["lm_head.weight"] = [c["vocab_size"], hidden]
+    for i, kind in enumerate(c["mixer_types"]):
+        p, attention = f"model.layers.{i}.", kind == "attn"
+        a = p + "self_attn."
+        heads = (c["num_attention_heads"] if attention else c["lightning_nh"]) * size
+        keys = (c["num_key_value_heads"] if attention else c["lightning_nkv"]) * size
+        shapes |= {p + "input_layernorm.weight": [hidden], p + "post_attention_layernorm.weight": [hidden],
+                   p + "mlp.gate_proj.weight": [mlp, hidden], p + "mlp.up_proj.weight": [mlp, hidden],
+                   p + "mlp.down_proj.weight": [hidden, mlp], a + "q_proj.weight": [heads, hidden],
+                   a + "k_proj.weight": [keys, hidden], a + "v_proj.weight": [keys, hidden],
+                   a + "o_proj.weight": [hidden, heads], a + "q_norm.weight": [size],
+                   a + "k_norm.weight": [size]}
+        if attention:
+            shapes[a + "o_gate.weight"] = [heads, hidden]
+        else:
+            shapes |= {a + "z_proj.weight": [heads, hidden], a + "o_norm.weight": [heads]}
+    return dict(sorted(shapes.items()))
+
+
+def write_model(folder, config):
+    os.makedirs(folder, exist_ok=True)
+    shapes = tensors(config)
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape in shapes.items():
+        end = offset + 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    # bf16 numbers between 2^-9 and 2^-5 of either sign; vectors are ones.
+    source = random.Random(1)
+    block = b"".join(struct.pack("<H", source.getrandbits(1) << 15 | source.randint(0x3B00, 0x3CFF))
+                     for _ in range(999_983))
+    with open(os.path.join(folder, "model.safetensors"), "wb") as f:
+        f.write(struct.pack("<Q", len(text)) + text)
+        for name, shape in shapes.items():
+            if len(shape) == 1:
+                f.write(struct.pack("<H", 0x3F80) * shape[0])
+                continue
+            left = 2 * shape[0] * shape[1]
+            while left > 0:
+                f.write(block[:left])
+                left -= len(block)
+    with open(os.path.join(folder, "config.json"), "w") as f:
+        json.dump(config, f)
+    write_tokenizer(folder, config["vocab_size"])
+
+
+# ---- Clients.
+
+class Answer:
+    """A streamed answer over a connection of its own: when each piece of it came."""
+
+    def __init__(self, port, prompt, answer):
+        body = json.dumps({"prompt": prompt, "max_tokens": answer, "temperature": 0, "stream": True,
+                           "ignore_eos": True, "stream_options": {"include_usage": True}}).encode()
+        self.sent = time.monotonic()
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=600)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+                            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    def read(self):
+        came, rest, usage = [], b"", None
+        while chunk := self.socket.recv(1 << 16):
+            now = time.monotonic()
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if not line.startswith(b"data: {"):
+                    continue
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise RuntimeError(event["error"])
+                usage = event.get("usage") or usage
+                if event["choices"] and event["choices"][0].get("text"):
+                    came.append(now)
+        self.socket.close()
+        if usage is None:
+            raise RuntimeError(f"an answer without an end: {rest[:300]!r}")
+        details = usage.get("prompt_tokens_details") or {}
+        return {"sent": self.sent, "came": came, "tokens": usage["completion_tokens"],
+                "cached": details.get("cached_tokens", 0)}
+
+
+def prompt_of(args, client, round):
+    shared = random.Random(0)
+    own = random.Random(1 + client * 1000 + round)
+    draw = lambda source, n: [source.randrange(300, args.vocabulary) for _ in range(n)]
+    return draw(shared, args.shared) + draw(own, args.prompt - args.shared)
+
+
+def clients_process(args, port, first, count, rounds, answer, out):
+    """Clients first .. first+count-1, each a thread; puts a list of answers or an error."""
+    import threading
+    answers, errors = [], []
+
+    def client(number):
+        try:
+            for round in range(*rounds):
+                answers.append(Answer(port, prompt_of(args, number, round), answer).read())
+        except Exception as e:
+            errors.append(f"client {number}: {e}")
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(first, first + count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    out.put((answers, errors))
+
+
+def start_clients(args, port, clients, rounds, answer):
+    out, processes = multiprocessing.Queue(), []
+    for first in range(0, clients, 8):
+        processes.append(multiprocessing.Process(
+            target=clients_process, args=(args, port, first, min(8, clients - first), rounds, answer, out)))
+        processes[-1].start()
+    return out, processes
+
+
+def wait_for(started):
+    out, processes = started
+    answers = []
+    for _ in processes:
+        some, errors = out.get()
+        if errors:
+            sys.exit("\n".join(errors))
+        answers += some
+    for process in processes:
+        process.join()
+    return answers
+
+
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def spread(values):
+    return {"p50": percentile(values, 0.5), "p90": percentile(values, 0.9), "p99": percentile(values, 0.99),
+            "max": max(values), "n": len(values)}
+
+
+def gaps(answers, begin=0.0, end=1e30):
+    return [b - a for answer in answers for a, b in zip(answer["came"], answer["came"][1:])
+            if begin <= a and b <= end]
+
+
+def summary(answers):
+    begin = min(a["sent"] for a in answers)
+    end = max(a["came"][-1] for a in answers)
+    tokens = sum(a["tokens"] for a in answers)
+    return {"seconds": end - begin, "answers": len(answers), "answer_tokens": tokens,
+            "tokens_per_second": tokens / (end - begin),
+            "cached_tokens_median": statistics.median(a["cached"] for a in answers),
+            "first_token_seconds": spread([a["came"][0] - a["sent"] for a in answers]),
+            "inter_token_seconds": spread(gaps(answers))}
+
+
+# ---- The engine alone, by the same model.
+
+def bench(args, contexts, batch, prefill):
+    command = [args.halo, "bench", "infer", "--config", args.config, "--contexts", str(contexts), "--batch",
+               str(batch), "--prefill" if prefill else "--no-prefill", *machine_of(args)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    result = json.loads(done.stdout)["results"][0]
+    return {"command": " ".join(command), **result}
+
+
+def machine_of(args):
+    return ["--device", args.device, "--compute", args.compute]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--halo", default="build/halo")
+    parser.add_argument("--config", default="configs/model/hypenet-2b.json")
+    parser.add_argument("--folder", default="/tmp/halo-serve-load")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compute", default="float32")
+    parser.add_argument("--serve", default="", help="more options of `halo serve`")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--prompt", type=int, default=8192)
+    parser.add_argument("--shared", type=int, default=4096)
+    parser.add_argument("--answer", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--long", type=int, default=524288)
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    with open(args.config) as f:
+        config = json.load(f)
+    args.vocabulary = config["vocab_size"]
+    if not os.path.exists(os.path.join(args.folder, "config.json")):
+        write_model(args.folder, config)
+    own = args.prompt - args.shared
+    result = {"command": " ".join(sys.argv),
+              "alone": {"decode": bench(args, args.prompt, args.clients, False),
+                        "prefill": bench(args, own, 1, True)}}
+    answers = args.clients * args.rounds
+    alone = (answers * result["alone"]["prefill"]["prefill_seconds"] +
+             args.rounds * args.answer * result["alone"]["decode"]["token_seconds"])
+    result["alone"]["seconds"] = alone
+    server = subprocess.Popen([args.halo, "serve", args.folder, "--port", "0", "--max-running",
+                               str(args.clients), *machine_of(args), *args.serve.split()],
+                              stderr=subprocess.PIPE, text=True)
+    try:
+        port = 0
+        while not port:
+            line = server.stderr.readline()
+            if not line:
+                sys.exit("the server ended before it listened")
+            found = re.search(r"at http://127\.0\.0\.1:(\d+)", line)
+            port = int(found.group(1)) if found else 0
+        # What all share is read once, and steps are recorded, before anything is timed.
+        wait_for(start_clients(args, port, args.clients, (900, 901), 16))
+        load = summary(wait_for(start_clients(args, port, args.clients, (0, args.rounds), args.answer)))
+        load["share_of_alone"] = alone / load["seconds"]
+        result["load"] = load
+        print(json.dumps(result, indent=1), file=sys.stderr, flush=True)
+
+        running = start_clients(args, port, args.clients // 2, (500, 501), 16 * args.answer)
+        time.sleep(3)
+        source = random.Random(7)
+        begin = time.monotonic()
+        answer = Answer(port, [source.randrange(300, args.vocabulary) for _ in range(args.long)], 8).read()
+        end = answer["came"][0]
+        others = wait_for(running)
+        before, during = gaps(others, begin - 1.5, begin), gaps(others, begin, end)
+        result["long_prompt"] = {"tokens": args.long, "others": args.clients // 2, "first_token_seconds": end - begin,
+                                 "inter_token_before": spread(before), "inter_token_meanwhile": spread(during),
+                                 "tokens_meanwhile": len(during)}
+    finally:
+        server.terminate()
+        server.wait(60)
+    text = json.dumps(result, indent=1)
+    print(text)
+    if args.out:
+        with open(args.out, "w") as f:
+            f.write(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
