@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <optional>
+
 #include "halo/engine/engine.h"
 #include "halo/model/model_testing.h"
 #include "halo/runtime/graph.h"
@@ -67,16 +69,24 @@ const std::vector<std::vector<int64_t>> kTokens{
     test::random_tokens(40, 1), {}, test::random_tokens(23, 2)};
 constexpr int64_t kJoins = 17;
 
+// Of sequence s, the place of its first token in step n of so many tokens each, if it takes part.
+std::optional<int64_t> place_of(size_t s, int64_t n, int64_t each) {
+  const int64_t at = (s == 0 ? n : n - kJoins / each) * each;
+  if (at < 0 || at + each > std::ssize(kTokens[s])) return {};
+  return at;
+}
+
 // What a step reads before its launch number n.
-void fill(DecodeState& state, int64_t n) {
+void fill(DecodeState& state, int64_t n, int64_t each) {
   std::vector<int64_t> tokens, positions, lengths, slots;
   for (size_t s = 0; s < kTokens.size(); ++s) {
-    const int64_t at = s == 0 ? n : n - kJoins;
-    const bool here = 0 <= at && at < std::ssize(kTokens[s]);
-    tokens.push_back(here ? kTokens[s][at] : 0);
-    positions.push_back(here ? at : 0);
-    lengths.push_back(here ? at + 1 : 0);
-    slots.push_back(here ? (s == 0 ? 4 : 1) : -1);
+    const auto at = place_of(s, n, each);
+    for (int64_t i = 0; i < each; ++i) {
+      tokens.push_back(at ? kTokens[s][*at + i] : 0);
+      positions.push_back(at ? *at + i : 0);
+    }
+    lengths.push_back(at ? *at + each : 0);
+    slots.push_back(at ? (s == 0 ? 4 : 1) : -1);
   }
   const auto put = [](at::Tensor to, const std::vector<int64_t>& values) {
     to.copy_(at::tensor(values, at::kLong));
@@ -88,16 +98,21 @@ void fill(DecodeState& state, int64_t n) {
   state.block_table.copy_(at::tensor({7, 2, 9, 0, 0, 0, 1, 11, 0}, at::kInt).view({3, 3}));
 }
 
-// Logits after every token of both sequences, [63, V]; `launch` runs a step and returns its logits.
+// Logits after every token of both sequences that took part, [40 + 23 or less, V]; `launch` runs a
+// step and returns its logits.
 at::Tensor run(DecodeState& state, const std::function<at::Tensor()>& launch) {
-  std::vector<at::Tensor> first, second;
-  for (int64_t n = 0; n < 40; ++n) {
-    fill(state, n);
+  const int64_t each = state.tokens.numel() / state.lengths.numel();
+  std::vector<at::Tensor> rows[3];
+  for (int64_t n = 0; n < 40 / each; ++n) {
+    fill(state, n, each);
     const at::Tensor logits = launch().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true);
-    first.push_back(logits[0]);
-    if (n >= kJoins) second.push_back(logits[2]);
+    for (const size_t s : {0, 2}) {
+      if (place_of(s, n, each)) {
+        rows[s].push_back(logits.narrow(0, static_cast<int64_t>(s) * each, each));
+      }
+    }
   }
-  return at::cat({at::stack(first), at::stack(second)});
+  return at::cat({at::cat(rows[0]), at::cat(rows[2])});
 }
 
 at::Tensor plain(const DecoderWeights& weights, Kernels kernels) {
@@ -113,15 +128,17 @@ TEST(DecodeStep, StepByStepEqualsOneGo) {
   for (const ModelConfig& config : {test::transformer_config(), test::hybrid_config()}) {
     const auto weights = test::random_model(config);
     for (const auto kernels : {Kernels::kReference, Kernels::kFast}) {
-      const auto layers = empty_layers(*weights);
-      DecodeState state = make_decode_state(*weights, 3, 3);
-      const at::Tensor got =
-          run(state, [&] { return decode_step(*weights, state, layers, kernels); });
-      const at::Tensor want = plain(*weights, kernels);
-      if (kernels == Kernels::kReference) {
-        test::expect_equal("logits", got, want);
-      } else {
-        EXPECT_LE(test::relative_error(got, want), 5e-5);
+      for (const int64_t each : {1, 4}) {
+        const auto layers = empty_layers(*weights);
+        DecodeState state = make_decode_state(*weights, 3, 3, each);
+        const at::Tensor got =
+            run(state, [&] { return decode_step(*weights, state, layers, kernels); });
+        const at::Tensor want = plain(*weights, kernels).narrow(0, 0, got.size(0));
+        if (kernels == Kernels::kReference) {
+          test::expect_equal("logits", got, want);
+        } else {
+          EXPECT_LE(test::relative_error(got, want), 5e-5);
+        }
       }
     }
   }
@@ -136,23 +153,31 @@ TEST(DecodeStepCuda, ARecordedStepEqualsOneGo) {
     const auto weights = test::random_model(config);
     const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16),
                          on_gpu = on(exact, at::kCUDA, at::kBFloat16);
-    DecodeState state = make_decode_state(on_gpu, 3, 3);
-    const auto layers = empty_layers(on_gpu);
-    const at::Tensor called =
-        run(state, [&] { return decode_step(on_gpu, state, layers, Kernels::kFast); });
-    test::expect_close("called", called, plain(on(exact, at::kCPU, at::kFloat), Kernels::kFast),
-                       plain(exact, Kernels::kFast));
+    const at::Tensor want = plain(on(exact, at::kCPU, at::kFloat), Kernels::kFast),
+                     same_type = plain(exact, Kernels::kFast);
+    for (int64_t each = 1; each <= recordable_tokens(on_gpu, kBlockSize); ++each) {
+      DecodeState state = make_decode_state(on_gpu, 3, 3, each);
+      const auto layers = empty_layers(on_gpu);
+      const at::Tensor called =
+          run(state, [&] { return decode_step(on_gpu, state, layers, Kernels::kFast); });
+      // 40 tokens do not divide by 3.
+      const int64_t first = 40 / each * each, second = called.size(0) - first;
+      const auto rows = [&](const at::Tensor& all) {
+        return at::cat({all.narrow(0, 0, first), all.narrow(0, 40, second)});
+      };
+      test::expect_close("called", called, rows(want), rows(same_type));
 
-    const auto again = empty_layers(on_gpu);
-    at::Tensor out;
-    const GraphMemory memory;
-    const CudaGraph graph(at::Device(at::kCUDA, 0), memory,
-                          [&] { out = decode_step(on_gpu, state, again, Kernels::kFast); });
-    const at::Tensor recorded = run(state, [&] {
-      graph.launch();
-      return out;
-    });
-    test::expect_equal("recorded", recorded, called);
+      const auto again = empty_layers(on_gpu);
+      at::Tensor out;
+      const GraphMemory memory;
+      const CudaGraph graph(at::Device(at::kCUDA, 0), memory,
+                            [&] { out = decode_step(on_gpu, state, again, Kernels::kFast); });
+      const at::Tensor recorded = run(state, [&] {
+        graph.launch();
+        return out;
+      });
+      test::expect_equal("recorded", recorded, called);
+    }
   }
 }
 
@@ -166,7 +191,8 @@ TEST(DecodeStepCuda, AnEnginesStepsEqualOneGo) {
     const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16);
     Engine engine(std::make_shared<const DecoderWeights>(on(exact, at::kCUDA, at::kBFloat16)),
                   {.block_size = kBlockSize});
-    ASSERT_TRUE(can_record_step(engine.weights(), kBlockSize));
+    ASSERT_EQ(engine.step_tokens(), recordable_tokens(engine.weights(), kBlockSize));
+    ASSERT_GT(engine.step_tokens(), 0);
     const int64_t first = engine.create();
     engine.extend({first}, {{kTokens[0].begin(), kTokens[0].begin() + 20}}, Engine::Rows::kAll);
     const int64_t second = engine.create();
@@ -183,6 +209,31 @@ TEST(DecodeStepCuda, AnEnginesStepsEqualOneGo) {
                        same_type.slice(0, 20, 40));
     test::expect_close("second", at::stack(rows[1]), want.slice(0, 40, 60),
                        same_type.slice(0, 40, 60));
+  }
+}
+
+// Several tokens a step, with a moment to go back to between them: as one token after the other.
+TEST(DecodeStepCuda, AnEngineGoesBackAndOn) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  const auto weights = test::random_model(wide(test::hybrid_config()));
+  Engine engine(std::make_shared<const DecoderWeights>(on(*weights, at::kCUDA, at::kBFloat16)),
+                {.block_size = kBlockSize});
+  const int64_t each = engine.step_tokens();
+  ASSERT_GT(each, 1);
+  const std::vector<int64_t>& tokens = kTokens[0];
+  const int64_t plain = engine.create(), other = engine.create();
+  std::vector<at::Tensor> want;
+  for (const int64_t token : tokens) want.push_back(engine.advance({plain}, {{token}}).cpu());
+  for (int64_t at = 0; at + each <= std::ssize(tokens); at += each) {
+    Engine::Moment before(engine, other);
+    engine.advance({other}, {std::vector<int64_t>(each, 3)});
+    before.exchange();
+    const at::Tensor got = engine.advance(
+        {other}, {{tokens.begin() + at, tokens.begin() + at + each}}, {each});
+    for (int64_t i = 0; i < each; ++i) {
+      EXPECT_LE(test::relative_error(got[i].cpu(), want[at + i][0]), 2e-2) << at + i;
+    }
   }
 }
 

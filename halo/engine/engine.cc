@@ -62,8 +62,9 @@ Engine::Engine(std::shared_ptr<const DecoderWeights> weights, const EngineOption
       state_(weights_->layers.size()),
       has_blocks_(state_bytes(*weights_, 1).block > 0),
       has_states_(state_bytes(*weights_, 1).slot > 0),
-      records_steps_(options.kernels == Kernels::kFast &&
-                     can_record_step(*weights_, options.block_size)) {
+      step_tokens_(options.kernels == Kernels::kFast
+                       ? recordable_tokens(*weights_, options.block_size)
+                       : 0) {
   HALO_CHECK(options_.block_size > 0 && options_.max_batch_tokens > 0,
              "engine: block size {} and tokens a batch {} must be positive", options_.block_size,
              options_.max_batch_tokens);
@@ -88,7 +89,9 @@ int64_t Engine::length(int64_t sequence) const {
 
 int64_t Engine::missing_blocks(const Sequence& sequence, int64_t tokens) const {
   if (!has_blocks_) return 0;
-  return num_blocks(sequence.length + tokens, options_.block_size) - std::ssize(sequence.blocks);
+  // It may have more than its length, of tokens that it went back from.
+  return std::max<int64_t>(
+      0, num_blocks(sequence.length + tokens, options_.block_size) - std::ssize(sequence.blocks));
 }
 
 int64_t Engine::blocks_for(int64_t sequence, int64_t tokens) const {
@@ -96,12 +99,23 @@ int64_t Engine::blocks_for(int64_t sequence, int64_t tokens) const {
 }
 
 void Engine::grow_slots(int64_t capacity) {
-  const auto options = at::TensorOptions().device(device_).dtype(at::kFloat);
+  std::vector<at::Tensor*> recurrent;
+  const LightningWeights* like = nullptr;
   for (size_t i = 0; i < state_.size(); ++i) {
     const auto* mixer = std::get_if<LightningWeights>(&weights_->layers[i].mixer);
     if (!mixer) continue;
-    state_[i].recurrent = grown(
-        state_[i].recurrent, {capacity, mixer->heads, mixer->head_dim, mixer->head_dim}, options);
+    HALO_CHECK(!like || slot_elements(*like) == slot_elements(*mixer),
+               "engine: lightning layers differ in size");
+    like = mixer;
+    recurrent.push_back(&state_[i].recurrent);
+  }
+  if (like) {
+    const auto layers = std::ssize(recurrent), size = like->head_dim;
+    const at::Tensor pool = zero_pool({layers, capacity, like->heads, size, size},
+                                      at::TensorOptions().device(device_).dtype(at::kFloat));
+    if (recurrent_.defined()) pool.narrow(1, 0, recurrent_.size(1)).copy_(recurrent_);
+    recurrent_ = pool;
+    for (int64_t i = 0; i < layers; ++i) *recurrent[i] = pool[i];
   }
   slots_.grow(capacity);
   steps_.clear();
@@ -118,9 +132,7 @@ int64_t Engine::take_slot() {
 int64_t Engine::create() {
   at::NoGradGuard no_grad;
   const int64_t slot = take_slot();
-  for (LayerState& layer : state_) {
-    if (layer.recurrent.defined()) layer.recurrent.select(0, slot).zero_();
-  }
+  if (has_states_) recurrent_.select(1, slot).zero_();
   sequences_[next_id_].slot = slot;
   return next_id_++;
 }
@@ -141,10 +153,8 @@ int64_t Engine::fork(int64_t sequence, int64_t length) {
   const int64_t from_slot = std::exchange(copy.slot, take_slot());
   const int64_t from_block = partial ? std::exchange(copy.blocks.back(), blocks_.take()) : 0;
   for (size_t b = 0; b + partial < copy.blocks.size(); ++b) blocks_.share(copy.blocks[b]);
+  if (has_states_) recurrent_.select(1, copy.slot).copy_(recurrent_.select(1, from_slot));
   for (LayerState& layer : state_) {
-    if (layer.recurrent.defined()) {
-      layer.recurrent.select(0, copy.slot).copy_(layer.recurrent.select(0, from_slot));
-    }
     if (partial && layer.keys.defined()) {
       layer.keys.select(0, copy.blocks.back()).copy_(layer.keys.select(0, from_block));
       layer.values.select(0, copy.blocks.back()).copy_(layer.values.select(0, from_block));
@@ -381,36 +391,91 @@ at::Tensor Engine::step(const std::vector<int64_t>& sequences,
                         const std::vector<std::vector<int64_t>>& tokens) {
   check_call(sequences, tokens);
   std::vector<Piece> pieces;
+  const auto count = std::ssize(tokens.front());
   for (size_t s = 0; s < sequences.size(); ++s)
-    pieces.push_back({&find(sequences[s]), tokens[s].data(), 1, 1});
+    pieces.push_back({&find(sequences[s]), tokens[s].data(), count, count});
   reserve(pieces);
   std::vector<StepRow> rows;
   for (size_t s = 0; s < sequences.size(); ++s) {
     Sequence& sequence = *pieces[s].sequence;
-    if (options_.forward) sequence.text.push_back(tokens[s].front());
+    if (options_.forward) {
+      sequence.text.insert(sequence.text.end(), tokens[s].begin(), tokens[s].end());
+    }
     rows.push_back(
-        {sequences[s], tokens[s].front(), sequence.length++, sequence.slot, &sequence.blocks});
+        {sequences[s], tokens[s], sequence.length, sequence.slot, &sequence.blocks});
+    sequence.length += count;
   }
   const auto capacity = static_cast<int64_t>(std::bit_ceil(rows.size()));
-  return steps_.try_emplace(capacity, *weights_, state_, capacity, blocks_.capacity(), step_memory_)
+  return steps_
+      .try_emplace({capacity, count}, *weights_, state_, capacity, count, blocks_.capacity(),
+                   step_memory_)
       .first->second.run(rows);
 }
 
 at::Tensor Engine::advance(const std::vector<int64_t>& sequences,
                            const std::vector<std::vector<int64_t>>& tokens) {
-  const auto is_one = [](const auto& list) { return list.size() == 1; };
-  if (records_steps_ && !tokens.empty() && tokens.size() <= kMostStepRows &&
-      std::ranges::all_of(tokens, is_one)) {
-    num_predictions_ += static_cast<int64_t>(tokens.size());
-    return step(sequences, tokens);
-  }
-  return logits(extend(sequences, tokens, Rows::kLast));
+  return advance(sequences, tokens, std::vector<int64_t>(sequences.size(), 1));
+}
+
+at::Tensor Engine::advance(const std::vector<int64_t>& sequences,
+                           const std::vector<std::vector<int64_t>>& tokens,
+                           const std::vector<int64_t>& wanted) {
+  if (!can_step(tokens)) return logits(extend(sequences, tokens, wanted));
+  const at::Tensor all = step(sequences, tokens);
+  const auto count = std::ssize(tokens.front());
+  num_predictions_ += std::accumulate(wanted.begin(), wanted.end(), int64_t{0});
+  if (std::ranges::count(wanted, count) == std::ssize(wanted)) return all;
+  std::vector<at::Tensor> rows;
+  int64_t end = 0;
+  for (const int64_t height : wanted) rows.push_back(all.narrow(0, (end += count) - height, height));
+  return rows.size() == 1 ? rows[0] : at::cat(rows);
+}
+
+bool Engine::can_step(const std::vector<std::vector<int64_t>>& tokens) const {
+  if (step_tokens_ == 0 || tokens.empty() || tokens.size() > kMostStepRows) return false;
+  const size_t count = tokens.front().size();
+  return 0 < count && std::cmp_less_equal(count, step_tokens_) &&
+         std::ranges::all_of(tokens, [&](const auto& list) { return list.size() == count; });
 }
 
 at::Tensor Engine::logits(const at::Tensor& hidden) const {
   at::NoGradGuard no_grad;
   num_predictions_ += hidden.size(0);
   return halo::logits(*weights_, hidden, options_.kernels);
+}
+
+Engine::Moment::Moment(Engine& engine, int64_t sequence)
+    : engine_(&engine), sequence_(sequence), length_(engine.length(sequence)) {
+  HALO_CHECK(!engine.options_.forward, "engine: nobody knows the tokens of this moment");
+  const at::NoGradGuard no_grad;
+  slot_ = engine.take_slot();
+  if (!engine.has_states_) return;
+  const at::Tensor& all = engine.recurrent_;
+  all.select(1, slot_).copy_(all.select(1, engine.find(sequence).slot));
+}
+
+Engine::Moment::Moment(Moment&& other) noexcept
+    : engine_(std::exchange(other.engine_, nullptr)),
+      sequence_(other.sequence_),
+      length_(other.length_),
+      slot_(other.slot_) {}
+
+Engine::Moment& Engine::Moment::operator=(Moment&& other) noexcept {
+  std::swap(engine_, other.engine_);
+  std::swap(sequence_, other.sequence_);
+  std::swap(length_, other.length_);
+  std::swap(slot_, other.slot_);
+  return *this;
+}
+
+Engine::Moment::~Moment() {
+  if (engine_) engine_->slots_.drop(slot_);
+}
+
+void Engine::Moment::exchange() {
+  Sequence& sequence = engine_->find(sequence_);
+  std::swap(sequence.slot, slot_);
+  std::swap(sequence.length, length_);
 }
 
 OwnedSequence::OwnedSequence(OwnedSequence&& other) noexcept

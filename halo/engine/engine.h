@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "halo/engine/block_allocator.h"
@@ -80,11 +81,32 @@ class Engine {
                     const std::vector<std::vector<int64_t>>& tokens,
                     const std::vector<int64_t>& wanted);
 
-  // Feeds tokens[i], none of them empty, to sequences[i]; logits [S, V] fp32 after the last of
-  // each, which the next call may overwrite. One token each, on a GPU whose kernels take the model,
-  // is a recorded step.
+  // Feeds tokens[i], none of them empty, to sequences[i]; logits [N, V] fp32 after the last
+  // wanted[i] of them, or without `wanted` after the last of each, which the next call may
+  // overwrite. Where all have the same number of tokens, up to step_tokens(), it is a recorded step.
+  at::Tensor advance(const std::vector<int64_t>& sequences,
+                     const std::vector<std::vector<int64_t>>& tokens,
+                     const std::vector<int64_t>& wanted);
   at::Tensor advance(const std::vector<int64_t>& sequences,
                      const std::vector<std::vector<int64_t>>& tokens);
+  // 0 where no step is recorded: on a CPU, and for models that the GPU's kernels do not take.
+  int64_t step_tokens() const { return step_tokens_; }
+
+  // A moment of a sequence: its recurrent state there, and how long it was. To go back with
+  // exchange() once more tokens have been fed, and on again. Takes a slot as long as it lives.
+  class Moment {
+   public:
+    Moment(Engine& engine, int64_t sequence);
+    Moment(Moment&& other) noexcept;
+    Moment& operator=(Moment&& other) noexcept;
+    ~Moment();
+    // The sequence is where this was, and this where that was.
+    void exchange();
+
+   private:
+    Engine* engine_;
+    int64_t sequence_, length_, slot_;
+  };
 
   // Logits [N, V] fp32 of hidden states [N, D].
   at::Tensor logits(const at::Tensor& hidden) const;
@@ -124,6 +146,7 @@ class Engine {
   void grow_blocks(int64_t capacity);
   Batch make_batch_of(const std::vector<Piece>& pieces);
   at::Tensor run(const std::vector<Piece>& pieces);
+  bool can_step(const std::vector<std::vector<int64_t>>& tokens) const;
   at::Tensor step(const std::vector<int64_t>& sequences,
                   const std::vector<std::vector<int64_t>>& tokens);
 
@@ -131,14 +154,16 @@ class Engine {
   EngineOptions options_;
   at::Device device_;
   std::vector<LayerState> state_;  // one a layer
+  at::Tensor recurrent_;           // [layers, slots, H, d, d]: theirs, so that a copy is one call
   BlockAllocator blocks_, slots_;  // the same numbers in every layer
   std::unordered_map<int64_t, Sequence> sequences_;
   int64_t next_id_ = 0;
   const bool has_blocks_, has_states_;
   mutable int64_t num_predictions_ = 0;  // a count, no part of what the engine is
-  const bool records_steps_;
+  const int64_t step_tokens_;
   GraphMemory step_memory_;
-  std::map<int64_t, StepBatch> steps_;  // by rows; gone when a pool moves
+  std::map<std::pair<int64_t, int64_t>, StepBatch> steps_;  // by rows and tokens of each; gone when
+                                                            // a pool moves
 };
 
 // A sequence that is released with its owner.

@@ -2,13 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
 #include <ostream>
-#include <set>
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
-#include "halo/base/random.h"
 #include "halo/model/model_testing.h"
 
 namespace halo {
@@ -168,53 +165,6 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"HybridReference", test::hybrid_config(), Kernels::kReference, 0},
                     Case{"HybridFast", test::hybrid_config(), Kernels::kFast, 5e-5}),
     [](const auto& info) { return info.param.name; });
-
-// Blocks in use after every step of a random history, against sets of shared pieces kept by hand.
-TEST(EngineAccountingTest, BlocksInUseAreThoseOfLiveSequences) {
-  Engine engine(test::random_model(test::hybrid_config()), kSmall);
-  const Random random(3, "engine test");
-  std::map<int64_t, std::vector<int64_t>> blocks;  // sequence -> a name of each of its blocks
-  std::map<int64_t, int64_t> lengths;
-  int64_t next_name = 0;
-  const auto fill = [&](int64_t sequence) {
-    while (static_cast<int64_t>(blocks[sequence].size()) * 4 < lengths[sequence]) {
-      blocks[sequence].push_back(next_name++);
-    }
-  };
-  for (int64_t i = 0; i < 300; ++i) {
-    const int64_t action = random.below(2 * i, 5);
-    if (action == 0 || blocks.empty()) {
-      blocks[engine.create()] = {};
-    } else {
-      const auto chosen =
-          std::next(blocks.begin(), random.below(2 * i + 1, static_cast<int64_t>(blocks.size())));
-      const int64_t sequence = chosen->first;
-      if (action == 1) {
-        const int64_t child = engine.fork(sequence);
-        blocks[child] = blocks[sequence];
-        lengths[child] = lengths[sequence];
-        if (lengths[child] % 4 != 0) blocks[child].back() = next_name++;
-      } else if (action == 2) {
-        engine.release(sequence);
-        blocks.erase(sequence);
-        lengths.erase(sequence);
-      } else {
-        const auto tokens = random_tokens(random.below(1000 + i, 12), i);
-        engine.extend({sequence}, {tokens}, Engine::Rows::kAll);
-        lengths[sequence] += static_cast<int64_t>(tokens.size());
-        fill(sequence);
-      }
-    }
-    std::set<int64_t> live;
-    for (const auto& [sequence, names] : blocks) live.insert(names.begin(), names.end());
-    ASSERT_EQ(engine.blocks().num_used(), static_cast<int64_t>(live.size())) << "after step " << i;
-    ASSERT_EQ(engine.slots().num_used(), static_cast<int64_t>(blocks.size()));
-    ASSERT_EQ(engine.blocks().num_used() + engine.blocks().num_free(), engine.blocks().capacity());
-  }
-  for (const auto& [sequence, names] : blocks) engine.release(sequence);
-  EXPECT_EQ(engine.blocks().num_used(), 0);
-  EXPECT_EQ(engine.slots().num_used(), 0);
-}
 
 TEST(EngineAccountingTest, OwnedSequencesAreReleased) {
   Engine engine(test::random_model(test::hybrid_config()), kSmall);

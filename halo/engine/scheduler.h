@@ -140,11 +140,23 @@ class Scheduler {
   void run_decode(const Pieces& pieces);
   void add_drafts(Pieces& pieces);         // scheduler_draft.cc
   void run_windows(const Pieces& pieces);  // scheduler_draft.cc
+  struct Window;
+  void choose_in_windows(std::vector<Window>& windows, const at::Tensor& logits);
+  void settle(Window& window);
   void run_prefill(const Pieces& pieces);
   void score_prompt(Task& task, int64_t count, const at::Tensor& hidden);
+  // A token that is to be chosen: a task's next, or one behind so many drafts that may be right.
+  struct Next {
+    Task* task;
+    int64_t drafts = 0;
+  };
+  // Of a row of logits; without a token where the row has no numbers.
+  using Choice = std::optional<TokenEvent>;
+  std::vector<Choice> choose(const std::vector<Next>& next, const at::Tensor& logits);
   void choose_tokens(const Tasks& tasks, const at::Tensor& logits);
-  void show_logits(const Tasks& tasks, const at::Tensor& logits);
-  at::Tensor masked_by_requests(const Tasks& tasks, const at::Tensor& logits);
+  void show_logits(const std::vector<Next>& next, const at::Tensor& logits);
+  at::Tensor masked_by_requests(const std::vector<Next>& next, const at::Tensor& logits);
+  void take(Task& task, Choice choice, const at::Tensor& logits);
   void deliver(Task& task, TokenEvent event);
   void failed(const Pieces& pieces, const std::string& what);
   // Runs `call`, a request's own function; what it throws ends the request.

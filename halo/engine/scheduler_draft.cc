@@ -1,6 +1,7 @@
 // Calls of several tokens a sequence: drafts are fed behind the newest token, and the logits after
-// each say whether the next was right. A recurrent state can't be cut, so a copy of the sequence
-// from before the call stays where one was wrong; what came then is fed again with the next call.
+// each say whether the next was right. A recurrent state can't be cut, so the moment before the call
+// is kept; where a draft was wrong the sequence goes back there, and what came then is fed again
+// with the next call.
 #include <algorithm>
 
 #include "ATen/ATen.h"
@@ -8,11 +9,12 @@
 
 namespace halo {
 
-// As far as there is room that nobody uses. Not on a GPU, where a recorded step of one token takes
-// a fraction of what a call of several does (docs/results/drafts.md).
+// As far as there is room that nobody uses. Where steps are recorded a sequence drafts while it is
+// alone, as many tokens as such a step takes: a call that is not recorded takes longer than several
+// that are.
 void Scheduler::add_drafts(Pieces& pieces) {
-  const bool records_steps = engine_.weights().embedding.value.is_cuda();
-  if (records_steps || std::ssize(pieces) > kMostDrafting) return;
+  const int64_t step_tokens = engine_.step_tokens();
+  if (std::ssize(pieces) > (step_tokens > 0 ? 1 : kMostDrafting)) return;
   int64_t blocks = engine_.blocks().num_free(), slots = engine_.slots().num_free();
   for (const Piece& piece : pieces) {
     blocks -= engine_.blocks_for(piece.task->sequence->id(), piece.count);
@@ -22,13 +24,14 @@ void Scheduler::add_drafts(Pieces& pieces) {
     const int64_t left = task.request.max_tokens
                              ? *task.request.max_tokens - task.finish.completion_tokens
                              : task.limit;
+    const int64_t room =
+        step_tokens > 0 ? step_tokens - piece.count : Task::kMostWindow - 2 * piece.count;
     // One more token follows from the logits behind the drafts.
-    const int64_t most = std::min({task.request.draft_tokens, Task::kMostWindow - 2 * piece.count,
-                                   left - 1, task.limit - task.size() - 1});
+    const int64_t most =
+        std::min({task.request.draft_tokens, room, left - 1, task.limit - task.size() - 1});
     if (slots < 1 || most < 1) continue;
-    // The copy takes a block, and the drafts what they fill.
     const int64_t needed = engine_.blocks_for(task.sequence->id(), piece.count + most) -
-                           engine_.blocks_for(task.sequence->id(), piece.count) + 1;
+                           engine_.blocks_for(task.sequence->id(), piece.count);
     if (engine_.options().max_blocks > 0 && needed > blocks) continue;
     task.draft = task.source.propose(task.tokens, most);
     if (task.draft.empty()) continue;
@@ -38,73 +41,93 @@ void Scheduler::add_drafts(Pieces& pieces) {
   }
 }
 
+// What a call checks of one sequence, and how far it was right.
+struct Scheduler::Window {
+  Task* task;
+  std::vector<int64_t> draft;
+  int64_t row;                           // of the logits after its newest token
+  int64_t right = 0;                     // drafts that came
+  std::optional<Engine::Moment> moment;  // where the sequence is not: before the call, then after it
+
+  // Whether the next token is one behind the drafts that came.
+  bool goes_on(int64_t taken) const { return right == taken && !task->ended; }
+};
+
 void Scheduler::run_windows(const Pieces& pieces) {
-  struct Window {
-    Task* task;
-    std::vector<int64_t> draft;
-    int64_t row;                           // of the logits after its newest token
-    int64_t right = 0;                     // drafts that came
-    std::optional<OwnedSequence> checked;  // with all drafts
-  };
   std::vector<Window> windows;
-  std::vector<int64_t> ids, rows;
+  std::vector<int64_t> ids, wanted;
   std::vector<std::vector<int64_t>> fed;
-  int64_t end = 0;
+  int64_t rows = 0;
   for (const auto& [task, count] : pieces) {
-    Window window{task, std::exchange(task->draft, {}), std::ssize(rows)};
+    Window window{task, std::exchange(task->draft, {}), rows};
     fed.emplace_back(task->tokens.begin() + task->fed, task->tokens.end());
     fed.back().insert(fed.back().end(), window.draft.begin(), window.draft.end());
     ids.push_back(task->sequence->id());
-    end += count;
-    for (int64_t row = end - std::ssize(window.draft) - 1; row < end; ++row) rows.push_back(row);
+    wanted.push_back(std::ssize(window.draft) + 1);
+    rows += wanted.back();
     windows.push_back(std::move(window));
   }
   try {
-    std::vector<std::optional<OwnedSequence>> before(windows.size());
-    for (size_t i = 0; i < windows.size(); ++i) {
-      if (!windows[i].draft.empty()) before[i].emplace(windows[i].task->sequence->fork());
-    }
-    const at::Tensor hidden = engine_.extend(ids, fed, Engine::Rows::kAll);
-    const at::Tensor logits = engine_.logits(rows_of(hidden, rows));
-    for (size_t i = 0; i < windows.size(); ++i) {
-      Task& task = *windows[i].task;
-      if (before[i]) {
-        windows[i].checked = std::exchange(task.sequence, std::move(before[i]));
-      } else {
-        task.fed = task.size();
-      }
-    }
-    // The tokens behind so many drafts that were right.
-    for (int64_t depth = 0;; ++depth) {
-      Tasks tasks;
-      std::vector<int64_t> next;
-      for (const Window& window : windows) {
-        if (window.right != depth || window.task->ended) continue;
-        tasks.push_back(window.task);
-        next.push_back(window.row + depth);
-      }
-      if (tasks.empty()) break;
-      choose_tokens(tasks, rows_of(logits, next));
-      for (Window& window : windows) {
-        const bool was_right = window.right == depth && depth < std::ssize(window.draft) &&
-                               window.task->tokens.back() == window.draft[depth];
-        if (was_right && !window.task->ended) ++window.right;
-      }
-    }
     for (Window& window : windows) {
-      if (!window.checked) continue;
-      Task& task = *window.task;
-      const int64_t drafts = std::ssize(window.draft);
-      task.source.settle(window.right);
-      counters_.draft_tokens += drafts;
-      counters_.right_tokens += window.right;
-      if (task.ended || window.right < drafts) continue;
-      task.sequence = std::move(window.checked);
-      task.fed = task.size() - 1;
+      if (!window.draft.empty()) window.moment.emplace(engine_, window.task->sequence->id());
     }
+    const at::Tensor logits = engine_.advance(ids, fed, wanted);
+    for (Window& window : windows) {
+      if (window.moment) {
+        window.moment->exchange();
+      } else {
+        window.task->fed = window.task->size();
+      }
+    }
+    choose_in_windows(windows, logits);
+    for (Window& window : windows) settle(window);
   } catch (const std::exception& e) {
     failed(pieces, e.what());
   }
+}
+
+// All tokens at once that depend on logits alone; where a request looks at each on its way, one
+// after the other.
+void Scheduler::choose_in_windows(std::vector<Window>& windows, const at::Tensor& logits) {
+  for (int64_t taken = 0;; ++taken) {
+    std::vector<Next> next;
+    std::vector<int64_t> rows;
+    std::vector<Window*> of;
+    for (Window& window : windows) {
+      const bool at_once = window.task->depends_on_logits_alone();
+      if (!window.goes_on(taken) || (at_once && taken > 0)) continue;
+      const int64_t last = at_once ? std::ssize(window.draft) : taken;
+      for (int64_t drafts = taken; drafts <= last; ++drafts) {
+        next.push_back({window.task, drafts - taken});
+        rows.push_back(window.row + drafts);
+        of.push_back(&window);
+      }
+    }
+    if (next.empty()) return;
+    const at::Tensor chosen_from = rows_of(logits, rows);
+    std::vector<Choice> choices = choose(next, chosen_from);
+    for (size_t i = 0; i < next.size(); ++i) {
+      Window& window = *of[i];
+      if (!window.goes_on(taken + next[i].drafts)) continue;
+      take(*window.task, std::move(choices[i]), chosen_from[static_cast<int64_t>(i)]);
+      const bool was_right = window.right < std::ssize(window.draft) && !window.task->ended &&
+                             window.task->tokens.back() == window.draft[window.right];
+      window.right += was_right;
+    }
+  }
+}
+
+// The state behind the drafts stays where all of them came.
+void Scheduler::settle(Window& window) {
+  if (!window.moment) return;
+  Task& task = *window.task;
+  const int64_t drafts = std::ssize(window.draft);
+  task.source.settle(window.right);
+  counters_.draft_tokens += drafts;
+  counters_.right_tokens += window.right;
+  if (task.ended || window.right < drafts) return;
+  window.moment->exchange();
+  task.fed = task.size() - 1;
 }
 
 }  // namespace halo

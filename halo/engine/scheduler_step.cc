@@ -66,6 +66,14 @@ bool Scheduler::decode() {
     }
   }
   add_drafts(together);
+  // What has several tokens to be fed goes by itself where the others' step is recorded.
+  const auto several = std::ranges::stable_partition(together, [&](const Piece& piece) {
+    return piece.count == 1 || engine_.step_tokens() == 0;
+  });
+  if (!several.empty()) {
+    calls.emplace_back(several.begin(), several.end());
+    together.erase(several.begin(), several.end());
+  }
   if (!together.empty()) calls.push_back(std::move(together));
   for (Pieces& pieces : calls) {
     // The calls before may have made it give way.
@@ -211,9 +219,9 @@ void Scheduler::score_prompt(Task& task, int64_t count, const at::Tensor& hidden
   }
 }
 
-void Scheduler::show_logits(const Tasks& tasks, const at::Tensor& logits) {
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    Task& task = *tasks[i];
+void Scheduler::show_logits(const std::vector<Next>& next, const at::Tensor& logits) {
+  for (size_t i = 0; i < next.size(); ++i) {
+    Task& task = *next[i].task;
     if (!task.request.on_logits) continue;
     const at::Tensor own = logits[static_cast<int64_t>(i)].cpu().contiguous();
     const std::span values(own.const_data_ptr<float>(), static_cast<size_t>(own.numel()));
@@ -223,67 +231,82 @@ void Scheduler::show_logits(const Tasks& tasks, const at::Tensor& logits) {
 
 // Only the bits go to the device, and nothing comes from it: a grammar works while the decoder
 // does.
-at::Tensor Scheduler::masked_by_requests(const Tasks& tasks, const at::Tensor& logits) {
+at::Tensor Scheduler::masked_by_requests(const std::vector<Next>& next, const at::Tensor& logits) {
   std::vector<int64_t> rows;
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    if (tasks[i]->request.on_mask) rows.push_back(static_cast<int64_t>(i));
+  for (size_t i = 0; i < next.size(); ++i) {
+    if (next[i].task->request.on_mask) rows.push_back(static_cast<int64_t>(i));
   }
   if (rows.empty()) return logits;
   const int64_t words = mask_words(logits.size(1));
   const at::Tensor allowed = at::full({std::ssize(rows), words}, -1, at::kInt);
   auto* bits = reinterpret_cast<uint32_t*>(allowed.mutable_data_ptr<int32_t>());
   for (const int64_t row : rows) {
-    Task& task = *tasks[static_cast<size_t>(row)];
+    Task& task = *next[static_cast<size_t>(row)].task;
     call_out(task, [&] { task.request.on_mask(std::span(bits, static_cast<size_t>(words))); });
     bits += words;
   }
   return mask_logits(logits, rows, allowed);
 }
 
-void Scheduler::choose_tokens(const Tasks& tasks, const at::Tensor& logits) {
-  show_logits(tasks, logits);
-  const at::Tensor changed = masked_by_requests(tasks, logits);
+// Nothing but this waits for the device.
+std::vector<Scheduler::Choice> Scheduler::choose(const std::vector<Next>& next,
+                                                 const at::Tensor& logits) {
+  show_logits(next, logits);
+  const at::Tensor changed = masked_by_requests(next, logits);
   std::vector<SampleRow> rows;
-  for (const Task* task : tasks) {
-    rows.push_back({&task->request.sample, uniform_of(task->random, task->size()), &task->counts});
+  for (const auto& [task, drafts] : next) {
+    rows.push_back(
+        {&task->request.sample, uniform_of(task->random, task->size() + drafts), &task->counts});
   }
   // NaN where one of them is.
   const at::Tensor good = changed.amax(1).isfinite().to(at::kLong);
   const at::Tensor both = at::stack({sample_tokens(changed, rows), good}).cpu();
   const auto result = both.accessor<int64_t, 2>();
-  std::vector<TokenEvent> events(tasks.size());
+  std::vector<Choice> choices(next.size());
   std::vector<int64_t> scored, scored_tokens;
   int64_t top = 0;
-  for (size_t i = 0; i < tasks.size(); ++i) {
+  for (size_t i = 0; i < next.size(); ++i) {
     const auto row = static_cast<int64_t>(i);
-    events[i].token = result[0][row];
-    if (tasks[i]->request.top_logprobs < 0) continue;
+    if (result[1][row] == 0) continue;
+    choices[i] = TokenEvent{result[0][row]};
+    const int64_t wanted = next[i].task->request.top_logprobs;
+    if (wanted < 0) continue;
     scored.push_back(row);
-    scored_tokens.push_back(events[i].token);
-    top = std::max(top, tasks[i]->request.top_logprobs);
+    scored_tokens.push_back(choices[i]->token);
+    top = std::max(top, wanted);
   }
-  if (!scored.empty()) {
-    TokenLogprobs found = token_logprobs(rows_of(logits, scored), scored_tokens, top);
-    for (size_t i = 0; i < scored.size(); ++i) {
-      const auto row = static_cast<size_t>(scored[i]);
-      const auto wanted = static_cast<size_t>(tasks[row]->request.top_logprobs);
-      events[row].logprob = found.chosen[i];
-      events[row].top = std::move(found.top[i]);
-      events[row].top.resize(std::min(events[row].top.size(), wanted));
-    }
+  if (scored.empty()) return choices;
+  TokenLogprobs found = token_logprobs(rows_of(logits, scored), scored_tokens, top);
+  for (size_t i = 0; i < scored.size(); ++i) {
+    const auto row = static_cast<size_t>(scored[i]);
+    const auto wanted = static_cast<size_t>(next[row].task->request.top_logprobs);
+    choices[row]->logprob = found.chosen[i];
+    choices[row]->top = std::move(found.top[i]);
+    choices[row]->top.resize(std::min(choices[row]->top.size(), wanted));
   }
+  return choices;
+}
+
+void Scheduler::choose_tokens(const Tasks& tasks, const at::Tensor& logits) {
+  std::vector<Next> next;
+  for (Task* task : tasks) next.push_back({task});
+  std::vector<Choice> choices = choose(next, logits);
   for (size_t i = 0; i < tasks.size(); ++i) {
-    Task& task = *tasks[i];
-    if (task.ended) continue;
-    if (result[1][static_cast<int64_t>(i)] == 0) {
-      const char* why = task.request.on_mask ? "leave no token to choose" : "are no numbers";
-      finish(task, Finish::Reason::kError,
-             fmt::format("the model's logits after {} tokens {}", task.size(), why));
-      continue;
-    }
-    if (task.size() == task.prompt_size) keep_prefix(task, logits[static_cast<int64_t>(i)]);
-    deliver(task, std::move(events[i]));
+    take(*tasks[i], std::move(choices[i]), logits[static_cast<int64_t>(i)]);
   }
+}
+
+// `logits` [V]: those that the choice is from.
+void Scheduler::take(Task& task, Choice choice, const at::Tensor& logits) {
+  if (task.ended) return;
+  if (!choice) {
+    const char* why = task.request.on_mask ? "leave no token to choose" : "are no numbers";
+    finish(task, Finish::Reason::kError,
+           fmt::format("the model's logits after {} tokens {}", task.size(), why));
+    return;
+  }
+  if (task.size() == task.prompt_size) keep_prefix(task, logits);
+  deliver(task, *std::move(choice));
 }
 
 void Scheduler::deliver(Task& task, TokenEvent event) {

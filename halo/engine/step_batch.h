@@ -14,18 +14,20 @@ namespace halo {
 // One sequence's part in a step.
 struct StepRow {
   int64_t sequence;                    // id: what a row held before it need not be sent again
-  int64_t token, position, slot;       // the new token and its place
-  const std::vector<int64_t>* blocks;  // of all tokens, the new one included
+  std::span<const int64_t> tokens;     // the new ones
+  int64_t position, slot;              // the first one's place
+  const std::vector<int64_t>* blocks;  // of all tokens, the new ones included
 };
 
 class StepBatch {
  public:
-  // For at most `rows` sequences of at most max_blocks blocks of `layers`, whose tensors stay where
-  // they are while this lives. All rows take part in a step, those without a sequence for nothing.
+  // For n new tokens each of at most `rows` sequences of at most max_blocks blocks of `layers`,
+  // whose tensors stay where they are while this lives. All rows take part in a step, those without
+  // a sequence for nothing.
   StepBatch(const DecoderWeights& weights, const std::vector<LayerState>& layers, int64_t rows,
-            int64_t max_blocks, const GraphMemory& memory);
+            int64_t tokens, int64_t max_blocks, const GraphMemory& memory);
 
-  // Logits [rows.size(), V] fp32, which the next step of any batch with this memory overwrites.
+  // Logits [rows.size() n, V] fp32, which the next step of any batch with this memory overwrites.
   at::Tensor run(std::span<const StepRow> rows);
 
  private:
@@ -41,7 +43,8 @@ class StepBatch {
   const std::vector<LayerState>& layers_;
   const GraphMemory& memory_;
   DecodeState state_;
-  at::Tensor numbers_;  // [4, rows] int64: what of state_ changes with every step
+  const int64_t rows_, tokens_;
+  at::Tensor numbers_;  // int64: what of state_ changes with every step
   std::vector<Held> held_;
   at::Tensor logits_;
   std::unique_ptr<CudaGraph> graph_;

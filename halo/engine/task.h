@@ -33,6 +33,9 @@ struct Scheduler::Task {
   int64_t pending() const { return size() - fed; }
   // The prompt has been fed, and no more of the answer is to be than drafts leave.
   bool decodes() const { return fed >= prompt_size && pending() <= kMostWindow; }
+  bool depends_on_logits_alone() const {
+    return !request.on_mask && !request.on_logits && !request.sample.needs_counts();
+  }
   bool wants_scores() const { return request.prompt_logprobs >= 0; }
   // The place behind what is fed where a snapshot is to be taken, at most `end`.
   int64_t next_mark(int64_t spacing, int64_t end) const {

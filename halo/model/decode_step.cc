@@ -93,25 +93,32 @@ at::Tensor run_layer(const Step& step, const LayerWeights& layer, at::Tensor hid
 
 }  // namespace
 
-bool can_record_step(const DecoderWeights& weights, int64_t block_size) {
+int64_t recordable_tokens(const DecoderWeights& weights, int64_t block_size) {
   const at::Tensor& like = weights.embedding.value;
-  const auto has_kernel = [&](const LayerWeights& layer) {
+  const auto has_kernel = [&](const LayerWeights& layer, int64_t tokens) {
     if (const auto* a = std::get_if<AttentionWeights>(&layer.mixer)) {
-      return has_decode_attention_kernel(like, a->heads / a->kv_heads, a->head_dim, block_size);
+      return has_decode_attention_kernel(like, a->heads / a->kv_heads * tokens, a->head_dim,
+                                         block_size);
     }
     const auto& l = std::get<LightningWeights>(layer.mixer);
     return has_lightning_decode_kernel(like, l.heads, l.head_dim);
   };
-  return std::ranges::all_of(weights.layers, has_kernel);
+  int64_t tokens = kMostStepTokens;
+  while (tokens > 0 && !std::ranges::all_of(weights.layers, [&](const LayerWeights& layer) {
+           return has_kernel(layer, tokens);
+         })) {
+    --tokens;
+  }
+  return tokens;
 }
 
-DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences,
-                              int64_t max_blocks) {
+DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences, int64_t max_blocks,
+                              int64_t tokens) {
   const at::Device device = weights.embedding.value.device();
   const auto options = at::TensorOptions().device(device).dtype(at::kLong);
   DecodeState state;
-  state.tokens = at::zeros({sequences}, options);
-  state.positions = at::zeros({sequences}, options);
+  state.tokens = at::zeros({sequences * tokens}, options);
+  state.positions = at::zeros({sequences * tokens}, options);
   state.lengths = at::zeros({sequences}, options);
   state.block_table = at::zeros({sequences, max_blocks}, options.dtype(at::kInt));
   state.slots = at::full({sequences}, -1, options);
@@ -122,7 +129,7 @@ DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences,
     heads = std::max(heads, attention->heads);
     head_dim = std::max(head_dim, attention->head_dim);
   }
-  state.scratch = make_decode_scratch(sequences, 1, heads, head_dim, device);
+  state.scratch = make_decode_scratch(sequences, tokens, heads, head_dim, device);
   state.cache = std::make_shared<PositionCache>(state.positions);
   return state;
 }
@@ -135,7 +142,8 @@ at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
   Step step{fresh, {}, weights.eps, kernels};
   for (const LayerState& layer : layers) {
     if (!layer.keys.defined()) continue;
-    step.rows = newest_rows({layer.keys, layer.values, state.block_table, state.lengths}, 1);
+    step.rows = newest_rows({layer.keys, layer.values, state.block_table, state.lengths},
+                            state.tokens.numel() / state.lengths.numel());
     break;
   }
   at::Tensor hidden = embedding(state.tokens, weights.embedding);

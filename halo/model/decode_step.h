@@ -1,5 +1,5 @@
-// A step of decoding: one new token of each of S sequences through the whole model. Everything that
-// changes from step to step is read from tensors of fixed place on the device, so that a step can
+// A step of decoding: n new tokens, mostly one, of each of S sequences through the whole model.
+// Everything that changes from step to step is read from tensors of fixed place on the device, so that a step can
 // be recorded as a CUDA graph (halo/runtime/graph.h) and launched again for other tokens,
 // lengths and sequences.
 #pragma once
@@ -13,23 +13,27 @@
 namespace halo {
 
 struct DecodeState {
-  at::Tensor tokens;       // [S] int64: the new ones
-  at::Tensor positions;    // [S] int64: theirs
-  at::Tensor lengths;      // [S] int64: positions + 1; 0: there is no such sequence
+  at::Tensor tokens;       // [S n] int64: the new ones
+  at::Tensor positions;    // [S n] int64: theirs
+  at::Tensor lengths;      // [S] int64: the last one's position + 1; 0: there is no such sequence
   at::Tensor block_table;  // [S, max_blocks] int32
   at::Tensor slots;        // [S] int64: rows of LayerState::recurrent; negative: no such sequence
   DecodeScratch scratch;
   std::shared_ptr<PositionCache> cache;  // of positions; holds what the device was once sent
 };
 
-// Whether a step reads nothing on the host, so that it can be recorded: on a GPU, where every mixer
-// has its kernel for blocks of this many tokens.
-bool can_record_step(const DecoderWeights& weights, int64_t block_size);
+// Of a sequence in a step, so many tokens at most.
+inline constexpr int64_t kMostStepTokens = 4;
+
+// How many new tokens of a sequence a step takes that reads nothing on the host, so that it can be
+// recorded: on a GPU, where every mixer has its kernel for blocks of this many tokens. 0: none.
+int64_t recordable_tokens(const DecoderWeights& weights, int64_t block_size);
 
 // For up to S sequences of up to max_blocks blocks, none of them there. tokens are 0.
-DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences, int64_t max_blocks);
+DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences, int64_t max_blocks,
+                              int64_t tokens = 1);
 
-// Logits [S, V] fp32 after the new tokens, whose keys, values and recurrent states are stored. Rows
+// Logits [S n, V] fp32 after each of the new tokens, whose keys, values and recurrent states are stored. Rows
 // of sequences that are not there have any value, and nothing of them is stored.
 at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
                        const std::vector<LayerState>& layers, Kernels kernels);
