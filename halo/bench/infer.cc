@@ -226,7 +226,7 @@ double Decoding::decode(int64_t steps) {
 
 InferSeconds time_steps(const Model& model, const Machine& machine, const InferBenchArgs& args,
                         int64_t context, int64_t batch) {
-  if (recordable_tokens(model.weights, kBlockSize) == 0) {
+  if (!can_record_step(model.weights, kBlockSize)) {
     return time_engine(model, machine, args, context, batch);
   }
   Decoding decoding(model, machine, context, batch, 2 * args.steps + 4);

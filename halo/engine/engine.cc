@@ -62,8 +62,9 @@ Engine::Engine(std::shared_ptr<const DecoderWeights> weights, const EngineOption
       state_(weights_->layers.size()),
       has_blocks_(state_bytes(*weights_, 1).block > 0),
       has_states_(state_bytes(*weights_, 1).slot > 0),
-      step_tokens_(options.kernels == Kernels::kFast
-                       ? recordable_tokens(*weights_, options.block_size)
+      step_tokens_(options.kernels == Kernels::kFast &&
+                           can_record_step(*weights_, options.block_size)
+                       ? kMostStepTokens
                        : 0) {
   HALO_CHECK(options_.block_size > 0 && options_.max_batch_tokens > 0,
              "engine: block size {} and tokens a batch {} must be positive", options_.block_size,

@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "ATen/ATen.h"
+#include "halo/kernels/attention/decode_attention_launch.h"
 #include "halo/kernels/embedding/embedding.h"
 #include "halo/kernels/lightning/lightning_decode.h"
 #include "halo/kernels/linear/fused_linear.h"
@@ -14,10 +15,17 @@
 namespace halo {
 namespace {
 
+// So many tokens of every sequence, which one call of attention takes, and the lengths with them.
+struct TokenPart {
+  int64_t begin, count;
+  at::Tensor lengths;  // [S]
+};
+
 // What the layers of one step share.
 struct Step {
   const DecodeState& state;
-  at::Tensor rows;  // [S]: where keys and values go; undefined without attention layers
+  at::Tensor rows;               // [S n]: where keys and values go; undefined without attention layers
+  std::vector<TokenPart> parts;  // likewise
   double eps;
   Kernels kernels;
 };
@@ -40,6 +48,38 @@ at::Tensor projection(const Step& step, const at::Tensor& hidden, const Weight& 
   return fused_linear(hidden, {.norm = norm, .eps = step.eps, .w = w, .bias = bias}, step.kernels);
 }
 
+// The tokens of a step in parts that a call takes.
+std::vector<TokenPart> parts_of(const DecodeState& state, const AttentionWeights& w) {
+  const int64_t tokens = state.tokens.numel() / state.lengths.numel();
+  const int64_t most = std::max<int64_t>(1, kMostDecodeRows / (w.heads / w.kv_heads));
+  std::vector<TokenPart> parts;
+  for (int64_t begin = 0; begin < tokens; begin += most) {
+    const int64_t count = std::min(most, tokens - begin), behind = tokens - begin - count;
+    parts.push_back(
+        {begin, count, behind == 0 ? state.lengths : (state.lengths - behind).clamp_min(0)});
+  }
+  return parts;
+}
+
+// q [S n, H, d] -> o [S n, H, d].
+at::Tensor attend(const Step& step, const AttentionWeights& w, const at::Tensor& q,
+                  const LayerState& layer) {
+  const double scale = 1 / std::sqrt(static_cast<double>(w.head_dim));
+  const auto run = [&](const at::Tensor& queries, const at::Tensor& lengths) {
+    const DecodeCache cache{layer.keys, layer.values, step.state.block_table, lengths};
+    return decode_attention(queries, cache, scale, step.state.scratch, step.kernels);
+  };
+  if (step.parts.size() == 1) return run(q, step.parts[0].lengths);
+  const int64_t sequences = step.state.lengths.numel();
+  const at::Tensor tokens = q.unflatten(0, {sequences, -1});
+  std::vector<at::Tensor> o;
+  for (const TokenPart& part : step.parts) {
+    const at::Tensor queries = tokens.narrow(1, part.begin, part.count).flatten(0, 1);
+    o.push_back(run(queries.contiguous(), part.lengths).unflatten(0, {sequences, -1}));
+  }
+  return at::cat(o, 1).flatten(0, 1);
+}
+
 at::Tensor run_mixer(const Step& step, const AttentionWeights& w, const Weight& norm,
                      const at::Tensor& hidden, const LayerState& layer) {
   at::Tensor stacked = projection(step, hidden, norm, w.qkvg, w.qkv_bias);
@@ -51,9 +91,7 @@ at::Tensor run_mixer(const Step& step, const AttentionWeights& w, const Weight& 
       split_heads_store(stacked, split_of(w, step.eps), w.q_norm, w.k_norm,
                         state.cache->rope(w.inv_freq, w.rope_magnitude),
                         state.cache->scale(w.logit_scale), {layer.keys, layer.values, step.rows});
-  const DecodeCache cache{layer.keys, layer.values, state.block_table, state.lengths};
-  const double scale = 1 / std::sqrt(static_cast<double>(w.head_dim));
-  const at::Tensor o = decode_attention(q, cache, scale, state.scratch, step.kernels).flatten(1);
+  const at::Tensor o = attend(step, w, q, layer).flatten(1);
   return fused_linear(
       o, {.gate = gate_of(stacked, w), .w = w.o_proj, .bias = w.o_bias, .residual = hidden},
       step.kernels);
@@ -93,23 +131,16 @@ at::Tensor run_layer(const Step& step, const LayerWeights& layer, at::Tensor hid
 
 }  // namespace
 
-int64_t recordable_tokens(const DecoderWeights& weights, int64_t block_size) {
+bool can_record_step(const DecoderWeights& weights, int64_t block_size) {
   const at::Tensor& like = weights.embedding.value;
-  const auto has_kernel = [&](const LayerWeights& layer, int64_t tokens) {
+  const auto has_kernel = [&](const LayerWeights& layer) {
     if (const auto* a = std::get_if<AttentionWeights>(&layer.mixer)) {
-      return has_decode_attention_kernel(like, a->heads / a->kv_heads * tokens, a->head_dim,
-                                         block_size);
+      return has_decode_attention_kernel(like, a->heads / a->kv_heads, a->head_dim, block_size);
     }
     const auto& l = std::get<LightningWeights>(layer.mixer);
     return has_lightning_decode_kernel(like, l.heads, l.head_dim);
   };
-  int64_t tokens = kMostStepTokens;
-  while (tokens > 0 && !std::ranges::all_of(weights.layers, [&](const LayerWeights& layer) {
-           return has_kernel(layer, tokens);
-         })) {
-    --tokens;
-  }
-  return tokens;
+  return std::ranges::all_of(weights.layers, has_kernel);
 }
 
 DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences, int64_t max_blocks,
@@ -139,9 +170,12 @@ at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
   const at::NoGradGuard no_grad;
   DecodeState fresh = state;
   fresh.cache = state.cache->without_tables();
-  Step step{fresh, {}, weights.eps, kernels};
-  for (const LayerState& layer : layers) {
-    if (!layer.keys.defined()) continue;
+  Step step{fresh, {}, {}, weights.eps, kernels};
+  for (size_t i = 0; i < layers.size(); ++i) {
+    const LayerState& layer = layers[i];
+    const auto* attention = std::get_if<AttentionWeights>(&weights.layers[i].mixer);
+    if (!attention) continue;
+    step.parts = parts_of(state, *attention);
     step.rows = newest_rows({layer.keys, layer.values, state.block_table, state.lengths},
                             state.tokens.numel() / state.lengths.numel());
     break;

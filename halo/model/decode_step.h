@@ -22,12 +22,13 @@ struct DecodeState {
   std::shared_ptr<PositionCache> cache;  // of positions; holds what the device was once sent
 };
 
-// Of a sequence in a step, so many tokens at most.
+// New tokens of a sequence in a recorded step, at most: more rows of activations than the kernels
+// take at once would cost another reading of the weights.
 inline constexpr int64_t kMostStepTokens = 4;
 
-// How many new tokens of a sequence a step takes that reads nothing on the host, so that it can be
-// recorded: on a GPU, where every mixer has its kernel for blocks of this many tokens. 0: none.
-int64_t recordable_tokens(const DecoderWeights& weights, int64_t block_size);
+// Whether a step reads nothing on the host, so that it can be recorded: on a GPU, where every mixer
+// has its kernel for blocks of this many tokens.
+bool can_record_step(const DecoderWeights& weights, int64_t block_size);
 
 // For up to S sequences of up to max_blocks blocks, none of them there. tokens are 0.
 DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences, int64_t max_blocks,
