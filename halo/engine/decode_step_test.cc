@@ -229,8 +229,8 @@ TEST(DecodeStepCuda, AnEngineGoesBackAndOn) {
     Engine::Moment before(engine, other);
     engine.advance({other}, {std::vector<int64_t>(each, 3)});
     before.exchange();
-    const at::Tensor got = engine.advance(
-        {other}, {{tokens.begin() + at, tokens.begin() + at + each}}, {each});
+    const at::Tensor got =
+        engine.advance({other}, {{tokens.begin() + at, tokens.begin() + at + each}}, {each});
     for (int64_t i = 0; i < each; ++i) {
       EXPECT_LE(test::relative_error(got[i].cpu(), want[at + i][0]), 2e-2) << at + i;
     }

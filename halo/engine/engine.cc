@@ -402,8 +402,7 @@ at::Tensor Engine::step(const std::vector<int64_t>& sequences,
     if (options_.forward) {
       sequence.text.insert(sequence.text.end(), tokens[s].begin(), tokens[s].end());
     }
-    rows.push_back(
-        {sequences[s], tokens[s], sequence.length, sequence.slot, &sequence.blocks});
+    rows.push_back({sequences[s], tokens[s], sequence.length, sequence.slot, &sequence.blocks});
     sequence.length += count;
   }
   const auto capacity = static_cast<int64_t>(std::bit_ceil(rows.size()));
@@ -428,7 +427,8 @@ at::Tensor Engine::advance(const std::vector<int64_t>& sequences,
   if (std::ranges::count(wanted, count) == std::ssize(wanted)) return all;
   std::vector<at::Tensor> rows;
   int64_t end = 0;
-  for (const int64_t height : wanted) rows.push_back(all.narrow(0, (end += count) - height, height));
+  for (const int64_t height : wanted)
+    rows.push_back(all.narrow(0, (end += count) - height, height));
   return rows.size() == 1 ? rows[0] : at::cat(rows);
 }
 

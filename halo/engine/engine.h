@@ -83,7 +83,8 @@ class Engine {
 
   // Feeds tokens[i], none of them empty, to sequences[i]; logits [N, V] fp32 after the last
   // wanted[i] of them, or without `wanted` after the last of each, which the next call may
-  // overwrite. Where all have the same number of tokens, up to step_tokens(), it is a recorded step.
+  // overwrite. Where all have the same number of tokens, up to step_tokens(), it is a recorded
+  // step.
   at::Tensor advance(const std::vector<int64_t>& sequences,
                      const std::vector<std::vector<int64_t>>& tokens,
                      const std::vector<int64_t>& wanted);

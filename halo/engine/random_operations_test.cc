@@ -35,8 +35,8 @@ class Walk {
   void operate() {
     using Operation = void (Walk::*)();
     static constexpr Operation kOperations[] = {
-        &Walk::create, &Walk::feed,   &Walk::feed,    &Walk::feed_several, &Walk::check,
-        &Walk::check,  &Walk::reject, &Walk::reject,  &Walk::fork,         &Walk::cut,
+        &Walk::create, &Walk::feed,    &Walk::feed,         &Walk::feed_several, &Walk::check,
+        &Walk::check,  &Walk::reject,  &Walk::reject,       &Walk::fork,         &Walk::cut,
         &Walk::feed,   &Walk::release, &Walk::save_and_load};
     if (known_.empty()) create();
     (this->*kOperations[below(std::ssize(kOperations))])();
@@ -133,8 +133,8 @@ class Walk {
     const at::Tensor got = engine_.advance({place->first}, {drafts}, {count});
     known.tokens.insert(known.tokens.end(), drafts.begin(), drafts.end());
     hold(known, std::ssize(known.tokens));
-    ASSERT_TRUE(at::equal(
-        got, logits(*weights_, one_pass(known.tokens, count), Kernels::kReference)));
+    ASSERT_TRUE(
+        at::equal(got, logits(*weights_, one_pass(known.tokens, count), Kernels::kReference)));
     if (std::ssize(known.tokens) > kLongest) drop(place);
   }
 

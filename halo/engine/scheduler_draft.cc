@@ -1,7 +1,7 @@
 // Calls of several tokens a sequence: drafts are fed behind the newest token, and the logits after
-// each say whether the next was right. A recurrent state can't be cut, so the moment before the call
-// is kept; where a draft was wrong the sequence goes back there, and what came then is fed again
-// with the next call.
+// each say whether the next was right. A recurrent state can't be cut, so the moment before the
+// call is kept; where a draft was wrong the sequence goes back there, and what came then is fed
+// again with the next call.
 #include <algorithm>
 
 #include "ATen/ATen.h"
@@ -45,9 +45,10 @@ void Scheduler::add_drafts(Pieces& pieces) {
 struct Scheduler::Window {
   Task* task;
   std::vector<int64_t> draft;
-  int64_t row;                           // of the logits after its newest token
-  int64_t right = 0;                     // drafts that came
-  std::optional<Engine::Moment> moment;  // where the sequence is not: before the call, then after it
+  int64_t row;        // of the logits after its newest token
+  int64_t right = 0;  // drafts that came
+  std::optional<Engine::Moment>
+      moment;  // where the sequence is not: before the call, then after it
 
   // Whether the next token is one behind the drafts that came.
   bool goes_on(int64_t taken) const { return right == taken && !task->ended; }

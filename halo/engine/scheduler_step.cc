@@ -67,9 +67,8 @@ bool Scheduler::decode() {
   }
   add_drafts(together);
   // What has several tokens to be fed goes by itself where the others' step is recorded.
-  const auto several = std::ranges::stable_partition(together, [&](const Piece& piece) {
-    return piece.count == 1 || engine_.step_tokens() == 0;
-  });
+  const auto several = std::ranges::stable_partition(
+      together, [&](const Piece& piece) { return piece.count == 1 || engine_.step_tokens() == 0; });
   if (!several.empty()) {
     calls.emplace_back(several.begin(), several.end());
     together.erase(several.begin(), several.end());

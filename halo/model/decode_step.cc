@@ -24,7 +24,7 @@ struct TokenPart {
 // What the layers of one step share.
 struct Step {
   const DecodeState& state;
-  at::Tensor rows;               // [S n]: where keys and values go; undefined without attention layers
+  at::Tensor rows;  // [S n]: where keys and values go; undefined without attention layers
   std::vector<TokenPart> parts;  // likewise
   double eps;
   Kernels kernels;

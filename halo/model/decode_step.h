@@ -1,7 +1,7 @@
 // A step of decoding: n new tokens, mostly one, of each of S sequences through the whole model.
-// Everything that changes from step to step is read from tensors of fixed place on the device, so that a step can
-// be recorded as a CUDA graph (halo/runtime/graph.h) and launched again for other tokens,
-// lengths and sequences.
+// Everything that changes from step to step is read from tensors of fixed place on the device, so
+// that a step can be recorded as a CUDA graph (halo/runtime/graph.h) and launched again for other
+// tokens, lengths and sequences.
 #pragma once
 
 #include <vector>
@@ -34,8 +34,8 @@ bool can_record_step(const DecoderWeights& weights, int64_t block_size);
 DecodeState make_decode_state(const DecoderWeights& weights, int64_t sequences, int64_t max_blocks,
                               int64_t tokens = 1);
 
-// Logits [S n, V] fp32 after each of the new tokens, whose keys, values and recurrent states are stored. Rows
-// of sequences that are not there have any value, and nothing of them is stored.
+// Logits [S n, V] fp32 after each of the new tokens, whose keys, values and recurrent states are
+// stored. Rows of sequences that are not there have any value, and nothing of them is stored.
 at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
                        const std::vector<LayerState>& layers, Kernels kernels);
 

@@ -11,7 +11,7 @@ namespace halo {
 namespace {
 
 constexpr int kThreads = 1024, kWarps = kThreads / 32;
-constexpr int kBins = 2 * kThreads;   // the last one: what has no mass
+constexpr int kBins = 2 * kThreads;    // the last one: what has no mass
 constexpr int kListed = 2 * kThreads;  // tokens that are sorted, at most
 constexpr int kParts = kThreads;       // of a bin that has more
 constexpr double kMassBits = 44;
@@ -233,7 +233,8 @@ __device__ Found find(const Row& row, Shared& s, Mass target) {
   for (int i = threadIdx.x; i < row.vocabulary; i += kThreads) {
     const float logit = row.logits[i];
     if (!belongs(logit)) continue;
-    s.listed[atomicAdd(&s.count, 1u)] = static_cast<Mass>(key_of(logit)) << 32 | static_cast<unsigned>(i);
+    s.listed[atomicAdd(&s.count, 1u)] =
+        static_cast<Mass>(key_of(logit)) << 32 | static_cast<unsigned>(i);
   }
   sort_listed(s, padded);
   const auto mass_of = [&](int i) {
@@ -246,7 +247,8 @@ __device__ Found find(const Row& row, Shared& s, Mass target) {
   const Mass sum = sum_before(a + b, s.scan) + a + b;
   if (threadIdx.x == kThreads - 1) s.found = sum;
   __syncthreads();
-  const Found found{static_cast<int>(static_cast<unsigned>(s.listed[place])), mass_before + s.found};
+  const Found found{static_cast<int>(static_cast<unsigned>(s.listed[place])),
+                    mass_before + s.found};
   __syncthreads();
   return found;
 }
@@ -256,7 +258,8 @@ __device__ void find_max(const float* logits, int vocabulary, Shared& s) {
   unsigned long long best = ~0ull;
   for (int i = threadIdx.x; i < vocabulary; i += kThreads) {
     if (isnan(logits[i])) continue;
-    best = min(best, static_cast<unsigned long long>(key_of(logits[i])) << 32 | static_cast<unsigned>(i));
+    best = min(best,
+               static_cast<unsigned long long>(key_of(logits[i])) << 32 | static_cast<unsigned>(i));
   }
   for (int far = 16; far > 0; far /= 2) best = min(best, __shfl_xor_sync(~0u, best, far));
   if (threadIdx.x % 32 == 0) s.scan[threadIdx.x / 32] = best;
@@ -331,7 +334,8 @@ __global__ void __launch_bounds__(kThreads) sample(const SampleLaunch p) {
 
 void launch_sample(const SampleLaunch& args, void* stream) {
   if (args.rows == 0) return;
-  sample<<<static_cast<unsigned>(args.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+  sample<<<static_cast<unsigned>(args.rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
+      args);
   check_launch("sample");
 }
 

@@ -217,7 +217,8 @@ std::vector<at::Tensor> logits_to_draw_from() {
     for (const double width : {0.0, 1e-3, 2.5, 300.0}) all.push_back(logits * width);
     all.push_back((logits * 2).to(at::kBFloat16).to(at::kFloat));
     all.push_back((logits * 2).round());
-    all.push_back((logits * 2).masked_fill(logits.lt(1.5) & logits.lt(logits.amax(1, true)), never));
+    all.push_back(
+        (logits * 2).masked_fill(logits.lt(1.5) & logits.lt(logits.amax(1, true)), never));
   }
   return all;
 }
@@ -228,15 +229,16 @@ TEST(SampleCuda, DrawsAreThoseOfSortedRows) {
   HALO_NEEDS_GPU();
   const test::CudaKernelsSetting all("all");
   constexpr double kClose = 1e-6;
-  const std::vector<SampleArgs> settings = {{},
-                                            {.temperature = 1},
-                                            {.temperature = 0.05},
-                                            {.temperature = 8, .top_p = 0.95},
-                                            {.temperature = 0.7, .top_k = 40},
-                                            {.temperature = 1, .min_p = 0.02},
-                                            {.temperature = 1.3, .top_p = 0.8, .top_k = 3000},
-                                            {.temperature = 0.9, .top_p = 1e-9},
-                                            {.temperature = 1, .top_p = 0.9, .top_k = 50, .min_p = 0.05}};
+  const std::vector<SampleArgs> settings = {
+      {},
+      {.temperature = 1},
+      {.temperature = 0.05},
+      {.temperature = 8, .top_p = 0.95},
+      {.temperature = 0.7, .top_k = 40},
+      {.temperature = 1, .min_p = 0.02},
+      {.temperature = 1.3, .top_p = 0.8, .top_k = 3000},
+      {.temperature = 0.9, .top_p = 1e-9},
+      {.temperature = 1, .top_p = 0.9, .top_k = 50, .min_p = 0.05}};
   int64_t draws = 0, other_side = 0;
   for (const at::Tensor& logits : logits_to_draw_from()) {
     for (size_t a = 0; a < settings.size(); ++a) {
