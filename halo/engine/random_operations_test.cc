@@ -4,7 +4,6 @@
 // HALO_ENGINE_OPERATIONS=1000000 does more of them, HALO_ENGINE_SEED=7 others.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -13,17 +12,13 @@
 #include "halo/engine/pool.h"
 #include "halo/engine/sequence_file.h"
 #include "halo/model/model_testing.h"
+#include "tests/asked.h"
 #include "tests/testing.h"
 
 namespace halo {
 namespace {
 
 constexpr int64_t kBlockSize = 4, kLongest = 30, kMostSequences = 8;
-
-int64_t number_of(const char* variable, int64_t otherwise) {
-  const char* text = std::getenv(variable);
-  return text ? std::atoll(text) : otherwise;
-}
 
 class Walk {
  public:
@@ -199,8 +194,8 @@ class Walk {
 };
 
 TEST(EngineOperations, StatesAreThoseOfOnePassAndNothingLeaks) {
-  const int64_t operations = number_of("HALO_ENGINE_OPERATIONS", 2000);
-  const auto seed = static_cast<uint64_t>(number_of("HALO_ENGINE_SEED", 1));
+  const int64_t operations = test::asked("HALO_ENGINE_OPERATIONS", 2000);
+  const auto seed = static_cast<uint64_t>(test::asked("HALO_ENGINE_SEED", 1));
   for (const ModelConfig& config : {test::hybrid_config(), test::transformer_config()}) {
     Walk walk(config, seed);
     for (int64_t i = 0; i < operations / 2 && !testing::Test::HasFatalFailure(); ++i) {

@@ -18,6 +18,7 @@
 #include "halo/pipeline/convert.h"
 #include "halo/pipeline/run_folder.h"
 #include "halo/pipeline/status.h"
+#include "tests/asked.h"
 #include "tests/processes.h"
 #include "tests/system/tiny_world.h"
 
@@ -37,11 +38,6 @@ const std::vector<std::pair<std::string, Words>> kEdits = {
     {"finetune.tokens", {"96", "0"}},
     {"scale.candidates", {"[500]", "[400]"}},
     {"gates.distill_kl", {"1e9", "1e-9"}}};
-
-int64_t number_of(const char* variable, int64_t otherwise) {
-  const char* asked = getenv(variable);
-  return asked ? std::atoll(asked) : otherwise;
-}
 
 // Runs `command` in a child: its exit code. `kill_after`: with this signal.
 int in_child(const std::function<void()>& command, const fs::path& log, int signal = 0,
@@ -160,8 +156,8 @@ class Interleavings : public testing::Test {
 };
 
 TEST_F(Interleavings, TheModelIsThatOfTheRecipeOrIsSaidToBeStale) {
-  const int64_t first = number_of("HALO_FIRST_INTERLEAVING", 0);
-  const int64_t number = number_of("HALO_INTERLEAVINGS", 200);
+  const int64_t first = test::asked("HALO_FIRST_INTERLEAVING", 0);
+  const int64_t number = test::asked("HALO_INTERLEAVINGS", 200);
   fresh(with_absolute_paths(recipe_));
   ASSERT_FALSE(HasFailure());
   int64_t stale = 0, refused = 0;

@@ -17,6 +17,7 @@
 #include "halo/base/files.h"
 #include "halo/base/random.h"
 #include "halo/formats/safetensors.h"
+#include "tests/asked.h"
 #include "tests/system/world.h"
 
 namespace halo::system_test {
@@ -25,14 +26,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
-constexpr int64_t kLines = 300;
 // What does not end by itself is told to, and then has to.
 constexpr milliseconds kPatience{1200}, kLimit{5000};
-
-int64_t num_lines() {
-  const char* given = getenv("HALO_COMMAND_LINES");
-  return given ? atoll(given) : kLines;
-}
 
 // Names of the options of each command ("data pack"), from the manual page.
 std::map<std::string, Words> read_options() {
@@ -337,7 +332,7 @@ TEST(RandomCommands, EachEndsAsDocumented) {
   const std::map<std::string, std::string> inputs = inputs_of(place);
   std::map<int, int> codes;
   int told = 0;
-  for (int64_t line = 0; line < num_lines(); ++line) {
+  for (int64_t line = 0; line < test::asked("HALO_COMMAND_LINES", 300); ++line) {
     Draws draws(static_cast<uint64_t>(line));
     Process process{draw_line(draws, options, keys)};
     process.directory = place;
@@ -376,8 +371,8 @@ TEST(RandomCommands, EachEndsAsDocumented) {
     fs::create_directories(place);
     make_place(place);
   }
-  std::cout << fmt::format("{} command lines, {} of them told to stop; exit codes", num_lines(),
-                           told);
+  std::cout << fmt::format("{} command lines, {} of them told to stop; exit codes",
+                           test::asked("HALO_COMMAND_LINES", 300), told);
   for (const auto& [code, count] : codes) std::cout << fmt::format(" {}: {}", code, count);
   std::cout << std::endl;
 }

@@ -19,6 +19,7 @@
 #include "halo/base/random.h"
 #include "halo/pipeline/convert.h"
 #include "halo/runtime/ranks.h"
+#include "tests/asked.h"
 #include "tests/processes.h"
 #include "tests/system/tiny_world.h"
 
@@ -32,11 +33,6 @@ using testing::HasSubstr;
 
 constexpr int64_t kRanks = 2;
 constexpr double kPatient = 120, kImpatient = 1;  // seconds
-
-int64_t number_of_faults() {
-  const char* asked = getenv("HALO_RANK_FAULTS");
-  return asked ? std::atoll(asked) : 24;
-}
 
 void sleep_for_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -144,7 +140,7 @@ struct Outcomes {
 };
 
 TEST_F(RankFaults, AtRandomMomentsCostNoBit) {
-  const int64_t number = number_of_faults();
+  const int64_t number = test::asked("HALO_RANK_FAULTS", 24);
   reference();
   ASSERT_FALSE(HasFailure());
   Outcomes outcomes;

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "halo/base/random.h"
+#include "tests/asked.h"
 #include "tests/system/served.h"
 
 namespace halo::system_test {
@@ -161,7 +162,8 @@ TEST(ServeHostile, BodiesThatAreWrongAreNamedInEveryApi) {
   EXPECT_EQ(server().post("/v1/completions", std::string(1 << 20, '[')).status, 400);
 }
 
-// Clients that go in every phase of a request, some of them while their neighbour is answered.
+// Clients that go in every phase of a request, some of them while their neighbour is answered;
+// HALO_DISCONNECTS=10000 has more of them.
 TEST(ServeHostile, ThoseWhoGoTakeNothingWithThem) {
   const json::value alone = server().ask("/v1/completions", kGreedy).at("choices");
   std::atomic<bool> done = false;
@@ -175,7 +177,8 @@ TEST(ServeHostile, ThoseWhoGoTakeNothingWithThem) {
   const Random random(11, "disconnects");
   std::string words;
   for (int i = 0; i < 300; ++i) words += i % 7 == 0 ? " dog" : " The old";
-  for (uint64_t i = 0; i < 300; ++i) {
+  const auto clients = static_cast<uint64_t>(test::asked("HALO_DISCONNECTS", 300));
+  for (uint64_t i = 0; i < clients; ++i) {
     const auto draw = [&](uint64_t which, int64_t n) { return random.below(8 * i + which, n); };
     // A prompt of its own, so that it is read; or a short one, so that an answer grows.
     const std::string prompt = draw(0, 2) ? fmt::format("{}{}", i, words) : "The";
