@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""Hours of mixed requests to `halo serve`, and what becomes of its memory.
+
+  python3 comparisons/soak.py --halo build/halo --model runs/demo/model --hours 2 --out soak.json
+
+--rate requests a second, drawn from a fixed seed: prompts that share their beginnings and that do
+not, streams, several answers, JSON answers, wrong requests, clients that go. The resident memory is
+read every ten seconds; its slope is that of a straight line through the last three quarters of the
+time, by when the prefixes that are kept have filled their memory (--memory, in GB).
+"""
+import argparse, json, random, re, socket, subprocess, sys, threading, time
+
+WORDS = "the old dog sat by a small house and saw how the rain came over hill and field".split()
+KINDS = ["completion", "stream", "several", "json", "wrong", "shared", "gone", "responses"]
+
+
+def text_of(source, words):
+    return " ".join(source.choice(WORDS) for _ in range(words))
+
+
+def request_of(source, kind):
+    path, body = "/v1/completions", {"prompt": text_of(source, source.randint(1, 200)), "max_tokens": 24}
+    if kind in ("stream", "gone"):
+        body["stream"] = True
+    elif kind == "several":
+        body |= {"n": 3, "temperature": 0.9, "seed": source.randint(0, 9), "logprobs": 3}
+    elif kind == "json":
+        body |= {"response_format": {"type": "json_object"}, "max_tokens": 40}
+    elif kind == "wrong":
+        body["temperature"] = "warm"
+    elif kind == "shared":
+        body["prompt"] = text_of(random.Random(source.randint(0, 5)), 300) + " " + body["prompt"]
+    elif kind == "responses":
+        path, body = "/v1/responses", {"input": body["prompt"], "max_output_tokens": 24}
+    text = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len(text)}\r\n"
+    return head.encode() + b"Content-Type: application/json\r\n\r\n" + text
+
+
+def ask(port, source, kind, counts):
+    try:
+        client = socket.create_connection(("127.0.0.1", port), timeout=120)
+        client.sendall(request_of(source, kind))
+        if kind == "gone":
+            client.settimeout(source.random() * 0.2 + 1e-3)
+            try:
+                client.recv(64)
+            except TimeoutError:
+                pass
+            client.close()
+            status = "gone"
+        else:
+            answer = b""
+            while piece := client.recv(1 << 16):
+                answer += piece
+            status = answer[9:12].decode()
+    except OSError as error:
+        status = type(error).__name__
+    counts[f"{kind} {status}"] = counts.get(f"{kind} {status}", 0) + 1
+
+
+def resident(pid):
+    with open(f"/proc/{pid}/status") as f:
+        return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) * 1024
+
+
+def slope(points):
+    n = len(points)
+    x, y = sum(p[0] for p in points) / n, sum(p[1] for p in points) / n
+    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+
+
+def metrics(port):
+    client = socket.create_connection(("127.0.0.1", port), timeout=60)
+    client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    answer = b""
+    while piece := client.recv(1 << 16):
+        answer += piece
+    return {k: float(v) for k, v in re.findall(r"^(halo_\w+) (\S+)$", answer.decode(), re.M)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--halo", default="build/halo")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--hours", type=float, default=2)
+    parser.add_argument("--rate", type=float, default=3)
+    parser.add_argument("--memory", type=float, default=0.05)
+    parser.add_argument("--serve", default="", help="more options of `halo serve`")
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    server = subprocess.Popen([args.halo, "serve", args.model, "--port", "0", "--memory", str(args.memory),
+                               *args.serve.split()], stderr=subprocess.PIPE, text=True)
+    port = 0
+    while not port:
+        line = server.stderr.readline()
+        if not line:
+            sys.exit("the server ended before it listened")
+        found = re.search(r"at http://127\.0\.0\.1:(\d+)", line)
+        port = int(found.group(1)) if found else 0
+    threading.Thread(target=server.stderr.read, daemon=True).start()
+    begin, points, counts, number = time.monotonic(), [], {}, 0
+    result = {}
+
+    def report(end):
+        hours = (time.monotonic() - begin) / 3600
+        late = [p for p in points if p[0] > hours / 4]
+        result.update({"command": " ".join(sys.argv), "hours": hours, "requests": number,
+                       "answers": dict(sorted(counts.items())), "resident_bytes": [p[1] for p in points[::6]],
+                       "slope_bytes_an_hour": slope(late) if len(late) > 2 else None, "ended": end})
+        if args.out:
+            with open(args.out, "w") as f:
+                f.write(json.dumps(result, indent=1) + "\n")
+
+    while (now := time.monotonic() - begin) < args.hours * 3600 and server.poll() is None:
+        source = random.Random(number)
+        threading.Thread(target=ask, args=(port, source, source.choice(KINDS), counts), daemon=True).start()
+        number += 1
+        if now / 10 >= len(points):
+            points.append((now / 3600, resident(server.pid)))
+            if len(points) % 30 == 0:
+                report("not yet")
+        time.sleep(max(0.0, number / args.rate - (time.monotonic() - begin)))
+    time.sleep(5)
+    result["metrics"] = metrics(port)
+    server.terminate()
+    report(server.wait(60))
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
