@@ -22,7 +22,7 @@ constexpr std::array kProven{
     CudaKernels::kSwiglu,          CudaKernels::kEmbedding,  CudaKernels::kAdamW,
     CudaKernels::kLossRows,        CudaKernels::kLightning,  CudaKernels::kSquaredError,
     CudaKernels::kLightningDecode, CudaKernels::kRopeTables, CudaKernels::kFusedLinear,
-    CudaKernels::kDecodeAttention};
+    CudaKernels::kDecodeAttention, CudaKernels::kSample};
 
 bool is_proven(CudaKernels kernels) {
   return std::find(kProven.begin(), kProven.end(), kernels) != kProven.end();
