@@ -136,6 +136,7 @@ def run(args):
                 items = items[:args.limit] if args.limit else items
             else:
                 shots, items = items[:args.shots], items[args.shots:]
+            items = items[args.first:]
             file, shots_file = (pathlib.Path(folder) / f"{task}.{name}.jsonl" for name in ("test", "shots"))
             file.write_text("\n".join(items) + "\n")
             shots_file.write_text("\n".join(shots) + "\n")
@@ -193,6 +194,8 @@ def main():
     command.add_argument("out")
     command.add_argument("--tasks", default=",".join(DEFAULT))
     command.add_argument("--limit", type=int, default=0)
+    command.add_argument("--first", type=int, default=0,
+                         help="items of each task that are left out at its beginning: a run in pieces, with --append")
     command.add_argument("--shots", type=int, default=0)
     command.add_argument("--halo", help="program that answers in place of transformers")
     command.add_argument("--batch", type=int, default=8)

@@ -5,6 +5,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/nearest.h"
+#include "halo/stages/learned_gates.h"
 #include "halo/stages/scale_rule.h"
 #include "halo/stages/task_sweep.h"
 
@@ -124,12 +125,15 @@ std::vector<Stage> make_stages() {
        .inputs = {student_of({"align"}),
                   {"attention", "align-attention's model, if any", {"align-attention"}, true}},
        .gate = &GateRecipe::select_ratio,
-       .reads = {"transfer.init", "align.sequence_length"},
+       .reads = training_text({"transfer.init", "align.sequence_length"}),
        .check =
            [](const Recipe& r, const StageInputs& inputs) {
              check_held_out_text("align.sequence_length", inputs.held_out(),
                                  select_text(r.select, inputs));
              select_task_files(r.select);
+             if (r.select.rule == SelectionRule::kGate) {
+               inputs.loader(gate_data(inputs), gate_training(r.select, inputs), "select");
+             }
            },
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_select(r.select, r.transfer.init, context, args); }},

@@ -44,6 +44,21 @@ json::value weight_hashes(const std::filesystem::path& model) {
   return hashes;
 }
 
+// The model of `answers_by`, whose tokens are those of `tokenizer`.
+std::unique_ptr<Scheduler> answering_scheduler(const SynthesizeArgs& args,
+                                               const std::string& tokenizer_hash,
+                                               const Machine& machine,
+                                               const SchedulerOptions& options) {
+  if (!args.chat)
+    throw_error("--answers-by {}: only conversations have answers; add --chat", args.answers_by);
+  if (hash_file(std::filesystem::path(args.answers_by) / "tokenizer.json") != tokenizer_hash) {
+    throw_error("--answers-by {}: has another tokenizer than {}", args.answers_by, args.teacher);
+  }
+  const Model model =
+      load_model(args.answers_by, ParameterStore::Use::kFrozen, machine.compute, machine.device);
+  return std::make_unique<Scheduler>(std::make_shared<DecoderWeights>(model.weights), options);
+}
+
 }  // namespace
 
 json::object synthesize(const SynthesizeArgs& args) {
@@ -64,10 +79,15 @@ json::object synthesize(const SynthesizeArgs& args) {
   SchedulerOptions options = scheduler_options(machine);
   options.max_running = args.batch;
   Scheduler scheduler(std::make_shared<DecoderWeights>(teacher.weights), options);
-
-  const json::object provenance{{"made_by", args.command},
-                                {"teacher_weights", weight_hashes(args.teacher)}};
-  ShardFolderWriter writer(args.out, hash_file(tokenizer_path), tokenizer.vocab_size(),
+  const std::string tokenizer_hash = hash_file(tokenizer_path);
+  json::object provenance{{"made_by", args.command},
+                          {"teacher_weights", weight_hashes(args.teacher)}};
+  std::unique_ptr<Scheduler> other;
+  if (!args.answers_by.empty()) {
+    other = answering_scheduler(args, tokenizer_hash, machine, options);
+    provenance["answers_by_weights"] = weight_hashes(args.answers_by);
+  }
+  ShardFolderWriter writer(args.out, tokenizer_hash, tokenizer.vocab_size(),
                            json::serialize(provenance), int64_t{1} << 26);
   const Random random(static_cast<uint64_t>(args.seed), "synthesize.first");
   const int64_t own_tokens = begin ? 3 : 2;  // the first ones and the end token
@@ -117,8 +137,8 @@ json::object synthesize(const SynthesizeArgs& args) {
                   args.teacher, documents);
     }
     request.stream = documents;
-    const auto made = chat ? make_conversations(scheduler, *chat, tokenizer, ends, args.batch,
-                                                request, args.length)
+    const auto made = chat ? make_conversations(scheduler, other ? *other : scheduler, *chat,
+                                                tokenizer, ends, args.batch, request, args.length)
                            : continue_first_tokens(documents);
     for (const std::optional<SampledDocument>& sampled : made) {
       if (!sampled) {

@@ -24,6 +24,7 @@ struct SynthesizeArgs {
   int64_t batch = 64;  // documents at a time
   int64_t seed = 1;
   bool chat = false;
+  std::string answers_by;
   MachineRecipe machine;
   std::string command;  // for the shard's provenance
 
@@ -35,6 +36,9 @@ struct SynthesizeArgs {
     s("seed", seed, {.help = "of the sampling", .max = kMaxCount});
     s("chat", chat,
       {.help = "conversations of one turn through the model's chat template, both sides its own"});
+    s("answers_by", answers_by,
+      {.help = "with --chat another model, of the same tokenizer, that answers what the first made "
+               "up: a student, to be distilled on what it writes itself"});
     s("machine", machine, {});
   }
 };
@@ -46,9 +50,10 @@ struct SynthesizeArgs {
 // dropped. Returns counts.
 //
 // With `chat` a document is a conversation: what the teacher writes behind the template's beginning
-// of a user's turn, up to that turn's end, and its answer to that with its end token, then the end
-// token of documents; all before the answer is marked NeedleMark::kAsked in the shard. Those in
-// which either of them has no end, is empty or is too long are dropped too.
+// of a user's turn, up to that turn's end, and the answer to that, its own or that of `answers_by`,
+// with its end token, then the end token of documents; all before the answer is marked
+// NeedleMark::kAsked in the shard. Those in which either of them has no end, is empty or is too
+// long are dropped too.
 json::object synthesize(const SynthesizeArgs& args);
 
 // What a chat template puts around a user's message (synthesize_chat.cc).
@@ -73,10 +78,11 @@ struct SampledDocument {
   std::vector<int64_t> tokens;
   int64_t asked = 0;  // so many of them, the first ones, are what an answer is given to
 };
-// `count` conversations of less than `length` tokens; none where one is dropped. `ends`: tokens
-// that end an answer. `like`: how tokens are drawn, from its stream on, and how long answers are.
+// `count` conversations of less than `length` tokens, made up by the model of `asks` and answered
+// by that of `answers`; none where one is dropped. `ends`: tokens that end an answer. `like`: how
+// tokens are drawn, from its stream on, and how long answers are.
 std::vector<std::optional<SampledDocument>> make_conversations(
-    Scheduler& scheduler, const ChatForm& form, const Tokenizer& tokenizer,
+    Scheduler& asks, Scheduler& answers, const ChatForm& form, const Tokenizer& tokenizer,
     const std::vector<int64_t>& ends, int64_t count, const Request& like, int64_t length);
 
 }  // namespace halo

@@ -1,5 +1,5 @@
-// Conversations of one turn that the teacher makes up through its own chat template: first what a
-// user says, then its answer.
+// Conversations of one turn that a model makes up through its chat template: first what a user
+// says, then the answer, its own or another model's.
 #include <algorithm>
 #include <cctype>
 
@@ -46,7 +46,7 @@ std::vector<int64_t> ChatForm::with_message(const std::string& message) const {
 }
 
 std::vector<std::optional<SampledDocument>> make_conversations(
-    Scheduler& scheduler, const ChatForm& form, const Tokenizer& tokenizer,
+    Scheduler& asks, Scheduler& answers, const ChatForm& form, const Tokenizer& tokenizer,
     const std::vector<int64_t>& ends, int64_t count, const Request& like, int64_t length) {
   std::vector<std::optional<SampledDocument>> documents(static_cast<size_t>(count));
   Request asking = like;
@@ -59,7 +59,7 @@ std::vector<std::optional<SampledDocument>> make_conversations(
     asking.stream = like.stream + i;
     requests.push_back(asking);
   }
-  const std::vector<Answer> messages = answer(scheduler, std::move(requests));
+  const std::vector<Answer> messages = answer(asks, std::move(requests));
   std::vector<size_t> places;
   requests.clear();
   Request answering = like;
@@ -77,9 +77,9 @@ std::vector<std::optional<SampledDocument>> make_conversations(
     places.push_back(i);
     requests.push_back(answering);
   }
-  const std::vector<Answer> answers = answer(scheduler, requests);
-  for (size_t i = 0; i < answers.size(); ++i) {
-    const Answer& said = answers[i];
+  const std::vector<Answer> written = answer(answers, requests);
+  for (size_t i = 0; i < written.size(); ++i) {
+    const Answer& said = written[i];
     if (!said.finish.end_token || said.tokens.empty()) continue;
     const std::vector<int64_t>& prompt = requests[i].prompt;
     SampledDocument document{prompt, std::ssize(prompt)};

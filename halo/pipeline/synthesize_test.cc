@@ -57,7 +57,8 @@ TEST_F(ChatData, BothSidesAreTheModelsAndEnd) {
   Scheduler scheduler(test::random_model(config), {});
   Request like{.max_tokens = 2000, .sample = {.temperature = 1}};
   const int64_t end = *tokenizer_.token_id("<|im_end|>");
-  const auto documents = make_conversations(scheduler, form, tokenizer_, {end}, 24, like, 2000);
+  const auto documents =
+      make_conversations(scheduler, scheduler, form, tokenizer_, {end}, 24, like, 2000);
   ASSERT_EQ(documents.size(), 24u);
   int64_t kept = 0;
   for (const auto& document : documents) {
@@ -74,10 +75,35 @@ TEST_F(ChatData, BothSidesAreTheModelsAndEnd) {
   }
   EXPECT_GT(kept, 0);
   like.seed = 1;
-  const auto others = make_conversations(scheduler, form, tokenizer_, {end}, 24, like, 2000);
+  const auto others =
+      make_conversations(scheduler, scheduler, form, tokenizer_, {end}, 24, like, 2000);
   for (size_t i = 0; i < documents.size(); ++i) {
     if (documents[i] && others[i]) EXPECT_NE(documents[i]->tokens, others[i]->tokens);
   }
+}
+
+// Another model's answers to the same messages.
+TEST_F(ChatData, AnotherModelMayAnswer) {
+  const ChatForm form(folder_.path(), tokenizer_);
+  ModelConfig config = test::hybrid_config();
+  config.vocab_size = tokenizer_.vocab_size();
+  Scheduler asks(test::random_model(config), {}), answers(test::random_model(config, 2), {});
+  const Request like{.max_tokens = 2000, .sample = {.temperature = 1}};
+  const int64_t end = *tokenizer_.token_id("<|im_end|>");
+  const auto make = [&](Scheduler& by) {
+    return make_conversations(asks, by, form, tokenizer_, {end}, 24, like, 2000);
+  };
+  const auto own = make(asks), others = make(answers);
+  int64_t both = 0;
+  for (size_t i = 0; i < own.size(); ++i) {
+    if (!own[i] || !others[i]) continue;
+    ++both;
+    ASSERT_EQ(own[i]->asked, others[i]->asked);
+    EXPECT_TRUE(std::equal(own[i]->tokens.begin(), own[i]->tokens.begin() + own[i]->asked,
+                           others[i]->tokens.begin()));
+    EXPECT_NE(own[i]->tokens, others[i]->tokens);
+  }
+  EXPECT_GT(both, 0);
 }
 
 }  // namespace

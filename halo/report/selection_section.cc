@@ -36,10 +36,14 @@ std::string score_bars(const JsonView& selection, const std::vector<JsonView>& c
   const std::vector<double> kept = selection.numbers("layers");
   const std::vector<double> errors = score_errors(rule, candidates);
   BarChart chart;
-  chart.title = fmt::format("Score of each layer, swapped alone, by the rule '{}'", rule);
+  chart.title = rule == "gate" ? "How much of its attention each layer's gate keeps"
+                               : fmt::format("Score of each layer, {} alone, by the rule '{}'",
+                                             rule == "probe" ? "kept" : "swapped", rule);
   chart.x_label = "layer";
   chart.y = {rule == "kl"       ? "KL (nats a token)"
              : rule == "recall" ? "−ln p of a needle's digit"
+             : rule == "gate"   ? "gate"
+             : rule == "probe"  ? "−loss (nats a token)"
                                 : "score"};
   chart.highlight = "keeps attention";
   for (size_t layer = 0; layer < scores.size(); ++layer) {

@@ -47,6 +47,7 @@ class Candidates {
   CandidateScores score_teacher() const;
 
   const DecoderWeights& aligned() const { return aligned_; }
+  const DecoderWeights& attention() const { return attention_; }
 
   // Haystacks and rows drawn with replacement, a function of the seed and `index`.
   Resample resample(uint64_t index) const;

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "halo/base/progress.h"
+#include "halo/stages/learned_gates.h"
 #include "halo/stages/selection_rule.h"
 
 namespace halo {
@@ -63,16 +64,17 @@ LayerChoice choose_joint(const Candidates& candidates, int64_t num_layers, int64
   return choice;
 }
 
-// The score of each layer under a rule that swaps one layer at a time.
-std::vector<double> sweep_scores(SelectionRule rule, const std::vector<CandidateScores>& swaps,
+// The score of each layer under a rule that swaps, or keeps, one layer at a time.
+std::vector<double> sweep_scores(SelectionRule rule, const std::vector<CandidateScores>& layers,
                                  const Resample* draw) {
   std::vector<double> recall, commonsense, kl;
-  for (const CandidateScores& swap : swaps) {
-    recall.push_back(swap.needle_logprob(draw));
-    commonsense.push_back(-swap.loss(draw));
-    kl.push_back(swap.kl(draw));
+  for (const CandidateScores& layer : layers) {
+    recall.push_back(layer.needle_logprob(draw));
+    commonsense.push_back(-layer.loss(draw));
+    kl.push_back(layer.kl(draw));
   }
   if (rule == SelectionRule::kKl) return kl;
+  if (rule == SelectionRule::kProbe) return commonsense;
   if (rule == SelectionRule::kRecallRatio) return halo_scores(recall, commonsense);
   for (double& value : recall) value = -value;  // the layer whose loss hurts recall most
   return recall;
@@ -80,22 +82,23 @@ std::vector<double> sweep_scores(SelectionRule rule, const std::vector<Candidate
 
 LayerChoice choose_by_sweep(const Candidates& candidates, SelectionRule rule, int64_t num_layers,
                             int64_t keep, const SelectRecipe& recipe) {
-  std::vector<CandidateScores> swaps;
+  std::vector<CandidateScores> scores;
   Progress progress("select", num_layers);
   LayerChoice choice;
+  const bool keeps = rule == SelectionRule::kProbe;  // the layer, alone of all; else swaps it alone
   for (int64_t layer = 0; layer < num_layers; ++layer) {
-    swaps.push_back(candidates.score_swap(layer));
-    json::object row = candidate_to_json({layer}, swaps.back());
-    row["swapped"] = true;
+    scores.push_back(keeps ? candidates.score_set({layer}) : candidates.score_swap(layer));
+    json::object row = candidate_to_json({layer}, scores.back());
+    if (!keeps) row["swapped"] = true;
     choice.candidates.push_back(row);
-    progress.update(layer + 1, fmt::format("layer {} swapped", layer));
+    progress.update(layer + 1, fmt::format("layer {} {}", layer, keeps ? "kept" : "swapped"));
   }
-  choice.scores = sweep_scores(rule, swaps, nullptr);
+  choice.scores = sweep_scores(rule, scores, nullptr);
   choice.layers = top_layers(choice.scores, keep);
   progress.finish(fmt::format("keep layers {}", fmt::join(choice.layers, " ")));
   choice.frequency = keep_frequency(
       candidates, num_layers, recipe.bootstrap,
-      [&](const Resample& draw) { return top_layers(sweep_scores(rule, swaps, &draw), keep); });
+      [&](const Resample& draw) { return top_layers(sweep_scores(rule, scores, &draw), keep); });
   return choice;
 }
 
@@ -147,7 +150,8 @@ std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
                                              const StageContext& context) {
   const bool by_needles = recipe.rule == SelectionRule::kJoint ||
                           (recipe.rule == SelectionRule::kRecallRatio && recipe.recall.empty()) ||
-                          recipe.rule == SelectionRule::kRecall;
+                          recipe.rule == SelectionRule::kRecall ||
+                          recipe.rule == SelectionRule::kGate;
   if (!recipe.layers.empty() || !by_needles) return std::nullopt;
   CandidateScores teacher = candidates.score_teacher();
   const Estimate needle = needle_logprob(teacher.needles), loss = mean_loss(teacher.text);
@@ -176,12 +180,16 @@ std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
 }
 
 LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidates,
-                          const StageContext& context, int64_t keep) {
+                          const StageContext& context, int64_t keep, const StageArgs& args) {
   const int64_t layers = context.teacher().config.num_layers;
   if (!recipe.layers.empty()) return {recipe.layers, {}, {}, {}};
   switch (recipe.rule) {
     case SelectionRule::kJoint:
       return choose_joint(candidates, layers, keep, recipe);
+    case SelectionRule::kGate: {
+      const std::vector<double> gates = learn_gates(recipe, candidates, context, keep, args);
+      return {top_layers(gates, keep), gates, {}, {}};
+    }
     case SelectionRule::kEven:
       return {even_layers(layers, keep), {}, {}, {}};
     case SelectionRule::kRecallRatio:

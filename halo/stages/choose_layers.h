@@ -28,8 +28,9 @@ std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
                                              const Candidates& candidates,
                                              const StageContext& context);
 
-// select.layers, or `keep` layers by the recipe's select.rule.
+// select.layers, or `keep` layers by the recipe's select.rule. `args`: of stage select; a rule that
+// trains does so in its folder.
 LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidates,
-                          const StageContext& context, int64_t keep);
+                          const StageContext& context, int64_t keep, const StageArgs& args);
 
 }  // namespace halo

@@ -54,6 +54,39 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
   return forward_backward_of(loss, layers, machine);
 }
 
+ForwardBackward gate_step(const DecoderWeights& attention, const DecoderWeights& recurrent,
+                          const DecoderWeights& teacher, const Weight& logits, int64_t budget,
+                          const Machine& machine) {
+  const Loss loss = [=](const LossInputs& in) {
+    at::Tensor teacher_hidden;
+    {
+      at::NoGradGuard no_grad;
+      teacher_hidden = decode(teacher, in.batch);
+    }
+    const at::Tensor leaf = logits.value.detach().requires_grad_(true);
+    const at::Tensor gates = leaf.sigmoid();
+    at::Tensor hidden = embed(recurrent, in.batch);
+    for (int64_t layer = 0; layer < gates.size(0); ++layer) {
+      const at::Tensor kept = decode_layers(attention, layer, layer + 1, hidden, in.batch);
+      const at::Tensor swapped = decode_layers(recurrent, layer, layer + 1, hidden, in.batch);
+      hidden = swapped + gates[layer] * (kept - swapped);
+    }
+    const at::Tensor kl = linear_kl(final_norm(recurrent, hidden), recurrent.head, teacher_hidden,
+                                    teacher.head.value, in.token_weights);
+    // The budget counts once a step, however many micro-batches it has.
+    const at::Tensor tokens = at::full_like(in.step_count, double(in.batch.tokens.size(0)));
+    const at::Tensor share = (tokens / in.step_count).to(at::kFloat);
+    const at::Tensor loss =
+        kl / in.step_count.to(at::kFloat) + share * (gates.sum() - double(budget)).square();
+    logits.grad.add_(torch::autograd::grad({loss}, {leaf}).front());
+    return at::cat({loss.detach().reshape({1}), share * gates.detach()});
+  };
+  std::vector<LayerWeights> layers = teacher.layers;
+  layers.insert(layers.end(), attention.layers.begin(), attention.layers.end());
+  layers.insert(layers.end(), recurrent.layers.begin(), recurrent.layers.end());
+  return forward_backward_of(loss, layers, machine);
+}
+
 ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
                            const Machine& machine, ClipMode clip_mode) {
   const double divisor = clip_mode == ClipMode::kPerLayer ? 1 : static_cast<double>(student.size());

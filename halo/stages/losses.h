@@ -29,4 +29,13 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
 ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
                            const Machine& machine, ClipMode clip_mode = ClipMode::kGlobal);
 
+// KL from the teacher of the model between two others of the same layers: its residual stream
+// behind layer i is g_i times what `attention`'s layer makes of it and 1 - g_i times what
+// `recurrent`'s does, with g = sigmoid(logits), so that at 0 and 1 it is the hybrid of such layers.
+// The logits [L] fp32 alone are trained. What the sum of g has beyond `budget`, or lacks, is added
+// squared, in nats (hypenet.md 2.3). Returns [1 + L]: the loss, then g.
+ForwardBackward gate_step(const DecoderWeights& attention, const DecoderWeights& recurrent,
+                          const DecoderWeights& teacher, const Weight& logits, int64_t budget,
+                          const Machine& machine);
+
 }  // namespace halo

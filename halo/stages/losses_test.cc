@@ -84,6 +84,64 @@ TEST(AlignStep, PerLayerNormalisesEachLayerAlone) {
   EXPECT_TRUE(at::equal(mean, alone));
 }
 
+// Two students of one kind of mixer each, and the gates between them.
+struct GateSetting : Setting {
+  ParameterStore gates{{{"gates", {3}}}, ParameterStore::Use::kTrained, at::kFloat, at::kCPU};
+  std::shared_ptr<const DecoderWeights> attention = model(MixerType::kAttention);
+  std::shared_ptr<const DecoderWeights> recurrent = model(MixerType::kLightning);
+
+  std::shared_ptr<const DecoderWeights> model(MixerType type) const {
+    ModelConfig of_one_kind = config;
+    of_one_kind.mixer_types.assign(3, type);
+    of_one_kind.attn_logits_scaling = {};
+    return test::random_model(of_one_kind, 3);
+  }
+  void set(const std::vector<float>& logits) {
+    at::NoGradGuard no_grad;
+    gates.value("gates").copy_(at::tensor(logits));
+  }
+  at::Tensor figures(int64_t budget) {
+    gates.zero_grad();
+    return gate_step(*attention, *recurrent, *teacher, gates.weight("gates"), budget, Machine())(
+        data, 40);
+  }
+};
+
+// Open and closed gates are the hybrid of these layers.
+TEST(GateStep, IsTheHybridWhereGatesAreOpenOrClosed) {
+  GateSetting s;
+  s.set({-80, 80, -80});
+  DecoderWeights hybrid = *s.recurrent;
+  hybrid.layers[1] = s.attention->layers[1];
+  const Batch batch = to_batch(s.data, Machine());
+  const at::Tensor kl = token_kl(decode(hybrid, batch), hybrid.head.value,
+                                 decode(*s.teacher, batch), s.teacher->head.value);
+  const double want = (kl * s.data.token_weights).sum().item<double>() / 40;
+  const at::Tensor figures = s.figures(1);
+  EXPECT_NEAR(figures[0].item<double>(), want, 1e-5 * want);
+  EXPECT_TRUE(at::allclose(figures.slice(0, 1), at::tensor({0.0F, 1.0F, 0.0F})));
+  EXPECT_NEAR(s.figures(3)[0].item<double>(), want + 4, 1e-5 * (want + 4));
+}
+
+TEST(GateStep, GradientOfTheGates) {
+  GateSetting s;
+  const std::vector<float> logits = {-0.5F, 0.25F, 1};
+  s.set(logits);
+  s.figures(1);
+  const at::Tensor gradient = s.gates.grad().slice(0, 0, 3).clone();
+  for (int64_t i = 0; i < 3; ++i) {
+    const auto loss = [&](float change) {
+      std::vector<float> moved = logits;
+      moved[i] += change;
+      s.set(moved);
+      return s.figures(1)[0].item<double>();
+    };
+    const float h = 0.02F;
+    EXPECT_NEAR(gradient[i].item<double>(), (loss(h) - loss(-h)) / (2 * h),
+                2e-3 * gradient.abs().max().item<double>());
+  }
+}
+
 TEST(ActivationCheckpointing, GivesTheSameBits) {
   for (const bool distill : {true, false}) {
     SCOPED_TRACE(distill);

@@ -115,7 +115,7 @@ void run_select(const SelectRecipe& recipe, TransferInit init, const StageContex
                               : context.load_student(args.inputs[1], ParameterStore::Use::kFrozen);
   const Candidates candidates(recipe, context, aligned.weights, attention.weights);
   const std::optional<CandidateScores> teacher = check_teacher(recipe, candidates, context);
-  const LayerChoice choice = choose_layers(recipe, candidates, context, keep);
+  const LayerChoice choice = choose_layers(recipe, candidates, context, keep, args);
   const CandidateScores chosen = candidates.score_set(choice.layers);
   const CandidateScores nothing_kept = candidates.score_set({});
   write_hybrid(context, aligned, attention, choice.layers, args.out);

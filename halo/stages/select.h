@@ -21,6 +21,7 @@ struct SelectRecipe {
   int64_t needle_length = 0;
   int64_t held_out_rows = 8;
   int64_t max_sets = 128;
+  int64_t gate_tokens = 2'000'000;
   int64_t bootstrap = 1000;
 
   void settings(Settings& s) {
@@ -50,6 +51,10 @@ struct SelectRecipe {
       {.help = "joint tries all sets up to this many, else it searches greedily",
        .min = 1,
        .max = 1e6});
+    s("gate_tokens", gate_tokens,
+      {.help = "rule gate: tokens of needle documents that the gates are trained on",
+       .min = 1,
+       .max = 1e12});
     s("bootstrap", bootstrap,
       {.help = "resamples behind the reported uncertainty", .min = 1, .max = 1e6});
   }
@@ -69,7 +74,7 @@ inline constexpr const char* kLayerSweep = "layer-sweep.csv";
 
 // From align's model and that of align-attention, without which kept layers start as the teacher's,
 // by `init`. OUT/step-0: the hybrid; OUT/selection.json: scores and their uncertainty; of a rule
-// that asks tasks also OUT/layer-sweep.csv.
+// that asks tasks also OUT/layer-sweep.csv, of rule `gate` OUT/gates (learned_gates.h).
 void run_select(const SelectRecipe& recipe, TransferInit init, const StageContext& context,
                 const StageArgs& args);
 

@@ -11,10 +11,11 @@
 
 namespace halo {
 
-enum class SelectionRule { kJoint, kRecallRatio, kKl, kRecall, kEven, kRandom };
+enum class SelectionRule { kJoint, kRecallRatio, kKl, kRecall, kProbe, kGate, kEven, kRandom };
 inline constexpr Word<SelectionRule> kSelectionRules[] = {
     {"joint", SelectionRule::kJoint}, {"recall-ratio", SelectionRule::kRecallRatio, "halo"},
     {"kl", SelectionRule::kKl},       {"recall", SelectionRule::kRecall},
+    {"probe", SelectionRule::kProbe}, {"gate", SelectionRule::kGate},
     {"even", SelectionRule::kEven},   {"random", SelectionRule::kRandom}};
 
 // floor(L / 4), at least 1.

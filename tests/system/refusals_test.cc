@@ -156,6 +156,31 @@ TEST(Errors, SynthesizeReadsTeachersInShards) {
               HasSubstr(hash_file(World::get().teacher() / "model.safetensors")));
 }
 
+// Answers may be another model's, whose tokens are the same.
+TEST(Errors, SynthesizeWithAnswersOfAnotherModel) {
+  const fs::path teacher = place() / "chat", other = sharded_teacher(place() / "sharded"),
+                 foreign = place() / "foreign", out = place();
+  fs::copy(World::get().teacher(), teacher);
+  write_json(teacher / "tokenizer_config.json",
+             json::object{{"chat_template",
+                           "{% for m in messages %}The {{ m.content }}<|endoftext|>{% endfor %}"}});
+  const auto converse = [&](const fs::path& by) {
+    return run_halo({"data", "synthesize", text(teacher), "--chat", "--answers-by", text(by),
+                     "--out", text(out / "made"), "--tokens", "500", "--length", "128"});
+  };
+  fs::copy(World::get().teacher(), foreign);
+  write_file(foreign / "tokenizer.json", train_bpe({"The dog"}, 260, {"<|endoftext|>"}));
+  expect_error(converse(foreign), 1, {text(foreign), "another tokenizer"});
+  const Outcome outcome = converse(other);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_THAT(provenance(out / "made"),
+              testing::AllOf(HasSubstr(hash_file(teacher / "model.safetensors")),
+                             HasSubstr(hash_file(other / "model-1.safetensors"))));
+  expect_error(run_halo({"data", "synthesize", text(teacher), "--answers-by", text(other), "--out",
+                         text(out / "none")}),
+               1, {"--answers-by", "add --chat"});
+}
+
 // Rows of the model for which the tokenizer has no token are no text.
 TEST(Errors, SynthesizeWithMoreRowsThanTokens) {
   const fs::path teacher = place() / "padded", out = place() / "out";

@@ -235,13 +235,18 @@ TEST_P(SelectByNeedles, KeepsTwoLayersAndSaysHowSure) {
   const Rule& rule = GetParam();
   Words set = {"select.keep=2", "select.rule=" + rule.name.substr(0, rule.name.find('_'))};
   if (rule.name == "joint_greedy") set.push_back("select.max_sets=1");
+  if (rule.name == "gate") set.push_back("select.gate_tokens=4096");
   const Recipe recipe = read_recipe(World::get().recipe(), set);
   const StageContext context(context_settings(recipe));
   const Model aligned = context.load(model("align"), ParameterStore::Use::kFrozen),
               attention = context.load(model("align-attention"), ParameterStore::Use::kFrozen);
   const Candidates candidates(recipe.select, context, aligned.weights, attention.weights);
-  const LayerChoice choice = choose_layers(recipe.select, candidates, context, 2);
+  StageArgs args;
+  args.name = "select";
+  args.out = World::get().folder("rule") / "chosen";
+  const LayerChoice choice = choose_layers(recipe.select, candidates, context, 2, args);
   check(rule, choice.layers, choice.candidates.size(), choice.scores, choice.frequency);
+  EXPECT_EQ(choose_layers(recipe.select, candidates, context, 2, args).scores, choice.scores);
 
   const fs::path out = World::get().folder("rule") / "out";
   Words words = select("joint", out);
@@ -258,7 +263,8 @@ INSTANTIATE_TEST_SUITE_P(Stages, SelectByNeedles,
                          testing::Values(Rule{"joint", false, true, 6},
                                          Rule{"joint_greedy", false, true, 9},
                                          Rule{"recall-ratio", true, true, 4},
-                                         Rule{"recall", true, true, 4}),
+                                         Rule{"recall", true, true, 4},
+                                         Rule{"gate", true, false, 0}),
                          [](const auto& info) {
                            std::string name = info.param.name;
                            std::erase(name, '-');
@@ -288,7 +294,8 @@ TEST_P(SelectRule, KeepsTwoLayersAndSaysHowSure) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Stages, SelectRule,
-                         testing::Values(Rule{"kl", true, true, 4}, Rule{"even", false, false, 0},
+                         testing::Values(Rule{"kl", true, true, 4}, Rule{"probe", true, true, 4},
+                                         Rule{"even", false, false, 0},
                                          Rule{"random", false, false, 0}),
                          [](const auto& info) { return info.param.name; });
 
