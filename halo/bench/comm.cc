@@ -54,6 +54,7 @@ json::object bench_comm(const CommBenchArgs& args, Communicator& ranks) {
     };
     measure("reduce_scatter", [&] { ranks.reduce_scatter(flat); });
     measure("all_gather", [&] { ranks.all_gather(flat); });
+    measure("all_to_all", [&] { ranks.all_to_all(flat.view({ranks.size(), -1}), ranks.size()); });
     if (megabytes == args.megabytes) break;
   }
   return {{"device", machine.device_name},

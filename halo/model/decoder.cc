@@ -12,6 +12,7 @@
 #include "halo/kernels/rms_norm/rms_norm.h"
 #include "halo/kernels/rope/rope.h"
 #include "halo/kernels/swiglu/swiglu.h"
+#include "halo/model/context_part.h"
 #include "halo/model/position_cache.h"
 #include "halo/model/recompute.h"
 
@@ -77,7 +78,9 @@ at::Tensor attend(const AttentionWeights& w, const Heads& heads, const Batch& ba
       return paged_attention(heads.q, cache, batch.sequences, settings);
     }
   }
-  return causal_attention(heads.q, heads.k, heads.v, batch.sequences, settings);
+  return batch.part
+             ? context_attention(heads.q, heads.k, heads.v, *batch.part, settings)
+             : causal_attention(heads.q, heads.k, heads.v, batch.sequences, settings);
 }
 
 at::Tensor attention_heads(const AttentionWeights& w, double eps, const at::Tensor& x,
@@ -102,7 +105,9 @@ at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tens
   if (batch.state) args.state = (*batch.state)[layer].recurrent.index_select(0, batch.slots);
   const LightningResult result = lightning_attention(args, batch.sequences, batch.kernels);
   if (batch.state) (*batch.state)[layer].recurrent.index_copy_(0, batch.slots, result.state);
-  const at::Tensor o = result.o.flatten(1);
+  const at::Tensor o =
+      (batch.part ? with_state_before(args, result, batch.sequences, *batch.part) : result.o)
+          .flatten(1);
   return w.gate || w.o_norm.defined() ? norm_gate(o, w.o_norm, eps, heads.gate) : o;
 }
 

@@ -107,6 +107,8 @@ struct LayerState {
 
 // Rotary tables and logit scales, computed once a batch and shared by the layers that use them.
 class PositionCache;
+// Of what a batch is a part, where several ranks have one (context_part.h).
+struct ContextPart;
 
 struct Batch {
   at::Tensor tokens;     // [N] int64
@@ -122,6 +124,7 @@ struct Batch {
   std::vector<int64_t> lengths;              // [S] tokens of each sequence after this batch
   at::Tensor slots;                          // [S] int64 on the device: rows of recurrent
   std::shared_ptr<PositionCache> cache;      // made by make_batch
+  std::shared_ptr<const ContextPart> part;   // only where there is no state
 };
 
 // Positions 0.. in every sequence, no state. tokens [N] int64 on any device.

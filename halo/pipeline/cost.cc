@@ -89,6 +89,9 @@ StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompu
   if (recompute) cost.flops_a_token += forward_flops(student, length, false);
   cost.trained_parameters = num_parameters(decoder_parameters(student));
   cost.elements_a_token = decoder_elements(student, recompute);
+  cost.exchanged_a_token = (recompute ? 3 : 2) *
+                           std::ranges::count(student.mixer_types, MixerType::kAttention) * 2 *
+                           (student.num_heads + student.num_kv_heads) * student.head_dim;
   cost.vocabulary = student.vocab_size;
   cost.hidden_size = student.hidden_size;
   cost.logits = 1;

@@ -55,8 +55,35 @@ int64_t stage_memory(Recipe recipe, const std::vector<std::string>& settings,
   throw_error("{}: the recipe gives this stage no tokens", stage);
 }
 
+// Behind settings that one rank a row may be trained with, the same with several.
+void add_context_ranks(const Recipe& recipe, const std::string& stage,
+                       std::vector<std::vector<std::string>>& settings) {
+  Recipe with = recipe;
+  const std::string key = section_name(stage) + ".context_ranks";
+  if (!settings_of(with).find(key)) return;
+  const std::vector<std::vector<std::string>> alone = settings;
+  const int64_t ranks = num_ranks(recipe.run);
+  const ModelConfig teacher = read_model_config(recipe.teacher);
+  for (int64_t n = 2; n <= ranks; ++n) {
+    const std::string assignment = fmt::format("{}={}", key, n);
+    set_setting(with, assignment);
+    try {
+      const TrainRecipe& train = find_stage(pipeline_stages(), stage).training->recipe(with);
+      check_recipe(train, section_name(stage), ranks);
+      check_context_ranks(n, teacher);
+    } catch (const Error&) {
+      continue;
+    }
+    for (const auto& one : alone) {
+      settings.push_back(one);
+      settings.back().push_back(assignment);
+    }
+  }
+}
+
 // All that may be tried for a stage, dearest last: fewer rows at a time cost little, recomputed
-// activations a fifth of the rate, and bf16 is another computation.
+// activations a fifth of the rate, bf16 is another computation, and ranks that share rows must
+// exchange them.
 std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
                                                        const std::string& stage) {
   std::vector<std::vector<std::string>> variants = {{}}, out;
@@ -83,6 +110,7 @@ std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
       out.back().push_back(fmt::format("{}.micro_batch_rows={}", section_name(stage), rows));
     }
   }
+  add_context_ranks(recipe, stage, out);
   return out;
 }
 

@@ -14,6 +14,11 @@ double gather_seconds(const Links& links, int64_t ranks, double bytes) {
   return std::min(ring, tree);
 }
 
+double exchange_seconds(const Links& links, int64_t group, double bytes) {
+  const double n = static_cast<double>(group);
+  return bytes * (n - 1) / n / (1e9 * (group <= links.node ? links.in_node : links.network));
+}
+
 double step_seconds(const Links& links, int64_t ranks, Shard shard, int64_t trained_parameters,
                     int64_t compute_bytes) {
   const double gradients = 4.0 * static_cast<double>(trained_parameters);

@@ -21,6 +21,9 @@ struct Links {
 // tree, as NCCL chooses.
 double gather_seconds(const Links& links, int64_t ranks, double bytes);
 
+// Of an all-to-all among groups of consecutive ranks, of which each has `bytes`.
+double exchange_seconds(const Links& links, int64_t group, double bytes);
+
 // What a step sends: gradients are summed and weights given out.
 double step_seconds(const Links& links, int64_t ranks, Shard shard, int64_t trained_parameters,
                     int64_t compute_bytes);

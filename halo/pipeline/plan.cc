@@ -15,7 +15,8 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
                         const RunRecipe& run, double gflops, const Links& links) {
   const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
   const int64_t ranks = num_ranks(run);
-  const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_step() / ranks);
+  const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_rank(ranks));
+  const int64_t rank_tokens = rows * train.sequence_length / train.context_ranks;
   const int64_t state_parts = run.shard == Shard::kNone ? 1 : ranks;
   const double tokens = double(train.steps() * train.tokens_per_step);
   const double computing = tokens * cost.flops_a_token / (gflops * 1e9 * double(ranks));
@@ -24,9 +25,12 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
       links.in_node == 0
           ? 0
           : double(train.steps()) *
-                step_seconds(links, ranks, run.shard, cost.trained_parameters, compute_bytes);
-  const int64_t memory = peak_memory(cost, rows * train.sequence_length, compute_bytes,
-                                     run.device == at::kCPU, state_parts);
+                    step_seconds(links, ranks, run.shard, cost.trained_parameters, compute_bytes) +
+                exchange_seconds(
+                    links, train.context_ranks,
+                    tokens / double(ranks) * double(cost.exchanged_a_token * compute_bytes));
+  const int64_t memory =
+      peak_memory(cost, rank_tokens, compute_bytes, run.device == at::kCPU, state_parts);
   return {{"stage", name},
           {"tokens", train.steps() * train.tokens_per_step},
           {"steps", train.steps()},

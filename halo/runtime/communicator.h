@@ -76,6 +76,10 @@ class Communicator {
   void all_gather(const at::Tensor& flat);
   // The sum of a few values [n] on the device over all ranks, in order of rank; on every rank.
   at::Tensor sum(const at::Tensor& mine);
+  // Among the ranks of a group: `group` consecutive ones, of which size() is a multiple. `mine`
+  // [group, ...] contiguous: mine[p] is for the p-th of them. Returns, in the same shape, what each
+  // of them had for this rank, in their order.
+  at::Tensor all_to_all(const at::Tensor& mine, int64_t group);
 
   // Tells the others that this rank ends with this exit code, which they then do too.
   virtual void end(int exit_code) = 0;
@@ -94,6 +98,7 @@ class Communicator {
   virtual std::vector<std::string> do_exchange(const std::string& mine, Patience patience) = 0;
   virtual void do_reduce_scatter(const at::Tensor& flat) = 0;
   virtual void do_all_gather(const at::Tensor& flat) = 0;
+  virtual void do_all_to_all(const at::Tensor& mine, const at::Tensor& theirs, int64_t group) = 0;
 
   struct Entry {
     int64_t number;

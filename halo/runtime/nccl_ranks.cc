@@ -37,6 +37,10 @@ struct Nccl {
   int (*init_rank)(NcclComm*, int ranks, NcclId, int rank);
   int (*reduce_scatter)(const void*, void*, size_t, int type, int op, NcclComm, void* stream);
   int (*all_gather)(const void*, void*, size_t, int type, NcclComm, void* stream);
+  int (*send)(const void*, size_t, int type, int peer, NcclComm, void* stream);
+  int (*receive)(void*, size_t, int type, int peer, NcclComm, void* stream);
+  int (*group_start)();
+  int (*group_end)();
   int (*async_error)(NcclComm, int*);
   int (*abort)(NcclComm);
   int (*destroy)(NcclComm);
@@ -62,6 +66,10 @@ Nccl load_nccl() {
   find(library, "ncclCommInitRank", nccl.init_rank);
   find(library, "ncclReduceScatter", nccl.reduce_scatter);
   find(library, "ncclAllGather", nccl.all_gather);
+  find(library, "ncclSend", nccl.send);
+  find(library, "ncclRecv", nccl.receive);
+  find(library, "ncclGroupStart", nccl.group_start);
+  find(library, "ncclGroupEnd", nccl.group_end);
   find(library, "ncclCommGetAsyncError", nccl.async_error);
   find(library, "ncclCommAbort", nccl.abort);
   find(library, "ncclCommDestroy", nccl.destroy);
@@ -134,6 +142,25 @@ class RankOnGpu : public Communicator {
     const int64_t n = static_cast<int64_t>(flat.nbytes()) / size();
     launch("all_gather", flat, [&](void* stream) {
       return nccl_.all_gather(data + rank() * n, data, n, kUint8, comm_, stream);
+    });
+  }
+
+  void do_all_to_all(const at::Tensor& mine, const at::Tensor& theirs, int64_t group) override {
+    const auto* from = static_cast<const std::byte*>(mine.const_data_ptr());
+    auto* to = static_cast<std::byte*>(theirs.mutable_data_ptr());
+    const int64_t n = static_cast<int64_t>(mine.nbytes()) / group;
+    const int64_t first = rank() / group * group;
+    launch("all_to_all", mine, [&](void* stream) {
+      int result = nccl_.group_start();
+      for (int64_t p = 0; p < group && result == kSuccess; ++p) {
+        const int peer = static_cast<int>(first + p);
+        result = nccl_.send(from + p * n, n, kUint8, peer, comm_, stream);
+        if (result == kSuccess) {
+          result = nccl_.receive(to + p * n, n, kUint8, peer, comm_, stream);
+        }
+      }
+      const int ended = nccl_.group_end();
+      return result == kSuccess ? ended : result;
     });
   }
 

@@ -57,6 +57,21 @@ FinetuneRecipe::FinetuneRecipe() {
   micro_batch_rows = 1;
 }
 
+void check_context_ranks(int64_t context_ranks, const ModelConfig& student) {
+  const auto possible = [&](int64_t n) {
+    return can_share_heads(n, student.num_heads, student.num_kv_heads);
+  };
+  if (possible(context_ranks)) return;
+  std::vector<int64_t> counts;
+  for (int64_t n = 1; n <= student.num_heads; ++n) {
+    if (possible(n)) counts.push_back(n);
+  }
+  throw_error(
+      "finetune.context_ranks: {} ranks cannot share the {} query and {} key/value heads of an "
+      "attention layer evenly; {} can",
+      context_ranks, student.num_heads, student.num_kv_heads, fmt::join(counts, ", "));
+}
+
 void run_distill(const DistillRecipe& recipe, const StageContext& context, const StageArgs& args) {
   const Model model = context.load_student(args.inputs[0], ParameterStore::Use::kTrained);
   const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
@@ -93,6 +108,7 @@ std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageInput
 void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
   const Model model = context.load_student(args.inputs[0], ParameterStore::Use::kTrained);
+  check_context_ranks(recipe.context_ranks, model.config);
   const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
   const bool is_first = context.ranks().is_first();
   const double before =
@@ -105,7 +121,8 @@ void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
   const Loader loader = finetune_loader(recipe, context, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.count = count_targets;
-  job.forward_backward = cross_entropy_step(weights, context.machine());
+  job.forward_backward =
+      cross_entropy_step(weights, context.machine(), {&context.ranks(), recipe.context_ranks});
   const TrainResult result = halo::train(job);
   if (!is_first) return;
   const double after = mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;

@@ -20,7 +20,8 @@ int64_t count_targets(const TrainBatch& batch) {
   return batch.targets.ne(kIgnoreTarget).sum().item<int64_t>();
 }
 
-ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine) {
+ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine,
+                                   const ContextGroup& group) {
   const Loss loss = [weights](const LossInputs& in) {
     const at::Tensor hidden = decode(weights, in.batch);
     const at::Tensor loss =
@@ -29,7 +30,7 @@ ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine&
     loss.backward();
     return loss.detach().reshape({1});
   };
-  return forward_backward_of(loss, weights.layers, machine);
+  return forward_backward_of(loss, weights.layers, machine, group);
 }
 
 ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,

@@ -13,8 +13,9 @@ int64_t count_tokens(const TrainBatch& batch);
 int64_t count_weighted(const TrainBatch& batch);
 int64_t count_targets(const TrainBatch& batch);
 
-// Next-token cross-entropy of `weights` (stage 3, pretraining).
-ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine);
+// Next-token cross-entropy of `weights` (stage 3, pretraining). The ranks of `group` share batches.
+ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine,
+                                   const ContextGroup& group = {});
 
 // KL of the student from the teacher, with cross-entropy mixed in where it has a share (stage 2;
 // CrossEntropyMix).

@@ -100,6 +100,7 @@ json::object to_json(const TrainState& state, json::array files) {
           {"recipe_hash", hash_hex(std::as_bytes(std::span(recipe)))},
           {"threads", state.threads},
           {"ranks", state.ranks},
+          {"context_ranks", state.context_ranks},
           {"device", state.device},
           {"kernels", state.kernels},
           {"compute", state.compute},
@@ -120,6 +121,7 @@ TrainState from_json(const json::object& object, const std::string& file) {
   state.recipe = json_get<json::object>(object, "recipe", file);
   state.threads = json_get<int64_t>(object, "threads", file);
   state.ranks = json_get_or<int64_t>(object, "ranks", 1, file);
+  state.context_ranks = json_get_or<int64_t>(object, "context_ranks", 1, file);
   state.device = json_get<std::string>(object, "device", file);
   state.kernels = json_get<std::string>(object, "kernels", file);
   state.compute = json_get_or<std::string>(object, "compute", "", file);

@@ -29,7 +29,7 @@ struct TrainState {
   std::string data_id;
   json::object recipe;
   int64_t threads = 0;
-  int64_t ranks = 1;
+  int64_t ranks = 1, context_ranks = 1;
   std::string device;   // "cpu", "cuda"
   std::string kernels;  // "fast", "reference"
   std::string compute;  // "float32", "bfloat16"; empty: written before this was recorded

@@ -76,7 +76,7 @@ class Trainer {
   const TrainRecipe& recipe_;
   Communicator& ranks_;
   const Schedule schedule_;
-  const int64_t steps_, rows_, micro_batches_;  // rows: of this rank in a step
+  const int64_t steps_, rows_, micro_batches_;  // rows: of this rank, or its group, in a step
   Checkpoints checkpoints_;
   Optimizer optimizer_;
   Health health_;
@@ -98,7 +98,7 @@ Trainer::Trainer(const TrainJob& job)
       schedule_(
           (check_recipe(job.recipe, job.stage, job.ranks->size()), make_schedule(job.recipe))),
       steps_(job.recipe.steps()),
-      rows_(job.recipe.rows_per_step() / job.ranks->size()),
+      rows_(job.recipe.rows_per_rank(job.ranks->size())),
       micro_batches_((rows_ + job.recipe.micro_batch_rows - 1) / job.recipe.micro_batch_rows),
       checkpoints_(job.directory, job.recipe.keep_checkpoints, *job.ranks),
       optimizer_(*job.store, job.recipe, *job.ranks, job.shard),
@@ -125,7 +125,8 @@ void Trainer::check_same_job() {
   ranks_.wait();
   const TrainState job = describe(job_, 0);
   const std::string mine =
-      fmt::format("{} {} {}", job.data_id, job.seed, json::serialize(job.recipe));
+      fmt::format("{} {} {} {}", job.data_id, job.seed, recipe_.context_ranks,
+                  json::serialize(job.recipe));
   if (ranks_.broadcast(mine) != mine) {
     throw_error(
         "{}: has other data or another recipe than the first rank; give all of them the same "
@@ -187,7 +188,8 @@ void Trainer::restore_history(const JsonLines& metrics) {
 
 TrainBatch Trainer::next_batch(int64_t index) const {
   const int64_t first = index % micro_batches_ * recipe_.micro_batch_rows;
-  return job_.data(index / micro_batches_, ranks_.rank() * rows_ + first,
+  const int64_t group = ranks_.rank() / recipe_.context_ranks;
+  return job_.data(index / micro_batches_, group * rows_ + first,
                    std::min(recipe_.micro_batch_rows, rows_ - first));
 }
 
@@ -209,7 +211,7 @@ std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
     // A signal to one rank is one to all, between two steps.
     const std::vector<double> sums =
         ranks_.sum({static_cast<double>(count), stop_requested() ? 1.0 : 0.0});
-    count = static_cast<int64_t>(sums[0]);
+    count = static_cast<int64_t>(sums[0]) / recipe_.context_ranks;  // each counts the whole rows
     if (sums[1] > 0) return std::nullopt;
   }
   if (count <= 0) throw_error("{}: step {} has no token that counts", job_.stage, step);

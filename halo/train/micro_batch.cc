@@ -51,6 +51,21 @@ LossInputs to_inputs(Batch batch, const TrainBatch& data, int64_t step_count,
                    at::TensorOptions().dtype(at::kDouble).device(machine.device))};
 }
 
+// This rank's part of a batch that the group shares.
+LossInputs part_inputs(const TrainBatch& whole, int64_t step_count, const Machine& machine,
+                       const ContextGroup& group) {
+  ContextPart part{group, Sequences(whole.offsets, machine.device)};
+  const int64_t begin = part.begin(), count = part.tokens();
+  HALO_CHECK(count * group.size == whole.tokens.numel(), "micro-batch: {} tokens for {} ranks",
+             whole.tokens.numel(), group.size);
+  const auto mine = [&](const at::Tensor& x) { return x.narrow(0, begin, count); };
+  Batch batch = make_batch(mine(whole.tokens), offsets_within(whole.offsets, begin, count),
+                           mine(positions_of(whole.offsets)), machine.device);
+  batch.part = std::make_shared<const ContextPart>(std::move(part));
+  const TrainBatch data{.targets = mine(whole.targets), .token_weights = mine(whole.token_weights)};
+  return to_inputs(with_settings(std::move(batch), machine), data, step_count, machine);
+}
+
 // What is recorded has a shape. Documents change the number of sequences and the longest of them
 // from batch to batch, so both are rounded up to a power of two: the sequences by empty ones, the
 // longest to no more than all tokens, which is the most that attention's kernels take.
@@ -129,7 +144,12 @@ Batch to_batch(const TrainBatch& batch, const Machine& machine) {
 }
 
 ForwardBackward forward_backward_of(Loss loss, const std::vector<LayerWeights>& layers,
-                                    const Machine& machine) {
+                                    const Machine& machine, const ContextGroup& group) {
+  if (group.size > 1) {
+    return [loss = std::move(loss), machine, group](const TrainBatch& data, int64_t step_count) {
+      return loss(part_inputs(data, step_count, machine, group));
+    };
+  }
   std::shared_ptr<LossOfShapes> of_shapes;
   if (machine.device.is_cuda() && std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
     of_shapes = std::make_shared<LossOfShapes>(loss, machine);

@@ -7,6 +7,7 @@
 #include <functional>
 
 #include "halo/data/loader.h"
+#include "halo/model/context_part.h"
 #include "halo/model/decoder.h"
 #include "halo/runtime/machine.h"
 
@@ -28,8 +29,9 @@ using Loss = std::function<at::Tensor(const LossInputs& inputs)>;
 using ForwardBackward = std::function<at::Tensor(const TrainBatch& batch, int64_t step_count)>;
 
 // The loss of batches as a loader gives them. `layers`: all that it runs, of which a mixer may be
-// the only part; they decide whether it is recorded.
+// the only part; they decide whether it is recorded. Where ranks share a batch, each is given the
+// whole of it and runs the loss on its part, which is never recorded.
 ForwardBackward forward_backward_of(Loss loss, const std::vector<LayerWeights>& layers,
-                                    const Machine& machine);
+                                    const Machine& machine, const ContextGroup& group = {});
 
 }  // namespace halo

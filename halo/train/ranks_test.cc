@@ -188,5 +188,23 @@ TEST_F(RanksTest, ThatDoNotDivideAStepAreRefused) {
   EXPECT_THAT(error(16), HasSubstr("16 ranks do not divide its 12 rows; 12 does"));
 }
 
+TEST_F(RanksTest, ThatCannotShareRowsAreRefused) {
+  const auto error = [&](int64_t ranks, int64_t context_ranks, int64_t length = 512) {
+    TrainRecipe recipe;
+    recipe.context_ranks = context_ranks;
+    recipe.sequence_length = length;
+    recipe.tokens_per_step = 12 * length;
+    return test::error_of([&] { check_recipe(recipe, "finetune", ranks); });
+  };
+  EXPECT_EQ(error(8, 4), "no error");
+  EXPECT_EQ(error(16, 16), "no error");
+  EXPECT_THAT(error(8, 3), HasSubstr("finetune.context_ranks: 3 does not divide the 8 ranks of the "
+                                     "run; 2 and 4 do"));
+  EXPECT_THAT(error(1, 2), HasSubstr("2 does not divide the 1 ranks of the run; 1 does"));
+  EXPECT_THAT(error(3, 3), HasSubstr("3 does not divide the 512 tokens of a row"));
+  EXPECT_THAT(error(10, 2), HasSubstr("10 ranks, 2 of them to a row (context_ranks), do not divide "
+                                      "its 12 rows; 8 and 12 do"));
+}
+
 }  // namespace
 }  // namespace halo

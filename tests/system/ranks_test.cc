@@ -92,6 +92,64 @@ TEST(Ranks, EveryStageTrainsAsOnOneRank) {
   }
 }
 
+// Stage 3 alone, each row shared by two ranks, on a run of so many.
+Process shared_rows(int ranks, const fs::path& out) {
+  Words words = {"finetune",  "--recipe",
+                 World::get().recipe().string(), "--student",
+                 stage_model(World::get().reference() / "distill").string(), "--out",
+                 out.string(), "--ranks", fmt::format("{}", ranks)};
+  for (const char* setting :
+       {"sequence_length=128", "tokens_per_step=1024", "tokens=10240", "micro_batch_rows=3",
+        "checkpoint_every=2"}) {
+    words.insert(words.end(), {"--set", fmt::format("finetune.{}", setting)});
+  }
+  words.insert(words.end(), {"--set", "data.long_context=\"concat\""});
+  if (ranks > 1) words.insert(words.end(), {"--set", "finetune.context_ranks=2"});
+  return {words};
+}
+
+TEST(Ranks, ThatShareRowsTrainAsOne) {
+  const auto train_on = [&](int ranks, const std::string& crash_at = "") {
+    const fs::path out = World::get().folder("shared-rows") / "out";
+    if (!crash_at.empty()) {
+      Process killed = shared_rows(ranks, out);
+      killed.crash_at = crash_at;
+      EXPECT_EQ(run_halo(killed).signal, SIGKILL);
+    }
+    const Outcome outcome = run_halo(shared_rows(ranks, out));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return out;
+  };
+  const auto want = metrics_of(train_on(1));
+  ASSERT_EQ(want.size(), 10u);
+  for (const int ranks : {2, 4, 8}) {
+    SCOPED_TRACE(fmt::format("{} ranks", ranks));
+    const fs::path out = train_on(ranks);
+    const auto got = metrics_of(out);
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      for (const char* figure : {"loss", "grad_norm"}) {
+        const double a = got[i].at(figure).as_double(), b = want[i].at(figure).as_double();
+        EXPECT_NEAR(a, b, 1e-6 * b) << figure << " of step " << i + 1;
+      }
+    }
+    const fs::path resumed = train_on(ranks, fmt::format("train.mid_step:{}", 5 * ranks));
+    EXPECT_EQ(curve_of(resumed), curve_of(out)) << "the same bits after a kill";
+    for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+      const std::string path = fmt::format("step-10/{}.safetensors", file);
+      EXPECT_EQ(hash_file(resumed / path), hash_file(out / path)) << path;
+    }
+  }
+  Process wrong = shared_rows(4, World::get().folder("shared-rows") / "out");
+  wrong.arguments.back() = "finetune.context_ranks=3";
+  expect_error(run_halo(wrong), 1,
+               {"finetune.context_ranks", "3 does not divide the 4 ranks of the run; 2 and 4 do"});
+  wrong.arguments.back() = "finetune.context_ranks=4";
+  expect_error(run_halo(wrong), 1,
+               {"finetune.context_ranks: 4 ranks cannot share the 2 query and 1 key/value heads",
+                "1, 2 can"});
+}
+
 // The world's conversion on two processes.
 Process launched(const fs::path& run, const Words& launch_options, const Words& options = {}) {
   Words words = {"launch", "-n", "2"};
