@@ -107,7 +107,7 @@ def main():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compute", default="bfloat16")
     parser.add_argument("--length", type=int, help="tokens of every row, for a small trial")
-    parser.add_argument("--long", type=int, default=393216, help="tokens of the long row")
+    parser.add_argument("--long", type=int, default=262144, help="tokens of the long row")
     parser.add_argument("--seconds", type=float, default=560)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()

@@ -108,8 +108,9 @@ void check_groups(const TrainBenchArgs& args, int64_t ranks) {
     throw_error("bench train: --context-ranks: ranks do not share rows in stage {}", args.stage);
   }
   if (ranks % args.context_ranks != 0 || args.sequence_length % args.context_ranks != 0) {
-    throw_error("bench train: --context-ranks {} must divide the {} ranks and the {} tokens of a row",
-                args.context_ranks, ranks, args.sequence_length);
+    throw_error(
+        "bench train: --context-ranks {} must divide the {} ranks and the {} tokens of a row",
+        args.context_ranks, ranks, args.sequence_length);
   }
 }
 

@@ -81,8 +81,8 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
                              const ContextPart& part, const AttentionSettings& settings) {
   const int64_t size = part.group.size, tokens = part.tokens(), head_dim = q.size(2);
   HALO_CHECK(can_share_heads(size, q.size(1), k.size(1)),
-             "context ranks: {} cannot share {} query and {} key/value heads evenly", size, q.size(1),
-             k.size(1));
+             "context ranks: {} cannot share {} query and {} key/value heads evenly", size,
+             q.size(1), k.size(1));
   const int64_t heads = q.size(1) / size, kv_heads = std::max<int64_t>(1, k.size(1) / size);
   // x [n, H, d] as [C, n, heads of a rank, d]: where there are fewer than ranks, copies.
   const auto by_heads = [&](const at::Tensor& x) {
@@ -98,10 +98,10 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
   const auto mine = [&](int64_t first, int64_t count) {
     return all.narrow(1, first, count).contiguous();
   };
-  const at::Tensor o =
-      causal_attention(mine(0, heads), mine(heads, kv_heads), mine(heads + kv_heads, kv_heads),
-                       part.whole, settings);
-  const at::Tensor back = ExchangeNode::apply(o.reshape({size, tokens, heads, head_dim}), part.group);
+  const at::Tensor o = causal_attention(mine(0, heads), mine(heads, kv_heads),
+                                        mine(heads + kv_heads, kv_heads), part.whole, settings);
+  const at::Tensor back =
+      ExchangeNode::apply(o.reshape({size, tokens, heads, head_dim}), part.group);
   return back.transpose(0, 1).flatten(1, 2);
 }
 

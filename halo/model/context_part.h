@@ -1,6 +1,6 @@
 // Context parallelism: ranks of a group share the tokens of a batch, each an equal part of the
-// token axis, so that a sequence may be longer than what one of them could hold. Where a mixer looks
-// beyond its part:
+// token axis, so that a sequence may be longer than what one of them could hold. Where a mixer
+// looks beyond its part:
 //   attention   each rank attends for some of the heads over all tokens: q, k, v go from "my
 //               tokens, all heads" to "all tokens, my heads", and the result back (DeepSpeed-
 //               Ulysses, Jacobs et al. 2023, arXiv 2309.14509). Causal work is the same for all.

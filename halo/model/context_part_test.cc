@@ -20,7 +20,8 @@ const std::vector<std::vector<int64_t>> kOffsets{
 
 // o and the gradients of q, k and v, [N, ...] each.
 using Results = std::vector<at::Tensor>;
-using Mix = std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
+using Mix =
+    std::function<at::Tensor(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v)>;
 
 Results results_of(const Mix& mix, int64_t kv_heads, int64_t begin, int64_t count) {
   const auto input = [&](int64_t heads, uint64_t seed) {
@@ -40,8 +41,7 @@ Results shared(int64_t size, const std::vector<int64_t>& offsets, int64_t kv_hea
   run_threads(size, 60, [&](Communicator& ranks) {
     const ContextPart part{{&ranks, size}, Sequences(offsets, at::kCPU)};
     const Sequences within(offsets_within(offsets, part.begin(), part.tokens()), at::kCPU);
-    parts[ranks.rank()] =
-        results_of(mix(part, within), kv_heads, part.begin(), part.tokens());
+    parts[ranks.rank()] = results_of(mix(part, within), kv_heads, part.begin(), part.tokens());
   });
   Results together;
   for (size_t i = 0; i < parts[0].size(); ++i) {
@@ -110,8 +110,8 @@ TEST(ContextPart, LightningIsThatOfTheWhole) {
         };
         const Results want = results_of(alone, 2, 0, kTokens);
         for (const int64_t size : {2, 4, 6}) {
-          SCOPED_TRACE(fmt::format("{} ranks, slope {}, {} sequences", size, slopes[3],
-                                   offsets.size() - 1));
+          SCOPED_TRACE(
+              fmt::format("{} ranks, slope {}, {} sequences", size, slopes[3], offsets.size() - 1));
           const auto mix = [&](const ContextPart& part, const Sequences& within) -> Mix {
             return [&](const auto& q, const auto& k, const auto& v) {
               const LightningArgs mine = args(q, k, v);

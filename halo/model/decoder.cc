@@ -78,9 +78,8 @@ at::Tensor attend(const AttentionWeights& w, const Heads& heads, const Batch& ba
       return paged_attention(heads.q, cache, batch.sequences, settings);
     }
   }
-  return batch.part
-             ? context_attention(heads.q, heads.k, heads.v, *batch.part, settings)
-             : causal_attention(heads.q, heads.k, heads.v, batch.sequences, settings);
+  return batch.part ? context_attention(heads.q, heads.k, heads.v, *batch.part, settings)
+                    : causal_attention(heads.q, heads.k, heads.v, batch.sequences, settings);
 }
 
 at::Tensor attention_heads(const AttentionWeights& w, double eps, const at::Tensor& x,

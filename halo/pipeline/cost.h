@@ -13,8 +13,8 @@ struct StageCost {
   int64_t elements_a_token = 0;                         // of the compute type, alive at once
   int64_t vocabulary = 0, hidden_size = 0, logits = 0;  // of the loss; 0: it has no head
   // Elements of the compute type that ranks which share rows exchange for each token, forward and
-  // backward: q, k, v and o of the attention layers. The states of lightning layers are too small to
-  // count.
+  // backward: q, k, v and o of the attention layers. The states of lightning layers are too small
+  // to count.
   int64_t exchanged_a_token = 0;
 };
 // Of stage 1 (`student` has the mixers that are trained in every layer), 2 and 3, on rows of

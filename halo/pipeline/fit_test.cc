@@ -89,9 +89,8 @@ TEST(Fit, RanksShareRowsThatOneCannotHold) {
   ASSERT_TRUE(settings);
   EXPECT_THAT(settings->back(), HasSubstr("finetune.context_ranks="));
   for (const std::string& assignment : *settings) set_setting(recipe, assignment);
-  EXPECT_TRUE(check_fit(recipe, plan(recipe, card.matrix_gflops, card.links), card)
-                  .at("fits")
-                  .as_bool());
+  EXPECT_TRUE(
+      check_fit(recipe, plan(recipe, card.matrix_gflops, card.links), card).at("fits").as_bool());
 }
 
 // What is exchanged takes time; a rank has half of a row's activations.

@@ -73,8 +73,8 @@ TEST(ContextRanks, GiveTheLossAndTheGradientsOfOneRank) {
       machine.kernels = kernels;
       machine.activation_checkpointing = checkpointing;
       for (const auto& [groups, size] : {std::pair{1, 2}, {1, 4}, {2, 2}}) {
-        SCOPED_TRACE(fmt::format("{} groups of {}, checkpointing: {}", groups, size,
-                                 checkpointing));
+        SCOPED_TRACE(
+            fmt::format("{} groups of {}, checkpointing: {}", groups, size, checkpointing));
         const Step one = step_on(groups, 1, machine), got = step_on(groups, size, machine);
         EXPECT_NEAR(got.loss, one.loss, 1e-6 * one.loss);
         test::expect_rms("gradient", got.gradient, one.gradient, 1e-6);

@@ -124,9 +124,8 @@ void Trainer::warn(const std::string& text, int64_t step) {
 void Trainer::check_same_job() {
   ranks_.wait();
   const TrainState job = describe(job_, 0);
-  const std::string mine =
-      fmt::format("{} {} {} {}", job.data_id, job.seed, recipe_.context_ranks,
-                  json::serialize(job.recipe));
+  const std::string mine = fmt::format("{} {} {} {}", job.data_id, job.seed, recipe_.context_ranks,
+                                       json::serialize(job.recipe));
   if (ranks_.broadcast(mine) != mine) {
     throw_error(
         "{}: has other data or another recipe than the first rank; give all of them the same "

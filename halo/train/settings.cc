@@ -47,13 +47,13 @@ void check_recipe(const TrainRecipe& r, const std::string& where, int64_t ranks)
                       r.sequence_length));
   check_context_ranks(r, where, ranks);
   const int64_t groups = ranks / r.context_ranks;
-  require(r.rows_per_step() % groups == 0, where, "tokens_per_step",
-          fmt::format("{} ranks{} do not divide its {} rows; {}", ranks,
-                      r.context_ranks == 1
-                          ? std::string()
-                          : fmt::format(", {} of them to a row (context_ranks),", r.context_ranks),
-                      r.rows_per_step(),
-                      nearest_divisors(r.rows_per_step(), groups, r.context_ranks)));
+  require(
+      r.rows_per_step() % groups == 0, where, "tokens_per_step",
+      fmt::format("{} ranks{} do not divide its {} rows; {}", ranks,
+                  r.context_ranks == 1
+                      ? std::string()
+                      : fmt::format(", {} of them to a row (context_ranks),", r.context_ranks),
+                  r.rows_per_step(), nearest_divisors(r.rows_per_step(), groups, r.context_ranks)));
   // A constant rate ends where it begins.
   const double least = TrainRecipe().min_learning_rate;
   require(r.schedule == RateCurve::kConstant || r.min_learning_rate <= r.learning_rate, where,

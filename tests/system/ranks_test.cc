@@ -94,13 +94,17 @@ TEST(Ranks, EveryStageTrainsAsOnOneRank) {
 
 // Stage 3 alone, each row shared by two ranks, on a run of so many.
 Process shared_rows(int ranks, const fs::path& out) {
-  Words words = {"finetune",  "--recipe",
-                 World::get().recipe().string(), "--student",
-                 stage_model(World::get().reference() / "distill").string(), "--out",
-                 out.string(), "--ranks", fmt::format("{}", ranks)};
-  for (const char* setting :
-       {"sequence_length=128", "tokens_per_step=1024", "tokens=10240", "micro_batch_rows=3",
-        "checkpoint_every=2"}) {
+  Words words = {"finetune",
+                 "--recipe",
+                 World::get().recipe().string(),
+                 "--student",
+                 stage_model(World::get().reference() / "distill").string(),
+                 "--out",
+                 out.string(),
+                 "--ranks",
+                 fmt::format("{}", ranks)};
+  for (const char* setting : {"sequence_length=128", "tokens_per_step=1024", "tokens=10240",
+                              "micro_batch_rows=3", "checkpoint_every=2"}) {
     words.insert(words.end(), {"--set", fmt::format("finetune.{}", setting)});
   }
   words.insert(words.end(), {"--set", "data.long_context=\"concat\""});
