@@ -145,23 +145,21 @@ Batch to_batch(const TrainBatch& batch, const Machine& machine) {
 
 ForwardBackward forward_backward_of(Loss loss, const std::vector<LayerWeights>& layers,
                                     const Machine& machine, const ContextGroup& group) {
-  if (group.size > 1) {
-    return [loss = std::move(loss), machine, group](const TrainBatch& data, int64_t step_count) {
-      return loss(part_inputs(data, step_count, machine, group));
-    };
-  }
+  const bool is_shared = group.size > 1;
   std::shared_ptr<LossOfShapes> of_shapes;
-  if (machine.device.is_cuda() && std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
+  if (machine.device.is_cuda() && !is_shared &&
+      std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
     of_shapes = std::make_shared<LossOfShapes>(loss, machine);
   }
   double largest = 0;
   for (const LayerWeights& layer : layers) largest = std::max(largest, elements_of(layer));
-  return [loss = std::move(loss), of_shapes, largest, machine](const TrainBatch& data,
-                                                               int64_t step_count) {
+  return [loss = std::move(loss), of_shapes, largest, machine, group, is_shared](
+             const TrainBatch& data, int64_t step_count) {
     if (of_shapes && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate) {
       return of_shapes->run(data, step_count);
     }
-    return loss(to_inputs(to_batch(data, machine), data, step_count, machine));
+    return loss(is_shared ? part_inputs(data, step_count, machine, group)
+                          : to_inputs(to_batch(data, machine), data, step_count, machine));
   };
 }
 
