@@ -15,6 +15,7 @@ double gather_seconds(const Links& links, int64_t ranks, double bytes) {
 }
 
 double exchange_seconds(const Links& links, int64_t group, double bytes) {
+  if (group == 1 || links.in_node == 0) return 0;  // between threads nothing is sent
   const double n = static_cast<double>(group);
   return bytes * (n - 1) / n / (1e9 * (group <= links.node ? links.in_node : links.network));
 }
