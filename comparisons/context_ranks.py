@@ -72,6 +72,14 @@ def gradients(args, folder, environment, left):
     words = [args.halo, "convert", "demo/demo-quick.toml", "--run", str(run), "--device",
              args.device, "--compute", "float32", "--set", "gates.distill_kl=9",
              "--set", "gates.scale_needle=0"]
+    if args.length:
+        for setting in ("align.tokens=20480", "align_attention.tokens=0", "distill.tokens=20480",
+                        "finetune.tokens=0", "eval.lengths=[256]", "eval.haystacks=1",
+                        "eval.questions=1", "scale.lengths=[2048]", "scale.haystacks=1",
+                        "scale.questions=1", "scale.candidates=[1000]", "scale.refine=0",
+                        "gates.align_explained_variance=-99", "gates.select_ratio=9",
+                        "gates.distill_kl=99"):
+            words += ["--set", setting]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=left())
     if done.returncode:
         return {"error": done.stderr[-2000:]}
