@@ -58,12 +58,9 @@ TEST(Ranks, SumInOrderAndGather) {
   }
 }
 
-TEST(Ranks, OwnEqualRangesOfAnArena) {
+TEST(Ranks, HaveEqualPartsOfATensor) {
   run_threads(4, kPatient, [](Communicator& ranks) {
-    EXPECT_EQ(ranks.range(1000, 0), (Range{0, 256}));
-    EXPECT_EQ(ranks.range(1000, 3), (Range{768, 256}));
-    EXPECT_EQ(ranks.padded_size(1000), 1024);
-    EXPECT_EQ(ranks.padded_size(1024), 1024);
+    EXPECT_EQ(ranks.part(1000), (Range{250 * ranks.rank(), 250}));
   });
 }
 

@@ -8,6 +8,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/kernels/lightning/lightning.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/runtime/graph_cache.h"
 
 namespace halo {
@@ -128,20 +129,26 @@ Batch to_batch(const TrainBatch& batch, const Machine& machine) {
   return with_settings(make_batch(batch.tokens, batch.offsets, machine.device), machine);
 }
 
-ForwardBackward forward_backward_of(Loss loss, const std::vector<LayerWeights>& layers,
-                                    const Machine& machine) {
+ForwardBackward forward_backward_of(Loss loss, const LossWeights& weights, const Machine& machine) {
+  const std::vector<LayerWeights>& layers = weights.layers;
+  const std::shared_ptr<LayerSharing> trained = weights.trained;
   std::shared_ptr<LossOfShapes> of_shapes;
-  if (machine.device.is_cuda() && std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
+  if (machine.device.is_cuda() && !(trained && trained->fetches()) &&
+      std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
     of_shapes = std::make_shared<LossOfShapes>(loss, machine);
   }
   double largest = 0;
   for (const LayerWeights& layer : layers) largest = std::max(largest, elements_of(layer));
-  return [loss = std::move(loss), of_shapes, largest, machine](const TrainBatch& data,
-                                                               int64_t step_count) {
-    if (of_shapes && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate) {
-      return of_shapes->run(data, step_count);
-    }
-    return loss(to_inputs(to_batch(data, machine), data, step_count, machine));
+  return [loss = std::move(loss), of_shapes, largest, machine, trained](const TrainBatch& data,
+                                                                        int64_t step_count) {
+    const bool is_recorded =
+        of_shapes && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate;
+    if (trained) trained->begin(is_recorded);
+    const at::Tensor figures =
+        is_recorded ? of_shapes->run(data, step_count)
+                    : loss(to_inputs(to_batch(data, machine), data, step_count, machine));
+    if (trained) trained->end();
+    return figures;
   };
 }
 
