@@ -48,18 +48,19 @@ struct OpenStage {
   StageCost cost;
 };
 
-Model open_teacher(const TrainBenchArgs& args, const ModelConfig& hybrid, const Machine& machine) {
+Model open_teacher(const TrainBenchArgs& args, const ModelConfig& hybrid, const Machine& machine,
+                   const Sharing& sharing) {
   if (args.config.empty() == args.teacher.empty()) {
     throw_error("bench train: stage {} takes --teacher beside --student, and not beside --config",
                 args.stage);
   }
-  return args.config.empty()
-             ? load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute,
-                          machine.device)
-             : random_model(teacher_config_of(hybrid), ParameterStore::Use::kFrozen, machine);
+  return args.config.empty() ? load_model(args.teacher, ParameterStore::Use::kFrozen,
+                                          machine.compute, machine.device, sharing)
+                             : random_model(teacher_config_of(hybrid), ParameterStore::Use::kFrozen,
+                                            machine, sharing);
 }
 
-OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine,
+OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine, const Sharing& sharing,
                      const ContextGroup& group) {
   const StageTraining& training = *find_stage(pipeline_stages(), args.stage).training;
   if (args.config.empty() == args.student.empty()) {
@@ -70,17 +71,17 @@ OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine,
   OpenStage stage;
   stage.vocab_size = hybrid.vocab_size;
   Model teacher;
-  if (training.uses_teacher) teacher = open_teacher(args, hybrid, machine);
+  if (training.uses_teacher) teacher = open_teacher(args, hybrid, machine, sharing);
   stage.teacher = teacher.store;
   const ModelConfig student = training.student(hybrid);
   if (training.whole_student && args.config.empty()) {
-    stage.trained =
-        load_model(args.student, ParameterStore::Use::kTrained, machine.compute, machine.device)
-            .store;
+    stage.trained = load_model(args.student, ParameterStore::Use::kTrained, machine.compute,
+                               machine.device, sharing)
+                        .store;
   } else {
     stage.trained = std::make_shared<ParameterStore>(
         training.whole_student ? decoder_parameters(student) : all_mixer_parameters(student),
-        ParameterStore::Use::kTrained, machine.compute, machine.device);
+        ParameterStore::Use::kTrained, machine.compute, machine.device, sharing);
     randomise(*stage.trained);
   }
   stage.step = training.step(student, *stage.trained, teacher.weights, machine, group);
@@ -140,11 +141,12 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
   const Machine machine = open_machine(run_of_rank(args.run, ranks));
   const double matrix_rate = measure_matrix_gflops(machine);
   at::manual_seed(static_cast<uint64_t>(args.run.seed));
-  const OpenStage stage = open_stage(args, machine, {&ranks, args.context_ranks});
+  const OpenStage stage =
+      open_stage(args, machine, {&ranks, args.run.shard}, {&ranks, args.context_ranks});
   const int64_t groups = ranks.size() / args.context_ranks;
   const TrainBatch batch = make_rows(args, stage.vocab_size, ranks.rank() / args.context_ranks);
   const TrainRecipe recipe;  // for the optimiser's settings
-  Optimizer optimizer(*stage.trained, recipe, ranks, args.run.shard);
+  Optimizer optimizer(*stage.trained, recipe);
   int64_t updates = 0;
   const auto run_step = [&](int64_t micro_batches) {
     stage.trained->zero_grad();
@@ -196,10 +198,9 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
       {"matrix_gflops", matrix_rate},
       {"share_of_matrix_rate", flops / median / (matrix_rate * 1e9 * double(ranks.size()))},
       {"peak_memory_bytes", most(ranks, peak_memory_bytes(machine))},
-      {"planned_memory_bytes",
-       peak_memory(stage.cost, batch.tokens.numel() / args.context_ranks,
-                   static_cast<int64_t>(c10::elementSize(machine.compute)), machine.device.is_cpu(),
-                   args.run.shard == Shard::kNone ? 1 : ranks.size())}};
+      {"planned_memory_bytes", peak_memory(stage.cost, batch.tokens.numel() / args.context_ranks,
+                                           static_cast<int64_t>(c10::elementSize(machine.compute)),
+                                           machine.device.is_cpu(), args.run.shard, ranks.size())}};
   if (machine.device.is_cuda()) {
     result["profile"] = profile_step([&] { run_step(args.micro_batches); });
   }

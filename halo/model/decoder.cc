@@ -13,6 +13,7 @@
 #include "halo/kernels/rope/rope.h"
 #include "halo/kernels/swiglu/swiglu.h"
 #include "halo/model/context_part.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/model/position_cache.h"
 #include "halo/model/recompute.h"
 
@@ -135,18 +136,44 @@ Stream run_layer(const LayerWeights& layer, double eps, Stream stream, const Bat
   return stream;
 }
 
+std::vector<at::Tensor> tensors_of(const Stream& stream) {
+  if (!stream.delta.defined()) return {stream.hidden};
+  return {stream.hidden, stream.delta};
+}
+
+Stream to_stream(const std::vector<at::Tensor>& tensors) {
+  return {tensors[0], tensors.size() > 1 ? tensors[1] : at::Tensor()};
+}
+
 // Holds what the layer needs: handles.
 Stream recompute_layer(const LayerWeights& layer, double eps, const Stream& stream,
                        const Batch& batch, int64_t index) {
   const auto run = [=](const std::vector<at::Tensor>& inputs) {
-    const Stream in{inputs[0], inputs.size() > 1 ? inputs[1] : at::Tensor()};
-    const Stream out = run_layer(layer, eps, in, batch, index, nullptr);
-    return std::vector{out.hidden, out.delta};
+    return tensors_of(run_layer(layer, eps, to_stream(inputs), batch, index, nullptr));
   };
-  std::vector<at::Tensor> inputs{stream.hidden};
-  if (stream.delta.defined()) inputs.push_back(stream.delta);
-  const std::vector<at::Tensor> out = recompute(run, inputs);
-  return {out[0], out[1]};
+  return to_stream(recompute(run, tensors_of(stream)));
+}
+
+// Runs the layer between what ranks do for it that have it between them, forward and on the way
+// back.
+template <class Run>
+Stream run_shared(const std::shared_ptr<LayerSharing>& sharing, int64_t index, Stream stream,
+                  const Run& run) {
+  if (!sharing) return run(std::move(stream));
+  const bool goes_back = records({stream.hidden, stream.delta});
+  sharing->acquire(index, index + 1, /*gradient=*/false);
+  if (goes_back) {
+    stream = to_stream(
+        on_the_way_back(tensors_of(stream), [sharing, index] { sharing->release(index); }));
+  }
+  stream = run(std::move(stream));
+  if (goes_back) {
+    stream = to_stream(on_the_way_back(tensors_of(stream), [sharing, index] {
+      sharing->acquire(index, index - 1, /*gradient=*/true);
+    }));
+  }
+  sharing->release(index);
+  return stream;
 }
 
 Stream run_layers(const DecoderWeights& weights, int64_t first, int64_t last, Stream stream,
@@ -155,9 +182,11 @@ Stream run_layers(const DecoderWeights& weights, int64_t first, int64_t last, St
              "decode: layers {} to {} of {}", first, last, weights.layers.size());
   for (int64_t i = first; i < last; ++i) {
     const LayerWeights& layer = weights.layers[i];
-    stream = batch.recompute_layers && records({stream.hidden, stream.delta})
-                 ? recompute_layer(layer, weights.eps, stream, batch, i)
-                 : run_layer(layer, weights.eps, std::move(stream), batch, i, visit);
+    stream = run_shared(weights.sharing, i, std::move(stream), [&](Stream in) {
+      return batch.recompute_layers && records({in.hidden, in.delta})
+                 ? recompute_layer(layer, weights.eps, in, batch, i)
+                 : run_layer(layer, weights.eps, std::move(in), batch, i, visit);
+    });
   }
   return stream;
 }

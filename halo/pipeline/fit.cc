@@ -1,6 +1,7 @@
 #include "halo/pipeline/fit.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "halo/base/nearest.h"
 #include "halo/base/progress.h"
@@ -97,10 +98,17 @@ std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
       variants.back().push_back("run.compute=bfloat16");
     }
   }
-  if (num_ranks(recipe.run) > 1 && recipe.run.shard == Shard::kNone) {
-    // It costs no time, so it comes before all else.
-    out.emplace_back();
-    for (auto& variant : variants) variant.insert(variant.begin(), "run.shard=optimizer");
+  if (num_ranks(recipe.run) > 1) {
+    // To divide the optimizer's state costs no time, to fetch weights little.
+    if (recipe.run.shard == Shard::kNone) out.emplace_back();
+    for (const auto& variant : std::exchange(variants, {})) {
+      for (const Word<Shard>& shard : kShards) {
+        if (shard.value == Shard::kNone || shard.value < recipe.run.shard) continue;
+        variants.push_back(variant);
+        if (shard.value == recipe.run.shard) continue;
+        variants.back().insert(variants.back().begin(), fmt::format("run.shard={}", shard.word));
+      }
+    }
   }
   const int64_t now = training.recipe(recipe).micro_batch_rows;
   for (const auto& variant : variants) {
@@ -166,6 +174,9 @@ std::optional<std::vector<std::string>> cheapest_setting(const Recipe& recipe,
     if (!settings) return std::nullopt;
     for (const std::string& assignment : *settings) {
       set_setting(with, assignment);
+      // What a stage before did with less of.
+      const std::string key = assignment.substr(0, assignment.find('=') + 1);
+      std::erase_if(all, [&](const std::string& before) { return before.starts_with(key); });
       all.push_back(assignment);
     }
   }

@@ -74,8 +74,10 @@ TEST(Fit, SeveralCardsShareWhatOneCannotHold) {
   EXPECT_TRUE(check_fit(recipe, planned, card).at("fits").as_bool());
   const json::object& stage = planned.at("stages").as_array().back().as_object();
   EXPECT_GT(stage.at("communication_seconds").to_number<double>(), 0);
-  EXPECT_LT(stage.at("communication_seconds").to_number<double>(),
-            0.05 * stage.at("seconds_at_least").to_number<double>());
+  const double seconds = stage.at("seconds_at_least").to_number<double>();
+  EXPECT_NEAR(seconds, stage.at("flops").to_number<double>() / (2e9 * card.matrix_gflops),
+              1e-6 * seconds)
+      << "sums and weights are on their way while others are computed";
   EXPECT_FALSE(cheapest_setting(recipe, card_capacity("rtx-3090", recipe.run)));
 }
 

@@ -23,7 +23,7 @@ StageTraining mixer_training(MixerType type,
   out.student = [type](const ModelConfig& hybrid) { return with_mixers(hybrid, type); };
   out.step = [](const ModelConfig& student, const ParameterStore& trained,
                 const DecoderWeights& teacher, const Machine& machine, const ContextGroup&) {
-    return align_step(bind_mixers(student, trained), teacher, machine);
+    return align_step(bind_mixers(student, trained), trained, teacher, machine);
   };
   out.cost = [](const ModelConfig& teacher, const ModelConfig& student, int64_t length, bool) {
     return align_cost(teacher, student, length);

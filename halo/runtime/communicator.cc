@@ -10,7 +10,6 @@ namespace halo {
 namespace {
 
 constexpr size_t kLogged = 1000;
-constexpr int64_t kAlignment = 64;  // elements, as parameters are aligned in their arenas
 
 class OneRank : public Communicator {
  public:
@@ -88,12 +87,6 @@ std::string Communicator::broadcast(const std::string& text) {
 
 void Communicator::wait() {
   logged("wait", 0, [&] { return do_exchange("", Patience::kUnlimited); });
-}
-
-Range Communicator::range(int64_t elements, int64_t rank) const {
-  const int64_t step = kAlignment * size_;
-  const int64_t size = (elements + step - 1) / step * kAlignment;
-  return {rank * size, size};
 }
 
 void Communicator::reduce_scatter(const at::Tensor& flat) {

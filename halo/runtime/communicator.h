@@ -62,13 +62,11 @@ class Communicator {
   // Returns once all ranks are here, however long that takes.
   void wait();
 
-  // The range that a rank owns of a flat tensor of `elements`: equal multiples of 64 elements, the
-  // last of them beyond the end where it does not divide; padded_size() is their sum.
-  Range range(int64_t elements, int64_t rank) const;
-  Range range(int64_t elements) const { return range(elements, rank_); }
-  int64_t padded_size(int64_t elements) const { return range(elements).size * size_; }
+  // This rank's of equal parts of `elements`, which their number divides.
+  Range part(int64_t elements) const { return {elements / size_ * rank_, elements / size_}; }
 
-  // Of `flat` [size() x n], on the device: n elements for each rank, in order of rank.
+  // Of `flat` [size() x n], on the device's current stream: n elements for each rank, in order of
+  // rank. Calls on several streams are done one after another.
   // Each rank's own n become their sum over all ranks, in order of rank (fp32); the others are
   // not defined afterwards.
   void reduce_scatter(const at::Tensor& flat);

@@ -164,16 +164,19 @@ class RankOnGpu : public Communicator {
     });
   }
 
-  // On the current stream, behind what computes the tensor and before what reads it.
+  // On the current stream, behind what computes the tensor and before what reads it; and behind the
+  // call before it, on whatever stream that was.
   template <class F>
   void launch(const char* what, const at::Tensor& tensor, F call) {
     HALO_CHECK(tensor.device() == device_, "ranks on GPUs: a tensor on {}", tensor.device().str());
     if (lost()) words_.check();
     const c10::impl::VirtualGuardImpl devices(device_.type());
+    if (last_) last_->hold_back();
     const DeviceEvent begin(device_);
     check(call(devices.getStreamNativeHandle(devices.getStream(device_))), what);
     const std::lock_guard lock(mutex_);
-    pending_.push_back({what, begin, DeviceEvent(device_)});
+    last_.emplace(device_);
+    pending_.push_back({what, begin, *last_});
   }
 
   void watch() {
@@ -220,6 +223,7 @@ class RankOnGpu : public Communicator {
   RankWords& words_;
   NcclComm comm_ = nullptr;
   std::atomic<bool> ended_ = false;
+  std::optional<DeviceEvent> last_;  // the end of the call before
 
   std::mutex mutex_;
   std::condition_variable change_;

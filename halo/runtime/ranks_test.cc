@@ -78,12 +78,9 @@ TEST(Ranks, OfAGroupGiveEachOfThemItsOwn) {
   EXPECT_TRUE(at::equal(one_rank().all_to_all(alone, 1), alone));
 }
 
-TEST(Ranks, OwnEqualRangesOfAnArena) {
+TEST(Ranks, HaveEqualPartsOfATensor) {
   run_threads(4, kPatient, [](Communicator& ranks) {
-    EXPECT_EQ(ranks.range(1000, 0), (Range{0, 256}));
-    EXPECT_EQ(ranks.range(1000, 3), (Range{768, 256}));
-    EXPECT_EQ(ranks.padded_size(1000), 1024);
-    EXPECT_EQ(ranks.padded_size(1024), 1024);
+    EXPECT_EQ(ranks.part(1000), (Range{250 * ranks.rank(), 250}));
   });
 }
 

@@ -26,8 +26,9 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
 // teacher's mixer inputs (stage 1, 1b). Returns [1 + layers]: the loss, then each layer's MSE.
 // Layers are independent: each is run back as soon as the teacher has passed it, and its memory
 // freed. With per-layer clipping each layer is normalised alone too: its gradient is that of its
-// own MSE, as many times that of the mean as there are layers.
-ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
-                           const Machine& machine, ClipMode clip_mode = ClipMode::kGlobal);
+// own MSE, as many times that of the mean as there are layers. `trained`: has the student's mixers.
+ForwardBackward align_step(const std::vector<Mixer>& student, const ParameterStore& trained,
+                           const DecoderWeights& teacher, const Machine& machine,
+                           ClipMode clip_mode = ClipMode::kGlobal);
 
 }  // namespace halo

@@ -14,6 +14,7 @@
 #include "halo/base/json_lines.h"
 #include "halo/base/progress.h"
 #include "halo/base/stop.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/runtime/device_event.h"
 #include "halo/train/checkpoint.h"
 #include "halo/train/health.h"
@@ -94,14 +95,13 @@ Trainer::Trainer(const TrainJob& job)
     : job_(job),
       store_(*job.store),
       recipe_(job.recipe),
-      ranks_(*job.ranks),
-      schedule_(
-          (check_recipe(job.recipe, job.stage, job.ranks->size()), make_schedule(job.recipe))),
+      ranks_(job.store->ranks()),
+      schedule_((check_recipe(job.recipe, job.stage, ranks_.size()), make_schedule(job.recipe))),
       steps_(job.recipe.steps()),
-      rows_(job.recipe.rows_per_rank(job.ranks->size())),
+      rows_(job.recipe.rows_per_rank(ranks_.size())),
       micro_batches_((rows_ + job.recipe.micro_batch_rows - 1) / job.recipe.micro_batch_rows),
-      checkpoints_(job.directory, job.recipe.keep_checkpoints, *job.ranks),
-      optimizer_(*job.store, job.recipe, *job.ranks, job.shard),
+      checkpoints_(job.directory, job.recipe.keep_checkpoints, ranks_),
+      optimizer_(*job.store, job.recipe),
       health_(job.recipe.diverged_factor) {
   HALO_CHECK(store_.use() == ParameterStore::Use::kTrained, "{}: the store is frozen", job.stage);
 }
@@ -301,7 +301,7 @@ void Trainer::save(int64_t step, bool healthy_only) {
   last_saved_ = step;
   event("save", step);
   if (events_) events_->sync();
-  last_arrival_.emplace(store_.master().device());
+  last_arrival_.emplace(store_.device());
 }
 
 void Trainer::stop(int64_t step) {
@@ -318,7 +318,7 @@ TrainResult Trainer::run() {
   if (done_ < steps_) {
     batches_.emplace([this](int64_t index) { return next_batch(index); }, done_ * micro_batches_);
   }
-  last_arrival_.emplace(store_.master().device());
+  last_arrival_.emplace(store_.device());
   const StopLater later(
       ranks_.is_first() ? fmt::format("{} ends its micro-batch and saves", job_.stage) : "");
   while (done_ < steps_) {
@@ -338,6 +338,7 @@ TrainResult Trainer::run() {
       save(step, /*healthy_only=*/step < steps_);
     }
   }
+  if (store_.layers()) store_.layers()->settle();
   progress_->finish(fmt::format("loss {:.4f}", health_.last_loss()));
   return {steps_,   health_.skipped(),        health_.first_loss(), health_.last_loss(),
           seconds_, checkpoints_.path(steps_)};

@@ -8,6 +8,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/kernels/lightning/lightning.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/runtime/graph_cache.h"
 
 namespace halo {
@@ -143,23 +144,29 @@ Batch to_batch(const TrainBatch& batch, const Machine& machine) {
   return with_settings(make_batch(batch.tokens, batch.offsets, machine.device), machine);
 }
 
-ForwardBackward forward_backward_of(Loss loss, const std::vector<LayerWeights>& layers,
-                                    const Machine& machine, const ContextGroup& group) {
-  const bool is_shared = group.size > 1;
+ForwardBackward forward_backward_of(Loss loss, const LossWeights& weights, const Machine& machine) {
+  const std::vector<LayerWeights>& layers = weights.layers;
+  const std::shared_ptr<LayerSharing> trained = weights.trained;
+  const ContextGroup group = weights.group;
   std::shared_ptr<LossOfShapes> of_shapes;
-  if (machine.device.is_cuda() && !is_shared &&
+  if (machine.device.is_cuda() && group.size == 1 && !(trained && trained->fetches()) &&
       std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
     of_shapes = std::make_shared<LossOfShapes>(loss, machine);
   }
   double largest = 0;
   for (const LayerWeights& layer : layers) largest = std::max(largest, elements_of(layer));
-  return [loss = std::move(loss), of_shapes, largest, machine, group, is_shared](
+  return [loss = std::move(loss), of_shapes, largest, machine, trained, group](
              const TrainBatch& data, int64_t step_count) {
-    if (of_shapes && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate) {
-      return of_shapes->run(data, step_count);
-    }
-    return loss(is_shared ? part_inputs(data, step_count, machine, group)
-                          : to_inputs(to_batch(data, machine), data, step_count, machine));
+    const bool is_recorded =
+        of_shapes && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate;
+    if (trained) trained->begin(is_recorded);
+    const auto inputs = [&] {
+      return group.size > 1 ? part_inputs(data, step_count, machine, group)
+                            : to_inputs(to_batch(data, machine), data, step_count, machine);
+    };
+    const at::Tensor figures = is_recorded ? of_shapes->run(data, step_count) : loss(inputs());
+    if (trained) trained->end();
+    return figures;
   };
 }
 

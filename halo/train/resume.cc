@@ -32,11 +32,11 @@ TrainState describe(const TrainJob& job, int64_t step) {
   state.recipe = to_json(job.recipe);
   for (const auto& [name, value] : job.objective) state.recipe[name] = value;
   state.threads = at::get_num_threads();
-  state.ranks = job.ranks->size();
+  state.ranks = job.store->ranks().size();
   state.context_ranks = job.recipe.context_ranks;
-  state.device = c10::DeviceTypeName(job.store->master().device().type(), /*lower_case=*/true);
+  state.device = c10::DeviceTypeName(job.store->device().type(), /*lower_case=*/true);
   state.kernels = job.kernels == Kernels::kFast ? "fast" : "reference";
-  state.compute = word_of(kComputeTypes, std::optional(job.store->compute().scalar_type()));
+  state.compute = word_of(kComputeTypes, std::optional(job.store->compute_type()));
   return state;
 }
 

@@ -82,11 +82,14 @@ TEST(Ranks, EveryStageTrainsAsOnOneRank) {
       }
       EXPECT_LE(worst, 1e-6);
       RecordProperty(fmt::format("{}-{}", stage.name, n), fmt::format("{:.2g}", worst));
-      const fs::path sharded = train_on(n, Shard::kOptimizer);
-      EXPECT_EQ(curve_of(sharded), curve_of(several)) << "the same bits with its own state each";
-      for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
-        const std::string path = fmt::format("step-10/{}.safetensors", file);
-        EXPECT_EQ(hash_file(sharded / path), hash_file(several / path)) << path;
+      for (const Shard shard : {Shard::kOptimizer, Shard::kFull}) {
+        SCOPED_TRACE(word_of<Shard>(kShards, shard));
+        const fs::path sharded = train_on(n, shard);
+        EXPECT_EQ(curve_of(sharded), curve_of(several)) << "the same bits with its own part each";
+        for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+          const std::string path = fmt::format("step-10/{}.safetensors", file);
+          EXPECT_EQ(hash_file(sharded / path), hash_file(several / path)) << path;
+        }
       }
     }
   }
@@ -205,6 +208,16 @@ std::vector<int> ranks_at(const fs::path& sign) {
   return {};
 }
 
+// A whole conversion, with stages between that the first rank runs alone.
+TEST(Ranks, PartsOfAllWeightsGiveTheSameBits) {
+  const fs::path run = World::get().path("full-ranks");
+  Process process = convert(run, false);
+  process.arguments.insert(process.arguments.end(), {"--ranks", "2", "--shard", "full"});
+  const Outcome outcome = run_halo(process);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  expect_same_record(run, two_ranks());
+}
+
 TEST(Ranks, ProcessesGiveTheBitsOfThreads) {
   const fs::path run = World::get().path("launched");
   const Outcome outcome = run_halo(launched(run, {}));
@@ -315,7 +328,7 @@ TEST(Ranks, ASignalToOneOrToAllSavesOnce) {
 TEST(Ranks, AnotherNumberGoesOn) {
   const fs::path run = World::get().path("changed-ranks");
   {
-    Running running(launched(run, {}, {"--shard", "optimizer"}));
+    Running running(launched(run, {}, {"--shard", "full"}));
     ranks_at(run / "distill/metrics.jsonl");
     running.send(SIGTERM);
     EXPECT_EQ(running.wait().code, 3);
