@@ -96,7 +96,7 @@ TEST(Ranks, EveryStageTrainsAsOnOneRank) {
 }
 
 // Stage 3 alone, each row shared by two ranks, on a run of so many.
-Process shared_rows(int ranks, const fs::path& out) {
+Process shared_rows(int ranks, const fs::path& out, const std::string& shard = "none") {
   Words words = {"finetune",
                  "--recipe",
                  World::get().recipe().string(),
@@ -105,7 +105,9 @@ Process shared_rows(int ranks, const fs::path& out) {
                  "--out",
                  out.string(),
                  "--ranks",
-                 fmt::format("{}", ranks)};
+                 fmt::format("{}", ranks),
+                 "--shard",
+                 shard};
   for (const char* setting : {"sequence_length=128", "tokens_per_step=1024", "tokens=10240",
                               "micro_batch_rows=3", "checkpoint_every=2"}) {
     words.insert(words.end(), {"--set", fmt::format("finetune.{}", setting)});
@@ -116,14 +118,15 @@ Process shared_rows(int ranks, const fs::path& out) {
 }
 
 TEST(Ranks, ThatShareRowsTrainAsOne) {
-  const auto train_on = [&](int ranks, const std::string& crash_at = "") {
+  const auto train_on = [&](int ranks, const std::string& shard = "none",
+                            const std::string& crash_at = "") {
     const fs::path out = World::get().folder("shared-rows") / "out";
     if (!crash_at.empty()) {
-      Process killed = shared_rows(ranks, out);
+      Process killed = shared_rows(ranks, out, shard);
       killed.crash_at = crash_at;
       EXPECT_EQ(run_halo(killed).signal, SIGKILL);
     }
-    const Outcome outcome = run_halo(shared_rows(ranks, out));
+    const Outcome outcome = run_halo(shared_rows(ranks, out, shard));
     EXPECT_EQ(outcome.code, 0) << outcome.err;
     return out;
   };
@@ -140,11 +143,15 @@ TEST(Ranks, ThatShareRowsTrainAsOne) {
         EXPECT_NEAR(a, b, 1e-6 * b) << figure << " of step " << i + 1;
       }
     }
-    const fs::path resumed = train_on(ranks, fmt::format("train.mid_step:{}", 5 * ranks));
-    EXPECT_EQ(curve_of(resumed), curve_of(out)) << "the same bits after a kill";
-    for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
-      const std::string path = fmt::format("step-10/{}.safetensors", file);
-      EXPECT_EQ(hash_file(resumed / path), hash_file(out / path)) << path;
+    // The same bits after a kill, and whatever the ranks have between them.
+    const std::string kill = fmt::format("train.mid_step:{}", 5 * ranks);
+    for (const fs::path& other : {train_on(ranks, "none", kill), train_on(ranks, "optimizer"),
+                                  train_on(ranks, "full", kill)}) {
+      EXPECT_EQ(curve_of(other), curve_of(out));
+      for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+        const std::string path = fmt::format("step-10/{}.safetensors", file);
+        EXPECT_EQ(hash_file(other / path), hash_file(out / path)) << path;
+      }
     }
   }
   Process wrong = shared_rows(4, World::get().folder("shared-rows") / "out");
