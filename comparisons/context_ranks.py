@@ -74,6 +74,7 @@ def gradients(args, folder, environment, left):
              "--set", "gates.scale_needle=0"]
     if args.length:
         for setting in ("align.tokens=20480", "align_attention.tokens=0", "distill.tokens=20480",
+                        "distill.warmup_steps=2", "align.warmup_steps=2",
                         "finetune.tokens=0", "eval.lengths=[256]", "eval.haystacks=1",
                         "eval.questions=1", "scale.lengths=[2048]", "scale.haystacks=1",
                         "scale.questions=1", "scale.candidates=[1000]", "scale.refine=0",
