@@ -73,7 +73,7 @@ def main():
     parser.add_argument("--sizes", default="2b", help="of configs/model/hypenet-*.json")
     parser.add_argument("--config", help="another configuration, in place of --sizes")
     parser.add_argument("--stages", default=",".join(STAGES))
-    parser.add_argument("--shards", default="none,optimizer")
+    parser.add_argument("--shards", default="none,optimizer,full")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compute", default="bfloat16")
     parser.add_argument("--length", type=int, help="tokens a row of every stage, for a small trial")

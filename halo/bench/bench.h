@@ -25,7 +25,8 @@ struct TrainBenchArgs {
   std::string teacher, student;
   int64_t sequence_length = 1024;
   int64_t rows = 2;           // a micro-batch
-  int64_t micro_batches = 1;  // a step, on each rank
+  int64_t micro_batches = 1;  // a step, on each rank or group
+  int64_t context_ranks = 1;  // that share a row
   int64_t warmup = 2, steps = 9;
   std::string ids;  // safetensors with input_ids [rows, sequence_length]; empty: random ids
   RunRecipe run;
@@ -39,6 +40,8 @@ struct TrainBenchArgs {
     s("rows", rows, {.help = "rows a micro-batch", .min = 1, .max = 65'536});
     s("micro_batches", micro_batches,
       {.help = "micro-batches a step of each rank", .min = 1, .max = 65'536});
+    s("context_ranks", context_ranks,
+      {.help = "stage 3: ranks that share a row", .min = 1, .max = 1024});
     s("steps", steps, {.help = "timed steps", .min = 1, .max = 1e6});
     s("ids", ids, {.help = "safetensors with input_ids; else random ids"});
     s("run", run, {});

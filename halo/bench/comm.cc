@@ -41,7 +41,7 @@ json::object bench_comm(const CommBenchArgs& args, Communicator& ranks) {
   }
   json::array results;
   for (int64_t megabytes = 1;; megabytes = std::min(4 * megabytes, args.megabytes)) {
-    const int64_t elements = ranks.padded_size(megabytes * 250'000);
+    const int64_t elements = megabytes * 250'000 / ranks.size() * ranks.size();
     const at::Tensor flat =
         at::zeros({elements}, at::TensorOptions().dtype(at::kFloat).device(machine.device));
     const auto measure = [&](const char* name, const std::function<void()>& call) {
@@ -54,6 +54,7 @@ json::object bench_comm(const CommBenchArgs& args, Communicator& ranks) {
     };
     measure("reduce_scatter", [&] { ranks.reduce_scatter(flat); });
     measure("all_gather", [&] { ranks.all_gather(flat); });
+    measure("all_to_all", [&] { ranks.all_to_all(flat.view({ranks.size(), -1}), ranks.size()); });
     if (megabytes == args.megabytes) break;
   }
   return {{"device", machine.device_name},

@@ -18,15 +18,19 @@ ModelConfig read_config_file(const std::filesystem::path& path) {
 void randomise(ParameterStore& store) {
   at::NoGradGuard no_grad;
   for (const ParameterSpec& spec : store.specs()) {
-    at::Tensor value = store.value(spec.name);
-    spec.shape.size() == 1 ? value.fill_(1) : value.normal_(0, 0.02);
+    const bool is_trained = store.use() == ParameterStore::Use::kTrained;
+    const auto options = at::TensorOptions().device(store.device());
+    const at::Tensor value =
+        at::ones(spec.shape, options.dtype(is_trained ? at::kFloat : store.compute_type()));
+    if (spec.shape.size() > 1) value.normal_(0, 0.02);
+    store.write(spec.name, value);
   }
-  store.refresh_compute();
 }
 
-Model random_model(const ModelConfig& config, ParameterStore::Use use, const Machine& machine) {
+Model random_model(const ModelConfig& config, ParameterStore::Use use, const Machine& machine,
+                   const Sharing& sharing) {
   auto store = std::make_shared<ParameterStore>(decoder_parameters(config), use, machine.compute,
-                                                machine.device);
+                                                machine.device, sharing);
   randomise(*store);
   return {config, store, bind_decoder(config, *store)};
 }

@@ -20,7 +20,7 @@
 namespace halo {
 namespace {
 
-at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size, int64_t rank) {
+at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size, int64_t group) {
   const int64_t count = args.rows * args.sequence_length;
   if (!args.ids.empty()) {
     const SafetensorsFile file(args.ids);
@@ -34,7 +34,7 @@ at::Tensor batch_ids(const TrainBenchArgs& args, int64_t vocab_size, int64_t ran
     }
     return ids;
   }
-  const Random random(static_cast<uint64_t>(args.run.seed + rank), "bench.ids");
+  const Random random(static_cast<uint64_t>(args.run.seed + group), "bench.ids");
   at::Tensor ids = at::empty({count}, at::kLong);
   for (int64_t i = 0; i < count; ++i) ids.data_ptr<int64_t>()[i] = random.below(i, vocab_size);
   return ids;
@@ -48,18 +48,20 @@ struct OpenStage {
   StageCost cost;
 };
 
-Model open_teacher(const TrainBenchArgs& args, const ModelConfig& hybrid, const Machine& machine) {
+Model open_teacher(const TrainBenchArgs& args, const ModelConfig& hybrid, const Machine& machine,
+                   const Sharing& sharing) {
   if (args.config.empty() == args.teacher.empty()) {
     throw_error("bench train: stage {} takes --teacher beside --student, and not beside --config",
                 args.stage);
   }
-  return args.config.empty()
-             ? load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute,
-                          machine.device)
-             : random_model(teacher_config_of(hybrid), ParameterStore::Use::kFrozen, machine);
+  return args.config.empty() ? load_model(args.teacher, ParameterStore::Use::kFrozen,
+                                          machine.compute, machine.device, sharing)
+                             : random_model(teacher_config_of(hybrid), ParameterStore::Use::kFrozen,
+                                            machine, sharing);
 }
 
-OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine) {
+OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine, const Sharing& sharing,
+                     const ContextGroup& group) {
   const StageTraining& training = *find_stage(pipeline_stages(), args.stage).training;
   if (args.config.empty() == args.student.empty()) {
     throw_error("bench train: give either --config or --student");
@@ -69,29 +71,29 @@ OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine) {
   OpenStage stage;
   stage.vocab_size = hybrid.vocab_size;
   Model teacher;
-  if (training.uses_teacher) teacher = open_teacher(args, hybrid, machine);
+  if (training.uses_teacher) teacher = open_teacher(args, hybrid, machine, sharing);
   stage.teacher = teacher.store;
   const ModelConfig student = training.student(hybrid);
   if (training.whole_student && args.config.empty()) {
-    stage.trained =
-        load_model(args.student, ParameterStore::Use::kTrained, machine.compute, machine.device)
-            .store;
+    stage.trained = load_model(args.student, ParameterStore::Use::kTrained, machine.compute,
+                               machine.device, sharing)
+                        .store;
   } else {
     stage.trained = std::make_shared<ParameterStore>(
         training.whole_student ? decoder_parameters(student) : all_mixer_parameters(student),
-        ParameterStore::Use::kTrained, machine.compute, machine.device);
+        ParameterStore::Use::kTrained, machine.compute, machine.device, sharing);
     randomise(*stage.trained);
   }
-  stage.step = training.step(student, *stage.trained, teacher.weights, machine);
+  stage.step = training.step(student, *stage.trained, teacher.weights, machine, group);
   stage.cost = training.cost(teacher.config, student, args.sequence_length,
                              machine.activation_checkpointing);
   return stage;
 }
 
-TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size, int64_t rank) {
+TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size, int64_t group) {
   TrainBatch batch;
   batch.rows = args.rows;
-  batch.tokens = batch_ids(args, vocab_size, rank);
+  batch.tokens = batch_ids(args, vocab_size, group);
   batch.targets = batch.tokens.roll(-1);
   batch.token_weights = at::ones({batch.tokens.numel()});
   for (int64_t row = 0; row <= args.rows; ++row) {
@@ -99,6 +101,18 @@ TrainBatch make_rows(const TrainBenchArgs& args, int64_t vocab_size, int64_t ran
     if (row > 0) batch.targets[row * args.sequence_length - 1] = kIgnoreTarget;
   }
   return batch;
+}
+
+void check_groups(const TrainBenchArgs& args, int64_t ranks) {
+  Recipe recipe;
+  if (args.context_ranks > 1 && !settings_of(recipe).find(args.stage + ".context_ranks")) {
+    throw_error("bench train: --context-ranks: ranks do not share rows in stage {}", args.stage);
+  }
+  if (ranks % args.context_ranks != 0 || args.sequence_length % args.context_ranks != 0) {
+    throw_error(
+        "bench train: --context-ranks {} must divide the {} ranks and the {} tokens of a row",
+        args.context_ranks, ranks, args.sequence_length);
+  }
 }
 
 // The largest of what the ranks have.
@@ -123,19 +137,22 @@ std::span<const Word<std::string>> trained_stages() {
 }
 
 json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
+  check_groups(args, ranks.size());
   const Machine machine = open_machine(run_of_rank(args.run, ranks));
   const double matrix_rate = measure_matrix_gflops(machine);
   at::manual_seed(static_cast<uint64_t>(args.run.seed));
-  const OpenStage stage = open_stage(args, machine);
-  const TrainBatch batch = make_rows(args, stage.vocab_size, ranks.rank());
+  const OpenStage stage =
+      open_stage(args, machine, {&ranks, args.run.shard}, {&ranks, args.context_ranks});
+  const int64_t groups = ranks.size() / args.context_ranks;
+  const TrainBatch batch = make_rows(args, stage.vocab_size, ranks.rank() / args.context_ranks);
   const TrainRecipe recipe;  // for the optimiser's settings
-  Optimizer optimizer(*stage.trained, recipe, ranks, args.run.shard);
+  Optimizer optimizer(*stage.trained, recipe);
   int64_t updates = 0;
   const auto run_step = [&](int64_t micro_batches) {
     stage.trained->zero_grad();
     at::Tensor loss;
     for (int64_t i = 0; i < micro_batches; ++i) {
-      const int64_t count = ranks.size() * micro_batches * batch.tokens.numel();
+      const int64_t count = groups * micro_batches * batch.tokens.numel();
       const at::Tensor part = stage.step(batch, count)[0];
       loss = loss.defined() ? loss + part : part;
     }
@@ -165,12 +182,13 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
   std::nth_element(seconds.begin(), seconds.begin() + static_cast<int64_t>(seconds.size()) / 2,
                    seconds.end());
   const double median = seconds[seconds.size() / 2];
-  const int64_t tokens = ranks.size() * args.micro_batches * batch.tokens.numel();
+  const int64_t tokens = groups * args.micro_batches * batch.tokens.numel();
   const double flops = double(tokens) * stage.cost.flops_a_token;
   json::object result{
       {"device", machine.device_name},
       {"stage", args.stage},
       {"ranks", ranks.size()},
+      {"context_ranks", args.context_ranks},
       {"shard", word_of<Shard>(kShards, args.run.shard)},
       {"tokens_a_step", tokens},
       {"tokens_per_second", double(tokens) / median},
@@ -180,10 +198,9 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
       {"matrix_gflops", matrix_rate},
       {"share_of_matrix_rate", flops / median / (matrix_rate * 1e9 * double(ranks.size()))},
       {"peak_memory_bytes", most(ranks, peak_memory_bytes(machine))},
-      {"planned_memory_bytes",
-       peak_memory(stage.cost, batch.tokens.numel(),
-                   static_cast<int64_t>(c10::elementSize(machine.compute)), machine.device.is_cpu(),
-                   args.run.shard == Shard::kNone ? 1 : ranks.size())}};
+      {"planned_memory_bytes", peak_memory(stage.cost, batch.tokens.numel() / args.context_ranks,
+                                           static_cast<int64_t>(c10::elementSize(machine.compute)),
+                                           machine.device.is_cpu(), args.run.shard, ranks.size())}};
   if (machine.device.is_cuda()) {
     result["profile"] = profile_step([&] { run_step(args.micro_batches); });
   }

@@ -54,13 +54,11 @@ Capacity capacity_for(const RunRecipe& run, const PlanArgs& args) {
   return capacity;
 }
 
-// The recipe for args.gpus ranks, with what makes it fit them; says which settings these are.
+// The recipe, for args.gpus ranks with what makes it fit them; says which settings these are.
 Recipe recipe_for(const Recipe& recipe, const PlanArgs& args, const Capacity& capacity,
                   json::array& settings) {
   if (args.gpus == 0) return recipe;
   Recipe out = recipe;
-  out.run.ranks = args.gpus;
-  check_settings(out, args.recipe);
   const auto cheapest = cheapest_setting(out, capacity);
   if (!cheapest) return out;
   for (const std::string& assignment : *cheapest) {
@@ -97,7 +95,9 @@ void add_plan(CLI::App& app) {
       return;
     }
     if (args->recipe.empty()) throw UsageError("halo plan: RECIPE.toml is missing");
-    const Recipe given = read_recipe(args->recipe, args->set);
+    std::vector<std::string> set = args->set;
+    if (args->gpus > 0) set.push_back(fmt::format("run.ranks={}", args->gpus));
+    const Recipe given = read_recipe(args->recipe, set);
     const std::vector<std::string> unchecked = check_ahead(given, Missing::kNoted);
     const Capacity capacity = capacity_for(given.run, *args);
     json::array settings;

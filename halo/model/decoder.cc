@@ -12,6 +12,8 @@
 #include "halo/kernels/rms_norm/rms_norm.h"
 #include "halo/kernels/rope/rope.h"
 #include "halo/kernels/swiglu/swiglu.h"
+#include "halo/model/context_part.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/model/position_cache.h"
 #include "halo/model/recompute.h"
 
@@ -77,7 +79,8 @@ at::Tensor attend(const AttentionWeights& w, const Heads& heads, const Batch& ba
       return paged_attention(heads.q, cache, batch.sequences, settings);
     }
   }
-  return causal_attention(heads.q, heads.k, heads.v, batch.sequences, settings);
+  return batch.part ? context_attention(heads.q, heads.k, heads.v, *batch.part, settings)
+                    : causal_attention(heads.q, heads.k, heads.v, batch.sequences, settings);
 }
 
 at::Tensor attention_heads(const AttentionWeights& w, double eps, const at::Tensor& x,
@@ -102,7 +105,9 @@ at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tens
   if (batch.state) args.state = (*batch.state)[layer].recurrent.index_select(0, batch.slots);
   const LightningResult result = lightning_attention(args, batch.sequences, batch.kernels);
   if (batch.state) (*batch.state)[layer].recurrent.index_copy_(0, batch.slots, result.state);
-  const at::Tensor o = result.o.flatten(1);
+  const at::Tensor o =
+      (batch.part ? with_state_before(args, result, batch.sequences, *batch.part) : result.o)
+          .flatten(1);
   return w.gate || w.o_norm.defined() ? norm_gate(o, w.o_norm, eps, heads.gate) : o;
 }
 
@@ -131,18 +136,44 @@ Stream run_layer(const LayerWeights& layer, double eps, Stream stream, const Bat
   return stream;
 }
 
+std::vector<at::Tensor> tensors_of(const Stream& stream) {
+  if (!stream.delta.defined()) return {stream.hidden};
+  return {stream.hidden, stream.delta};
+}
+
+Stream to_stream(const std::vector<at::Tensor>& tensors) {
+  return {tensors[0], tensors.size() > 1 ? tensors[1] : at::Tensor()};
+}
+
 // Holds what the layer needs: handles.
 Stream recompute_layer(const LayerWeights& layer, double eps, const Stream& stream,
                        const Batch& batch, int64_t index) {
   const auto run = [=](const std::vector<at::Tensor>& inputs) {
-    const Stream in{inputs[0], inputs.size() > 1 ? inputs[1] : at::Tensor()};
-    const Stream out = run_layer(layer, eps, in, batch, index, nullptr);
-    return std::vector{out.hidden, out.delta};
+    return tensors_of(run_layer(layer, eps, to_stream(inputs), batch, index, nullptr));
   };
-  std::vector<at::Tensor> inputs{stream.hidden};
-  if (stream.delta.defined()) inputs.push_back(stream.delta);
-  const std::vector<at::Tensor> out = recompute(run, inputs);
-  return {out[0], out[1]};
+  return to_stream(recompute(run, tensors_of(stream)));
+}
+
+// Runs the layer between what ranks do for it that have it between them, forward and on the way
+// back.
+template <class Run>
+Stream run_shared(const std::shared_ptr<LayerSharing>& sharing, int64_t index, Stream stream,
+                  const Run& run) {
+  if (!sharing) return run(std::move(stream));
+  const bool goes_back = records({stream.hidden, stream.delta});
+  sharing->acquire(index, index + 1, /*gradient=*/false);
+  if (goes_back) {
+    stream = to_stream(
+        on_the_way_back(tensors_of(stream), [sharing, index] { sharing->release(index); }));
+  }
+  stream = run(std::move(stream));
+  if (goes_back) {
+    stream = to_stream(on_the_way_back(tensors_of(stream), [sharing, index] {
+      sharing->acquire(index, index - 1, /*gradient=*/true);
+    }));
+  }
+  sharing->release(index);
+  return stream;
 }
 
 Stream run_layers(const DecoderWeights& weights, int64_t first, int64_t last, Stream stream,
@@ -151,9 +182,11 @@ Stream run_layers(const DecoderWeights& weights, int64_t first, int64_t last, St
              "decode: layers {} to {} of {}", first, last, weights.layers.size());
   for (int64_t i = first; i < last; ++i) {
     const LayerWeights& layer = weights.layers[i];
-    stream = batch.recompute_layers && records({stream.hidden, stream.delta})
-                 ? recompute_layer(layer, weights.eps, stream, batch, i)
-                 : run_layer(layer, weights.eps, std::move(stream), batch, i, visit);
+    stream = run_shared(weights.sharing, i, std::move(stream), [&](Stream in) {
+      return batch.recompute_layers && records({in.hidden, in.delta})
+                 ? recompute_layer(layer, weights.eps, in, batch, i)
+                 : run_layer(layer, weights.eps, std::move(in), batch, i, visit);
+    });
   }
   return stream;
 }

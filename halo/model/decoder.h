@@ -64,6 +64,8 @@ struct DecoderWeights {
   Weight norm;  // [D]
   Weight head;  // [V, D]; the embedding itself where tied
   double eps = 0;
+  // Where several ranks have the weights between them: asked before and behind each layer.
+  std::shared_ptr<LayerSharing> sharing;
 };
 
 // ---- From a configuration to weights.
@@ -91,8 +93,9 @@ struct Model {
 };
 // Reads config.json and the weights of a Hugging Face directory.
 Model load_model(const std::filesystem::path& directory, ParameterStore::Use use,
-                 at::ScalarType compute, at::Device device);
-// Writes config.json and model.safetensors (`dtype` of the file), not the side files.
+                 at::ScalarType compute, at::Device device, const Sharing& sharing = {});
+// Writes config.json and model.safetensors (`dtype` of the file), not the side files. Called by all
+// ranks that have the store between them, the first of which writes.
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 const ParameterStore& store, DType dtype);
 
@@ -107,6 +110,8 @@ struct LayerState {
 
 // Rotary tables and logit scales, computed once a batch and shared by the layers that use them.
 class PositionCache;
+// Of what a batch is a part, where several ranks have one (context_part.h).
+struct ContextPart;
 
 struct Batch {
   at::Tensor tokens;     // [N] int64
@@ -122,6 +127,7 @@ struct Batch {
   std::vector<int64_t> lengths;              // [S] tokens of each sequence after this batch
   at::Tensor slots;                          // [S] int64 on the device: rows of recurrent
   std::shared_ptr<PositionCache> cache;      // made by make_batch
+  std::shared_ptr<const ContextPart> part;   // only where there is no state
 };
 
 // Positions 0.. in every sequence, no state. tokens [N] int64 on any device.

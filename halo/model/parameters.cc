@@ -2,6 +2,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/model/weight_values.h"
 
 namespace halo {
@@ -19,8 +20,8 @@ std::string shape_text(at::IntArrayRef shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-int64_t aligned(int64_t offset) {
-  return (offset + kAlignment - 1) / kAlignment * kAlignment;
+int64_t aligned(int64_t offset, int64_t to = kAlignment) {
+  return (offset + to - 1) / to * to;
 }
 
 // Whether the tensors have type `compute` and lie end to end, so that one view covers them.
@@ -44,16 +45,18 @@ at::Tensor map_stack(std::span<const TensorView* const> stack,
       at::TensorOptions().dtype(to_scalar_type(stack.front()->dtype)));
 }
 
-at::Tensor make_arena(int64_t elements, const at::TensorOptions& options) {
-  return at::zeros({elements + ParameterStore::kSlack}, options).narrow(0, 0, elements);
-}
-
-void copy_tensor(const TensorView& from, at::Tensor to) {
-  to.copy_(at::from_blob(const_cast<std::byte*>(from.bytes.data()), from.shape,
-                         at::TensorOptions().dtype(to_scalar_type(from.dtype))));
+// Not copied.
+at::Tensor as_tensor(const TensorView& view) {
+  return at::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape,
+                       at::TensorOptions().dtype(to_scalar_type(view.dtype)));
 }
 
 }  // namespace
+
+int64_t layer_of(const std::string& name) {
+  constexpr std::string_view kLayers = "model.layers.";
+  return name.starts_with(kLayers) ? std::stoll(name.substr(kLayers.size())) : -1;
+}
 
 int64_t num_parameters(const std::vector<ParameterSpec>& specs) {
   int64_t n = 0;
@@ -69,55 +72,107 @@ void ParameterStore::index_specs() {
   mapped_.resize(specs_.size());
 }
 
-ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
-                               at::Device device)
-    : specs_(std::move(specs)), use_(use) {
-  index_specs();
+// Offsets and groups; returns the elements of an arena. Of several ranks each has as much of a
+// group, so its end is padded.
+int64_t ParameterStore::lay_out() {
+  const int64_t ranks = sharing_.ranks->size();
+  const int64_t group_end = ranks > 1 ? ranks * kAlignment : 1;
+  group_of_.resize(specs_.size());
   int64_t end = 0;
   for (size_t i = 0; i < specs_.size(); ++i) {
+    const int64_t layer = layer_of(specs_[i].name);
+    const bool begins_group = groups_.empty() || groups_.back().layer != layer;
+    HALO_CHECK(!(begins_group && specs_[i].stacked_on_previous), "parameter '{}' begins a stack",
+               specs_[i].name);
+    if (begins_group) end = aligned(end, group_end);
     if (!specs_[i].stacked_on_previous) end = aligned(end);
+    if (begins_group) groups_.push_back({.layer = layer, .range = {end, 0}});
     offsets_[i] = end;
+    group_of_[i] = groups_.size() - 1;
     end += numel(specs_[i].shape);
+    groups_.back().range.size = aligned(end - groups_.back().range.begin, group_end);
   }
+  for (Group& group : groups_) {
+    const Range part = sharing_.ranks->part(group.range.size);
+    group.own = {group.range.begin + part.begin, part.size};
+    group.kept = is_divided_ ? Range{group.range.begin / ranks, part.size} : group.range;
+  }
+  return aligned(end, group_end);
+}
+
+ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
+                               at::Device device, const Sharing& sharing)
+    : specs_(std::move(specs)),
+      use_(use),
+      device_(device),
+      compute_type_(compute),
+      sharing_(sharing) {
+  index_specs();
+  const int64_t ranks = sharing.ranks->size();
+  const bool is_fetched = ranks > 1 && sharing.shard == Shard::kFull;
+  is_divided_ =
+      is_fetched || (ranks > 1 && sharing.shard == Shard::kOptimizer && use == Use::kTrained);
+  const int64_t elements = lay_out(), kept = is_divided_ ? elements / ranks : elements;
   const auto options = at::TensorOptions().device(device);
-  owned_ = {0, end};
-  if (use == Use::kFrozen) {
-    compute_ = at::zeros({end}, options.dtype(compute));
-    return;
+  if (!is_fetched) compute_ = at::zeros({elements}, options.dtype(compute));
+  if (use == Use::kTrained) {
+    const bool is_one = compute == at::kFloat && !is_divided_;
+    master_ = is_one ? compute_ : at::zeros({kept}, options.dtype(at::kFloat));
+    grad_ = at::zeros({kept}, options.dtype(at::kFloat));
   }
-  compute_ = make_arena(end, options.dtype(compute));
-  master_ = compute == at::kFloat ? compute_ : make_arena(end, options.dtype(at::kFloat));
-  grad_ = make_arena(end, options.dtype(at::kFloat));
+  if (is_fetched) {
+    const bool is_one = use == Use::kTrained && compute == at::kFloat;
+    own_compute_ = is_one ? master_ : at::zeros({kept}, options.dtype(compute));
+  }
+  if (is_fetched || (ranks > 1 && use == Use::kTrained)) share();
+}
+
+void ParameterStore::share() {
+  std::vector<LayerSharing::Group> groups;
+  for (const Group& group : groups_) {
+    LayerSharing::Group shared{.layer = group.layer, .size = group.range.size};
+    if (compute_.defined()) {
+      shared.compute = compute_.narrow(0, group.range.begin, group.range.size);
+    } else {
+      shared.own_compute = own_compute_.narrow(0, group.kept.begin, group.kept.size);
+      if (group.layer < 0) shared.compute = at::zeros({group.range.size}, own_compute_.options());
+    }
+    if (use_ == Use::kTrained) shared.gradient_sum = summed_gradient(group);
+    groups.push_back(std::move(shared));
+  }
+  layers_ =
+      std::make_shared<LayerSharing>(*sharing_.ranks, device_, compute_type_, std::move(groups));
 }
 
 at::Tensor& ParameterStore::moment(at::Tensor& tensor) {
-  if (!tensor.defined() && use_ == Use::kTrained) {
-    tensor = at::zeros({owned_.size}, grad_.options());
-  }
+  if (!tensor.defined() && use_ == Use::kTrained) tensor = at::zeros_like(grad_);
   return tensor;
 }
 
-at::Tensor ParameterStore::padded(const at::Tensor& arena, int64_t elements) {
-  HALO_CHECK(elements <= arena.numel() + kSlack, "{} elements of an arena of {}", elements,
-             arena.numel());
-  return arena.as_strided({elements}, {1});
+at::Tensor ParameterStore::summed_gradient(const Group& group) const {
+  const Range& range = is_divided_ ? group.kept : group.own;
+  return grad_.narrow(0, range.begin, range.size);
 }
 
-void ParameterStore::own(const Range& range) {
-  at::NoGradGuard no_grad;
-  HALO_CHECK(use_ == Use::kTrained && !moment1_.defined() && owns_all(),
-             "own: the store is frozen or in use");
-  if (range == owned_) return;
-  const at::Tensor part = padded(master_, range.end()).narrow(0, range.begin, range.size);
-  // Where it is the compute copy, all of it stays.
-  master_ = compute_.scalar_type() == at::kFloat ? part : part.clone();
-  owned_ = range;
+at::Tensor ParameterStore::kept_compute(const Group& group) const {
+  if (own_compute_.defined()) return own_compute_.narrow(0, group.kept.begin, group.kept.size);
+  const Range& range = is_divided_ ? group.own : group.range;
+  return compute_.narrow(0, range.begin, range.size);
+}
+
+ParameterStore::Piece ParameterStore::kept_piece(const ParameterSpec& spec) const {
+  const Range whole{offset(spec.name), numel(spec.shape)};
+  const Group& group = groups_[group_of_[index_.at(spec.name)]];
+  const Range& keeps = is_divided_ ? group.own : group.range;
+  const Range own = intersection(whole, keeps);
+  if (own.size == 0) return {};
+  return {own.size, own.begin - whole.begin, own.begin - keeps.begin + group.kept.begin};
 }
 
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType compute,
                                std::shared_ptr<WeightFiles> files,
                                const std::vector<TensorView>& tensors, const std::string& from)
-    : specs_(std::move(specs)), use_(Use::kFrozen) {
+    : specs_(std::move(specs)), use_(Use::kFrozen), compute_type_(compute) {
   at::NoGradGuard no_grad;
   index_specs();
   const std::vector<const TensorView*> sources = match(tensors, from);
@@ -142,11 +197,10 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType 
     if (!mapped.defined()) end = offset;
   }
   compute_ = at::empty({end}, at::TensorOptions().dtype(compute));
-  owned_ = {0, end};
   for (const auto& [begin, stop] : gaps) compute_.slice(0, begin, stop).zero_();
   for (size_t i = 0; i < specs_.size(); ++i) {
     if (mapped_[i].defined()) continue;
-    copy_tensor(*sources[i], value(specs_[i].name));
+    value(specs_[i].name).copy_(as_tensor(*sources[i]));
     release_pages(sources[i]->bytes);  // or the model would be in memory twice
   }
 }
@@ -169,15 +223,55 @@ at::Tensor ParameterStore::view(const at::Tensor& arena, const std::string& name
   return arena.narrow(0, begin, numel(shape)).view(shape);
 }
 
+ParameterStore::Home ParameterStore::home(size_t i) const {
+  if (mapped_[i].defined()) return {mapped_[i], {}, offsets_[i]};
+  if (!layers_) return {compute_, grad_, offsets_[i]};
+  const size_t group = group_of_[i];
+  return {layers_->compute(group), layers_->gradient(group),
+          offsets_[i] - groups_[group].range.begin};
+}
+
 at::Tensor ParameterStore::value(const std::string& name) const {
   at::NoGradGuard no_grad;
   const auto it = index_.find(name);
   HALO_CHECK(it != index_.end(), "no parameter '{}'", name);
-  const size_t i = it->second;
-  const auto& shape = specs_[i].shape;
-  return home(i, use_ == Use::kTrained && owns_all() ? master_ : compute_)
-      .narrow(0, offsets_[i], numel(shape))
-      .view(shape);
+  if (use_ == Use::kTrained && keeps_all()) return view(master_, name);
+  const Home home = this->home(it->second);
+  const auto& shape = specs_[it->second].shape;
+  return home.value.narrow(0, home.begin, numel(shape)).view(shape);
+}
+
+void ParameterStore::write(const std::string& name, const at::Tensor& values) {
+  at::NoGradGuard no_grad;
+  const auto it = index_.find(name);
+  HALO_CHECK(it != index_.end(), "no parameter '{}'", name);
+  const ParameterSpec& spec = specs_[it->second];
+  HALO_CHECK(!groups_.empty(), "write: '{}' is of a store that uses files", name);
+  HALO_CHECK(values.sizes() == at::IntArrayRef(spec.shape), "write: '{}' is {}, got {}", name,
+             shape_text(spec.shape), shape_text(values.sizes()));
+  const Piece piece = kept_piece(spec);
+  const at::Tensor kept = values.reshape({-1}).narrow(0, piece.in_parameter, piece.size);
+  for (const at::Tensor& arena : {master_, own_compute_}) {
+    if (arena.defined()) arena.narrow(0, piece.in_arena, piece.size).copy_(kept);
+  }
+  const bool is_here = compute_.defined() || groups_[group_of_[it->second]].layer < 0;
+  if (!is_here) return;
+  const Home home = this->home(it->second);
+  home.value.narrow(0, home.begin, values.numel()).view(spec.shape).copy_(values);
+}
+
+void ParameterStore::visit_values(
+    const std::function<void(const ParameterSpec&, const at::Tensor&)>& visit) const {
+  if (!layers_) {
+    for (const ParameterSpec& spec : specs_) visit(spec, value(spec.name));
+    return;
+  }
+  layers_->settle();
+  for (size_t i = 0, g = 0; g < groups_.size(); ++g) {
+    layers_->acquire(groups_[g].layer, groups_[g].layer + 1, /*gradient=*/false);
+    for (; i < specs_.size() && group_of_[i] == g; ++i) visit(specs_[i], value(specs_[i].name));
+    layers_->release(groups_[g].layer);
+  }
 }
 
 Weight ParameterStore::weight(const std::string& name) const {
@@ -188,7 +282,6 @@ Weight ParameterStore::stack(const std::string& first, const std::string& last) 
   at::NoGradGuard no_grad;
   HALO_CHECK(contains(first), "no parameter '{}'", first);
   const size_t begin_index = index_.at(first);
-  const int64_t begin = offsets_[begin_index];
   const size_t end_index = index_.count(last) ? index_.at(last) : specs_.size();
   HALO_CHECK(end_index < specs_.size(), "no parameter '{}'", last);
   std::vector<int64_t> shape = specs_[begin_index].shape;
@@ -199,9 +292,10 @@ Weight ParameterStore::stack(const std::string& first, const std::string& last) 
   }
   const int64_t size = numel(shape);
   // detach(): a leaf of its own, so that requires_grad says "trained" and nothing else.
-  Weight weight{home(begin_index, compute_).narrow(0, begin, size).view(shape).detach(), {}};
+  const Home home = this->home(begin_index);
+  Weight weight{home.value.narrow(0, home.begin, size).view(shape).detach(), {}};
   if (use_ == Use::kTrained) {
-    weight.grad = grad_.narrow(0, begin, size).view(shape);
+    weight.grad = home.grad.narrow(0, home.begin, size).view(shape);
     weight.value.set_requires_grad(true);
   }
   return weight;
@@ -209,8 +303,13 @@ Weight ParameterStore::stack(const std::string& first, const std::string& last) 
 
 void ParameterStore::refresh_compute() {
   at::NoGradGuard no_grad;
-  if (use_ != Use::kTrained || compute_.scalar_type() == at::kFloat) return;
-  padded(compute_, owned_.end()).narrow(0, owned_.begin, owned_.size).copy_(master_);
+  if (use_ != Use::kTrained) return;
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const at::Tensor kept = master_.narrow(0, groups_[g].kept.begin, groups_[g].kept.size);
+    const at::Tensor copy = kept_compute(groups_[g]);
+    if (!copy.is_alias_of(kept)) copy.copy_(kept);
+    if (is_divided_) layers_->give_out(g);
+  }
 }
 
 void ParameterStore::zero_grad() {
@@ -251,8 +350,7 @@ std::vector<const TensorView*> ParameterStore::match(const std::vector<TensorVie
 void ParameterStore::load(const std::vector<TensorView>& tensors, const std::string& from) {
   at::NoGradGuard no_grad;
   const std::vector<const TensorView*> sources = match(tensors, from);
-  for (size_t i = 0; i < specs_.size(); ++i) copy_tensor(*sources[i], value(specs_[i].name));
-  refresh_compute();
+  for (size_t i = 0; i < specs_.size(); ++i) write(specs_[i].name, as_tensor(*sources[i]));
 }
 
 at::ScalarType to_scalar_type(DType dtype) {
@@ -294,8 +392,7 @@ DType to_dtype(at::ScalarType type) {
 }  // namespace
 
 at::Tensor to_tensor(const TensorView& view) {
-  auto tensor = at::from_blob(const_cast<std::byte*>(view.bytes.data()), view.shape,
-                              at::TensorOptions().dtype(to_scalar_type(view.dtype)));
+  const at::Tensor tensor = as_tensor(view);
   return is_floating(view.dtype) ? tensor.to(at::kFloat, false, /*copy=*/true) : tensor.clone();
 }
 

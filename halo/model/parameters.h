@@ -1,9 +1,20 @@
-// Parameters live in flat arenas; everything else holds views. Clipping, AdamW, all-reduce and
-// checkpoints work on the arenas and on the table name -> range.
+// Parameters live in flat arenas; everything else holds views. Clipping, AdamW, sums over ranks and
+// checkpoints work on the arenas, group by group: a layer's parameters stand together, and so do
+// those before and behind the layers.
+//
+// Where several ranks have a store between them, each group is divided into equal parts, in order
+// of rank, the last of which may end with padding. This rank has of
+//                       Shard::kNone     kOptimizer   kFull
+//   master and moments  all              its part     its part
+//   sum of gradients    all, of which its part is summed up; else its part
+//   compute copy        all              all          its part, and all that belongs to no layer
+// A micro-batch's gradient is nowhere but in a window that LayerSharing opens, and so are a layer's
+// weights with kFull. Of a frozen store only kFull divides anything.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,6 +23,8 @@
 #include "halo/base/range.h"
 #include "halo/formats/safetensors.h"
 #include "halo/kernels/common/weight.h"
+#include "halo/runtime/communicator.h"
+#include "halo/runtime/run_recipe.h"
 
 namespace halo {
 
@@ -27,6 +40,14 @@ struct ParameterSpec {
 // Elements of all of them.
 int64_t num_parameters(const std::vector<ParameterSpec>& specs);
 
+// How ranks have a store's parameters between them.
+struct Sharing {
+  Communicator* ranks = &one_rank();  // must outlive the store
+  Shard shard = Shard::kNone;
+};
+
+class LayerSharing;
+
 class ParameterStore {
  public:
   enum class Use { kFrozen, kTrained };
@@ -34,7 +55,7 @@ class ParameterStore {
   // Trained: fp32 master, gradient and two moments (from their first use on), and a compute copy
   // where the compute type is not fp32. Frozen: the compute copy alone.
   ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
-                 at::Device device);
+                 at::Device device, const Sharing& sharing = {});
   // Frozen, on the CPU, loaded from tensors of `files`: stacks that lie in the files as they would
   // in the arena and in the compute type are used where they are, without a copy
   // (docs/decisions/mapped-weights.md); the others go into the arena. What is written to a value is
@@ -46,6 +67,8 @@ class ParameterStore {
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   bool contains(const std::string& name) const;
   Use use() const { return use_; }
+  at::Device device() const { return device_; }
+  at::ScalarType compute_type() const { return compute_type_; }
   // Offset in elements of a parameter in every arena; an Error where it is used from its file.
   int64_t offset(const std::string& name) const;
 
@@ -53,31 +76,54 @@ class ParameterStore {
   // The stack from `first` to `last` as one [sum of rows, columns] (or [sum]) weight.
   Weight stack(const std::string& first, const std::string& last) const;
 
-  // 1-D arenas. master() is compute() where the compute type is fp32. Of master and moments those
-  // elements that owned() says.
+  // A layer's parameters, or some that belong to none.
+  struct Group {
+    int64_t layer = -1;  // -1: of none
+    Range range;         // of the arenas
+    Range own;           // of it: what this rank sums the gradient of; all of it on one rank
+    Range kept;          // where master() and the moments have what this rank keeps of it
+  };
+  const std::vector<Group>& groups() const { return groups_; }
+  Communicator& ranks() const { return *sharing_.ranks; }
+  // What runs the model; none: all of it is here.
+  const std::shared_ptr<LayerSharing>& layers() const { return layers_; }
+
+  // 1-D arenas, whole or what this rank keeps of them. master() is compute() where the compute type
+  // is fp32 and all is kept. The gradient is of all micro-batches; where there are several ranks,
+  // their sum.
   at::Tensor& master() { return master_; }
   at::Tensor& grad() { return grad_; }
   at::Tensor& moment1() { return moment(moment1_); }
   at::Tensor& moment2() { return moment(moment2_); }
-  at::Tensor& compute() { return compute_; }
+  at::Tensor& compute() { return compute_; }  // undefined with kFull
   const at::Tensor& compute() const { return compute_; }
-
-  // Where several ranks train one model: from now on master and moments are of this range alone,
-  // which may end up to kSlack elements beyond the arenas. Before the moments are used.
-  static constexpr int64_t kSlack = 65'536;
-  void own(const Range& range);
-  const Range& owned() const { return owned_; }
-  bool owns_all() const { return owned_ == Range{0, compute_.numel()}; }
-  // The first `elements` of an arena (grad or compute), up to kSlack of them beyond its end. Those
-  // belong to no parameter.
-  static at::Tensor padded(const at::Tensor& arena, int64_t elements);
+  // Whether master, moments and gradient are of all parameters.
+  bool keeps_all() const { return !is_divided_; }
+  // Views of the group's elements: of the gradient those that this rank has summed up, of the
+  // compute copy those that belong to what it keeps of the master.
+  at::Tensor summed_gradient(const Group& group) const;
+  at::Tensor kept_compute(const Group& group) const;
+  // The part of a parameter that this rank keeps: its elements, and where they lie in the parameter
+  // and in master().
+  struct Piece {
+    int64_t size = 0, in_parameter = 0, in_arena = 0;
+  };
+  Piece kept_piece(const ParameterSpec& spec) const;
 
   // Views by name. `arena` is one of the above, and whole.
   at::Tensor view(const at::Tensor& arena, const std::string& name) const;
-  // The master value (compute value where frozen or not owned), to be written in place;
-  // refresh_compute() after.
+  // The value where all of it is here: of the master, or the compute copy where frozen or where the
+  // master is not. To be written in place on one rank; refresh_compute() after.
   at::Tensor value(const std::string& name) const;
-  void refresh_compute();  // compute = cast(master), as far as owned; nothing where they are one
+  // Gives a parameter other values [its shape], on any device: all of them, of which every rank
+  // takes what it has.
+  void write(const std::string& name, const at::Tensor& values);
+  // Calls `visit` with every parameter's value(), in order; on all ranks, who fetch them together
+  // where each has a part. A value is there until `visit` returns.
+  void visit_values(
+      const std::function<void(const ParameterSpec& spec, const at::Tensor& value)>& visit) const;
+  // compute = cast(master), on all ranks; nothing where they are one.
+  void refresh_compute();
   void zero_grad();
 
   // Strict: every spec exactly once, nothing left over; name, shape, floating type and values
@@ -86,23 +132,38 @@ class ParameterStore {
 
  private:
   void index_specs();
+  int64_t lay_out();
+  void share();
   at::Tensor& moment(at::Tensor& tensor);
   // The file's tensor of every spec, in their order.
   std::vector<const TensorView*> match(const std::vector<TensorView>& tensors,
                                        const std::string& from) const;
-  // The flat tensor that parameter i lies in at offsets_[i]: its stack in a file, or `arena`.
-  const at::Tensor& home(size_t i, const at::Tensor& arena) const {
-    return mapped_[i].defined() ? mapped_[i] : arena;
-  }
+  // The flat tensors that parameter i lies in, and its first element there: its stack in a file,
+  // the arenas, or what ranks have between them of its group.
+  struct Home {
+    at::Tensor value, grad;
+    int64_t begin;
+  };
+  Home home(size_t i) const;
 
   std::vector<ParameterSpec> specs_;
   std::map<std::string, size_t> index_;
-  std::vector<int64_t> offsets_;    // in home()
+  std::vector<int64_t> offsets_;    // in the arenas, or in mapped_
   std::vector<at::Tensor> mapped_;  // undefined: in the arenas
+  std::vector<size_t> group_of_;    // of a parameter in the arenas
+  std::vector<Group> groups_;
   Use use_;
-  Range owned_;
+  at::Device device_ = at::kCPU;
+  at::ScalarType compute_type_;
+  Sharing sharing_;
+  bool is_divided_ = false;
+  std::shared_ptr<LayerSharing> layers_;
   at::Tensor master_, grad_, moment1_, moment2_, compute_;
+  at::Tensor own_compute_;  // of a store whose compute copy is divided; as master() is
 };
+
+// The layer of "model.layers.12.mlp.up_proj.weight"; -1: it belongs to none.
+int64_t layer_of(const std::string& name);
 
 // A tensor of the file as fp32 or its own integer type, copied; and a contiguous CPU tensor as a
 // view.

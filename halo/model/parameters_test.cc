@@ -89,27 +89,5 @@ TEST(Tensors, ViewsAndBack) {
   EXPECT_THAT(error_of([&] { to_view("x", x.t()); }), HasSubstr("must be contiguous"));
 }
 
-// Several ranks: each keeps master and moments of its range, which may end beyond the arena.
-TEST(ParameterStore, OwnsARange) {
-  for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
-    ParameterStore store(specs(), Use::kTrained, compute, at::kCPU);
-    EXPECT_TRUE(store.owns_all());
-    for (const ParameterSpec& spec : specs()) store.value(spec.name).fill_(3);
-    store.refresh_compute();
-    store.own({64, 128});
-    EXPECT_FALSE(store.owns_all());
-    EXPECT_EQ(store.master().numel(), 128);
-    EXPECT_EQ(store.moment1().numel(), 128);
-    EXPECT_EQ(store.grad().numel(), 133);
-    EXPECT_EQ(store.master().sum().item<float>(), 3 * (12 + 6 + 5));
-    store.master().fill_(4);
-    store.refresh_compute();
-    EXPECT_EQ(store.value("q").sum().item<float>(), 4 * 12);
-    EXPECT_EQ(store.value("a").sum().item<float>(), 3 * 6);
-    EXPECT_EQ(store.padded(store.grad(), 192).numel(), 192);
-    EXPECT_THAT(error_of([&] { store.own({0, 64}); }), HasSubstr("in use"));
-  }
-}
-
 }  // namespace
 }  // namespace halo

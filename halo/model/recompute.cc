@@ -34,10 +34,31 @@ struct RecomputeNode : torch::autograd::Function<RecomputeNode> {
   }
 };
 
+struct CallNode : torch::autograd::Function<CallNode> {
+  static variable_list forward(AutogradContext* ctx, at::ArrayRef<at::Tensor> tensors,
+                               const std::function<void()>& call) {
+    ctx->set_materialize_grads(false);
+    ctx->saved_data["call"] = keep(call);
+    return tensors.vec();
+  }
+
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    kept<std::function<void()>>(ctx->saved_data["call"])();
+    variable_list result = grads;
+    result.emplace_back();  // of `call`
+    return result;
+  }
+};
+
 }  // namespace
 
 std::vector<at::Tensor> recompute(const Recomputed& run, const std::vector<at::Tensor>& inputs) {
   return RecomputeNode::apply(at::ArrayRef<at::Tensor>(inputs), run);
+}
+
+std::vector<at::Tensor> on_the_way_back(const std::vector<at::Tensor>& tensors,
+                                        const std::function<void()>& call) {
+  return CallNode::apply(at::ArrayRef<at::Tensor>(tensors), call);
 }
 
 }  // namespace halo

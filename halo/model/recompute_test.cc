@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+
 #include "ATen/ATen.h"
 
 namespace halo {
@@ -39,6 +41,19 @@ TEST(Recompute, AnOutputWithoutAGradientAndAnInputThatTakesNone) {
   out[0].sum().backward();
   EXPECT_TRUE(at::equal(a.grad(), b));
   EXPECT_FALSE(b.grad().defined());
+}
+
+// Once, behind all that follows and before all that led there, though only one of two is used.
+TEST(OnTheWayBack, CallsBetweenWhatFollowsAndWhatLedThere) {
+  std::vector<std::string> said;
+  const auto say = [&said](const char* what) { return [&said, what] { said.emplace_back(what); }; };
+  const at::Tensor a = at::full({3}, 2.0, at::kDouble).requires_grad_(true);
+  const auto first = on_the_way_back({a * a, a + 1}, say("first"));
+  const auto second = on_the_way_back({first[0] * 3, first[1]}, say("second"));
+  EXPECT_TRUE(said.empty());
+  second[0].sum().backward();
+  EXPECT_EQ(said, (std::vector<std::string>{"second", "first"}));
+  EXPECT_TRUE(at::equal(a.grad(), 6 * a.detach()));
 }
 
 }  // namespace

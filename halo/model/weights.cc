@@ -170,6 +170,7 @@ DecoderWeights bind_decoder(const ModelConfig& config, const ParameterStore& sto
   }
   w.norm = store.weight("model.norm.weight");
   w.head = config.tie_word_embeddings ? w.embedding : store.weight("lm_head.weight");
+  w.sharing = store.layers();
   return w;
 }
 
@@ -220,7 +221,7 @@ DecoderWeights with_logit_scale(DecoderWeights weights, const LogitScale& scale)
 }
 
 Model load_model(const std::filesystem::path& directory, ParameterStore::Use use,
-                 at::ScalarType compute, at::Device device) {
+                 at::ScalarType compute, at::Device device, const Sharing& sharing) {
   const Progress phase("loading " + directory.string());
   Model model;
   model.config = read_model_config(directory);
@@ -228,10 +229,11 @@ Model load_model(const std::filesystem::path& directory, ParameterStore::Use use
   const std::vector<TensorView> tensors = model_tensors(files->tensors(), model.config);
   std::vector<ParameterSpec> specs = decoder_parameters(model.config);
   const std::string from = directory.string();
-  if (use == ParameterStore::Use::kFrozen && device.is_cpu()) {
+  const bool is_divided = sharing.ranks->size() > 1 && sharing.shard == Shard::kFull;
+  if (use == ParameterStore::Use::kFrozen && device.is_cpu() && !is_divided) {
     model.store = std::make_shared<ParameterStore>(std::move(specs), compute, files, tensors, from);
   } else {
-    model.store = std::make_shared<ParameterStore>(std::move(specs), use, compute, device);
+    model.store = std::make_shared<ParameterStore>(std::move(specs), use, compute, device, sharing);
     model.store->load(tensors, from);
   }
   model.weights = bind_decoder(model.config, *model.store);
@@ -241,13 +243,17 @@ Model load_model(const std::filesystem::path& directory, ParameterStore::Use use
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 const ParameterStore& store, DType dtype) {
   const Progress phase("writing " + directory.string());
-  std::filesystem::create_directories(directory);
+  const bool writes = store.ranks().is_first();
   std::vector<at::Tensor> tensors;  // keeps the views' bytes alive
   std::vector<TensorView> views;
-  for (const ParameterSpec& spec : store.specs()) {
-    tensors.push_back(store.value(spec.name).to(at::kCPU, to_scalar_type(dtype)).contiguous());
+  store.visit_values([&](const ParameterSpec& spec, const at::Tensor& value) {
+    if (!writes) return;
+    // A copy: what ranks have between them is gone with the visit.
+    tensors.push_back(at::empty(spec.shape, to_scalar_type(dtype)).copy_(value));
     views.push_back(to_view(spec.name, tensors.back()));
-  }
+  });
+  if (!writes) return;
+  std::filesystem::create_directories(directory);
   write_safetensors(directory / "model.safetensors", views);
   write_model_config(directory, config, dtype);
 }

@@ -201,6 +201,7 @@ std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
     return student_config(teacher, with_mixers(teacher, MixerType::kLightning).mixer_types);
   });
   num_layers_to_keep(recipe.select, teacher);
+  check_context_ranks(recipe.finetune.context_ranks, teacher);  // whose attention heads it keeps
   const std::vector<Lengths> lengths =
       needle_lengths(recipe, settings.row_length, settings.training_length(teacher));
   std::vector<std::string> unchecked;

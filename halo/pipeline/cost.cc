@@ -1,6 +1,7 @@
 #include "halo/pipeline/cost.h"
 
 #include <algorithm>
+#include <map>
 
 #include "halo/base/settings.h"
 #include "halo/kernels/logit_loss/chunked_loss.h"
@@ -41,6 +42,21 @@ int64_t mixer_elements(const ModelConfig& c, MixerType type, bool gate) {
   return 2 * (heads + 2 * shared) + heads + (gate ? 3 * heads : 0);
 }
 
+ParameterCount parameters_of(const std::vector<ParameterSpec>& specs) {
+  std::map<int64_t, int64_t> layers;
+  for (const ParameterSpec& spec : specs) layers[layer_of(spec.name)] += num_parameters({spec});
+  ParameterCount count;
+  for (const auto& [layer, parameters] : layers) {
+    count.all += parameters;
+    if (layer < 0) {
+      count.of_no_layer = parameters;
+    } else {
+      count.largest_layer = std::max(count.largest_layer, parameters);
+    }
+  }
+  return count;
+}
+
 bool has_gate(const ModelConfig& c, MixerType type) {
   return type == MixerType::kAttention ? c.attn_use_output_gate : c.lightning_use_output_gate;
 }
@@ -68,11 +84,10 @@ StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int
                             ? student.num_heads * student.head_dim
                             : student.lightning_heads * student.lightning_head_dim;
   StageCost cost;
-  cost.trained_parameters = num_parameters(all_mixer_parameters(student));
-  cost.frozen_parameters = num_parameters(decoder_parameters(teacher));
+  cost.trained = parameters_of(all_mixer_parameters(student));
+  cost.frozen = parameters_of(decoder_parameters(teacher));
   // Backward stops at the mixers' input, so the gradient of their first product's is not needed.
-  cost.flops_a_token = forward_flops(teacher, length, false) +
-                       4.0 * double(cost.trained_parameters) +
+  cost.flops_a_token = forward_flops(teacher, length, false) + 4.0 * double(cost.trained.all) +
                        2.0 * double(student.num_layers * student.hidden_size * width) +
                        3 * mixing_flops(student, length);
   // One layer at a time: its input, target, output's gradient and the residual stream; what its
@@ -87,8 +102,11 @@ StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompu
   StageCost cost;
   cost.flops_a_token = 3 * forward_flops(student, length, true);
   if (recompute) cost.flops_a_token += forward_flops(student, length, false);
-  cost.trained_parameters = num_parameters(decoder_parameters(student));
+  cost.trained = parameters_of(decoder_parameters(student));
   cost.elements_a_token = decoder_elements(student, recompute);
+  cost.exchanged_a_token = (recompute ? 3 : 2) *
+                           std::ranges::count(student.mixer_types, MixerType::kAttention) * 2 *
+                           (student.num_heads + student.num_kv_heads) * student.head_dim;
   cost.vocabulary = student.vocab_size;
   cost.hidden_size = student.hidden_size;
   cost.logits = 1;
@@ -99,7 +117,7 @@ StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, i
                        bool recompute) {
   StageCost cost = finetune_cost(student, length, recompute);
   cost.flops_a_token += forward_flops(teacher, length, true);
-  cost.frozen_parameters = num_parameters(decoder_parameters(teacher));
+  cost.frozen = parameters_of(decoder_parameters(teacher));
   cost.logits = 2;
   return cost;
 }
@@ -108,14 +126,32 @@ int64_t saturated(double bytes) {
   return bytes < double(kMaxCount) ? static_cast<int64_t>(bytes) : static_cast<int64_t>(kMaxCount);
 }
 
+namespace {
+
+// Of what is trained and frozen, on a rank; `c` bytes a value of the compute type.
+double parameter_bytes(const StageCost& cost, double c, Shard shard, int64_t ranks) {
+  const auto trained = double(cost.trained.all), frozen = double(cost.frozen.all);
+  // Masters, of which fp32 computes with those that are whole; two moments; gradients.
+  const double masters = c == 4 ? 0 : 4, state = 8 + 4;
+  if (ranks == 1) return trained * (c + masters + state) + frozen * c;
+  // A micro-batch's gradients, before they are summed: of two layers, and of what belongs to none.
+  const double gradients =
+      4 * (2 * double(cost.trained.largest_layer) + double(cost.trained.of_no_layer));
+  if (shard == Shard::kNone) return trained * (c + masters + state) + frozen * c + gradients;
+  const double part = trained / double(ranks);
+  if (shard == Shard::kOptimizer) return trained * c + part * (4 + state) + frozen * c + gradients;
+  // Weights of two layers of each model, and of what belongs to none.
+  const double weights = c * (2 * double(cost.trained.largest_layer + cost.frozen.largest_layer) +
+                              double(cost.trained.of_no_layer + cost.frozen.of_no_layer));
+  return part * (c + masters + state) + frozen / double(ranks) * c + gradients + weights;
+}
+
+}  // namespace
+
 int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu,
-                    int64_t state_parts) {
-  // Gradients and compute copies are whole; fp32 computes with the masters.
-  const double state = compute_bytes == 4 ? 8 : 12;
-  const double a_parameter = 4 + double(compute_bytes) + state / double(state_parts);
+                    Shard shard, int64_t ranks) {
   // In floating point: a recipe may name more than 64 bits hold.
-  double bytes = double(cost.trained_parameters) * a_parameter +
-                 double(cost.frozen_parameters) * double(compute_bytes) +
+  double bytes = parameter_bytes(cost, double(compute_bytes), shard, ranks) +
                  double(tokens) * double(cost.elements_a_token) * double(compute_bytes);
   if (cost.logits > 0) {
     const int64_t rows = std::min(tokens, rows_per_chunk(cost.vocabulary, cpu));

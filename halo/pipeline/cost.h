@@ -2,16 +2,25 @@
 #pragma once
 
 #include "halo/formats/model_config.h"
+#include "halo/runtime/run_recipe.h"
 
 namespace halo {
+
+struct ParameterCount {
+  int64_t all = 0, largest_layer = 0, of_no_layer = 0;
+};
 
 // What a micro-batch of a stage costs: the teacher's forward pass, the student's forward and
 // backward.
 struct StageCost {
   double flops_a_token = 0;
-  int64_t trained_parameters = 0, frozen_parameters = 0;
+  ParameterCount trained, frozen;
   int64_t elements_a_token = 0;                         // of the compute type, alive at once
   int64_t vocabulary = 0, hidden_size = 0, logits = 0;  // of the loss; 0: it has no head
+  // Elements of the compute type that ranks which share rows exchange for each token, forward and
+  // backward: q, k, v and o of the attention layers. The states of lightning layers are too small
+  // to count.
+  int64_t exchanged_a_token = 0;
 };
 // Of stage 1 (`student` has the mixers that are trained in every layer), 2 and 3, on rows of
 // `length` tokens, without activation checkpointing or (`recompute`) with it.
@@ -25,9 +34,8 @@ int64_t saturated(double bytes);
 
 // Bytes of tensors at the peak of a micro-batch of `tokens`: masters, gradients, moments and
 // compute copies, the frozen weights, what backward needs, the loss' buffers, with the kernels of a
-// GPU (others keep a little more). A rank may have one of `state_parts` equal parts of masters and
-// moments.
+// GPU (others keep a little more). Of one of `ranks` that have them between them as `shard` says.
 int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu,
-                    int64_t state_parts = 1);
+                    Shard shard = Shard::kNone, int64_t ranks = 1);
 
 }  // namespace halo

@@ -141,7 +141,7 @@ json::object evaluate(const EvalRecipe& recipe, const StageContext& context,
     return out;
   }
 
-  const Model student = context.load(student_directory, ParameterStore::Use::kFrozen);
+  const Model student = context.load(student_directory);
   json::object figures = evaluation.text(student.weights, false);
   figures["needle"] = evaluation.needles("student", student.weights);
   figures["needle_unscaled"] = evaluation.needles("student, no logit scale",

@@ -1,6 +1,7 @@
 #include "halo/pipeline/fit.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "halo/base/nearest.h"
 #include "halo/base/progress.h"
@@ -55,8 +56,35 @@ int64_t stage_memory(Recipe recipe, const std::vector<std::string>& settings,
   throw_error("{}: the recipe gives this stage no tokens", stage);
 }
 
+// Behind settings that one rank a row may be trained with, the same with several.
+void add_context_ranks(const Recipe& recipe, const std::string& stage,
+                       std::vector<std::vector<std::string>>& settings) {
+  Recipe with = recipe;
+  const std::string key = section_name(stage) + ".context_ranks";
+  if (!settings_of(with).find(key)) return;
+  const std::vector<std::vector<std::string>> alone = settings;
+  const int64_t ranks = num_ranks(recipe.run);
+  const ModelConfig teacher = read_model_config(recipe.teacher);
+  for (int64_t n = 2; n <= ranks; ++n) {
+    const std::string assignment = fmt::format("{}={}", key, n);
+    set_setting(with, assignment);
+    try {
+      const TrainRecipe& train = find_stage(pipeline_stages(), stage).training->recipe(with);
+      check_recipe(train, section_name(stage), ranks);
+      check_context_ranks(n, teacher);
+    } catch (const Error&) {
+      continue;
+    }
+    for (const auto& one : alone) {
+      settings.push_back(one);
+      settings.back().push_back(assignment);
+    }
+  }
+}
+
 // All that may be tried for a stage, dearest last: fewer rows at a time cost little, recomputed
-// activations a fifth of the rate, and bf16 is another computation.
+// activations a fifth of the rate, bf16 is another computation, and ranks that share rows must
+// exchange them.
 std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
                                                        const std::string& stage) {
   std::vector<std::vector<std::string>> variants = {{}}, out;
@@ -70,10 +98,17 @@ std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
       variants.back().push_back("run.compute=bfloat16");
     }
   }
-  if (num_ranks(recipe.run) > 1 && recipe.run.shard == Shard::kNone) {
-    // It costs no time, so it comes before all else.
-    out.emplace_back();
-    for (auto& variant : variants) variant.insert(variant.begin(), "run.shard=optimizer");
+  if (num_ranks(recipe.run) > 1) {
+    // To divide the optimizer's state costs no time, to fetch weights little.
+    if (recipe.run.shard == Shard::kNone) out.emplace_back();
+    for (const auto& variant : std::exchange(variants, {})) {
+      for (const Word<Shard>& shard : kShards) {
+        if (shard.value == Shard::kNone || shard.value < recipe.run.shard) continue;
+        variants.push_back(variant);
+        if (shard.value == recipe.run.shard) continue;
+        variants.back().insert(variants.back().begin(), fmt::format("run.shard={}", shard.word));
+      }
+    }
   }
   const int64_t now = training.recipe(recipe).micro_batch_rows;
   for (const auto& variant : variants) {
@@ -83,6 +118,7 @@ std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
       out.back().push_back(fmt::format("{}.micro_batch_rows={}", section_name(stage), rows));
     }
   }
+  add_context_ranks(recipe, stage, out);
   return out;
 }
 
@@ -138,6 +174,9 @@ std::optional<std::vector<std::string>> cheapest_setting(const Recipe& recipe,
     if (!settings) return std::nullopt;
     for (const std::string& assignment : *settings) {
       set_setting(with, assignment);
+      // What a stage before did with less of.
+      const std::string key = assignment.substr(0, assignment.find('=') + 1);
+      std::erase_if(all, [&](const std::string& before) { return before.starts_with(key); });
       all.push_back(assignment);
     }
   }

@@ -14,12 +14,26 @@ double gather_seconds(const Links& links, int64_t ranks, double bytes) {
   return std::min(ring, tree);
 }
 
-double step_seconds(const Links& links, int64_t ranks, Shard shard, int64_t trained_parameters,
-                    int64_t compute_bytes) {
-  const double gradients = 4.0 * static_cast<double>(trained_parameters);
-  const double given_out =
-      shard == Shard::kNone ? gradients : static_cast<double>(compute_bytes * trained_parameters);
-  return gather_seconds(links, ranks, gradients) + gather_seconds(links, ranks, given_out);
+double exchange_seconds(const Links& links, int64_t group, double bytes) {
+  if (group == 1 || links.in_node == 0) return 0;  // between threads nothing is sent
+  const double n = static_cast<double>(group);
+  return bytes * (n - 1) / n / (1e9 * (group <= links.node ? links.in_node : links.network));
+}
+
+StepTalk step_talk(const Links& links, int64_t ranks, Shard shard, const StageCost& cost,
+                   int64_t compute_bytes, int64_t micro_batches) {
+  if (links.in_node == 0) return {};  // between threads nothing is sent
+  const auto parameters = double(cost.trained.all), batches = double(micro_batches);
+  const auto c = double(compute_bytes);
+  StepTalk talk;
+  talk.beside = batches * gather_seconds(links, ranks, 4 * parameters);
+  if (shard == Shard::kNone) talk.before = gather_seconds(links, ranks, 4 * parameters);
+  if (shard == Shard::kOptimizer) talk.beside += gather_seconds(links, ranks, c * parameters);
+  if (shard == Shard::kFull) {
+    talk.beside +=
+        batches * gather_seconds(links, ranks, c * (2 * parameters + double(cost.frozen.all)));
+  }
+  return talk;
 }
 
 }  // namespace halo

@@ -21,8 +21,16 @@ struct Links {
 // tree, as NCCL chooses.
 double gather_seconds(const Links& links, int64_t ranks, double bytes);
 
-// What a step sends: gradients are summed and weights given out.
-double step_seconds(const Links& links, int64_t ranks, Shard shard, int64_t trained_parameters,
-                    int64_t compute_bytes);
+// Of an all-to-all among groups of consecutive ranks, of which each has `bytes`.
+double exchange_seconds(const Links& links, int64_t group, double bytes);
+
+// Seconds a step that ranks talk: while all wait, and beside what they compute.
+struct StepTalk {
+  double before = 0, beside = 0;
+};
+// Gradients are summed a micro-batch and weights given out a step; with Shard::kFull layers of both
+// models are fetched for each use.
+StepTalk step_talk(const Links& links, int64_t ranks, Shard shard, const StageCost& cost,
+                   int64_t compute_bytes, int64_t micro_batches);
 
 }  // namespace halo

@@ -15,28 +15,30 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
                         const RunRecipe& run, double gflops, const Links& links) {
   const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
   const int64_t ranks = num_ranks(run);
-  const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_step() / ranks);
-  const int64_t state_parts = run.shard == Shard::kNone ? 1 : ranks;
+  const int64_t rows_of_rank = train.rows_per_rank(ranks);
+  const int64_t rows = std::min(train.micro_batch_rows, rows_of_rank);
   const double tokens = double(train.steps() * train.tokens_per_step);
   const double computing = tokens * cost.flops_a_token / (gflops * 1e9 * double(ranks));
-  // Between threads nothing is sent.
-  const double talking =
-      links.in_node == 0
-          ? 0
-          : double(train.steps()) *
-                step_seconds(links, ranks, run.shard, cost.trained_parameters, compute_bytes);
-  const int64_t memory = peak_memory(cost, rows * train.sequence_length, compute_bytes,
-                                     run.device == at::kCPU, state_parts);
+  const StepTalk talk =
+      step_talk(links, ranks, run.shard, cost, compute_bytes, (rows_of_rank + rows - 1) / rows);
+  // What goes on beside the computation takes time of its own only where it lasts longer.
+  const double exchanged =
+      exchange_seconds(links, train.context_ranks,
+                       tokens / double(ranks) * double(cost.exchanged_a_token * compute_bytes));
+  const double before = double(train.steps()) * talk.before + exchanged,
+               beside = double(train.steps()) * talk.beside;
+  const int64_t memory = peak_memory(cost, rows * train.sequence_length / train.context_ranks,
+                                     compute_bytes, run.device == at::kCPU, run.shard, ranks);
   return {{"stage", name},
           {"tokens", train.steps() * train.tokens_per_step},
           {"steps", train.steps()},
           {"flops", tokens * cost.flops_a_token},
-          {"seconds_at_least", computing + talking},
-          {"communication_seconds", talking},
+          {"seconds_at_least", std::max(computing, beside) + before},
+          {"communication_seconds", beside + before},
           {"memory_bytes", memory},
           {"memory_bytes_per_rank", memory},
-          {"disk_bytes", saturated(double(train.keep_checkpoints) *
-                                   double(cost.trained_parameters) * double(12 + compute_bytes))}};
+          {"disk_bytes", saturated(double(train.keep_checkpoints) * double(cost.trained.all) *
+                                   double(12 + compute_bytes))}};
 }
 
 StageCost stage_cost(const StageTraining& training, const ModelConfig& teacher,
@@ -44,9 +46,9 @@ StageCost stage_cost(const StageTraining& training, const ModelConfig& teacher,
   const ModelConfig student = training.student(hybrid);
   StageCost cost = training.cost(teacher, student, training.recipe(recipe).sequence_length,
                                  recipe.run.activation_checkpointing);
-  // The rest of the student waits for its checkpoints.
-  if (!training.whole_student)
-    cost.frozen_parameters += num_parameters(decoder_parameters(student));
+  // The rest of the student waits for its checkpoints, in the memory of the host.
+  if (!training.whole_student && recipe.run.device == at::kCPU)
+    cost.frozen.all += num_parameters(decoder_parameters(student));
   return cost;
 }
 

@@ -46,7 +46,7 @@ void initialise(ParameterStore& store, const ModelConfig& config, uint64_t seed)
   const double depth = std::sqrt(2.0 * double(config.num_layers));
   for (const ParameterSpec& spec : store.specs()) {
     if (spec.shape.size() == 1) {
-      store.value(spec.name).fill_(1);
+      store.write(spec.name, at::ones(spec.shape));
       continue;
     }
     const bool writes =
@@ -57,9 +57,8 @@ void initialise(ParameterStore& store, const ModelConfig& config, uint64_t seed)
     for (int64_t i = 0; i < values.numel(); ++i) {
       data[i] = static_cast<float>(random.normal(i) * 0.02 / (writes ? depth : 1));
     }
-    store.value(spec.name).copy_(values);
+    store.write(spec.name, values);
   }
-  store.refresh_compute();
 }
 
 // Trains the tokenizer on the first `training_bytes` of the text, if it is not there.
@@ -173,14 +172,14 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run, Communicator& r
       teacher_config(recipe.model, tokenizer.vocab_size(), recipe.train.sequence_length,
                      tokenizer.document_end(data.document_end));
   ParameterStore store(decoder_parameters(config), ParameterStore::Use::kTrained, machine.compute,
-                       machine.device);
+                       machine.device, {&ranks, recipe.run.shard});
   initialise(store, config, static_cast<uint64_t>(recipe.run.seed));
   const DecoderWeights weights = bind_decoder(config, store);
   const Curriculum curriculum(recipe, data, tokenizer, tokenizer_path);
 
   const auto write_model = [&](const fs::path& directory, DType dtype) {
     save_model(directory, config, store, dtype);
-    copy_side_files(tokenizer_path.parent_path(), directory);
+    if (ranks.is_first()) copy_side_files(tokenizer_path.parent_path(), directory);
   };
   TrainJob job;
   job.stage = job.title = "pretrain";
@@ -191,8 +190,6 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run, Communicator& r
   job.data_id = fmt::format("{}, lengths {}, shares {}", data_hash(data),
                             fmt::join(recipe.lengths, " "), fmt::join(recipe.shares, " "));
   job.store = &store;
-  job.ranks = &ranks;
-  job.shard = recipe.run.shard;
   job.data = [&](int64_t step, int64_t row, int64_t rows) {
     return curriculum.step(step, row, rows);
   };
@@ -200,7 +197,7 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run, Communicator& r
   job.forward_backward = cross_entropy_step(weights, machine);
   job.write_model = [&](const fs::path& directory) { write_model(directory, DType::kF32); };
   train(job);
-  if (ranks.is_first()) write_model(run / "model", DType::kBF16);
+  write_model(run / "model", DType::kBF16);
 }
 
 }  // namespace halo

@@ -23,8 +23,8 @@ StageTraining mixer_training(MixerType type,
   out.whole_student = false;
   out.student = [type](const ModelConfig& hybrid) { return with_mixers(hybrid, type); };
   out.step = [](const ModelConfig& student, const ParameterStore& trained,
-                const DecoderWeights& teacher, const Machine& machine) {
-    return align_step(bind_mixers(student, trained), teacher, machine);
+                const DecoderWeights& teacher, const Machine& machine, const ContextGroup&) {
+    return align_step(bind_mixers(student, trained), trained, teacher, machine);
   };
   out.cost = [](const ModelConfig& teacher, const ModelConfig& student, int64_t length, bool) {
     return align_cost(teacher, student, length);
@@ -43,7 +43,7 @@ StageTraining distill_training() {
   out.unit = "nats a token";
   out.student = itself;
   out.step = [](const ModelConfig& student, const ParameterStore& trained,
-                const DecoderWeights& teacher, const Machine& machine) {
+                const DecoderWeights& teacher, const Machine& machine, const ContextGroup&) {
     return kl_step(bind_decoder(student, trained), teacher, machine);
   };
   out.cost = distill_cost;
@@ -58,8 +58,8 @@ StageTraining finetune_training() {
   out.uses_teacher = false;
   out.student = itself;
   out.step = [](const ModelConfig& student, const ParameterStore& trained, const DecoderWeights&,
-                const Machine& machine) {
-    return cross_entropy_step(bind_decoder(student, trained), machine);
+                const Machine& machine, const ContextGroup& group) {
+    return cross_entropy_step(bind_decoder(student, trained), machine, group);
   };
   out.cost = [](const ModelConfig&, const ModelConfig& student, int64_t length, bool recompute) {
     return finetune_cost(student, length, recompute);

@@ -31,8 +31,10 @@ struct StageTraining {
   // What it trains of a hybrid: itself, or the same with one kind of mixer in every layer.
   std::function<ModelConfig(const ModelConfig& hybrid)> student;
   // `trained` has the parameters that it trains.
+  // `group`: the ranks that share its rows (TrainRecipe::context_ranks), where it has that setting.
   std::function<ForwardBackward(const ModelConfig& student, const ParameterStore& trained,
-                                const DecoderWeights& teacher, const Machine& machine)>
+                                const DecoderWeights& teacher, const Machine& machine,
+                                const ContextGroup& group)>
       step;
   // `recompute`: with activation checkpointing.
   std::function<StageCost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,

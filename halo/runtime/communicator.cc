@@ -10,7 +10,6 @@ namespace halo {
 namespace {
 
 constexpr size_t kLogged = 1000;
-constexpr int64_t kAlignment = 64;  // elements, as parameters are aligned in their arenas
 
 class OneRank : public Communicator {
  public:
@@ -23,6 +22,9 @@ class OneRank : public Communicator {
   }
   void do_reduce_scatter(const at::Tensor&) override {}
   void do_all_gather(const at::Tensor&) override {}
+  void do_all_to_all(const at::Tensor& mine, const at::Tensor& theirs, int64_t) override {
+    theirs.copy_(mine);
+  }
 };
 
 double seconds_of(std::chrono::system_clock::time_point time) {
@@ -87,12 +89,6 @@ void Communicator::wait() {
   logged("wait", 0, [&] { return do_exchange("", Patience::kUnlimited); });
 }
 
-Range Communicator::range(int64_t elements, int64_t rank) const {
-  const int64_t step = kAlignment * size_;
-  const int64_t size = (elements + step - 1) / step * kAlignment;
-  return {rank * size, size};
-}
-
 void Communicator::reduce_scatter(const at::Tensor& flat) {
   HALO_CHECK(flat.dim() == 1 && flat.is_contiguous() && flat.scalar_type() == at::kFloat &&
                  flat.numel() % size_ == 0,
@@ -114,6 +110,16 @@ at::Tensor Communicator::sum(const at::Tensor& mine) {
   at::Tensor sum = all[0].clone();
   for (int64_t r = 1; r < size_; ++r) sum += all[r];
   return sum;
+}
+
+at::Tensor Communicator::all_to_all(const at::Tensor& mine, int64_t group) {
+  HALO_CHECK(mine.is_contiguous() && mine.dim() > 0 && mine.size(0) == group && size_ % group == 0,
+             "all_to_all: groups of {} among {} ranks, a tensor of {}", group, size_,
+             mine.dim() > 0 ? mine.size(0) : 0);
+  at::Tensor theirs = at::empty_like(mine);
+  logged("all_to_all", static_cast<int64_t>(mine.nbytes()),
+         [&] { do_all_to_all(mine, theirs, group); });
+  return theirs;
 }
 
 void Communicator::write_log(const std::filesystem::path& folder) const {

@@ -62,13 +62,11 @@ class Communicator {
   // Returns once all ranks are here, however long that takes.
   void wait();
 
-  // The range that a rank owns of a flat tensor of `elements`: equal multiples of 64 elements, the
-  // last of them beyond the end where it does not divide; padded_size() is their sum.
-  Range range(int64_t elements, int64_t rank) const;
-  Range range(int64_t elements) const { return range(elements, rank_); }
-  int64_t padded_size(int64_t elements) const { return range(elements).size * size_; }
+  // This rank's of equal parts of `elements`, which their number divides.
+  Range part(int64_t elements) const { return {elements / size_ * rank_, elements / size_}; }
 
-  // Of `flat` [size() x n], on the device: n elements for each rank, in order of rank.
+  // Of `flat` [size() x n], on the device's current stream: n elements for each rank, in order of
+  // rank. Calls on several streams are done one after another.
   // Each rank's own n become their sum over all ranks, in order of rank (fp32); the others are
   // not defined afterwards.
   void reduce_scatter(const at::Tensor& flat);
@@ -76,6 +74,10 @@ class Communicator {
   void all_gather(const at::Tensor& flat);
   // The sum of a few values [n] on the device over all ranks, in order of rank; on every rank.
   at::Tensor sum(const at::Tensor& mine);
+  // Among the ranks of a group: `group` consecutive ones, of which size() is a multiple. `mine`
+  // [group, ...] contiguous: mine[p] is for the p-th of them. Returns, in the same shape, what each
+  // of them had for this rank, in their order.
+  at::Tensor all_to_all(const at::Tensor& mine, int64_t group);
 
   // Tells the others that this rank ends with this exit code, which they then do too.
   virtual void end(int exit_code) = 0;
@@ -94,6 +96,7 @@ class Communicator {
   virtual std::vector<std::string> do_exchange(const std::string& mine, Patience patience) = 0;
   virtual void do_reduce_scatter(const at::Tensor& flat) = 0;
   virtual void do_all_gather(const at::Tensor& flat) = 0;
+  virtual void do_all_to_all(const at::Tensor& mine, const at::Tensor& theirs, int64_t group) = 0;
 
   struct Entry {
     int64_t number;

@@ -23,6 +23,11 @@ class DeviceEvent {
     if (event_) event_->synchronize();
   }
   bool passed() const { return !event_ || event_->query(); }
+  // What the current stream is given from now on begins behind it; the host waits for nothing.
+  void hold_back() const {
+    if (!event_) return;
+    event_->block(c10::impl::VirtualGuardImpl(event_->device_type()).getStream(event_->device()));
+  }
   // Both must have passed.
   double seconds_since(const DeviceEvent& earlier) const {
     return event_ ? earlier.event_->elapsedTime(*event_) * 1e-3

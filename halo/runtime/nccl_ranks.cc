@@ -37,6 +37,10 @@ struct Nccl {
   int (*init_rank)(NcclComm*, int ranks, NcclId, int rank);
   int (*reduce_scatter)(const void*, void*, size_t, int type, int op, NcclComm, void* stream);
   int (*all_gather)(const void*, void*, size_t, int type, NcclComm, void* stream);
+  int (*send)(const void*, size_t, int type, int peer, NcclComm, void* stream);
+  int (*receive)(void*, size_t, int type, int peer, NcclComm, void* stream);
+  int (*group_start)();
+  int (*group_end)();
   int (*async_error)(NcclComm, int*);
   int (*abort)(NcclComm);
   int (*destroy)(NcclComm);
@@ -62,6 +66,10 @@ Nccl load_nccl() {
   find(library, "ncclCommInitRank", nccl.init_rank);
   find(library, "ncclReduceScatter", nccl.reduce_scatter);
   find(library, "ncclAllGather", nccl.all_gather);
+  find(library, "ncclSend", nccl.send);
+  find(library, "ncclRecv", nccl.receive);
+  find(library, "ncclGroupStart", nccl.group_start);
+  find(library, "ncclGroupEnd", nccl.group_end);
   find(library, "ncclCommGetAsyncError", nccl.async_error);
   find(library, "ncclCommAbort", nccl.abort);
   find(library, "ncclCommDestroy", nccl.destroy);
@@ -137,16 +145,38 @@ class RankOnGpu : public Communicator {
     });
   }
 
-  // On the current stream, behind what computes the tensor and before what reads it.
+  void do_all_to_all(const at::Tensor& mine, const at::Tensor& theirs, int64_t group) override {
+    const auto* from = static_cast<const std::byte*>(mine.const_data_ptr());
+    auto* to = static_cast<std::byte*>(theirs.mutable_data_ptr());
+    const int64_t n = static_cast<int64_t>(mine.nbytes()) / group;
+    const int64_t first = rank() / group * group;
+    launch("all_to_all", mine, [&](void* stream) {
+      int result = nccl_.group_start();
+      for (int64_t p = 0; p < group && result == kSuccess; ++p) {
+        const int peer = static_cast<int>(first + p);
+        result = nccl_.send(from + p * n, n, kUint8, peer, comm_, stream);
+        if (result == kSuccess) {
+          result = nccl_.receive(to + p * n, n, kUint8, peer, comm_, stream);
+        }
+      }
+      const int ended = nccl_.group_end();
+      return result == kSuccess ? ended : result;
+    });
+  }
+
+  // On the current stream, behind what computes the tensor and before what reads it; and behind the
+  // call before it, on whatever stream that was.
   template <class F>
   void launch(const char* what, const at::Tensor& tensor, F call) {
     HALO_CHECK(tensor.device() == device_, "ranks on GPUs: a tensor on {}", tensor.device().str());
     if (lost()) words_.check();
     const c10::impl::VirtualGuardImpl devices(device_.type());
+    if (last_) last_->hold_back();
     const DeviceEvent begin(device_);
     check(call(devices.getStreamNativeHandle(devices.getStream(device_))), what);
     const std::lock_guard lock(mutex_);
-    pending_.push_back({what, begin, DeviceEvent(device_)});
+    last_.emplace(device_);
+    pending_.push_back({what, begin, *last_});
   }
 
   void watch() {
@@ -193,6 +223,7 @@ class RankOnGpu : public Communicator {
   RankWords& words_;
   NcclComm comm_ = nullptr;
   std::atomic<bool> ended_ = false;
+  std::optional<DeviceEvent> last_;  // the end of the call before
 
   std::mutex mutex_;
   std::condition_variable change_;

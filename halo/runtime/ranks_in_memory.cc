@@ -135,6 +135,26 @@ class RankInMemory : public Communicator {
     }
   }
 
+  // A slot holds a piece for each of the group. Groups talk at the same meetings.
+  void do_all_to_all(const at::Tensor& mine, const at::Tensor& theirs, int64_t group) override {
+    HALO_CHECK(mine.is_cpu(), "ranks in memory: a tensor on {}", mine.device().str());
+    const auto* from = static_cast<const std::byte*>(mine.const_data_ptr());
+    auto* to = static_cast<std::byte*>(theirs.mutable_data_ptr());
+    const int64_t part = static_cast<int64_t>(mine.nbytes()) / group, most = kSlotBytes / group;
+    const int64_t place = rank() % group, first = rank() - place;
+    for (int64_t begin = 0; begin < part; begin += most) {
+      const int64_t n = std::min(most, part - begin);
+      for (int64_t p = 0; p < group; ++p) {
+        std::memcpy(board_->slot(rank()) + p * most, from + p * part + begin, n);
+      }
+      meet(Patience::kTimeLimit);
+      for (int64_t p = 0; p < group; ++p) {
+        std::memcpy(to + p * part + begin, board_->slot(first + p) + place * most, n);
+      }
+      meet(Patience::kTimeLimit);
+    }
+  }
+
   float* slot(int64_t rank) const { return reinterpret_cast<float*>(board_->slot(rank)); }
 
   // Returns when all ranks have come.

@@ -58,12 +58,29 @@ TEST(Ranks, SumInOrderAndGather) {
   }
 }
 
-TEST(Ranks, OwnEqualRangesOfAnArena) {
+// More than a slot holds, of any type and shape.
+TEST(Ranks, OfAGroupGiveEachOfThemItsOwn) {
+  for (const auto& [n, group] : {std::pair{4, 4}, {4, 2}, {6, 3}, {3, 1}}) {
+    const auto part = [](int64_t from, int64_t to) {
+      return at::arange(700'001, at::kLong).add(10 * from + to).view({1, 700'001});
+    };
+    run_threads(n, kPatient, [&, group = group](Communicator& ranks) {
+      const int64_t first = ranks.rank() / group * group;
+      std::vector<at::Tensor> mine, want;
+      for (int64_t p = first; p < first + group; ++p) {
+        mine.push_back(part(ranks.rank(), p));
+        want.push_back(part(p, ranks.rank()));
+      }
+      EXPECT_TRUE(at::equal(ranks.all_to_all(at::stack(mine), group), at::stack(want)));
+    });
+  }
+  const at::Tensor alone = at::ones({1, 3});
+  EXPECT_TRUE(at::equal(one_rank().all_to_all(alone, 1), alone));
+}
+
+TEST(Ranks, HaveEqualPartsOfATensor) {
   run_threads(4, kPatient, [](Communicator& ranks) {
-    EXPECT_EQ(ranks.range(1000, 0), (Range{0, 256}));
-    EXPECT_EQ(ranks.range(1000, 3), (Range{768, 256}));
-    EXPECT_EQ(ranks.padded_size(1000), 1024);
-    EXPECT_EQ(ranks.padded_size(1024), 1024);
+    EXPECT_EQ(ranks.part(1000), (Range{250 * ranks.rank(), 250}));
   });
 }
 

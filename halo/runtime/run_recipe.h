@@ -20,9 +20,11 @@ inline constexpr Word<Kernels> kKernels[] = {{"fast", Kernels::kFast},
 // What several ranks keep each for itself.
 enum class Shard {
   kNone,       // each has all
-  kOptimizer,  // each keeps fp32 masters and moments of its own range alone
+  kOptimizer,  // each keeps fp32 masters, moments and gradients of its own part alone
+  kFull,       // and weights too, of the teacher as well; a layer's are fetched when it is used
 };
-inline constexpr Word<Shard> kShards[] = {{"none", Shard::kNone}, {"optimizer", Shard::kOptimizer}};
+inline constexpr Word<Shard> kShards[] = {
+    {"none", Shard::kNone}, {"optimizer", Shard::kOptimizer}, {"full", Shard::kFull}};
 
 // Where and how any command computes.
 struct MachineRecipe {
@@ -80,8 +82,9 @@ struct RunRecipe : MachineRecipe {
        .max = 1e6,
        .effect = Effect::kNone});
     s("shard", shard, kShards,
-      {.help = "what each rank keeps for itself: nothing, or its range of the optimizer's state; "
-               "the same bits, less memory",
+      {.help =
+           "what each rank keeps its part of alone: nothing, the optimizer's state and gradients, "
+           "or weights too, student's and teacher's (full); the same bits, less memory",
        .effect = Effect::kNone});
   }
 };

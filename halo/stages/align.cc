@@ -2,11 +2,13 @@
 #include "halo/stages/align.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/median.h"
 #include "halo/base/progress.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/stages/losses.h"
 
 namespace halo {
@@ -14,7 +16,7 @@ namespace {
 
 // Of a student with mixers of this type in every layer.
 ModelConfig student_of_one_kind(const StageContext& context, MixerType type) {
-  const ModelConfig& teacher = context.teacher().config;
+  const ModelConfig& teacher = context.teacher_config();
   return student_config(teacher, with_mixers(teacher, type).mixer_types);
 }
 
@@ -28,14 +30,24 @@ TransferArgs transfer_args(const TransferRecipe& recipe, const StageContext& con
     args.calibration = context.calibration(
         "transfer", recipe.calibration_tokens > 0 ? recipe.calibration_tokens : published);
   }
-  if (needs_qk_calibration(context.teacher().config, student)) {
+  if (needs_qk_calibration(context.teacher_config(), student)) {
     args.qk_calibration = context.calibration("transfer", recipe.qk_norm_tokens);
   }
   return args;
 }
 
+// A trained store of the mixers alone, with values that the caller gives by name.
+ParameterStore make_trained_mixers(
+    const StageContext& context, const ModelConfig& config,
+    const std::function<at::Tensor(const std::string& name)>& value_of) {
+  ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
+                        context.machine().compute, context.machine().device, context.sharing());
+  for (const ParameterSpec& spec : mixers.specs()) mixers.write(spec.name, value_of(spec.name));
+  return mixers;
+}
+
 // Trains the mixers in `trained` (a store of mixers alone) towards the teacher's and writes whole
-// models: everything else comes from `rest`.
+// models: everything else comes from `rest`, which is on the CPU, for nothing runs it.
 void align_mixers(const TrainRecipe& train, const StageContext& context, const StageArgs& args,
                   const ModelConfig& config, ParameterStore& trained, ParameterStore& rest) {
   const Loader loader = context.loader(context.data(), train, args.name);
@@ -43,22 +55,24 @@ void align_mixers(const TrainRecipe& train, const StageContext& context, const S
   unscaled.attn_logits_scaling = {};  // an inference-time setting, off in every training stage
   const std::vector<Mixer> mixers = bind_mixers(unscaled, trained);
   TrainJob job = context.job(args, train, loader, trained, config);
-  job.forward_backward =
-      align_step(mixers, context.teacher().weights, context.machine(), train.clip_mode);
+  job.forward_backward = align_step(mixers, trained, context.training_teacher().weights,
+                                    context.machine(), train.clip_mode);
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     job.extra_metrics.push_back(fmt::format("layer_{}", layer));
   }
   job.write_model = [&](const fs::path& directory) {
     at::NoGradGuard no_grad;
-    for (const ParameterSpec& spec : trained.specs()) {
-      rest.value(spec.name).copy_(trained.value(spec.name));
-    }
-    context.save(directory, config, rest);
+    const bool is_first = context.ranks().is_first();
+    trained.visit_values([&](const ParameterSpec& spec, const at::Tensor& value) {
+      if (is_first) rest.value(spec.name).copy_(value);
+    });
+    if (is_first) context.save(directory, config, rest);
   };
   const TrainResult result = halo::train(job);
-  if (!context.ranks().is_first()) return;
+  if (!context.takes_part()) return;
 
-  const std::vector<double> variance = explained_variance(context, mixers);
+  const std::vector<double> variance = explained_variance(context, mixers, trained);
+  if (!context.ranks().is_first()) return;
   const auto worst = std::min_element(variance.begin(), variance.end()) - variance.begin();
   json::array layers;
   for (double v : variance) layers.push_back(number_or_null(v));
@@ -101,16 +115,9 @@ void run_transfer(const TransferRecipe& recipe, const StageContext& context,
 }
 
 void run_align(const AlignRecipe& recipe, const StageContext& context, const StageArgs& args) {
-  Model model = context.load_student(args.inputs[0], ParameterStore::Use::kFrozen);
-  ParameterStore mixers(all_mixer_parameters(model.config), ParameterStore::Use::kTrained,
-                        context.machine().compute, context.machine().device);
-  {
-    at::NoGradGuard no_grad;
-    for (const ParameterSpec& spec : mixers.specs()) {
-      mixers.value(spec.name).copy_(model.store->value(spec.name));
-    }
-    mixers.refresh_compute();
-  }
+  Model model = context.load_student(args.inputs[0], at::kCPU);
+  ParameterStore mixers = make_trained_mixers(
+      context, model.config, [&](const std::string& name) { return model.store->value(name); });
   align_mixers(recipe, context, args, model.config, mixers, *model.store);
 }
 
@@ -118,27 +125,39 @@ void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecip
                          const StageContext& context, const StageArgs& args) {
   const Progress phase(args.name);
   const ModelConfig config = student_of_one_kind(context, MixerType::kAttention);
-  ParameterStore model(decoder_parameters(config), ParameterStore::Use::kFrozen,
-                       context.machine().compute, context.machine().device);
-  ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
-                        context.machine().compute, context.machine().device);
-  TransferArgs how = transfer_args(transfer_recipe, context, config);
-  if (how.init != TransferInit::kRandom) how.init = TransferInit::kIdentity;
-  transfer(context.teacher(), config, model, how);
-  transfer(context.teacher(), config, mixers, how);
-  align_mixers(recipe, context, args, config, mixers, model);
+  const auto start = [&](const std::vector<ParameterSpec>& specs, ParameterStore::Use use) {
+    ParameterStore store(specs, use, context.machine().compute, context.machine().device);
+    TransferArgs how = transfer_args(transfer_recipe, context, config);
+    if (how.init != TransferInit::kRandom) how.init = TransferInit::kIdentity;
+    transfer(context.teacher(), config, store, how);
+    return store;
+  };
+  ParameterStore rest(decoder_parameters(config), ParameterStore::Use::kFrozen,
+                      context.machine().compute, at::kCPU);
+  {
+    const ParameterStore model = start(decoder_parameters(config), ParameterStore::Use::kFrozen);
+    for (const ParameterSpec& spec : rest.specs()) rest.write(spec.name, model.value(spec.name));
+  }
+  ParameterStore mixers = [&] {
+    const ParameterStore whole = start(all_mixer_parameters(config), ParameterStore::Use::kTrained);
+    return make_trained_mixers(context, config,
+                               [&](const std::string& name) { return whole.value(name); });
+  }();
+  align_mixers(recipe, context, args, config, mixers, rest);
 }
 
 std::vector<double> explained_variance(const StageContext& context,
-                                       const std::vector<Mixer>& student) {
+                                       const std::vector<Mixer>& student,
+                                       const ParameterStore& trained) {
   at::NoGradGuard no_grad;
+  const std::shared_ptr<LayerSharing>& sharing = trained.layers();
   const Progress phase("held-out explained variance");
   HeldOutArgs args;
   args.part = TextPart::kSearch;
   args.row_length = context.row_length();
   args.max_tokens = 16'384;
   const TextBatches text = context.held_out_batches(args);
-  const DecoderWeights& teacher = context.teacher().weights;
+  const DecoderWeights& teacher = context.training_teacher().weights;
   struct Sums {
     at::Tensor error, output, square;  // [D] fp64
   };
@@ -149,8 +168,10 @@ std::vector<double> explained_variance(const StageContext& context,
     decode_visiting(
         teacher, item.batch, [&](int64_t layer, const at::Tensor& x, const at::Tensor& y) {
           const at::Tensor target = y.to(at::kDouble);
+          if (sharing) sharing->acquire(layer, layer + 1, /*gradient=*/false);
           const at::Tensor got =
               run_mixer(student[layer], teacher.eps, x, item.batch, layer).to(at::kDouble);
+          if (sharing) sharing->release(layer);
           const Sums now{(got - target).square().sum(0), target.sum(0), target.square().sum(0)};
           Sums& s = sums[layer];
           s = s.error.defined()

@@ -26,7 +26,9 @@ void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecip
                          const StageContext& context, const StageArgs& args);
 
 // Held-out explained variance of each layer's mixer, 1 - MSE / variance of the teacher's output.
+// `trained` has the mixers, on all ranks that call.
 std::vector<double> explained_variance(const StageContext& context,
-                                       const std::vector<Mixer>& student);
+                                       const std::vector<Mixer>& student,
+                                       const ParameterStore& trained);
 
 }  // namespace halo

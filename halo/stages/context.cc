@@ -16,9 +16,32 @@ namespace halo {
 StageContext::StageContext(ContextSettings all, Communicator& ranks)
     : StageInputs(std::move(all)),
       ranks_(ranks),
-      machine_(open_machine(run_of_rank(settings().run, ranks))),
-      teacher_(load_model(teacher_directory(), ParameterStore::Use::kFrozen, machine_.compute,
-                          machine_.device)) {}
+      machine_(open_machine(run_of_rank(settings().run, ranks))) {
+  if (!divides_weights()) teacher();
+}
+
+bool StageContext::takes_part() const {
+  return ranks_.is_first() || divides_weights();
+}
+
+const Model& StageContext::teacher_with(const Sharing& sharing) const {
+  const bool is_divided = sharing.ranks->size() > 1 && divides_weights();
+  if (!teacher_ || teacher_is_divided_ != is_divided) {
+    teacher_.reset();  // before there is another
+    teacher_ = load_model(teacher_directory(), ParameterStore::Use::kFrozen, machine_.compute,
+                          machine_.device, sharing);
+    teacher_is_divided_ = is_divided;
+  }
+  return *teacher_;
+}
+
+const Model& StageContext::teacher() const {
+  return teacher_with({});
+}
+
+const Model& StageContext::training_teacher() const {
+  return teacher_with(sharing());
+}
 
 TextBatches StageContext::held_out_batches(const HeldOutArgs& args, int64_t bucket_length) const {
   return {held_out_text(held_out(), args), bucket_length > 0 ? bucket_length : args.row_length,
@@ -49,8 +72,6 @@ TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train, cons
   job.kernels = machine_.kernels;
   job.data_id = data_hash(data());
   job.store = &store;
-  job.ranks = &ranks_;
-  job.shard = settings().run.shard;
   job.data = [&loader](int64_t step, int64_t row, int64_t rows) {
     return loader.step(step, row, rows);
   };
@@ -61,11 +82,22 @@ TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train, cons
   return job;
 }
 
-Model StageContext::load(const fs::path& directory, ParameterStore::Use use) const {
-  return load_model(directory, use, machine_.compute, machine_.device);
+Model StageContext::load(const fs::path& directory) const {
+  return load_model(directory, ParameterStore::Use::kFrozen, machine_.compute, machine_.device);
 }
 
-Model StageContext::load_student(const fs::path& directory, ParameterStore::Use use) const {
+Model StageContext::load_student(const fs::path& directory, at::Device device) const {
+  check_student(directory);
+  return load_model(directory, ParameterStore::Use::kFrozen, machine_.compute, device);
+}
+
+Model StageContext::load_trained(const fs::path& directory) const {
+  check_student(directory);
+  return load_model(directory, ParameterStore::Use::kTrained, machine_.compute, machine_.device,
+                    sharing());
+}
+
+void StageContext::check_student(const fs::path& directory) const {
   const ModelConfig student = read_model_config(directory);
   if (!student.is_hypenet()) {
     throw_error("{}: is no hybrid, and so no student; give what a stage before left",
@@ -80,13 +112,12 @@ Model StageContext::load_student(const fs::path& directory, ParameterStore::Use 
   check("num_hidden_layers", student.num_layers, teacher.num_layers);
   check("hidden_size", student.hidden_size, teacher.hidden_size);
   check("vocab_size", student.vocab_size, teacher.vocab_size);
-  return load(directory, use);
 }
 
 void StageContext::save(const fs::path& directory, const ModelConfig& config,
                         const ParameterStore& store) const {
   save_model(directory, config, store, machine_.compute == at::kFloat ? DType::kF32 : DType::kBF16);
-  copy_side_files(teacher_directory(), directory);
+  if (store.ranks().is_first()) copy_side_files(teacher_directory(), directory);
 }
 
 std::vector<double> even_depths(int64_t n) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,14 +33,22 @@ struct StageArgs {
 
 class StageContext : public StageInputs {
  public:
-  // Loads the teacher and its tokenizer. `ranks` must outlive this.
+  // Loads the teacher, if ranks do not have it between them, and its tokenizer. `ranks` must
+  // outlive this.
   explicit StageContext(ContextSettings settings, Communicator& ranks = one_rank());
 
   const Machine& machine() const { return machine_; }
   // Those that train together: each of them runs a training stage. What else there is to do, the
   // first does alone while the others wait.
   Communicator& ranks() const { return ranks_; }
-  const Model& teacher() const { return teacher_; }
+  Sharing sharing() const { return {&ranks_, settings().run.shard}; }
+  // Whether this rank takes part in what a training stage does with its models beside training:
+  // where each has a part of them alone, all do the same, and else the first.
+  bool takes_part() const;
+  // The teacher, on this rank alone, and as training stages run it, on all ranks. Where the two are
+  // not one (run.shard = "full"), it is loaded when it is asked for, and the other forgotten.
+  const Model& teacher() const;
+  const Model& training_teacher() const;
 
   // Held-out text as batches for this machine. `bucket_length`: where the position buckets of the
   // scores double from (TextBatches); 0: args.row_length.
@@ -54,17 +63,25 @@ class StageContext : public StageInputs {
   TrainJob job(const StageArgs& args, const TrainRecipe& train, const Loader& loader,
                ParameterStore& store, const ModelConfig& config) const;
 
-  Model load(const fs::path& directory, ParameterStore::Use use) const;
+  Model load(const fs::path& directory) const;
   // The same of a hybrid; an Error if it is none, or not of this teacher's sizes.
-  Model load_student(const fs::path& directory, ParameterStore::Use use) const;
-  // config.json, weights in the compute type, the teacher's side files.
+  Model load_student(const fs::path& directory, at::Device device) const;
+  // To be trained, by all ranks.
+  Model load_trained(const fs::path& directory) const;
+  // config.json, weights in the compute type, the teacher's side files. Called by all ranks that
+  // have the store between them, the first of which writes.
   void save(const fs::path& directory, const ModelConfig& config,
             const ParameterStore& store) const;
 
  private:
+  bool divides_weights() const { return ranks_.size() > 1 && sharing().shard == Shard::kFull; }
+  const Model& teacher_with(const Sharing& sharing) const;
+  void check_student(const fs::path& directory) const;
+
   Communicator& ranks_;
   Machine machine_;
-  Model teacher_;
+  mutable std::optional<Model> teacher_;
+  mutable bool teacher_is_divided_ = false;
 };
 
 // The middles of n equal parts of a haystack.

@@ -19,7 +19,7 @@ TextScores held_out_scores(const StageContext& context, const DecoderWeights& st
   args.row_length = row_length;
   args.max_tokens = 32'768;
   const TextBatches text = context.held_out_batches(args);
-  const TeacherStates teacher = teacher_states(context.teacher().weights, text);
+  const TeacherStates teacher = teacher_states(context.training_teacher().weights, text);
   return score_text(without_gradients(student), text, &teacher);
 }
 
@@ -57,18 +57,34 @@ FinetuneRecipe::FinetuneRecipe() {
   micro_batch_rows = 1;
 }
 
+void check_context_ranks(int64_t context_ranks, const ModelConfig& student) {
+  const auto possible = [&](int64_t n) {
+    return can_share_heads(n, student.num_heads, student.num_kv_heads);
+  };
+  if (possible(context_ranks)) return;
+  std::vector<int64_t> counts;
+  for (int64_t n = 1; n <= student.num_heads; ++n) {
+    if (possible(n)) counts.push_back(n);
+  }
+  throw_error(
+      "finetune.context_ranks: {} ranks cannot share the {} query and {} key/value heads of an "
+      "attention layer evenly; {} can",
+      context_ranks, student.num_heads, student.num_kv_heads, fmt::join(counts, ", "));
+}
+
 void run_distill(const DistillRecipe& recipe, const StageContext& context, const StageArgs& args) {
-  const Model model = context.load_student(args.inputs[0], ParameterStore::Use::kTrained);
+  const Model model = context.load_trained(args.inputs[0]);
   const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
   const Loader loader = context.loader(context.data(), recipe, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.count = count_weighted;
   job.objective = {{"cross_entropy_share", recipe.cross_entropy_share}};
-  job.forward_backward =
-      kl_step(weights, context.teacher().weights, context.machine(), recipe.cross_entropy_share);
+  job.forward_backward = kl_step(weights, context.training_teacher().weights, context.machine(),
+                                 recipe.cross_entropy_share);
   const TrainResult result = halo::train(job);
-  if (!context.ranks().is_first()) return;
+  if (!context.takes_part()) return;
   const TextScores scores = held_out_scores(context, weights, recipe.sequence_length);
+  if (!context.ranks().is_first()) return;
   json::object figures = training_figures(recipe, result);
   figures["held_out_loss"] = mean_loss(scores).mean;
   finish_stage(
@@ -92,11 +108,13 @@ std::vector<double> finetune_view(const FinetuneRecipe& recipe, const StageInput
 
 void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
-  const Model model = context.load_student(args.inputs[0], ParameterStore::Use::kTrained);
+  const Model model = context.load_trained(args.inputs[0]);
+  check_context_ranks(recipe.context_ranks, model.config);
   const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
-  const bool is_first = context.ranks().is_first();
-  const double before =
-      is_first ? mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean : 0;
+  const auto held_out_loss = [&] {
+    return mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;
+  };
+  const double before = context.takes_part() ? held_out_loss() : 0;
   const std::vector<double> in_view = finetune_view(recipe, context);
   say(fmt::format(
       "finetune: of its tokens {:.0f}%, {:.0f}% and {:.0f}% have more than 1/4, 1/2 and 3/4 of {} "
@@ -105,10 +123,12 @@ void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
   const Loader loader = finetune_loader(recipe, context, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.count = count_targets;
-  job.forward_backward = cross_entropy_step(weights, context.machine());
+  job.forward_backward =
+      cross_entropy_step(weights, context.machine(), {&context.ranks(), recipe.context_ranks});
   const TrainResult result = halo::train(job);
-  if (!is_first) return;
-  const double after = mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;
+  if (!context.takes_part()) return;
+  const double after = held_out_loss();
+  if (!context.ranks().is_first()) return;
   json::object figures = training_figures(recipe, result);
   figures["share_in_view"] = json::value_from(in_view);
   figures["held_out_loss_before"] = before;

@@ -20,7 +20,20 @@ struct DistillRecipe : TrainRecipe {
 
 struct FinetuneRecipe : TrainRecipe {
   FinetuneRecipe();  // as published
+
+  void settings(Settings& s) {
+    TrainRecipe::settings(s);
+    s("context_ranks", context_ranks,
+      {.help = "ranks that share a row, each an equal part of its tokens: longer rows, or fewer at "
+               "a time",
+       .min = 1,
+       .max = 1024,
+       .effect = Effect::kNone});
+  }
 };
+
+// An Error where so many ranks cannot share this student's heads.
+void check_context_ranks(int64_t context_ranks, const ModelConfig& student);
 
 // From a hybrid.
 void run_distill(const DistillRecipe& recipe, const StageContext& context, const StageArgs& args);

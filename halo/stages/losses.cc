@@ -4,6 +4,7 @@
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
 #include "halo/kernels/squared_error/squared_error.h"
+#include "halo/model/layer_sharing.h"
 #include "torch/csrc/autograd/autograd.h"
 
 namespace halo {
@@ -20,7 +21,8 @@ int64_t count_targets(const TrainBatch& batch) {
   return batch.targets.ne(kIgnoreTarget).sum().item<int64_t>();
 }
 
-ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine) {
+ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine,
+                                   const ContextGroup& group) {
   const Loss loss = [weights](const LossInputs& in) {
     const at::Tensor hidden = decode(weights, in.batch);
     const at::Tensor loss =
@@ -29,7 +31,7 @@ ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine&
     loss.backward();
     return loss.detach().reshape({1});
   };
-  return forward_backward_of(loss, weights.layers, machine);
+  return forward_backward_of(loss, {weights.layers, weights.sharing, group}, machine);
 }
 
 ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,
@@ -49,9 +51,9 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
     loss.backward();
     return loss.detach().reshape({1});
   };
-  std::vector<LayerWeights> layers = student.layers;
-  layers.insert(layers.end(), teacher.layers.begin(), teacher.layers.end());
-  return forward_backward_of(loss, layers, machine);
+  LossWeights weights{student.layers, student.sharing};
+  weights.layers.insert(weights.layers.end(), teacher.layers.begin(), teacher.layers.end());
+  return forward_backward_of(loss, weights, machine);
 }
 
 ForwardBackward gate_step(const DecoderWeights& attention, const DecoderWeights& recurrent,
@@ -81,16 +83,18 @@ ForwardBackward gate_step(const DecoderWeights& attention, const DecoderWeights&
     logits.grad.add_(torch::autograd::grad({loss}, {leaf}).front());
     return at::cat({loss.detach().reshape({1}), share * gates.detach()});
   };
-  std::vector<LayerWeights> layers = teacher.layers;
-  layers.insert(layers.end(), attention.layers.begin(), attention.layers.end());
-  layers.insert(layers.end(), recurrent.layers.begin(), recurrent.layers.end());
-  return forward_backward_of(loss, layers, machine);
+  LossWeights weights{teacher.layers, nullptr};
+  for (const DecoderWeights* run : {&attention, &recurrent})
+    weights.layers.insert(weights.layers.end(), run->layers.begin(), run->layers.end());
+  return forward_backward_of(loss, weights, machine);
 }
 
-ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
-                           const Machine& machine, ClipMode clip_mode) {
+ForwardBackward align_step(const std::vector<Mixer>& student, const ParameterStore& trained,
+                           const DecoderWeights& teacher, const Machine& machine,
+                           ClipMode clip_mode) {
   const double divisor = clip_mode == ClipMode::kPerLayer ? 1 : static_cast<double>(student.size());
-  const Loss loss = [student, teacher, divisor](const LossInputs& in) {
+  const std::shared_ptr<LayerSharing> sharing = trained.layers();
+  const Loss loss = [student, sharing, teacher, divisor](const LossInputs& in) {
     const auto layers = static_cast<int64_t>(student.size());
     at::Tensor figures = at::zeros({1 + layers}, in.step_count.options().dtype(at::kFloat));
     const at::Tensor elements =
@@ -99,17 +103,19 @@ ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeigh
     decode_visiting(
         teacher, in.batch, [&](int64_t layer, const at::Tensor& input, const at::Tensor& target) {
           at::AutoGradMode with_gradients(true);
+          if (sharing) sharing->acquire(layer, layer + 1, /*gradient=*/true);
           const at::Tensor output = run_mixer(student[layer], teacher.eps, input, in.batch, layer);
           const SquaredError error = squared_error(output, target, scale);
           torch::autograd::backward({output}, {error.gradient});
+          if (sharing) sharing->release(layer);
           figures[1 + layer] = error.sum / elements.to(at::kFloat);
         });
     figures[0] = figures.slice(0, 1).mean();
     return figures;
   };
-  std::vector<LayerWeights> layers = teacher.layers;
-  for (const Mixer& mixer : student) layers.push_back({.mixer = mixer});
-  return forward_backward_of(loss, layers, machine);
+  LossWeights weights{teacher.layers, sharing};
+  for (const Mixer& mixer : student) weights.layers.push_back({.mixer = mixer});
+  return forward_backward_of(loss, weights, machine);
 }
 
 }  // namespace halo

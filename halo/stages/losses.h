@@ -13,8 +13,9 @@ int64_t count_tokens(const TrainBatch& batch);
 int64_t count_weighted(const TrainBatch& batch);
 int64_t count_targets(const TrainBatch& batch);
 
-// Next-token cross-entropy of `weights` (stage 3, pretraining).
-ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine);
+// Next-token cross-entropy of `weights` (stage 3, pretraining). The ranks of `group` share batches.
+ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine,
+                                   const ContextGroup& group = {});
 
 // KL of the student from the teacher, with cross-entropy mixed in where it has a share (stage 2;
 // CrossEntropyMix).
@@ -25,9 +26,10 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
 // teacher's mixer inputs (stage 1, 1b). Returns [1 + layers]: the loss, then each layer's MSE.
 // Layers are independent: each is run back as soon as the teacher has passed it, and its memory
 // freed. With per-layer clipping each layer is normalised alone too: its gradient is that of its
-// own MSE, as many times that of the mean as there are layers.
-ForwardBackward align_step(const std::vector<Mixer>& student, const DecoderWeights& teacher,
-                           const Machine& machine, ClipMode clip_mode = ClipMode::kGlobal);
+// own MSE, as many times that of the mean as there are layers. `trained`: has the student's mixers.
+ForwardBackward align_step(const std::vector<Mixer>& student, const ParameterStore& trained,
+                           const DecoderWeights& teacher, const Machine& machine,
+                           ClipMode clip_mode = ClipMode::kGlobal);
 
 // KL from the teacher of the model between two others of the same layers: its residual stream
 // behind layer i is g_i times what `attention`'s layer makes of it and 1 - g_i times what

@@ -2,10 +2,13 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "ATen/ATen.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
 #include "halo/model/model_testing.h"
+#include "halo/runtime/ranks.h"
 #include "tests/op_check.h"
 
 namespace halo {
@@ -70,7 +73,7 @@ TEST(AlignStep, PerLayerNormalisesEachLayerAlone) {
   const std::vector<Mixer> mixers = bind_mixers(s.config, s.store);
   const auto gradient = [&](ClipMode mode, at::Tensor& figures) {
     s.store.zero_grad();
-    figures = align_step(mixers, *s.teacher, machine, mode)(s.data, 40);
+    figures = align_step(mixers, s.store, *s.teacher, machine, mode)(s.data, 40);
     return s.store.grad().clone();
   };
   at::Tensor mean, alone;
@@ -139,6 +142,62 @@ TEST(GateStep, GradientOfTheGates) {
     const float h = 0.02F;
     EXPECT_NEAR(gradient[i].item<double>(), (loss(h) - loss(-h)) / (2 * h),
                 2e-3 * gradient.abs().max().item<double>());
+  }
+}
+
+// On two ranks with rows of their own, whatever each keeps of student and teacher.
+TEST(LossesOfRanks, AreTheSameBitsWhateverEachKeeps) {
+  const ModelConfig config = test::hybrid_config();
+  const auto step_of = [&](int stage, const ParameterStore& student, const ParameterStore& teacher,
+                           const Machine& machine) {
+    const DecoderWeights theirs = bind_decoder(config, teacher);
+    if (stage == 1) return align_step(bind_mixers(config, student), student, theirs, machine);
+    return stage == 2 ? kl_step(bind_decoder(config, student), theirs, machine, 0.3)
+                      : cross_entropy_step(bind_decoder(config, student), machine);
+  };
+  const auto fill = [](ParameterStore& store, uint64_t seed) {
+    for (const ParameterSpec& spec : store.specs()) {
+      store.write(spec.name, test::random_tensor(spec.shape, seed) * 0.2);
+    }
+  };
+  // Loss and summed gradients of both ranks.
+  const auto run = [&](int stage, Shard shard, bool checkpointing) {
+    std::array<std::vector<at::Tensor>, 2> out;
+    run_threads(2, 60, [&](Communicator& ranks) {
+      ParameterStore student(stage == 1 ? all_mixer_parameters(config) : decoder_parameters(config),
+                             ParameterStore::Use::kTrained, at::kFloat, at::kCPU, {&ranks, shard});
+      ParameterStore teacher(decoder_parameters(config), ParameterStore::Use::kFrozen, at::kFloat,
+                             at::kCPU, {&ranks, shard});
+      fill(student, 7);
+      fill(teacher, 8);
+      Setting s;
+      s.data.tokens = at::tensor(test::random_tokens(40, 10 + ranks.rank()), at::kLong);
+      Machine machine;
+      machine.activation_checkpointing = checkpointing;
+      const ForwardBackward step = step_of(stage, student, teacher, machine);
+      std::vector<at::Tensor>& mine = out[ranks.rank()];
+      for (int i = 0; i < 2; ++i) mine.push_back(step(s.data, 80));
+      for (const ParameterStore::Group& group : student.groups()) {
+        mine.push_back(student.summed_gradient(group).clone());
+      }
+    });
+    std::vector<at::Tensor> all = out[0];
+    all.insert(all.end(), out[1].begin(), out[1].end());
+    return all;
+  };
+  for (const int stage : {1, 2, 3}) {
+    const std::vector<at::Tensor> want = run(stage, Shard::kNone, false);
+    EXPECT_GT(want.back().abs().sum().item<float>() + want[3].abs().sum().item<float>(), 0);
+    for (const Shard shard : {Shard::kNone, Shard::kOptimizer, Shard::kFull}) {
+      for (const bool checkpointing : {false, true}) {
+        const std::vector<at::Tensor> got = run(stage, shard, checkpointing);
+        ASSERT_EQ(got.size(), want.size());
+        for (size_t i = 0; i < got.size(); ++i) {
+          EXPECT_TRUE(at::equal(got[i], want[i]))
+              << "stage " << stage << ", shard " << word_of<Shard>(kShards, shard) << ", " << i;
+        }
+      }
+    }
   }
 }
 

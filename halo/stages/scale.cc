@@ -146,7 +146,7 @@ HeldOutArgs scale_text(const ScaleRecipe& recipe, const std::vector<int64_t>& le
 
 void run_scale(const ScaleRecipe& recipe, const StageContext& context, const StageArgs& args) {
   at::NoGradGuard no_grad;
-  Model model = context.load_student(args.inputs[0], ParameterStore::Use::kFrozen);
+  Model model = context.load_student(args.inputs[0], context.machine().device);
   std::vector<Candidate> candidates = make_candidates(recipe);
   const int64_t training_length = halo::training_length(recipe, context);
   const std::vector<int64_t> lengths = lengths_beyond(recipe.lengths, training_length);

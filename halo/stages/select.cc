@@ -109,10 +109,10 @@ void run_select(const SelectRecipe& recipe, TransferInit init, const StageContex
                 const StageArgs& args) {
   at::NoGradGuard no_grad;
   const int64_t keep = num_layers_to_keep(recipe, context.teacher().config);
-  const Model aligned = context.load_student(args.inputs[0], ParameterStore::Use::kFrozen);
+  const Model aligned = context.load_student(args.inputs[0], context.machine().device);
   const Model attention = args.inputs[1].empty()
                               ? teacher_attention(init, context)
-                              : context.load_student(args.inputs[1], ParameterStore::Use::kFrozen);
+                              : context.load_student(args.inputs[1], context.machine().device);
   const Candidates candidates(recipe, context, aligned.weights, attention.weights);
   const std::optional<CandidateScores> teacher = check_teacher(recipe, candidates, context);
   const LayerChoice choice = choose_layers(recipe, candidates, context, keep, args);

@@ -23,18 +23,6 @@ std::vector<TensorSpec> tensor_specs(const ParameterStore& store) {
   return specs;
 }
 
-// The part of a parameter that the store owns: its elements, and where they lie in the parameter
-// and in what is owned.
-struct Piece {
-  int64_t size, in_parameter, in_arena;
-};
-
-Piece owned_piece(const ParameterStore& store, const ParameterSpec& spec) {
-  const Range whole{store.offset(spec.name), num_parameters({spec})};
-  const Range own = intersection(whole, store.owned());
-  return {own.size, own.begin - whole.begin, own.begin - store.owned().begin};
-}
-
 // A file that is there, opened to be written to anywhere.
 class OpenFile {
  public:
@@ -92,23 +80,24 @@ void make_arena_file(const std::filesystem::path& path, const ParameterStore& st
   if (error) throw_error("{}: cannot resize: {}", path.string(), error.message());
 }
 
-void write_owned(const std::filesystem::path& path, const ParameterStore& store,
-                 const at::Tensor& arena) {
+void write_kept(const std::filesystem::path& path, const ParameterStore& store,
+                const at::Tensor& arena) {
   const at::Tensor host = arena.to(at::kCPU);
   const float* data = host.const_data_ptr<float>();
   OpenFile file(path);
   auto begin = static_cast<int64_t>(safetensors_header(tensor_specs(store), path.string()).size());
   for (const ParameterSpec& spec : store.specs()) {
-    const Piece piece = owned_piece(store, spec);
-    file.write(data + (piece.size > 0 ? piece.in_arena : 0), 4 * piece.size,
-               begin + 4 * piece.in_parameter);
+    const ParameterStore::Piece piece = store.kept_piece(spec);
+    if (piece.size > 0) {
+      file.write(data + piece.in_arena, 4 * piece.size, begin + 4 * piece.in_parameter);
+    }
     begin += 4 * num_parameters({spec});
   }
   file.sync();
 }
 
-void load_owned(const std::filesystem::path& path, const ParameterStore& store,
-                const at::Tensor& arena) {
+void load_kept(const std::filesystem::path& path, const ParameterStore& store,
+               const at::Tensor& arena) {
   const SafetensorsFile file(path);
   if (file.tensors().size() != store.specs().size()) {
     throw_error("{}: has {} tensors, this model trains {}", path.string(), file.tensors().size(),
@@ -121,7 +110,7 @@ void load_owned(const std::filesystem::path& path, const ParameterStore& store,
                   dtype_name(tensor.dtype), fmt::join(tensor.shape, ", "),
                   fmt::join(spec.shape, ", "));
     }
-    const Piece piece = owned_piece(store, spec);
+    const ParameterStore::Piece piece = store.kept_piece(spec);
     if (piece.size == 0) continue;
     const at::Tensor source =
         at::from_blob(const_cast<std::byte*>(tensor.bytes.data()) + 4 * piece.in_parameter,

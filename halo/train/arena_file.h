@@ -1,5 +1,5 @@
 // An arena of a ParameterStore as a safetensors file, fp32, by parameter name: whole, or each rank
-// its range of it.
+// its parts of it.
 #pragma once
 
 #include <filesystem>
@@ -8,18 +8,18 @@
 
 namespace halo {
 
-// `arena`: master or a moment of a store that owns all.
+// `arena`: master or a moment of a store that keeps all.
 void write_arena(const std::filesystem::path& path, ParameterStore& store, const at::Tensor& arena);
 
 // The same by several processes or threads: one makes the file, then each writes what its store
-// owns, in any order, and syncs it.
+// keeps, in any order, and syncs it.
 void make_arena_file(const std::filesystem::path& path, const ParameterStore& store);
-void write_owned(const std::filesystem::path& path, const ParameterStore& store,
-                 const at::Tensor& arena);
-
-// What the store owns, from the file of a whole arena. An Error where it is not of these
-// parameters.
-void load_owned(const std::filesystem::path& path, const ParameterStore& store,
+void write_kept(const std::filesystem::path& path, const ParameterStore& store,
                 const at::Tensor& arena);
+
+// What the store keeps, from the file of a whole arena. An Error where it is not of these
+// parameters.
+void load_kept(const std::filesystem::path& path, const ParameterStore& store,
+               const at::Tensor& arena);
 
 }  // namespace halo

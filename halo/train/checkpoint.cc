@@ -100,6 +100,7 @@ json::object to_json(const TrainState& state, json::array files) {
           {"recipe_hash", hash_hex(std::as_bytes(std::span(recipe)))},
           {"threads", state.threads},
           {"ranks", state.ranks},
+          {"context_ranks", state.context_ranks},
           {"device", state.device},
           {"kernels", state.kernels},
           {"compute", state.compute},
@@ -120,6 +121,7 @@ TrainState from_json(const json::object& object, const std::string& file) {
   state.recipe = json_get<json::object>(object, "recipe", file);
   state.threads = json_get<int64_t>(object, "threads", file);
   state.ranks = json_get_or<int64_t>(object, "ranks", 1, file);
+  state.context_ranks = json_get_or<int64_t>(object, "context_ranks", 1, file);
   state.device = json_get<std::string>(object, "device", file);
   state.kernels = json_get<std::string>(object, "kernels", file);
   state.compute = json_get_or<std::string>(object, "compute", "", file);
@@ -226,12 +228,9 @@ std::optional<TrainState> Checkpoints::find_newest(
 void Checkpoints::load(int64_t step, ParameterStore& store) const {
   at::NoGradGuard no_grad;
   for (const Arena& arena : kArenas) {
-    load_owned(path(step) / arena.file, store, (store.*arena.tensor)());
+    load_kept(path(step) / arena.file, store, (store.*arena.tensor)());
   }
   store.refresh_compute();
-  if (!store.owns_all()) {
-    ranks_.all_gather(store.padded(store.compute(), ranks_.padded_size(store.grad().numel())));
-  }
 }
 
 void Checkpoints::save(const TrainState& state, ParameterStore& store,
@@ -239,6 +238,7 @@ void Checkpoints::save(const TrainState& state, ParameterStore& store,
   const fs::path final = path(state.step);
   const fs::path temporary = final.string() + ".tmp";
   if (!ranks_.is_first()) {
+    write_model(temporary);
     write_state(temporary, store);
     ranks_.wait();
     return;
@@ -273,19 +273,19 @@ void Checkpoints::write(const fs::path& folder, const TrainState& state, Paramet
 
 // By the first rank alone where it has all.
 void Checkpoints::write_state(const fs::path& folder, ParameterStore& store) const {
-  if (store.owns_all() && !ranks_.is_first()) return;
+  if (store.keeps_all() && !ranks_.is_first()) return;
   for (const Arena& arena : kArenas) {
     const fs::path path = folder / arena.file;
-    if (store.owns_all()) {
+    if (store.keeps_all()) {
       write_arena(path, store, (store.*arena.tensor)());
     } else if (ranks_.is_first()) {
       make_arena_file(path, store);
     }
   }
-  if (store.owns_all()) return;
+  if (store.keeps_all()) return;
   ranks_.wait();
   for (const Arena& arena : kArenas) {
-    write_owned(folder / arena.file, store, (store.*arena.tensor)());
+    write_kept(folder / arena.file, store, (store.*arena.tensor)());
   }
   ranks_.wait();
 }
@@ -303,7 +303,8 @@ void Checkpoints::remove_old() const {
 }
 
 uint64_t checkpoint_bytes(ParameterStore& store) {
-  return kSideFileBytes + store.compute().nbytes() + std::size(kArenas) * store.grad().nbytes();
+  const size_t bytes = c10::elementSize(store.compute_type()) + std::size(kArenas) * sizeof(float);
+  return kSideFileBytes + num_parameters(store.specs()) * bytes;
 }
 
 void require_space(const fs::path& directory, uint64_t bytes) {

@@ -4,8 +4,8 @@
 // (docs/formats/checkpoint.md). A checkpoint is written as step-N.tmp/, synced and renamed, so a
 // crash at any moment leaves the earlier ones whole and at most a *.tmp folder behind.
 //
-// With several ranks, a rank writes and reads what its store owns: the files are those of one rank,
-// so any number of ranks can go on from them.
+// With several ranks, a rank writes and reads what its store keeps: the files are those of one
+// rank, so any number of ranks can go on from them.
 #pragma once
 
 #include <filesystem>
@@ -29,12 +29,13 @@ struct TrainState {
   std::string data_id;
   json::object recipe;
   int64_t threads = 0;
-  int64_t ranks = 1;
+  int64_t ranks = 1, context_ranks = 1;
   std::string device;   // "cpu", "cuda"
   std::string kernels;  // "fast", "reference"
   std::string compute;  // "float32", "bfloat16"; empty: written before this was recorded
 };
 
+// Called on every rank; the first one writes.
 using WriteModel = std::function<void(const std::filesystem::path&)>;
 
 class Checkpoints {

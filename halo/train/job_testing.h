@@ -12,6 +12,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/random.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/train/loop.h"
 #include "tests/testing.h"
 
@@ -19,9 +20,10 @@ namespace halo::test {
 
 class ToyJob {
  public:
-  explicit ToyJob(const std::filesystem::path& directory, at::ScalarType compute = at::kFloat)
+  explicit ToyJob(const std::filesystem::path& directory, at::ScalarType compute = at::kFloat,
+                  const Sharing& sharing = {})
       : store({{"model.layers.0.table", {8}}, {"model.layers.1.table", {2, 4}}},
-              ParameterStore::Use::kTrained, compute, at::kCPU) {
+              ParameterStore::Use::kTrained, compute, at::kCPU, sharing) {
     job.stage = "toy";
     job.title = "toy";
     job.directory = directory;
@@ -51,11 +53,7 @@ class ToyJob {
     job.forward_backward = [this](const TrainBatch& batch, int64_t count) {
       return loss(batch, count);
     };
-    job.write_model = [this](const std::filesystem::path& folder) {
-      write_file(folder / "config.json", "{}");
-      write_safetensors(folder / "model.safetensors",
-                        std::vector{to_view("compute", store.compute())});
-    };
+    job.write_model = [this](const std::filesystem::path& folder) { write_model(folder); };
   }
   ToyJob(const ToyJob&) = delete;
 
@@ -65,19 +63,36 @@ class ToyJob {
   int64_t signal_at = 0;                      // SIGTERM to itself during this step
 
  private:
+  // In the compute type.
+  void write_model(const std::filesystem::path& folder) {
+    std::vector<at::Tensor> values;
+    store.visit_values([&](const ParameterSpec& spec, const at::Tensor& value) {
+      values.push_back(at::empty(spec.shape, store.compute_type()).copy_(value));
+    });
+    if (!store.ranks().is_first()) return;
+    write_file(folder / "config.json", "{}");
+    write_safetensors(folder / "model.safetensors",
+                      std::vector{to_view("first", values[0]), to_view("second", values[1])});
+  }
+
   at::Tensor loss(const TrainBatch& batch, int64_t count) {
     const int64_t step = batch.targets[0].item<int64_t>();
     if (step == signal_at) raise(SIGTERM);
     const double factor = gradient_factor.count(step) ? gradient_factor.at(step) : 1;
     std::vector<at::Tensor> losses;
-    for (const char* name : {"model.layers.0.table", "model.layers.1.table"}) {
-      const Weight table = store.weight(name);
+    const std::shared_ptr<LayerSharing>& layers = store.layers();
+    if (layers) layers->begin(/*whole=*/false);
+    for (const int64_t layer : {0, 1}) {
+      const Weight table = store.weight(fmt::format("model.layers.{}.table", layer));
+      if (layers) layers->acquire(layer, layer + 1, /*gradient=*/true);
       const at::Tensor error =
           table.value.detach().to(at::kFloat).reshape({-1}).index_select(0, batch.tokens) -
           batch.tokens.to(at::kFloat);
       table.grad.view({-1}).index_add_(0, batch.tokens, error * (2 * factor / count));
       losses.push_back(error.square().sum() / count * (factor != factor ? factor : 1));
+      if (layers) layers->release(layer);
     }
+    if (layers) layers->end();
     return at::stack({losses[0] + losses[1], losses[0], losses[1]});
   }
 };

@@ -14,6 +14,7 @@
 #include "halo/base/json_lines.h"
 #include "halo/base/progress.h"
 #include "halo/base/stop.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/runtime/device_event.h"
 #include "halo/train/checkpoint.h"
 #include "halo/train/health.h"
@@ -76,7 +77,7 @@ class Trainer {
   const TrainRecipe& recipe_;
   Communicator& ranks_;
   const Schedule schedule_;
-  const int64_t steps_, rows_, micro_batches_;  // rows: of this rank in a step
+  const int64_t steps_, rows_, micro_batches_;  // rows: of this rank, or its group, in a step
   Checkpoints checkpoints_;
   Optimizer optimizer_;
   Health health_;
@@ -94,14 +95,13 @@ Trainer::Trainer(const TrainJob& job)
     : job_(job),
       store_(*job.store),
       recipe_(job.recipe),
-      ranks_(*job.ranks),
-      schedule_(
-          (check_recipe(job.recipe, job.stage, job.ranks->size()), make_schedule(job.recipe))),
+      ranks_(job.store->ranks()),
+      schedule_((check_recipe(job.recipe, job.stage, ranks_.size()), make_schedule(job.recipe))),
       steps_(job.recipe.steps()),
-      rows_(job.recipe.rows_per_step() / job.ranks->size()),
+      rows_(job.recipe.rows_per_rank(ranks_.size())),
       micro_batches_((rows_ + job.recipe.micro_batch_rows - 1) / job.recipe.micro_batch_rows),
-      checkpoints_(job.directory, job.recipe.keep_checkpoints, *job.ranks),
-      optimizer_(*job.store, job.recipe, *job.ranks, job.shard),
+      checkpoints_(job.directory, job.recipe.keep_checkpoints, ranks_),
+      optimizer_(*job.store, job.recipe),
       health_(job.recipe.diverged_factor) {
   HALO_CHECK(store_.use() == ParameterStore::Use::kTrained, "{}: the store is frozen", job.stage);
 }
@@ -124,8 +124,8 @@ void Trainer::warn(const std::string& text, int64_t step) {
 void Trainer::check_same_job() {
   ranks_.wait();
   const TrainState job = describe(job_, 0);
-  const std::string mine =
-      fmt::format("{} {} {}", job.data_id, job.seed, json::serialize(job.recipe));
+  const std::string mine = fmt::format("{} {} {} {}", job.data_id, job.seed, recipe_.context_ranks,
+                                       json::serialize(job.recipe));
   if (ranks_.broadcast(mine) != mine) {
     throw_error(
         "{}: has other data or another recipe than the first rank; give all of them the same "
@@ -187,7 +187,8 @@ void Trainer::restore_history(const JsonLines& metrics) {
 
 TrainBatch Trainer::next_batch(int64_t index) const {
   const int64_t first = index % micro_batches_ * recipe_.micro_batch_rows;
-  return job_.data(index / micro_batches_, ranks_.rank() * rows_ + first,
+  const int64_t group = ranks_.rank() / recipe_.context_ranks;
+  return job_.data(index / micro_batches_, group * rows_ + first,
                    std::min(recipe_.micro_batch_rows, rows_ - first));
 }
 
@@ -209,7 +210,7 @@ std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
     // A signal to one rank is one to all, between two steps.
     const std::vector<double> sums =
         ranks_.sum({static_cast<double>(count), stop_requested() ? 1.0 : 0.0});
-    count = static_cast<int64_t>(sums[0]);
+    count = static_cast<int64_t>(sums[0]) / recipe_.context_ranks;  // each counts the whole rows
     if (sums[1] > 0) return std::nullopt;
   }
   if (count <= 0) throw_error("{}: step {} has no token that counts", job_.stage, step);
@@ -300,7 +301,7 @@ void Trainer::save(int64_t step, bool healthy_only) {
   last_saved_ = step;
   event("save", step);
   if (events_) events_->sync();
-  last_arrival_.emplace(store_.master().device());
+  last_arrival_.emplace(store_.device());
 }
 
 void Trainer::stop(int64_t step) {
@@ -317,7 +318,7 @@ TrainResult Trainer::run() {
   if (done_ < steps_) {
     batches_.emplace([this](int64_t index) { return next_batch(index); }, done_ * micro_batches_);
   }
-  last_arrival_.emplace(store_.master().device());
+  last_arrival_.emplace(store_.device());
   const StopLater later(
       ranks_.is_first() ? fmt::format("{} ends its micro-batch and saves", job_.stage) : "");
   while (done_ < steps_) {
@@ -337,6 +338,7 @@ TrainResult Trainer::run() {
       save(step, /*healthy_only=*/step < steps_);
     }
   }
+  if (store_.layers()) store_.layers()->settle();
   progress_->finish(fmt::format("loss {:.4f}", health_.last_loss()));
   return {steps_,   health_.skipped(),        health_.first_loss(), health_.last_loss(),
           seconds_, checkpoints_.path(steps_)};

@@ -20,8 +20,6 @@
 #include "halo/data/loader.h"
 #include "halo/kernels/common/sequences.h"
 #include "halo/model/parameters.h"
-#include "halo/runtime/communicator.h"
-#include "halo/runtime/run_recipe.h"
 #include "halo/train/settings.h"
 
 namespace halo {
@@ -35,21 +33,21 @@ struct TrainJob {
   uint64_t seed = 0;
   Kernels kernels = Kernels::kFast;  // for the manifest
   std::string data_id;               // what the data is (hashes); a resume with another is refused
-  ParameterStore* store = nullptr;   // trained; the same values on every rank
-  Communicator* ranks = &one_rank();
-  Shard shard = Shard::kNone;
+  ParameterStore* store = nullptr;   // trained, by its ranks; they have the same values
 
   // Rows first_row .. first_row+rows-1 of update `step` (0 .. steps-1), on the host. A pure
   // function, called ahead of time on another thread (and for one batch past the last step).
   std::function<TrainBatch(int64_t step, int64_t first_row, int64_t rows)> data;
   // Counted tokens of a micro-batch: what the loss is divided by.
   std::function<int64_t(const TrainBatch&)> count;
-  // Adds the gradient of (sum over the batch's counted tokens) / step_count to store->grad() and
-  // returns, detached on the device, [1 + extra_metrics.size()]: that quotient, then the extra
-  // metrics. Both are summed over a step's micro-batches.
+  // Adds the gradient of (sum over the batch's counted tokens, or of this rank's part of them where
+  // recipe.context_ranks share the batch) / step_count to store->grad(), summed over the ranks
+  // where they are several (LayerSharing), and returns, detached on the device, [1 +
+  // extra_metrics.size()]: that quotient, then the extra metrics. Both are summed over a step's
+  // micro-batches.
   std::function<at::Tensor(const TrainBatch&, int64_t step_count)> forward_backward;
   std::vector<std::string> extra_metrics;  // keys of metrics.jsonl, "layer_3"
-  // Writes a Hugging Face directory from the store; on the first rank.
+  // Writes a Hugging Face directory from the store; called on every rank, the first one writes.
   std::function<void(const std::filesystem::path&)> write_model;
 };
 

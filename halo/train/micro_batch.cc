@@ -8,6 +8,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/kernels/lightning/lightning.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/runtime/graph_cache.h"
 
 namespace halo {
@@ -49,6 +50,21 @@ LossInputs to_inputs(Batch batch, const TrainBatch& data, int64_t step_count,
   return {std::move(batch), sent(data.targets), sent(data.token_weights),
           at::full({}, static_cast<double>(step_count),
                    at::TensorOptions().dtype(at::kDouble).device(machine.device))};
+}
+
+// This rank's part of a batch that the group shares.
+LossInputs part_inputs(const TrainBatch& whole, int64_t step_count, const Machine& machine,
+                       const ContextGroup& group) {
+  ContextPart part{group, Sequences(whole.offsets, machine.device)};
+  const int64_t begin = part.begin(), count = part.tokens();
+  HALO_CHECK(count * group.size == whole.tokens.numel(), "micro-batch: {} tokens for {} ranks",
+             whole.tokens.numel(), group.size);
+  const auto mine = [&](const at::Tensor& x) { return x.narrow(0, begin, count); };
+  Batch batch = make_batch(mine(whole.tokens), offsets_within(whole.offsets, begin, count),
+                           mine(positions_of(whole.offsets)), machine.device);
+  batch.part = std::make_shared<const ContextPart>(std::move(part));
+  const TrainBatch data{.targets = mine(whole.targets), .token_weights = mine(whole.token_weights)};
+  return to_inputs(with_settings(std::move(batch), machine), data, step_count, machine);
 }
 
 // What is recorded has a shape. Documents change the number of sequences and the longest of them
@@ -128,20 +144,29 @@ Batch to_batch(const TrainBatch& batch, const Machine& machine) {
   return with_settings(make_batch(batch.tokens, batch.offsets, machine.device), machine);
 }
 
-ForwardBackward forward_backward_of(Loss loss, const std::vector<LayerWeights>& layers,
-                                    const Machine& machine) {
+ForwardBackward forward_backward_of(Loss loss, const LossWeights& weights, const Machine& machine) {
+  const std::vector<LayerWeights>& layers = weights.layers;
+  const std::shared_ptr<LayerSharing> trained = weights.trained;
+  const ContextGroup group = weights.group;
   std::shared_ptr<LossOfShapes> of_shapes;
-  if (machine.device.is_cuda() && std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
+  if (machine.device.is_cuda() && group.size == 1 && !(trained && trained->fetches()) &&
+      std::all_of(layers.begin(), layers.end(), can_be_recorded)) {
     of_shapes = std::make_shared<LossOfShapes>(loss, machine);
   }
   double largest = 0;
   for (const LayerWeights& layer : layers) largest = std::max(largest, elements_of(layer));
-  return [loss = std::move(loss), of_shapes, largest, machine](const TrainBatch& data,
-                                                               int64_t step_count) {
-    if (of_shapes && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate) {
-      return of_shapes->run(data, step_count);
-    }
-    return loss(to_inputs(to_batch(data, machine), data, step_count, machine));
+  return [loss = std::move(loss), of_shapes, largest, machine, trained, group](
+             const TrainBatch& data, int64_t step_count) {
+    const bool is_recorded =
+        of_shapes && largest * static_cast<double>(data.tokens.numel()) < kLaunchesDominate;
+    if (trained) trained->begin(is_recorded);
+    const auto inputs = [&] {
+      return group.size > 1 ? part_inputs(data, step_count, machine, group)
+                            : to_inputs(to_batch(data, machine), data, step_count, machine);
+    };
+    const at::Tensor figures = is_recorded ? of_shapes->run(data, step_count) : loss(inputs());
+    if (trained) trained->end();
+    return figures;
   };
 }
 

@@ -5,8 +5,11 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
+#include <vector>
 
 #include "halo/data/loader.h"
+#include "halo/model/context_part.h"
 #include "halo/model/decoder.h"
 #include "halo/runtime/machine.h"
 
@@ -27,9 +30,16 @@ using Loss = std::function<at::Tensor(const LossInputs& inputs)>;
 
 using ForwardBackward = std::function<at::Tensor(const TrainBatch& batch, int64_t step_count)>;
 
-// The loss of batches as a loader gives them. `layers`: all that it runs, of which a mixer may be
-// the only part; they decide whether it is recorded.
-ForwardBackward forward_backward_of(Loss loss, const std::vector<LayerWeights>& layers,
-                                    const Machine& machine);
+// What a loss runs and trains.
+struct LossWeights {
+  std::vector<LayerWeights> layers;       // all, of which a mixer may be the only part
+  std::shared_ptr<LayerSharing> trained;  // by what is trained; none: on one rank
+  ContextGroup group = {};                // the ranks that share batches
+};
+
+// The loss of batches as a loader gives them. Whether it is recorded the layers decide; nothing is
+// where weights are fetched or ranks share batches: each of these is given the whole batch and runs
+// the loss on its part.
+ForwardBackward forward_backward_of(Loss loss, const LossWeights& weights, const Machine& machine);
 
 }  // namespace halo

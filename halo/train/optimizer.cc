@@ -1,135 +1,108 @@
 // Clipping and AdamW over the arenas.
 #include "halo/train/optimizer.h"
 
-#include <map>
-#include <string>
-
 #include "ATen/ATen.h"
 #include "halo/kernels/adamw/adamw.h"
+#include "halo/model/layer_sharing.h"
 
 namespace halo {
 namespace {
 
 constexpr double kClipEpsilon = 1e-6;
 
-// "model.layers.12." of "model.layers.12.mlp.up_proj.weight"; "" where it belongs to no layer.
-std::string layer_of(const std::string& name) {
-  constexpr std::string_view kLayers = "model.layers.";
-  if (!name.starts_with(kLayers)) return "";
-  return name.substr(0, name.find('.', kLayers.size()) + 1);
-}
-
 at::Tensor clip_factor(double clip, const at::Tensor& norm) {
   return (clip / (norm + kClipEpsilon)).clamp_max(1).to(at::kFloat);
 }
 
-// 1 where weight decay applies: matrices, not norms and biases. Of what the store owns.
+at::Tensor kept(const at::Tensor& arena, const ParameterStore::Group& group) {
+  return arena.narrow(0, group.kept.begin, group.kept.size);
+}
+
+// 1 where weight decay applies: matrices, not norms and biases. Of what the store keeps.
 at::Tensor make_decay_mask(ParameterStore& store) {
   at::Tensor mask = at::zeros_like(store.master());
   for (const ParameterSpec& spec : store.specs()) {
     if (spec.shape.size() < 2) continue;
-    const Range own =
-        intersection({store.offset(spec.name), num_parameters({spec})}, store.owned());
-    if (own.size > 0) mask.narrow(0, own.begin - store.owned().begin, own.size).fill_(1);
+    const ParameterStore::Piece piece = store.kept_piece(spec);
+    mask.narrow(0, piece.in_arena, piece.size).fill_(1);
   }
   return mask;
 }
 
-Range all_of(ParameterStore& store) {
-  return {0, store.grad().numel()};
+// [groups] of each group its layer's, or for those of no layer of all of them together.
+at::Tensor by_layer(const at::Tensor& squares, const std::vector<ParameterStore::Group>& groups) {
+  std::vector<at::Tensor> out, rest;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    out.push_back(squares[static_cast<int64_t>(g)]);
+    if (groups[g].layer < 0) rest.push_back(out.back());
+  }
+  for (size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].layer < 0) out[g] = at::stack(rest).sum();
+  }
+  return at::stack(out);
 }
 
 }  // namespace
 
-Optimizer::Optimizer(ParameterStore& store, const TrainRecipe& recipe, Communicator& ranks,
-                     Shard shard)
-    : store_(store),
-      recipe_(recipe),
-      ranks_(ranks),
-      summed_(ranks.size() > 1 ? ranks.range(store.grad().numel()) : all_of(store)),
-      grad_(store.grad()) {
-  if (ranks.size() > 1) grad_ = store.padded(grad_, ranks.padded_size(grad_.numel()));
-  if (shard == Shard::kOptimizer) store.own(summed_);
+Optimizer::Optimizer(ParameterStore& store, const TrainRecipe& recipe)
+    : store_(store), recipe_(recipe) {
   if (recipe.weight_decay > 0) decay_mask_ = make_decay_mask(store);
-  if (recipe.clip_mode == ClipMode::kGlobal) return;
-  std::map<std::string, Ranges> layers;
-  for (const ParameterSpec& spec : store.specs()) {
-    Ranges& ranges = layers[layer_of(spec.name)];
-    const int64_t begin = store.offset(spec.name), size = store.value(spec.name).numel();
-    if (!ranges.empty() && ranges.back().end() == begin) {
-      ranges.back().size += size;  // a stack
-    } else {
-      ranges.push_back({begin, size});
-    }
-  }
-  for (auto& [name, ranges] : layers) layers_.push_back(std::move(ranges));
 }
 
-// Of what this rank has of these ranges.
-at::Tensor Optimizer::square_of(const Ranges& ranges) const {
-  at::Tensor square = at::zeros({}, grad_.options().dtype(at::kDouble));
-  for (const Range& range : ranges) {
-    const Range own = intersection(range, summed_);
-    if (own.size > 0) square += squared_norm(grad_.narrow(0, own.begin, own.size));
-  }
-  return square;
-}
-
-// Scales each layer's gradient in place, as far as the store owns it; returns the square of the
-// norm of all before that.
-at::Tensor Optimizer::clip_layers() {
+// [groups] fp64: of each the square of its gradient's norm.
+at::Tensor Optimizer::squares() const {
   std::vector<at::Tensor> own;
-  for (const Ranges& layer : layers_) own.push_back(square_of(layer));
-  const at::Tensor squares = ranks_.sum(at::stack(own));
-  if (ranks_.size() > 1 && store_.owns_all()) ranks_.all_gather(grad_);
-  at::Tensor total = at::zeros({}, squares.options());
-  for (size_t i = 0; i < layers_.size(); ++i) {
-    const at::Tensor square = squares[static_cast<int64_t>(i)];
-    const at::Tensor factor = clip_factor(recipe_.clip, square.sqrt());
-    for (const Range& range : layers_[i]) {
-      const Range part = intersection(range, store_.owned());
-      if (part.size > 0) grad_.narrow(0, part.begin, part.size).mul_(factor);
-    }
-    total += square;
+  for (const ParameterStore::Group& group : store_.groups()) {
+    own.push_back(squared_norm(store_.summed_gradient(group)));
   }
-  return total;
+  return store_.ranks().sum(at::stack(own));
 }
 
-// AdamW on what the store owns, whose new values go to all ranks.
-void Optimizer::update(const AdamWStep& args) {
-  const Range& own = store_.owned();
-  const at::Tensor compute = store_.padded(store_.compute(), own.end());
-  at::Tensor copy;
-  if (compute.scalar_type() != at::kFloat) copy = compute.narrow(0, own.begin, own.size);
-  adamw_step(store_.master(), grad_.narrow(0, own.begin, own.size), store_.moment1(),
-             store_.moment2(), copy, decay_mask_, args);
-  if (!store_.owns_all()) {
-    ranks_.all_gather(store_.padded(store_.compute(), grad_.numel()));
+// AdamW on what the store keeps, a group at a time, of which all ranks get the new weights.
+// `factors`: fp32 of the groups' gradients, one for all or [groups].
+void Optimizer::update(AdamWStep args, const at::Tensor& factors) {
+  const std::vector<ParameterStore::Group>& groups = store_.groups();
+  for (size_t g = 0; g < groups.size(); ++g) {
+    at::Tensor master = kept(store_.master(), groups[g]), m = kept(store_.moment1(), groups[g]),
+               v = kept(store_.moment2(), groups[g]), copy = store_.kept_compute(groups[g]);
+    args.grad_scale = factors.dim() == 0 ? factors : factors[static_cast<int64_t>(g)];
+    adamw_step(master, kept(store_.grad(), groups[g]), m, v, copy,
+               decay_mask_.defined() ? kept(decay_mask_, groups[g]) : decay_mask_, args);
+    if (!store_.keeps_all()) store_.layers()->give_out(g);
   }
 }
 
 Optimizer::Update Optimizer::step(int64_t step, double learning_rate, const at::Tensor& loss) {
   at::NoGradGuard no_grad;
-  AdamWStep args{.learning_rate = learning_rate,
-                 .beta1 = recipe_.beta1,
-                 .beta2 = recipe_.beta2,
-                 .eps = recipe_.eps,
-                 .weight_decay = recipe_.weight_decay,
-                 .step = step};
-  if (ranks_.size() > 1) ranks_.reduce_scatter(grad_);
-  at::Tensor norm;
-  if (layers_.empty()) {
-    const at::Tensor own = squared_norm(grad_.narrow(0, summed_.begin, summed_.size));
-    norm = ranks_.sum(own.reshape({1})).reshape({}).sqrt();
-    if (ranks_.size() > 1 && store_.owns_all()) ranks_.all_gather(grad_);
-    args.grad_scale = clip_factor(recipe_.clip, norm);
+  if (store_.layers()) store_.layers()->settle();
+  const bool is_alone = store_.ranks().size() == 1;
+  at::Tensor norm, factors;
+  if (is_alone && recipe_.clip_mode == ClipMode::kGlobal) {
+    norm = squared_norm(store_.grad()).sqrt();
+    factors = clip_factor(recipe_.clip, norm);
   } else {
-    norm = clip_layers().sqrt();
-    args.grad_scale = at::ones({}, grad_.options());
+    const at::Tensor squares = this->squares();
+    norm = squares.sum().sqrt();
+    factors = clip_factor(recipe_.clip, recipe_.clip_mode == ClipMode::kGlobal
+                                            ? norm
+                                            : by_layer(squares, store_.groups()).sqrt());
   }
-  args.apply = at::isfinite(norm).logical_and(at::isfinite(loss)).to(at::kFloat);
-  update(args);
-  return {norm, args.apply};
+  if (!is_alone && store_.keeps_all()) {
+    for (const ParameterStore::Group& group : store_.groups()) {
+      store_.ranks().all_gather(kept(store_.grad(), group));
+    }
+  }
+  const at::Tensor apply = at::isfinite(norm).logical_and(at::isfinite(loss)).to(at::kFloat);
+  update({.learning_rate = learning_rate,
+          .beta1 = recipe_.beta1,
+          .beta2 = recipe_.beta2,
+          .eps = recipe_.eps,
+          .weight_decay = recipe_.weight_decay,
+          .step = step,
+          .grad_scale = {},
+          .apply = apply},
+         factors);
+  return {norm, apply};
 }
 
 }  // namespace halo

@@ -32,9 +32,7 @@ class RankProcessesTest : public ::testing::TestWithParam<Shard> {
   std::vector<int> train_in(const fs::path& folder, const Change& change) {
     RankProcesses processes(2, folder / "said", [&](int64_t) {
       run_ranks({}, [&](Communicator& ranks) {
-        ToyJob toy(folder);
-        toy.job.ranks = &ranks;
-        toy.job.shard = GetParam();
+        ToyJob toy(folder, at::kFloat, {&ranks, GetParam()});
         change(toy, ranks.rank());
         train(toy.job);
       });
@@ -97,9 +95,10 @@ TEST_P(RankProcessesTest, OneWithOtherDataIsRefused) {
   EXPECT_FALSE(fs::exists(folder_ / "run/step-0"));
 }
 
-INSTANTIATE_TEST_SUITE_P(, RankProcessesTest, testing::Values(Shard::kNone, Shard::kOptimizer),
+INSTANTIATE_TEST_SUITE_P(, RankProcessesTest,
+                         testing::Values(Shard::kNone, Shard::kOptimizer, Shard::kFull),
                          [](const auto& info) {
-                           return info.param == Shard::kNone ? "Whole" : "Sharded";
+                           return std::string(word_of<Shard>(kShards, info.param));
                          });
 
 }  // namespace

@@ -36,14 +36,12 @@ class RanksTest : public TrainTest {
                     const std::function<void(ToyJob&, int64_t rank)>& change = {}) {
     const fs::path run = directory_ / folder;
     run_threads(how.ranks, 60, [&](Communicator& ranks) {
-      ToyJob toy(run, how.compute);
+      ToyJob toy(run, how.compute, {&ranks, how.shard});
       toy.job.recipe.tokens_per_step = 48;
       toy.job.recipe.tokens = 8 * 48;
       toy.job.recipe.clip = 0.5;
       toy.job.recipe.clip_mode = how.clip;
       toy.job.recipe.weight_decay = how.weight_decay;
-      toy.job.ranks = &ranks;
-      toy.job.shard = how.shard;
       if (change) change(toy, ranks.rank());
       train(toy.job);
     });
@@ -74,19 +72,21 @@ TEST_F(RanksTest, TrainTheSameRowsAsOne) {
   }
 }
 
-TEST_F(RanksTest, KeepTheirRangesOfTheStateToTheSameBits) {
+TEST_F(RanksTest, KeepTheirPartsToTheSameBits) {
   int64_t i = 0;
   for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
     for (const ClipMode clip : {ClipMode::kGlobal, ClipMode::kPerLayer}) {
       for (const double decay : {0.0, 0.1}) {
         How how{.ranks = 3, .clip = clip, .compute = compute, .weight_decay = decay};
         const fs::path whole = train_in(fmt::format("whole-{}", ++i), how);
-        how.shard = Shard::kOptimizer;
-        const fs::path parts = train_in(fmt::format("parts-{}", i), how, [](ToyJob& toy, int64_t) {
-          // 128 elements with their padding: the third rank has nothing but padding.
-          EXPECT_LE(toy.store.grad().numel(), 128);
-        });
-        EXPECT_EQ(fingerprint(parts, 8), fingerprint(whole, 8)) << "variant " << i;
+        for (const Shard shard : {Shard::kOptimizer, Shard::kFull}) {
+          how.shard = shard;
+          const fs::path parts = train_in(
+              fmt::format("parts-{}-{}", i, static_cast<int>(shard)), how,
+              // Of each of two layers 64 elements; the last two ranks have nothing but padding.
+              [](ToyJob& toy, int64_t) { EXPECT_EQ(toy.store.master().numel(), 128); });
+          EXPECT_EQ(fingerprint(parts, 8), fingerprint(whole, 8)) << "variant " << i;
+        }
       }
     }
   }
@@ -111,7 +111,7 @@ TEST_F(RanksTest, AnyNumberGoesOnFromTheCheckpointOfAnother) {
         },
         ::testing::ExitedWithCode(3), "run it again");
     const fs::path run =
-        train_in(folder, {.ranks = n, .shard = n == 1 ? Shard::kNone : Shard::kOptimizer});
+        train_in(folder, {.ranks = n, .shard = n == 2 ? Shard::kFull : Shard::kOptimizer});
     expect_same_curve(run, unbroken, 1e-4);
     if (n == 4) {
       EXPECT_EQ(fingerprint(run, 8), fingerprint(unbroken, 8));
@@ -126,7 +126,7 @@ TEST_F(RanksTest, AnyNumberGoesOnFromTheCheckpointOfAnother) {
 }
 
 TEST_F(RanksTest, ABadBatchOfOneIsLeftOutByAll) {
-  for (const Shard shard : {Shard::kNone, Shard::kOptimizer}) {
+  for (const Shard shard : {Shard::kNone, Shard::kOptimizer, Shard::kFull}) {
     const fs::path run = train_in(fmt::format("bad-{}", static_cast<int>(shard)),
                                   {.ranks = 3, .shard = shard}, [](ToyJob& toy, int64_t rank) {
                                     if (rank == 2) toy.gradient_factor[3] = kNaN;
@@ -163,8 +163,7 @@ TEST_F(RanksTest, EndWithTheErrorOfOneOfThem) {
 TEST_F(RanksTest, ASlowOneIsLost) {
   const auto slow = [&] {
     run_threads(2, 0.3, [&](Communicator& ranks) {
-      ToyJob toy(directory_ / "slow");
-      toy.job.ranks = &ranks;
+      ToyJob toy(directory_ / "slow", at::kFloat, {&ranks});
       const auto good = toy.job.forward_backward;
       toy.job.forward_backward = [&, good](const TrainBatch& batch, int64_t count) {
         if (ranks.rank() == 1) std::this_thread::sleep_for(std::chrono::seconds(1));
@@ -186,6 +185,24 @@ TEST_F(RanksTest, ThatDoNotDivideAStepAreRefused) {
   EXPECT_THAT(error(5), HasSubstr("align.tokens_per_step: 5 ranks do not divide its 12 rows; 4 and "
                                   "6 do"));
   EXPECT_THAT(error(16), HasSubstr("16 ranks do not divide its 12 rows; 12 does"));
+}
+
+TEST_F(RanksTest, ThatCannotShareRowsAreRefused) {
+  const auto error = [&](int64_t ranks, int64_t context_ranks, int64_t length = 512) {
+    TrainRecipe recipe;
+    recipe.context_ranks = context_ranks;
+    recipe.sequence_length = length;
+    recipe.tokens_per_step = 12 * length;
+    return test::error_of([&] { check_recipe(recipe, "finetune", ranks); });
+  };
+  EXPECT_EQ(error(8, 4), "no error");
+  EXPECT_EQ(error(16, 16), "no error");
+  EXPECT_THAT(error(8, 3), HasSubstr("finetune.context_ranks: 3 does not divide the 8 ranks of the "
+                                     "run; 2 and 4 do"));
+  EXPECT_THAT(error(1, 2), HasSubstr("2 does not divide the 1 ranks of the run; 1 does"));
+  EXPECT_THAT(error(3, 3), HasSubstr("3 does not divide the 512 tokens of a row"));
+  EXPECT_THAT(error(10, 2), HasSubstr("10 ranks, 2 of them to a row (context_ranks), do not divide "
+                                      "its 12 rows; 8 and 12 do"));
 }
 
 }  // namespace

@@ -32,10 +32,11 @@ TrainState describe(const TrainJob& job, int64_t step) {
   state.recipe = to_json(job.recipe);
   for (const auto& [name, value] : job.objective) state.recipe[name] = value;
   state.threads = at::get_num_threads();
-  state.ranks = job.ranks->size();
-  state.device = c10::DeviceTypeName(job.store->master().device().type(), /*lower_case=*/true);
+  state.ranks = job.store->ranks().size();
+  state.context_ranks = job.recipe.context_ranks;
+  state.device = c10::DeviceTypeName(job.store->device().type(), /*lower_case=*/true);
   state.kernels = job.kernels == Kernels::kFast ? "fast" : "reference";
-  state.compute = word_of(kComputeTypes, std::optional(job.store->compute().scalar_type()));
+  state.compute = word_of(kComputeTypes, std::optional(job.store->compute_type()));
   return state;
 }
 
@@ -69,6 +70,7 @@ std::vector<std::string> check_resume(const TrainState& was, const TrainState& i
   }
   note("threads", was.threads, is.threads);
   note("ranks", was.ranks, is.ranks);
+  note("context_ranks", was.context_ranks, is.context_ranks);
   note("device", was.device, is.device);
   note("kernels", was.kernels, is.kernels);
   if (!was.compute.empty()) note("compute", was.compute, is.compute);

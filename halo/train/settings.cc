@@ -13,12 +13,23 @@ void require(bool good, const std::string& where, const char* key, const std::st
   if (!good) throw_error("{}.{}: {}", where, key, rule);
 }
 
-// "4 and 8 do": the counts next to `ranks` that divide a step's rows.
-std::string nearest_divisors(int64_t rows, int64_t ranks) {
-  int64_t below = std::min(ranks, rows), above = ranks;
-  while (rows % below != 0) --below;
-  while (above <= rows && rows % above != 0) ++above;
-  return above <= rows ? fmt::format("{} and {} do", below, above) : fmt::format("{} does", below);
+// "4 and 8 do": the counts next to `count` that divide `whole`, as multiples of `unit`.
+std::string nearest_divisors(int64_t whole, int64_t count, int64_t unit = 1) {
+  int64_t below = std::min(count, whole), above = count;
+  while (whole % below != 0) --below;
+  while (above <= whole && whole % above != 0) ++above;
+  return above <= whole ? fmt::format("{} and {} do", unit * below, unit * above)
+                        : fmt::format("{} does", unit * below);
+}
+
+void check_context_ranks(const TrainRecipe& r, const std::string& where, int64_t ranks) {
+  const int64_t size = r.context_ranks;
+  require(ranks % size == 0, where, "context_ranks",
+          fmt::format("{} does not divide the {} ranks of the run; {}", size, ranks,
+                      nearest_divisors(ranks, size)));
+  require(r.sequence_length % size == 0, where, "context_ranks",
+          fmt::format("{} does not divide the {} tokens of a row (sequence_length); {}", size,
+                      r.sequence_length, nearest_divisors(r.sequence_length, size)));
 }
 
 }  // namespace
@@ -34,9 +45,15 @@ void check_recipe(const TrainRecipe& r, const std::string& where, int64_t ranks)
           where, "tokens_per_step",
           fmt::format("{} is not a multiple of sequence_length ({})", r.tokens_per_step,
                       r.sequence_length));
-  require(r.rows_per_step() % ranks == 0, where, "tokens_per_step",
-          fmt::format("{} ranks do not divide its {} rows; {}", ranks, r.rows_per_step(),
-                      nearest_divisors(r.rows_per_step(), ranks)));
+  check_context_ranks(r, where, ranks);
+  const int64_t groups = ranks / r.context_ranks;
+  require(
+      r.rows_per_step() % groups == 0, where, "tokens_per_step",
+      fmt::format("{} ranks{} do not divide its {} rows; {}", ranks,
+                  r.context_ranks == 1
+                      ? std::string()
+                      : fmt::format(", {} of them to a row (context_ranks),", r.context_ranks),
+                  r.rows_per_step(), nearest_divisors(r.rows_per_step(), groups, r.context_ranks)));
   // A constant rate ends where it begins.
   const double least = TrainRecipe().min_learning_rate;
   require(r.schedule == RateCurve::kConstant || r.min_learning_rate <= r.learning_rate, where,

@@ -18,6 +18,7 @@ struct TrainRecipe {
   int64_t sequence_length = 512;
   int64_t tokens_per_step = 16'384;
   int64_t micro_batch_rows = 8;
+  int64_t context_ranks = 1;  // that share a row; a setting of stage 3 alone (FinetuneRecipe)
   double learning_rate = 1e-3;
   double min_learning_rate = 1e-5;
   int64_t warmup_steps = 50;
@@ -70,6 +71,8 @@ struct TrainRecipe {
 
   int64_t steps() const { return (tokens + tokens_per_step - 1) / tokens_per_step; }
   int64_t rows_per_step() const { return tokens_per_step / sequence_length; }
+  // Those of a step that each of so many ranks trains, or its group of context_ranks.
+  int64_t rows_per_rank(int64_t ranks) const { return rows_per_step() * context_ranks / ranks; }
 };
 
 // Every value that cannot work, on that many ranks, is an Error that names `where` ("align") and

@@ -39,7 +39,8 @@ Student mixers_of_stage_1(const fs::path& folder, const Model& teacher, const Ma
   std::vector<TensorView> tensors = file.tensors();
   for (TensorView& tensor : tensors) tensor.name = parameter_name(1, tensor.name);
   store->load(tensors, file.path().string());
-  return {store, align_step(bind_mixers(config, *store), teacher.weights, machine), count_tokens};
+  return {store, align_step(bind_mixers(config, *store), *store, teacher.weights, machine),
+          count_tokens};
 }
 
 Student student_of(int stage, const fs::path& folder, const Model& teacher, Kernels kernels) {

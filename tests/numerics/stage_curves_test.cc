@@ -107,7 +107,7 @@ Curve train(int stage, int64_t head_dim, const Machine& machine, bool whole = fa
   const auto specs = stage == 1 ? all_mixer_parameters(lightning) : decoder_parameters(student);
   const auto store = random_store(specs, ParameterStore::Use::kTrained, machine, 2);
   const ForwardBackward step =
-      stage == 1   ? align_step(bind_mixers(lightning, *store), teacher_weights, machine)
+      stage == 1   ? align_step(bind_mixers(lightning, *store), *store, teacher_weights, machine)
       : stage == 2 ? kl_step(bind_decoder(student, *store), teacher_weights, machine, 0.3)
                    : cross_entropy_step(bind_decoder(student, *store), machine);
   const TrainRecipe recipe;

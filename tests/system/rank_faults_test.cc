@@ -157,7 +157,7 @@ TEST_F(RankFaults, AtRandomMomentsCostNoBit) {
       SCOPED_TRACE(fmt::format("run {}, fault {}: signal {} to {}", runs, faults, signal,
                                all ? "all" : fmt::format("rank {}", victim)));
       recipe_.run.rank_seconds = signal == SIGSTOP ? kImpatient : kPatient;
-      recipe_.run.shard = random.below(n++, 2) == 0 ? Shard::kNone : Shard::kOptimizer;
+      recipe_.run.shard = kShards[random.below(n++, std::size(kShards))].value;
       fs::remove(run / "STATUS");
       Conversion conversion = start(run);
       conversion.wait_until_joined();

@@ -82,14 +82,86 @@ TEST(Ranks, EveryStageTrainsAsOnOneRank) {
       }
       EXPECT_LE(worst, 1e-6);
       RecordProperty(fmt::format("{}-{}", stage.name, n), fmt::format("{:.2g}", worst));
-      const fs::path sharded = train_on(n, Shard::kOptimizer);
-      EXPECT_EQ(curve_of(sharded), curve_of(several)) << "the same bits with its own state each";
-      for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
-        const std::string path = fmt::format("step-10/{}.safetensors", file);
-        EXPECT_EQ(hash_file(sharded / path), hash_file(several / path)) << path;
+      for (const Shard shard : {Shard::kOptimizer, Shard::kFull}) {
+        SCOPED_TRACE(word_of<Shard>(kShards, shard));
+        const fs::path sharded = train_on(n, shard);
+        EXPECT_EQ(curve_of(sharded), curve_of(several)) << "the same bits with its own part each";
+        for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+          const std::string path = fmt::format("step-10/{}.safetensors", file);
+          EXPECT_EQ(hash_file(sharded / path), hash_file(several / path)) << path;
+        }
       }
     }
   }
+}
+
+// Stage 3 alone, each row shared by two ranks, on a run of so many.
+Process shared_rows(int ranks, const fs::path& out, const std::string& shard = "none") {
+  Words words = {"finetune",
+                 "--recipe",
+                 World::get().recipe().string(),
+                 "--student",
+                 stage_model(World::get().reference() / "distill").string(),
+                 "--out",
+                 out.string(),
+                 "--ranks",
+                 fmt::format("{}", ranks),
+                 "--shard",
+                 shard};
+  for (const char* setting : {"sequence_length=128", "tokens_per_step=1024", "tokens=10240",
+                              "micro_batch_rows=3", "checkpoint_every=2"}) {
+    words.insert(words.end(), {"--set", fmt::format("finetune.{}", setting)});
+  }
+  words.insert(words.end(), {"--set", "data.long_context=\"concat\""});
+  if (ranks > 1) words.insert(words.end(), {"--set", "finetune.context_ranks=2"});
+  return {words};
+}
+
+TEST(Ranks, ThatShareRowsTrainAsOne) {
+  const auto train_on = [&](int ranks, const std::string& shard = "none",
+                            const std::string& crash_at = "") {
+    const fs::path out = World::get().folder("shared-rows") / "out";
+    if (!crash_at.empty()) {
+      Process killed = shared_rows(ranks, out, shard);
+      killed.crash_at = crash_at;
+      EXPECT_EQ(run_halo(killed).signal, SIGKILL);
+    }
+    const Outcome outcome = run_halo(shared_rows(ranks, out, shard));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return out;
+  };
+  const auto want = metrics_of(train_on(1));
+  ASSERT_EQ(want.size(), 10u);
+  for (const int ranks : {2, 4, 8}) {
+    SCOPED_TRACE(fmt::format("{} ranks", ranks));
+    const fs::path out = train_on(ranks);
+    const auto got = metrics_of(out);
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      for (const char* figure : {"loss", "grad_norm"}) {
+        const double a = got[i].at(figure).as_double(), b = want[i].at(figure).as_double();
+        EXPECT_NEAR(a, b, 1e-6 * b) << figure << " of step " << i + 1;
+      }
+    }
+    // The same bits after a kill, and whatever the ranks have between them.
+    const std::string kill = fmt::format("train.mid_step:{}", 5 * ranks);
+    for (const fs::path& other : {train_on(ranks, "none", kill), train_on(ranks, "optimizer"),
+                                  train_on(ranks, "full", kill)}) {
+      EXPECT_EQ(curve_of(other), curve_of(out));
+      for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+        const std::string path = fmt::format("step-10/{}.safetensors", file);
+        EXPECT_EQ(hash_file(other / path), hash_file(out / path)) << path;
+      }
+    }
+  }
+  Process wrong = shared_rows(4, World::get().folder("shared-rows") / "out");
+  wrong.arguments.back() = "finetune.context_ranks=3";
+  expect_error(run_halo(wrong), 1,
+               {"finetune.context_ranks", "3 does not divide the 4 ranks of the run; 2 and 4 do"});
+  wrong.arguments.back() = "finetune.context_ranks=4";
+  expect_error(run_halo(wrong), 1,
+               {"finetune.context_ranks: 4 ranks cannot share the 2 query and 1 key/value heads",
+                "1, 2 can"});
 }
 
 // The world's conversion on two processes.
@@ -141,6 +213,16 @@ std::vector<int> ranks_at(const fs::path& sign) {
   }
   ADD_FAILURE() << sign << " did not come";
   return {};
+}
+
+// A whole conversion, with stages between that the first rank runs alone.
+TEST(Ranks, PartsOfAllWeightsGiveTheSameBits) {
+  const fs::path run = World::get().path("full-ranks");
+  Process process = convert(run, false);
+  process.arguments.insert(process.arguments.end(), {"--ranks", "2", "--shard", "full"});
+  const Outcome outcome = run_halo(process);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  expect_same_record(run, two_ranks());
 }
 
 TEST(Ranks, ProcessesGiveTheBitsOfThreads) {
@@ -253,7 +335,7 @@ TEST(Ranks, ASignalToOneOrToAllSavesOnce) {
 TEST(Ranks, AnotherNumberGoesOn) {
   const fs::path run = World::get().path("changed-ranks");
   {
-    Running running(launched(run, {}, {"--shard", "optimizer"}));
+    Running running(launched(run, {}, {"--shard", "full"}));
     ranks_at(run / "distill/metrics.jsonl");
     running.send(SIGTERM);
     EXPECT_EQ(running.wait().code, 3);

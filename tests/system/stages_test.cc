@@ -123,7 +123,7 @@ TEST(Stages, ScaleAndTheStudentKeepTheWeights) {
 
 TEST(Stages, TransferGateFailsOnOtherWeights) {
   const StageContext context(context_settings(read_recipe(World::get().recipe(), {})));
-  const Model student = context.load(model("transfer"), ParameterStore::Use::kFrozen);
+  const Model student = context.load(model("transfer"));
   const auto error = [&] {
     return transfer_error(context.teacher(), student.config, *student.store, TransferInit::kMatch);
   };
@@ -175,10 +175,10 @@ TEST(Stages, TransferInitsByName) {
     const Outcome outcome = run_halo({"transfer", "--recipe", World::get().recipe().string(),
                                       "--out", out.string(), "--set", "transfer.init=" + init});
     ASSERT_EQ(outcome.code, 0) << outcome.err;
-    const Model student = context.load(stage_model(out), ParameterStore::Use::kFrozen);
+    const Model student = context.load(stage_model(out));
     std::vector<Mixer> mixers;
     for (const LayerWeights& layer : student.weights.layers) mixers.push_back(layer.mixer);
-    const std::vector<double> layers = explained_variance(context, mixers);
+    const std::vector<double> layers = explained_variance(context, mixers, *student.store);
     variance[init] = std::accumulate(layers.begin(), layers.end(), 0.0);
   }
   EXPECT_LT(variance["identity"], variance["match"]);
@@ -238,8 +238,8 @@ TEST_P(SelectByNeedles, KeepsTwoLayersAndSaysHowSure) {
   if (rule.name == "gate") set.push_back("select.gate_tokens=4096");
   const Recipe recipe = read_recipe(World::get().recipe(), set);
   const StageContext context(context_settings(recipe));
-  const Model aligned = context.load(model("align"), ParameterStore::Use::kFrozen),
-              attention = context.load(model("align-attention"), ParameterStore::Use::kFrozen);
+  const Model aligned = context.load(model("align")),
+              attention = context.load(model("align-attention"));
   const Candidates candidates(recipe.select, context, aligned.weights, attention.weights);
   StageArgs args;
   args.name = "select";
@@ -434,7 +434,7 @@ TEST(Stages, OneMoreIsARowAndAFunction) {
                .inputs = {{"student", "model directory", {"finetune", "distill"}}},
                .training = find_stage(stages, "finetune").training,
                .run = [](const Recipe&, const StageContext& context, const StageArgs& args) {
-                 const Model model = context.load(args.inputs[0], ParameterStore::Use::kFrozen);
+                 const Model model = context.load(args.inputs[0]);
                  commit_directory(args.out / "step-0", [&](const fs::path& directory) {
                    context.save(directory, model.config, *model.store);
                  });
