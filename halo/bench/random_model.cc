@@ -2,6 +2,8 @@
 
 #include <sys/resource.h>
 
+#include <cmath>
+
 #include "ATen/ATen.h"
 #include "c10/core/CachingDeviceAllocator.h"
 #include "halo/base/check.h"
@@ -19,7 +21,13 @@ void randomise(ParameterStore& store) {
   at::NoGradGuard no_grad;
   for (const ParameterSpec& spec : store.specs()) {
     at::Tensor value = store.value(spec.name);
-    spec.shape.size() == 1 ? value.fill_(1) : value.normal_(0, 0.02);
+    if (spec.int8) {
+      // Even over -127 .. 127, whose standard deviation is 127 / sqrt(3).
+      value.random_(-127, 128);
+      store.scale(spec.name).fill_(0.02 * std::sqrt(3.0) / 127);
+    } else {
+      spec.shape.size() == 1 ? value.fill_(1) : value.normal_(0, 0.02);
+    }
   }
   store.refresh_compute();
 }
