@@ -48,13 +48,14 @@ double measure_read_rate(at::Device device) {
 }
 
 // Bytes of weights that a step reads: all but an embedding that is not the head.
-double weight_bytes(const ParameterStore& store, const ModelConfig& config, double element) {
-  double elements = 0;
+double weight_bytes(const ParameterStore& store, const ModelConfig& config) {
+  size_t bytes = 0;
   for (const ParameterSpec& spec : store.specs()) {
     if (spec.name == "model.embed_tokens.weight" && !config.tie_word_embeddings) continue;
-    elements += static_cast<double>(c10::multiply_integers(spec.shape));
+    const Weight weight = store.weight(spec.name);
+    bytes += weight.value.nbytes() + (weight.scale.defined() ? weight.scale.nbytes() : 0);
   }
-  return elements * element;
+  return static_cast<double>(bytes);
 }
 
 // Keys and values that a step reads, states that it reads and writes.
@@ -253,8 +254,7 @@ json::object bench_infer(const InferBenchArgs& args) {
           ? random_model(read_config_file(args.config), ParameterStore::Use::kFrozen, machine)
           : load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
   const double rate = measure_read_rate(machine.device);
-  const double weights = weight_bytes(*model.store, model.config,
-                                      static_cast<double>(c10::elementSize(machine.compute)));
+  const double weights = weight_bytes(*model.store, model.config);
   json::array results;
   for (const int64_t context : args.contexts) {
     for (const int64_t batch : args.batches) {

@@ -2,6 +2,8 @@
 
 #include <sys/resource.h>
 
+#include <cmath>
+
 #include "ATen/ATen.h"
 #include "c10/core/CachingDeviceAllocator.h"
 #include "halo/base/check.h"
@@ -18,6 +20,12 @@ ModelConfig read_config_file(const std::filesystem::path& path) {
 void randomise(ParameterStore& store) {
   at::NoGradGuard no_grad;
   for (const ParameterSpec& spec : store.specs()) {
+    if (spec.int8) {
+      // Even over -127 .. 127, whose standard deviation is 127 / sqrt(3).
+      store.value(spec.name).random_(-127, 128);
+      store.scale(spec.name).fill_(0.02 * std::sqrt(3.0) / 127);
+      continue;
+    }
     const bool is_trained = store.use() == ParameterStore::Use::kTrained;
     const auto options = at::TensorOptions().device(store.device());
     const at::Tensor value =

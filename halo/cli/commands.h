@@ -26,6 +26,7 @@ void add_serve(CLI::App& app);
 void add_tokenize(CLI::App& app);
 void add_import(CLI::App& app);
 void add_export(CLI::App& app);
+void add_quantize(CLI::App& app);
 void add_inspect(CLI::App& app);
 void add_launch(CLI::App& app);
 void add_plan(CLI::App& app);

@@ -160,6 +160,7 @@ int main(int argc, char** argv) {
   halo::add_tokenize(app);
   halo::add_import(app);
   halo::add_export(app);
+  halo::add_quantize(app);
   halo::add_inspect(app);
   halo::add_plan(app);
   halo::add_launch(app);

@@ -30,10 +30,18 @@ ModelConfig wide(ModelConfig config) {
   return config;
 }
 
+ModelConfig in_int8(ModelConfig config) {
+  config.int8_weights = true;
+  config.tie_word_embeddings = false;
+  return config;
+}
+
 DecoderWeights on(const DecoderWeights& weights, at::Device device, at::ScalarType dtype) {
   DecoderWeights out = weights;
   const auto move = [&](Weight& w) {
-    if (w.defined()) w.value = w.value.to(device, dtype);
+    if (!w.defined()) return;
+    w.value = w.value.to(device, w.scale.defined() ? at::kChar : dtype);
+    if (w.scale.defined()) w.scale = w.scale.to(device);
   };
   for (Weight* w : {&out.embedding, &out.norm, &out.head}) move(*w);
   for (LayerWeights& layer : out.layers) {
@@ -126,7 +134,8 @@ at::Tensor plain(const DecoderWeights& weights, Kernels kernels) {
 }
 
 TEST(DecodeStep, StepByStepEqualsOneGo) {
-  for (const ModelConfig& config : {test::transformer_config(), test::hybrid_config()}) {
+  for (const ModelConfig& config :
+       {test::transformer_config(), test::hybrid_config(), in_int8(test::hybrid_config())}) {
     const auto weights = test::random_model(config);
     for (const auto kernels : {Kernels::kReference, Kernels::kFast}) {
       for (const int64_t each : {1, 4, 5}) {  // 5: attention in two calls
@@ -149,8 +158,8 @@ TEST(DecodeStep, StepByStepEqualsOneGo) {
 TEST(DecodeStepCuda, ARecordedStepEqualsOneGo) {
   HALO_NEEDS_GPU();
   const test::CudaKernelsSetting all("all");
-  for (const ModelConfig& config :
-       {wide(test::transformer_config()), wide(test::hybrid_config())}) {
+  for (const ModelConfig& config : {wide(test::transformer_config()), wide(test::hybrid_config()),
+                                    in_int8(wide(test::hybrid_config()))}) {
     const auto weights = test::random_model(config);
     const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16),
                          on_gpu = on(exact, at::kCUDA, at::kBFloat16);
@@ -186,8 +195,8 @@ TEST(DecodeStepCuda, ARecordedStepEqualsOneGo) {
 TEST(DecodeStepCuda, AnEnginesStepsEqualOneGo) {
   HALO_NEEDS_GPU();
   const test::CudaKernelsSetting all("all");
-  for (const ModelConfig& config :
-       {wide(test::transformer_config()), wide(test::hybrid_config())}) {
+  for (const ModelConfig& config : {wide(test::transformer_config()), wide(test::hybrid_config()),
+                                    in_int8(wide(test::hybrid_config()))}) {
     const auto weights = test::random_model(config);
     const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16);
     Engine engine(std::make_shared<const DecoderWeights>(on(exact, at::kCUDA, at::kBFloat16)),

@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/progress.h"
+#include "halo/kernels/linear/linear.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
 
@@ -31,7 +32,7 @@ at::Tensor best_tokens(const at::Tensor& hidden, const at::Tensor& head) {
 TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text,
                              bool with_best) {
   at::NoGradGuard no_grad;
-  TeacherStates states{teacher.head.value, {}, {}};
+  TeacherStates states{dense_matrix(teacher.head, teacher.norm.value.scalar_type()), {}, {}};
   Progress progress("teacher on held-out text", std::ssize(text.items()));
   for (const auto& item : text.items()) {
     states.hidden.push_back(decode(teacher, item.batch));
@@ -57,15 +58,16 @@ void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden,
   const TextBatches::Item& item = text.items().at(batch);
   HALO_CHECK((teacher != nullptr) == !scores.kl.empty(),
              "held-out text: KL scores and a teacher go together");
+  const at::Tensor matrix = dense_matrix(head, hidden.scalar_type());
   // Summed on the host in double and in a fixed order: the figures do not depend on threads.
   const at::Tensor losses =
-      token_losses(hidden, head.value, item.targets, item.batch.kernels).cpu().contiguous();
+      token_losses(hidden, matrix, item.targets, item.batch.kernels).cpu().contiguous();
   at::Tensor kls, agreed;
   if (teacher) {
-    kls = token_kl(hidden, head.value, teacher->hidden.at(batch), teacher->head).cpu().contiguous();
+    kls = token_kl(hidden, matrix, teacher->hidden.at(batch), teacher->head).cpu().contiguous();
   }
   if (!scores.top1.empty()) {
-    agreed = best_tokens(hidden, head.value).eq(teacher->best.at(batch)).cpu();
+    agreed = best_tokens(hidden, matrix).eq(teacher->best.at(batch)).cpu();
   }
   const float* loss = losses.const_data_ptr<float>();
   const float* kl = teacher ? kls.const_data_ptr<float>() : nullptr;

@@ -16,7 +16,11 @@ namespace fs = std::filesystem;
 
 struct Checkpoint {
   explicit Checkpoint(const fs::path& directory)
-      : directory(directory), config(read_model_config(directory)), files(directory) {}
+      : directory(directory), config(read_model_config(directory)), files(directory) {
+    if (config.int8_weights)
+      throw_error("{}: its weights are int8; audit the model that it was made of",
+                  directory.string());
+  }
 
   fs::path directory;
   ModelConfig config;

@@ -57,6 +57,12 @@ void export_model(const fs::path& model, const fs::path& out, const std::string&
     throw_error("{} is no hybrid (model_type \"hypenet\"); transformers loads it as it is",
                 model.string());
   }
+  if (config.int8_weights) {
+    throw_error(
+        "{}: its weights are int8, which transformers does not load; export the model that "
+        "it was made of",
+        model.string());
+  }
   const WeightFiles weights(model);
   const json::object json_config = exported_config(config, weights.tensors());
   commit_new_directory(out, [&](const fs::path& directory) {

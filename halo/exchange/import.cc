@@ -150,6 +150,9 @@ json::object import_directory(const ImportArgs& args, const fs::path& out) {
   const json::value object = read_json(config_path);
   if (!object.is_object()) throw_error("{}: expected an object", config_path.string());
   ModelConfig config = parse_model_config(object.get_object(), config_path.string());
+  if (config.int8_weights)
+    throw_error("{}: its weights are int8; import the model that it was made of",
+                args.source.string());
   const WeightFiles files(args.source);
   const std::vector<TensorView>& all = files.tensors();
   const HypenetLayout layout = find_layout(all);

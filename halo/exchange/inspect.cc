@@ -101,8 +101,15 @@ TensorStatistics tensor_statistics(const TensorView& tensor) {
 
 std::vector<std::string> misfits(const ModelConfig& config,
                                  const std::vector<TensorView>& tensors) {
-  std::map<std::string, std::vector<int64_t>> expected;
-  for (const ParameterSpec& spec : decoder_parameters(config)) expected[spec.name] = spec.shape;
+  struct Expected {
+    std::vector<int64_t> shape;
+    bool int8 = false;
+  };
+  std::map<std::string, Expected> expected;
+  for (const ParameterSpec& spec : decoder_parameters(config)) {
+    expected[spec.name] = {spec.shape, spec.int8};
+    if (spec.int8) expected[spec.name + std::string(kScaleSuffix)] = {{spec.shape[0]}};
+  }
   std::vector<std::string> out;
   for (const TensorView& tensor : model_tensors(tensors, config)) {
     const auto spec = expected.find(tensor.name);
@@ -110,16 +117,17 @@ std::vector<std::string> misfits(const ModelConfig& config,
       out.push_back(fmt::format("tensor '{}' has no place in config.json", tensor.name));
       continue;
     }
-    if (tensor.shape != spec->second)
+    const auto& [shape, int8] = spec->second;
+    if (tensor.shape != shape)
       out.push_back(fmt::format("tensor '{}' is {}, config.json asks for {}", tensor.name,
-                                shape_text(tensor.shape), shape_text(spec->second)));
-    if (!is_floating(tensor.dtype))
-      out.push_back(fmt::format("tensor '{}' is {}, expected a floating type", tensor.name,
-                                dtype_name(tensor.dtype)));
+                                shape_text(tensor.shape), shape_text(shape)));
+    if (int8 ? tensor.dtype != DType::kI8 : !is_floating(tensor.dtype))
+      out.push_back(fmt::format("tensor '{}' is {}, expected {}", tensor.name,
+                                dtype_name(tensor.dtype), int8 ? "I8" : "a floating type"));
     expected.erase(spec);
   }
-  for (const auto& [name, shape] : expected)
-    out.push_back(fmt::format("tensor '{}' {} is missing", name, shape_text(shape)));
+  for (const auto& [name, what] : expected)
+    out.push_back(fmt::format("tensor '{}' {} is missing", name, shape_text(what.shape)));
   return out;
 }
 

@@ -51,16 +51,30 @@ void refuse_unsupported(const json::object& object, const std::string& file) {
     if (keys.get_or<bool>(key, false)) keys.refuse(key, "not supported; expected false");
   for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"})
     if (keys.get_or<int64_t>(key, 0) != 0) keys.refuse(key, "mixture of experts is not supported");
-  for (const char* key : {"lightning_rope_scaling", "quantization_config"})
-    if (keys.find(key) != nullptr)
-      keys.refuse(key,
-                  "not supported; expected null (rotary scaling belongs to 'rope_scaling', weights "
-                  "to unquantised safetensors)");
+  if (keys.find("lightning_rope_scaling") != nullptr)
+    keys.refuse("lightning_rope_scaling",
+                "not supported; expected null (rotary scaling belongs to 'rope_scaling')");
   if (keys.get_or<double>("partial_rotary_factor", 1) != 1)
     keys.refuse("partial_rotary_factor", "rotation of a part of the head is not supported");
   for (const json::value& type : keys.get_or<json::array>("layer_types", {}))
     if (type != "full_attention")
       keys.refuse("layer_types", "the only type supported is \"full_attention\"");
+}
+
+// What `halo quantize` writes.
+json::object int8_quantization() {
+  return {{"quant_method", "halo"}, {"weights", "int8"}};
+}
+
+bool read_int8_weights(KeyReader& keys, const json::object& object) {
+  const json::value* value = object.if_contains("quantization_config");
+  if (value == nullptr || value->is_null()) return false;
+  if (*keys.find("quantization_config") != json::value(int8_quantization()))
+    keys.refuse("quantization_config",
+                fmt::format("the only one supported is {}, which `halo quantize` writes; expected "
+                            "weights that are not quantised",
+                            json::serialize(int8_quantization())));
+  return true;
 }
 
 ModelType read_model_type(KeyReader& keys) {
@@ -347,6 +361,7 @@ ModelConfig parse_model_config(const json::object& object, const std::string& fi
     config.attn_use_qk_norm = has_qk_norm(config.model_type);
   }
   read_biases(keys, config);
+  config.int8_weights = read_int8_weights(keys, object);
   config.other = keys.unread();
   return config;
 }
@@ -406,6 +421,7 @@ json::object model_config_to_json(const ModelConfig& config) {
   out["bos_token_id"] = config.bos_token_id ? json::value(*config.bos_token_id) : nullptr;
   out["eos_token_id"] = eos_to_json(config.eos_token_ids);
   if (config.is_hypenet()) write_hypenet(config, out);
+  if (config.int8_weights) out["quantization_config"] = int8_quantization();
   for (const auto& [key, value] : config.other) out.emplace(key, value);
   return out;
 }

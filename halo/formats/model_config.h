@@ -57,6 +57,8 @@ struct ModelConfig {
   bool lightning_use_rope = true, lightning_use_qk_norm = false;
   bool lightning_use_output_norm = false, lightning_use_output_gate = false;
   bool expand_kv_proj = false;
+  // All matrices but the embedding are int8 with a scale a row (`quantization_config`).
+  bool int8_weights = false;
 
   ModelType model_type = ModelType::kQwen3;
   json::object other;  // keys carried through unread, in file order

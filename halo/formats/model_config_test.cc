@@ -144,13 +144,22 @@ TEST(ModelConfig, RefusesWhatItCannotCompute) {
   EXPECT_THAT(error_with("layer_types", {"sliding_attention", "full_attention"}),
               HasSubstr("layer_types"));
   EXPECT_THAT(error_with("quantization_config", json::object{{"bits", 4}}),
-              HasSubstr("quantization"));
+              HasSubstr("`halo quantize` writes"));
   EXPECT_THAT(error_with("architectures", {"Qwen3ForSequenceClassification"}, "qwen3"),
               HasSubstr("Qwen3ForCausalLM"));
   EXPECT_THAT(error_with("mixer_types", {"attn", "attn"}, "qwen3"),
               HasSubstr("belongs to model_type \"hypenet\""));
   EXPECT_EQ(error_with("num_experts", 0), "no error");
   EXPECT_EQ(error_with("layer_types", {"full_attention", "full_attention"}), "no error");
+}
+
+TEST(ModelConfig, KnowsItsOwnInt8) {
+  const json::object ours{{"quant_method", "halo"}, {"weights", "int8"}};
+  const ModelConfig config = with("quantization_config", ours);
+  EXPECT_TRUE(config.int8_weights);
+  EXPECT_FALSE(config.other.contains("quantization_config"));
+  EXPECT_EQ(model_config_to_json(config).at("quantization_config"), json::value(ours));
+  EXPECT_FALSE(with("quantization_config", nullptr).int8_weights);
 }
 
 TEST(ModelConfig, RefusesValuesOutOfRange) {

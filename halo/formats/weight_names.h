@@ -12,6 +12,8 @@ namespace halo {
 
 inline constexpr std::string_view kEmbeddingName = "model.embed_tokens.weight";
 inline constexpr std::string_view kHeadName = "lm_head.weight";
+// Behind the name of a matrix in int8: its rows' scales.
+inline constexpr std::string_view kScaleSuffix = "_scale";
 
 // Models that were saved without their head lack the prefix "model.": "layers.0...." and
 // "norm.weight" become "model.layers.0...." and "model.norm.weight".

@@ -146,5 +146,58 @@ TEST_F(LoadModel, DamagedValuesAreRefusedByName) {
               HasSubstr("'" + q + "' is zero throughout"));
 }
 
+// Of what `halo quantize` writes (exchange/quantize_test.cc), what is missing or wrong.
+TEST_F(LoadModel, Int8IsCheckedAsStrictly) {
+  ModelConfig config = config_of(false);
+  config.int8_weights = true;
+  const std::string q = "model.layers.1.self_attn.q_proj.weight", scale = q + "_scale";
+  const auto load_changed = [&](const std::function<void(Tensors&)>& change) {
+    write(
+        [&](Tensors& t) {
+          t[kHead] = t.at(kEmbedding);
+          for (const ParameterSpec& spec : decoder_parameters(config)) {
+            if (!spec.int8) continue;
+            t[spec.name] = (t.at(spec.name) * 100).round().clamp(-127, 127).to(at::kChar);
+            t[spec.name + "_scale"] = at::full({spec.shape[0]}, 0.01);
+          }
+          change(t);
+        },
+        false);
+    write_model_config(folder_.path(), config, DType::kF32);
+    return load(folder_.path());
+  };
+  const auto error = [&](const std::function<void(Tensors&)>& change) {
+    return test::error_of([&] { load_changed(change); });
+  };
+  const Model model = load_changed([](Tensors&) {});
+  const Weight& qkv = std::get<AttentionWeights>(model.weights.layers[1].mixer).qkvg;
+  EXPECT_EQ(qkv.value.scalar_type(), at::kChar);
+  EXPECT_EQ(qkv.scale.sizes(), at::IntArrayRef({qkv.value.size(0)}));
+  EXPECT_EQ(model.weights.embedding.value.scalar_type(), at::kFloat);
+  EXPECT_FALSE(model.weights.embedding.scale.defined());
+
+  EXPECT_THAT(error([&](Tensors& t) { t.erase(scale); }),
+              HasSubstr("'" + scale + "' [32] is missing"));
+  EXPECT_THAT(error([&](Tensors& t) {
+                t[scale] = at::ones({32, 1});
+              }),
+              HasSubstr("'" + scale + "' has shape [32, 1]"));
+  EXPECT_THAT(error([&](Tensors& t) { t[scale] = t.at(scale).to(at::kInt); }),
+              HasSubstr("'" + scale + "' has type I32"));
+  EXPECT_THAT(error([&](Tensors& t) {
+                t[scale] = t.at(scale).clone();
+                t[scale][7] = -1;
+              }),
+              HasSubstr("'" + scale + "' has scales that are not above 0"));
+  EXPECT_THAT(error([&](Tensors& t) { t[q] = t.at(q).to(at::kFloat); }),
+              HasSubstr("'" + q + "' has type F32, expected I8"));
+  EXPECT_THAT(error([&](Tensors& t) { t[q] = at::zeros_like(t.at(q)); }),
+              HasSubstr("'" + q + "' is zero throughout"));
+  EXPECT_THAT(error([&](Tensors& t) { t[kEmbedding + "_scale"] = at::ones({61}); }),
+              HasSubstr("belongs to nothing"));
+  EXPECT_THAT(test::error_of([&] { load(folder_.path(), ParameterStore::Use::kTrained); }),
+              HasSubstr("cannot be trained"));
+}
+
 }  // namespace
 }  // namespace halo

@@ -45,11 +45,16 @@ inline ModelConfig hybrid_config() {
   return config;
 }
 
-// Matrices of std 1/sqrt(columns) (the embedding 1 where `unit_embedding`), norms about 1, biases
-// of std 0.2.
+// Matrices of std 1/sqrt(columns) (the embedding 1 where `unit_embedding`), even where they are
+// int8, norms about 1, biases of std 0.2.
 inline void fill_random(ParameterStore& store, uint64_t seed, bool unit_embedding = false) {
   at::Generator generator = at::make_generator<at::CPUGeneratorImpl>(seed);
   for (const ParameterSpec& spec : store.specs()) {
+    if (spec.int8) {
+      store.value(spec.name).random_(-127, 128, generator);
+      store.scale(spec.name).fill_(std::sqrt(3.0 / static_cast<double>(spec.shape[1])) / 127);
+      continue;
+    }
     at::Tensor value = store.value(spec.name).normal_(0, 1, generator);
     if (spec.name.ends_with("bias")) {
       value.mul_(0.2);

@@ -2,6 +2,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/formats/weight_names.h"
 #include "halo/model/layer_sharing.h"
 #include "halo/model/weight_values.h"
 
@@ -18,6 +19,12 @@ int64_t numel(const std::vector<int64_t>& shape) {
 
 std::string shape_text(at::IntArrayRef shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
+}
+
+void check_scales(const TensorView& scales, const std::string& from) {
+  check_values(scales, from);
+  if (to_tensor(scales).le(0).any().item<bool>())
+    throw_error("{}: tensor '{}' has scales that are not above 0", from, scales.name);
 }
 
 int64_t aligned(int64_t offset, int64_t to = kAlignment) {
@@ -69,7 +76,38 @@ void ParameterStore::index_specs() {
     HALO_CHECK(index_.emplace(specs_[i].name, i).second, "parameter '{}' is declared twice",
                specs_[i].name);
   offsets_.resize(specs_.size());
-  mapped_.resize(specs_.size());
+  own_.resize(specs_.size());
+  scales_.resize(specs_.size());
+}
+
+size_t ParameterStore::stack_end(size_t first) const {
+  size_t last = first + 1;
+  while (last < specs_.size() && specs_[last].stacked_on_previous) ++last;
+  return last;
+}
+
+int64_t ParameterStore::place_stack(size_t first, int64_t begin) {
+  for (size_t i = first; i < stack_end(first); ++i) {
+    offsets_[i] = begin;
+    begin += numel(specs_[i].shape);
+  }
+  return begin;
+}
+
+void ParameterStore::make_int8_stacks(at::Device device) {
+  const at::TensorOptions options(device);
+  for (size_t first = 0; first < specs_.size(); first = stack_end(first)) {
+    if (!specs_[first].int8) continue;
+    HALO_CHECK(use_ == Use::kFrozen, "'{}' in int8 cannot be trained", specs_[first].name);
+    const int64_t elements = place_stack(first, 0);
+    const at::Tensor values = at::empty({elements}, options.dtype(at::kChar));
+    const at::Tensor scales =
+        at::empty({elements / specs_[first].shape[1]}, options.dtype(at::kFloat));
+    for (size_t i = first; i < stack_end(first); ++i) {
+      own_[i] = values;
+      scales_[i] = scales;
+    }
+  }
 }
 
 // Offsets and groups; returns the elements of an arena. Of several ranks each has as much of a
@@ -80,6 +118,7 @@ int64_t ParameterStore::lay_out() {
   group_of_.resize(specs_.size());
   int64_t end = 0;
   for (size_t i = 0; i < specs_.size(); ++i) {
+    if (own_[i].defined()) continue;
     const int64_t layer = layer_of(specs_[i].name);
     const bool begins_group = groups_.empty() || groups_.back().layer != layer;
     HALO_CHECK(!(begins_group && specs_[i].stacked_on_previous), "parameter '{}' begins a stack",
@@ -108,6 +147,7 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::Sc
       compute_type_(compute),
       sharing_(sharing) {
   index_specs();
+  make_int8_stacks(device);
   const int64_t ranks = sharing.ranks->size();
   const bool is_fetched = ranks > 1 && sharing.shard == Shard::kFull;
   is_divided_ =
@@ -175,33 +215,33 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType 
     : specs_(std::move(specs)), use_(Use::kFrozen), compute_type_(compute) {
   at::NoGradGuard no_grad;
   index_specs();
-  const std::vector<const TensorView*> sources = match(tensors, from);
+  const std::vector<Source> sources = match(tensors, from);
   files->allow_private_writes();
+  make_int8_stacks(at::kCPU);
   int64_t end = 0;
   std::vector<std::pair<int64_t, int64_t>> gaps;  // between stacks of the arena
   for (size_t first = 0, last; first < specs_.size(); first = last) {
-    for (last = first + 1; last < specs_.size() && specs_[last].stacked_on_previous;) ++last;
-    const std::span<const TensorView* const> stack(&sources[first], last - first);
-    at::Tensor mapped;
-    if (lies_as_stack(stack, compute)) mapped = map_stack(stack, files);
-    if (!mapped.defined()) {
+    last = stack_end(first);
+    std::vector<const TensorView*> stack;
+    for (size_t i = first; i < last; ++i) stack.push_back(sources[i].value);
+    if (lies_as_stack(stack, specs_[first].int8 ? at::kChar : compute)) {
+      place_stack(first, 0);
+      std::fill_n(own_.begin() + static_cast<ptrdiff_t>(first), stack.size(),
+                  map_stack(stack, files));
+    } else if (!specs_[first].int8) {
       gaps.emplace_back(end, aligned(end));
-      end = aligned(end);
+      end = place_stack(first, aligned(end));
     }
-    int64_t offset = mapped.defined() ? 0 : end;
-    for (size_t i = first; i < last; ++i) {
-      mapped_[i] = mapped;
-      offsets_[i] = offset;
-      offset += numel(specs_[i].shape);
-    }
-    if (!mapped.defined()) end = offset;
   }
   compute_ = at::empty({end}, at::TensorOptions().dtype(compute));
   for (const auto& [begin, stop] : gaps) compute_.slice(0, begin, stop).zero_();
   for (size_t i = 0; i < specs_.size(); ++i) {
-    if (mapped_[i].defined()) continue;
-    value(specs_[i].name).copy_(as_tensor(*sources[i]));
-    release_pages(sources[i]->bytes);  // or the model would be in memory twice
+    const auto& [source, scales] = sources[i];
+    if (scales) copy_tensor(*scales, scale(specs_[i].name));
+    const at::Tensor to = value(specs_[i].name);
+    if (to.const_data_ptr() == source->bytes.data()) continue;  // it is the file's
+    copy_tensor(*source, to);
+    release_pages(source->bytes);  // or the model would be in memory twice
   }
 }
 
@@ -209,11 +249,16 @@ bool ParameterStore::contains(const std::string& name) const {
   return index_.count(name) > 0;
 }
 
-int64_t ParameterStore::offset(const std::string& name) const {
+size_t ParameterStore::index_of(const std::string& name) const {
   const auto it = index_.find(name);
   HALO_CHECK(it != index_.end(), "no parameter '{}'", name);
-  HALO_CHECK(!mapped_[it->second].defined(), "parameter '{}' is in no arena", name);
-  return offsets_[it->second];
+  return it->second;
+}
+
+int64_t ParameterStore::offset(const std::string& name) const {
+  const size_t i = index_of(name);
+  HALO_CHECK(!own_[i].defined(), "parameter '{}' is in no arena", name);
+  return offsets_[i];
 }
 
 at::Tensor ParameterStore::view(const at::Tensor& arena, const std::string& name) const {
@@ -224,7 +269,7 @@ at::Tensor ParameterStore::view(const at::Tensor& arena, const std::string& name
 }
 
 ParameterStore::Home ParameterStore::home(size_t i) const {
-  if (mapped_[i].defined()) return {mapped_[i], {}, offsets_[i]};
+  if (own_[i].defined()) return {own_[i], {}, offsets_[i]};
   if (!layers_) return {compute_, grad_, offsets_[i]};
   const size_t group = group_of_[i];
   return {layers_->compute(group), layers_->gradient(group),
@@ -233,19 +278,17 @@ ParameterStore::Home ParameterStore::home(size_t i) const {
 
 at::Tensor ParameterStore::value(const std::string& name) const {
   at::NoGradGuard no_grad;
-  const auto it = index_.find(name);
-  HALO_CHECK(it != index_.end(), "no parameter '{}'", name);
+  const size_t i = index_of(name);
   if (use_ == Use::kTrained && keeps_all()) return view(master_, name);
-  const Home home = this->home(it->second);
-  const auto& shape = specs_[it->second].shape;
+  const Home home = this->home(i);
+  const auto& shape = specs_[i].shape;
   return home.value.narrow(0, home.begin, numel(shape)).view(shape);
 }
 
 void ParameterStore::write(const std::string& name, const at::Tensor& values) {
   at::NoGradGuard no_grad;
-  const auto it = index_.find(name);
-  HALO_CHECK(it != index_.end(), "no parameter '{}'", name);
-  const ParameterSpec& spec = specs_[it->second];
+  const size_t i = index_of(name);
+  const ParameterSpec& spec = specs_[i];
   HALO_CHECK(!groups_.empty(), "write: '{}' is of a store that uses files", name);
   HALO_CHECK(values.sizes() == at::IntArrayRef(spec.shape), "write: '{}' is {}, got {}", name,
              shape_text(spec.shape), shape_text(values.sizes()));
@@ -254,9 +297,9 @@ void ParameterStore::write(const std::string& name, const at::Tensor& values) {
   for (const at::Tensor& arena : {master_, own_compute_}) {
     if (arena.defined()) arena.narrow(0, piece.in_arena, piece.size).copy_(kept);
   }
-  const bool is_here = compute_.defined() || groups_[group_of_[it->second]].layer < 0;
+  const bool is_here = compute_.defined() || groups_[group_of_[i]].layer < 0;
   if (!is_here) return;
-  const Home home = this->home(it->second);
+  const Home home = this->home(i);
   home.value.narrow(0, home.begin, values.numel()).view(spec.shape).copy_(values);
 }
 
@@ -272,6 +315,13 @@ void ParameterStore::visit_values(
     for (; i < specs_.size() && group_of_[i] == g; ++i) visit(specs_[i], value(specs_[i].name));
     layers_->release(groups_[g].layer);
   }
+}
+
+at::Tensor ParameterStore::scale(const std::string& name) const {
+  const size_t i = index_of(name);
+  if (!scales_[i].defined()) return {};
+  const auto& shape = specs_[i].shape;
+  return scales_[i].narrow(0, offsets_[i] / shape[1], shape[0]);
 }
 
 Weight ParameterStore::weight(const std::string& name) const {
@@ -298,6 +348,8 @@ Weight ParameterStore::stack(const std::string& first, const std::string& last) 
     weight.grad = home.grad.narrow(0, home.begin, size).view(shape);
     weight.value.set_requires_grad(true);
   }
+  if (scales_[begin_index].defined())
+    weight.scale = scales_[begin_index].narrow(0, begin / shape[1], shape[0]);
   return weight;
 }
 
@@ -316,41 +368,62 @@ void ParameterStore::zero_grad() {
   grad_.zero_();
 }
 
-std::vector<const TensorView*> ParameterStore::match(const std::vector<TensorView>& tensors,
-                                                     const std::string& from) const {
-  std::vector<const TensorView*> sources(specs_.size());
+std::vector<ParameterStore::Source> ParameterStore::match(const std::vector<TensorView>& tensors,
+                                                          const std::string& from) const {
+  std::vector<Source> sources(specs_.size());
   for (const TensorView& tensor : tensors) {
-    const auto it = index_.find(tensor.name);
-    if (it == index_.end()) {
+    auto it = index_.find(tensor.name);
+    const bool is_scale = it == index_.end() && tensor.name.ends_with(kScaleSuffix);
+    if (is_scale) it = index_.find(tensor.name.substr(0, tensor.name.size() - kScaleSuffix.size()));
+    if (it == index_.end() || (is_scale && !specs_[it->second].int8)) {
       throw_error("{}: tensor '{}' belongs to nothing in this model; is config.json the right one?",
                   from, tensor.name);
     }
-    const auto& shape = specs_[it->second].shape;
+    const ParameterSpec& spec = specs_[it->second];
+    const auto shape = is_scale ? std::vector{spec.shape[0]} : spec.shape;
     if (tensor.shape != shape) {
       throw_error("{}: tensor '{}' has shape {}, config.json asks for {}", from, tensor.name,
                   shape_text(tensor.shape), shape_text(shape));
     }
-    if (!is_floating(tensor.dtype)) {
-      throw_error("{}: tensor '{}' has type {}, expected a floating type", from, tensor.name,
-                  dtype_name(tensor.dtype));
+    const bool is_int8 = spec.int8 && !is_scale;
+    if (is_int8 ? tensor.dtype != DType::kI8 : !is_floating(tensor.dtype)) {
+      throw_error("{}: tensor '{}' has type {}, expected {}", from, tensor.name,
+                  dtype_name(tensor.dtype), is_int8 ? "I8" : "a floating type");
     }
-    if (sources[it->second]) throw_error("{}: tensor '{}' is there twice", from, tensor.name);
-    sources[it->second] = &tensor;
+    Source& source = sources[it->second];
+    const TensorView*& place = is_scale ? source.scale : source.value;
+    if (place) throw_error("{}: tensor '{}' is there twice", from, tensor.name);
+    place = &tensor;
   }
   for (size_t i = 0; i < specs_.size(); ++i) {
-    if (!sources[i]) {
-      throw_error("{}: tensor '{}' {} is missing", from, specs_[i].name,
-                  shape_text(specs_[i].shape));
+    const ParameterSpec& spec = specs_[i];
+    if (!sources[i].value) {
+      throw_error("{}: tensor '{}' {} is missing", from, spec.name, shape_text(spec.shape));
+    }
+    if (spec.int8 && !sources[i].scale) {
+      throw_error("{}: tensor '{}{}' [{}] is missing", from, spec.name, kScaleSuffix,
+                  spec.shape[0]);
     }
   }
-  for (const TensorView* source : sources) check_values(*source, from);
+  for (const Source& source : sources) {
+    check_values(*source.value, from);
+    if (source.scale) check_scales(*source.scale, from);
+  }
   return sources;
 }
 
 void ParameterStore::load(const std::vector<TensorView>& tensors, const std::string& from) {
   at::NoGradGuard no_grad;
-  const std::vector<const TensorView*> sources = match(tensors, from);
-  for (size_t i = 0; i < specs_.size(); ++i) write(specs_[i].name, as_tensor(*sources[i]));
+  const std::vector<Source> sources = match(tensors, from);
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    const auto& [source, scales] = sources[i];
+    if (scales) {
+      copy_tensor(*source, value(specs_[i].name));
+      copy_tensor(*scales, scale(specs_[i].name));
+    } else {
+      write(specs_[i].name, as_tensor(*source));
+    }
+  }
 }
 
 at::ScalarType to_scalar_type(DType dtype) {

@@ -34,6 +34,9 @@ struct ParameterSpec {
   // This parameter stands directly behind the one before it, so that one matrix product can read
   // both (q, k, v and gate; gate and up). The others start at a multiple of 64 elements.
   bool stacked_on_previous = false;
+  // A matrix as int8 that is only run, whose rows' fp32 scales are the tensor NAME_scale. All of a
+  // stack are.
+  bool int8 = false;
   // Where a tied or shared checkpoint tensor may be missing, nothing is: every spec must be loaded.
 };
 
@@ -53,7 +56,8 @@ class ParameterStore {
   enum class Use { kFrozen, kTrained };
 
   // Trained: fp32 master, gradient and two moments (from their first use on), and a compute copy
-  // where the compute type is not fp32. Frozen: the compute copy alone.
+  // where the compute type is not fp32. Frozen: the compute copy alone. Matrices in int8, which are
+  // frozen, lie in no arena, each stack for itself.
   ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
                  at::Device device, const Sharing& sharing = {});
   // Frozen, on the CPU, loaded from tensors of `files`: stacks that lie in the files as they would
@@ -115,6 +119,8 @@ class ParameterStore {
   // The value where all of it is here: of the master, or the compute copy where frozen or where the
   // master is not. To be written in place on one rank; refresh_compute() after.
   at::Tensor value(const std::string& name) const;
+  // fp32 [O] of a matrix in int8, to be written in place; undefined of any other parameter.
+  at::Tensor scale(const std::string& name) const;
   // Gives a parameter other values [its shape], on any device: all of them, of which every rank
   // takes what it has.
   void write(const std::string& name, const at::Tensor& values);
@@ -126,20 +132,30 @@ class ParameterStore {
   void refresh_compute();
   void zero_grad();
 
-  // Strict: every spec exactly once, nothing left over; name, shape, floating type and values
+  // Strict: every spec exactly once, nothing left over; name, shape, type and values
   // (weight_values.h) are checked.
   void load(const std::vector<TensorView>& tensors, const std::string& from);
 
  private:
+  // The file's tensors of a spec.
+  struct Source {
+    const TensorView* value = nullptr;
+    const TensorView* scale = nullptr;  // where it is int8
+  };
+
   void index_specs();
   int64_t lay_out();
   void share();
   at::Tensor& moment(at::Tensor& tensor);
-  // The file's tensor of every spec, in their order.
-  std::vector<const TensorView*> match(const std::vector<TensorView>& tensors,
-                                       const std::string& from) const;
-  // The flat tensors that parameter i lies in, and its first element there: its stack in a file,
-  // the arenas, or what ranks have between them of its group.
+  size_t index_of(const std::string& name) const;  // an Error where there is no such parameter
+  size_t stack_end(size_t first) const;            // one behind its last
+  // Gives the stack offsets from `begin` on; returns where it ends.
+  int64_t place_stack(size_t first, int64_t begin);
+  void make_int8_stacks(at::Device device);
+  // In the order of the specs.
+  std::vector<Source> match(const std::vector<TensorView>& tensors, const std::string& from) const;
+  // The flat tensors that parameter i lies in, and its first element there: those of its stack, the
+  // arenas, or what ranks have between them of its group.
   struct Home {
     at::Tensor value, grad;
     int64_t begin;
@@ -148,8 +164,9 @@ class ParameterStore {
 
   std::vector<ParameterSpec> specs_;
   std::map<std::string, size_t> index_;
-  std::vector<int64_t> offsets_;    // in the arenas, or in mapped_
-  std::vector<at::Tensor> mapped_;  // undefined: in the arenas
+  std::vector<int64_t> offsets_;    // in the arenas, or in own_
+  std::vector<at::Tensor> own_;     // of a stack in its file, or in int8; undefined: in the arenas
+  std::vector<at::Tensor> scales_;  // [rows of the stack]; undefined: not int8
   std::vector<size_t> group_of_;    // of a parameter in the arenas
   std::vector<Group> groups_;
   Use use_;

@@ -13,7 +13,7 @@ namespace {
 
 constexpr int64_t kGrain = int64_t{1} << 18;
 
-// A floating type as bits: an exponent of ones alone means NaN or infinity.
+// A type as bits: an exponent of ones alone means NaN or infinity. 0: an integer, without any.
 template <class Word>
 struct Elements {
   const std::byte* data;
@@ -24,7 +24,7 @@ struct Elements {
     std::memcpy(&word, data + static_cast<size_t>(i) * sizeof(Word), sizeof(Word));
     return word;
   }
-  bool is_number(int64_t i) const { return (at(i) & exponent) != exponent; }
+  bool is_number(Word word) const { return exponent == 0 || (word & exponent) != exponent; }
 };
 
 struct Findings {
@@ -40,7 +40,7 @@ Findings look_at(const Elements<Word>& elements, int64_t numel) {
     for (int64_t i = begin; i < end; ++i) {
       const Word word = elements.at(i);
       any |= static_cast<Word>(word << 1);  // -0 is zero too
-      bad |= (word & elements.exponent) == elements.exponent;
+      bad |= !elements.is_number(word);
     }
     if (bad) not_finite = true;
     if (any != 0) not_zero = true;
@@ -71,7 +71,7 @@ void check(const TensorView& tensor, Word exponent, const std::string& from) {
   if (found.not_finite) {
     int64_t first = -1, count = 0;
     for (int64_t i = 0; i < numel; ++i) {
-      if (elements.is_number(i)) continue;
+      if (elements.is_number(elements.at(i))) continue;
       if (count++ == 0) first = i;
     }
     throw_error(
@@ -99,6 +99,8 @@ void check_values(const TensorView& tensor, const std::string& from) {
       return check<uint16_t>(tensor, 0x7C00, from);
     case DType::kBF16:
       return check<uint16_t>(tensor, 0x7F80, from);
+    case DType::kI8:
+      return check<uint8_t>(tensor, 0, from);
     default:
       return;
   }

@@ -137,6 +137,8 @@ std::vector<ParameterSpec> decoder_parameters(const ModelConfig& c) {
   specs.push_back({"model.norm.weight", {c.hidden_size}, false});
   if (!c.tie_word_embeddings)
     specs.push_back({"lm_head.weight", {c.vocab_size, c.hidden_size}, false});
+  for (ParameterSpec& spec : specs)
+    spec.int8 = c.int8_weights && spec.shape.size() == 2 && spec.name != kEmbeddingName;
   return specs;
 }
 
@@ -225,6 +227,10 @@ Model load_model(const std::filesystem::path& directory, ParameterStore::Use use
   const Progress phase("loading " + directory.string());
   Model model;
   model.config = read_model_config(directory);
+  if (model.config.int8_weights && use == ParameterStore::Use::kTrained) {
+    throw_error("{}: its weights are int8, which cannot be trained; take the model it was made of",
+                directory.string());
+  }
   const auto files = std::make_shared<WeightFiles>(directory);
   const std::vector<TensorView> tensors = model_tensors(files->tensors(), model.config);
   std::vector<ParameterSpec> specs = decoder_parameters(model.config);
@@ -242,6 +248,9 @@ Model load_model(const std::filesystem::path& directory, ParameterStore::Use use
 
 void save_model(const std::filesystem::path& directory, const ModelConfig& config,
                 const ParameterStore& store, DType dtype) {
+  if (config.int8_weights)
+    throw_error("{}: a model whose weights are int8 cannot be changed; take the one it was made of",
+                directory.string());
   const Progress phase("writing " + directory.string());
   const bool writes = store.ranks().is_first();
   std::vector<at::Tensor> tensors;  // keeps the views' bytes alive

@@ -63,8 +63,6 @@ std::vector<double> learn_gates(const SelectRecipe& recipe, const Candidates& ca
   job.title = "select: gates";
   job.directory = args.out / kGates;
   job.data_id = data_hash(data);
-  job.ranks = &one_rank();  // the others wait
-  job.shard = Shard::kNone;
   job.forward_backward =
       gate_step(with_logit_scale(candidates.attention(), LogitScale{}), candidates.aligned(),
                 context.teacher().weights, store.weight(kGates), keep, context.machine());

@@ -180,6 +180,8 @@ ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mi
       static_cast<int64_t>(teacher.attention_layers().size()) != teacher.num_layers) {
     throw_error("the teacher has lightning layers already; HALO starts from a Transformer");
   }
+  if (teacher.int8_weights)
+    throw_error("the teacher's weights are int8; convert the model that they were made of");
   if (!teacher.attn_use_rope || teacher.attn_use_output_gate) {
     throw_error("the teacher's attention must use RoPE and no output gate");
   }

@@ -58,6 +58,7 @@ TEST(Commands, HelpHasAnExample) {
                                {"inspect"},
                                {"import"},
                                {"export"},
+                               {"quantize"},
                                {"plan"},
                                {"launch"},
                                {"report"},

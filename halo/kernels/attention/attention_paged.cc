@@ -195,13 +195,12 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
   const at::NoGradGuard no_grad;
   const Rows rows(cache);
   const auto keys = cache.keys.flatten(0, 1), values = cache.values.flatten(0, 1);
-  const auto new_k = k.to(keys.scalar_type()), new_v = v.to(values.scalar_type());
   // One sequence's new tokens mostly lie together: a copy, where an index is sorted first.
   const int64_t end = cache.lengths.empty() ? 0 : cache.lengths[0];
   const int64_t begin = end - sequences.num_tokens();
   if (sequences.count() == 1 && begin < end && rows.consecutive(0, begin, end)) {
-    keys.narrow(0, rows(0, begin), end - begin).copy_(new_k);
-    values.narrow(0, rows(0, begin), end - begin).copy_(new_v);
+    keys.narrow(0, rows(0, begin), end - begin).copy_(k);
+    values.narrow(0, rows(0, begin), end - begin).copy_(v);
     return;
   }
   std::vector<int64_t> index;
@@ -212,8 +211,8 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
     }
   }
   const auto row = on_device(index, k.device());
-  keys.index_copy_(0, row, new_k);
-  values.index_copy_(0, row, new_v);
+  keys.index_copy_(0, row, k.to(keys.scalar_type()));
+  values.index_copy_(0, row, v.to(values.scalar_type()));
 }
 
 at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache,

@@ -53,10 +53,24 @@ inline void check_weight(std::string_view operation, const Weight& w, at::IntArr
   HALO_CHECK(w.value.sizes() == shape && w.value.is_contiguous(),
              "{}: a contiguous weight of {} elements is expected, got {}", operation,
              c10::multiply_integers(shape), w.value.numel());
-  HALO_CHECK(w.value.scalar_type() == x.scalar_type() && w.value.device() == x.device(),
+  HALO_CHECK(w.value.scalar_type() == x.scalar_type() && w.value.device() == x.device() &&
+                 !w.scale.defined(),
              "{}: the weight must have the input's type and device", operation);
   HALO_CHECK(!w.trained() || (w.grad.sizes() == shape && w.grad.scalar_type() == at::kFloat),
              "{}: the weight's gradient must be fp32 of the weight's shape", operation);
+}
+
+// A matrix [O, I] that x [N, I] is multiplied with: of x's type, or int8 with its scales.
+inline void check_matrix(std::string_view operation, const Weight& w, const at::Tensor& x) {
+  if (!w.scale.defined()) return check_weight(operation, w, w.value.sizes(), x);
+  HALO_CHECK(w.value.scalar_type() == at::kChar && w.value.is_contiguous() &&
+                 w.value.device() == x.device() && !w.trained(),
+             "{}: a weight with scales must be contiguous int8 on the input's device, and frozen",
+             operation);
+  HALO_CHECK(w.scale.sizes() == at::IntArrayRef({w.value.size(0)}) && w.scale.is_contiguous() &&
+                 w.scale.scalar_type() == at::kFloat && w.scale.device() == x.device(),
+             "{}: the scales of a weight in int8 must be {} contiguous fp32 values", operation,
+             w.value.size(0));
 }
 
 }  // namespace halo

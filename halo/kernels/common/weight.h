@@ -7,8 +7,11 @@
 namespace halo {
 
 struct Weight {
-  at::Tensor value;  // in the compute type
+  at::Tensor value;  // in the compute type; where there is a scale, int8
   at::Tensor grad;   // fp32, value's shape; undefined: frozen
+  // fp32 [O] of a frozen matrix [O, I] that products alone read: row o stands for scale[o]
+  // value[o].
+  at::Tensor scale = {};
 
   bool defined() const { return value.defined(); }
   // A trained weight's value has requires_grad set, so that nodes are recorded for it even where no

@@ -1,10 +1,12 @@
-// fp32 vectors of numbers that are stored in fp32 or bf16 (Highway, read once a target).
+// fp32 vectors of numbers that are stored in fp32, bf16 or int8 (Highway, read once a target).
 #if defined(HALO_KERNELS_LOAD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef HALO_KERNELS_LOAD_INL_H_
 #undef HALO_KERNELS_LOAD_INL_H_
 #else
 #define HALO_KERNELS_LOAD_INL_H_
 #endif
+
+#include <cstdint>
 
 #include "hwy/highway.h"
 
@@ -20,6 +22,11 @@ HWY_INLINE hn::Vec<D> load(D d, const float* from) {
 template <class D>
 HWY_INLINE hn::Vec<D> load(D d, const hwy::bfloat16_t* from) {
   return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::bfloat16_t, D>(), from));
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load(D d, const int8_t* from) {
+  const hn::Rebind<int32_t, D> wide;
+  return hn::ConvertTo(d, hn::PromoteTo(wide, hn::LoadU(hn::Rebind<int8_t, D>(), from)));
 }
 
 }  // namespace HWY_NAMESPACE

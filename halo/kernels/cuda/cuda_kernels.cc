@@ -18,11 +18,11 @@ namespace {
 // The kernels that have passed their tests on a GPU. The others are off and stand in
 // docs/gpu-status.md.
 constexpr std::array kProven{
-    CudaKernels::kRmsNorm,         CudaKernels::kSplitHeads, CudaKernels::kNormGate,
-    CudaKernels::kSwiglu,          CudaKernels::kEmbedding,  CudaKernels::kAdamW,
-    CudaKernels::kLossRows,        CudaKernels::kLightning,  CudaKernels::kSquaredError,
-    CudaKernels::kLightningDecode, CudaKernels::kRopeTables, CudaKernels::kFusedLinear,
-    CudaKernels::kDecodeAttention, CudaKernels::kSample};
+    CudaKernels::kRmsNorm,         CudaKernels::kSplitHeads,      CudaKernels::kNormGate,
+    CudaKernels::kSwiglu,          CudaKernels::kEmbedding,       CudaKernels::kAdamW,
+    CudaKernels::kLossRows,        CudaKernels::kLightning,       CudaKernels::kSquaredError,
+    CudaKernels::kLightningDecode, CudaKernels::kRopeTables,      CudaKernels::kFusedLinear,
+    CudaKernels::kFusedLinearInt8, CudaKernels::kDecodeAttention, CudaKernels::kSample};
 
 bool is_proven(CudaKernels kernels) {
   return std::find(kProven.begin(), kProven.end(), kernels) != kProven.end();

@@ -22,6 +22,7 @@ enum class CudaKernels {
   kLightning,
   kSquaredError,
   kFusedLinear,
+  kFusedLinearInt8,
   kDecodeAttention,
   kLightningDecode,
   kRopeTables,

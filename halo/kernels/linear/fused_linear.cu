@@ -2,10 +2,11 @@
 // 16 rows of the weights. One warp has the copy engine bring pieces of them into a ring of stages
 // in shared memory, from before the kernel that makes x has ended on; pieces of 2 KB, which it
 // brings at the memory's rate, while those of 1 KB come at three quarters of it. Eight warps share
-// a stage's columns and multiply them on the tensor cores with the rows of x as they stand in
-// shared memory, normed and gated: the sum over columns may run in any order that both agree on, so
-// that a lane takes 16 bytes at a time of both. They add up through shared memory. The order of
-// every sum depends on the weights' shape alone: a row has the same bits alone and among others.
+// a stage's columns, make bf16 of them where they are int8, and multiply them on the tensor cores
+// with the rows of x as they stand in shared memory, normed and gated: the sum over columns may run
+// in any order that both agree on, so that a lane takes 16 bytes at a time of both. They add up
+// through shared memory. The order of every sum depends on the weights' shape alone: a row has the
+// same bits alone and among others.
 #include <algorithm>
 
 #include "halo/kernels/cuda/barrier.cuh"
@@ -24,12 +25,13 @@ constexpr int kWarps = 8, kWorkers = 32 * kWarps;  // that multiply
 constexpr int kThreads = kWorkers + 32;            // the copying warp is the last one
 constexpr int kTile = 16;                          // weight rows
 constexpr int kUnit = kFusedInputs;                // columns that a warp multiplies at a time
-constexpr int kUnits = 2;                          // of a warp, in a stage
-constexpr int kColumns = kWarps * kUnits * kUnit;  // of a stage
+constexpr int kPieceBytes = 2048;                  // of a weight row in a stage
+template <class W>                                 // Bf16 or int8_t
+constexpr int kColumns = kPieceBytes / static_cast<int>(sizeof(W));  // of a stage
 constexpr int kMostStages = 5;
 // Rows of weights and of x lie so that a row's 64 bytes and the next row's are in different banks.
 constexpr int kPadBytes = 64;
-constexpr int kStageRow = kColumns * sizeof(Bf16) + kPadBytes;
+constexpr int kStageRow = kPieceBytes + kPadBytes;
 constexpr int kStageBytes = kTile * kStageRow;
 constexpr int kRows = kMostFusedRows;
 constexpr int kSharedBytes = 227 << 10;  // that a block may have
@@ -92,16 +94,16 @@ __device__ __forceinline__ int64_t weight_row(const Parameters& p, int64_t tile,
 }
 
 // The copying warp: a lane for each row of a tile.
-template <bool kSwiglu>
+template <bool kSwiglu, class W>
 __device__ void copy_tiles(const Parameters& p, const Memory& memory) {
   const int lane = threadIdx.x % 32;
   Turn turn;
   for (int64_t tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
-    const Bf16* row = static_cast<const Bf16*>(p.args.w) +
-                      weight_row<kSwiglu>(p, tile, lane % kTile) * p.args.inputs;
+    const W* row = static_cast<const W*>(p.args.w) +
+                   weight_row<kSwiglu>(p, tile, lane % kTile) * p.args.inputs;
     for (int s = 0; s < p.stages; ++s, turn.next(p.ring)) {
-      const int first = s * kColumns;
-      const int bytes = min(kColumns, static_cast<int>(p.args.inputs) - first) * sizeof(Bf16);
+      const int first = s * kColumns<W>;
+      const int bytes = min(kColumns<W>, static_cast<int>(p.args.inputs) - first) * sizeof(W);
       const uint32_t full = cuda::shared_address(&memory.shared.full[turn.stage]);
       cuda::wait_barrier(cuda::shared_address(&memory.shared.empty[turn.stage]), turn.parity ^ 1);
       if (lane == 0) cuda::expect_bytes(full, kTile * bytes);
@@ -249,30 +251,74 @@ __device__ void prepare_rows(const Parameters& p, float (&sums)[kRows][kWarps], 
   }
 }
 
-// sums [16 weight rows, 8 rows of x], two of them, += a warp's columns of a stage times x.
+// Four int8 as bf16, exactly. A byte b stands for its low 7 bits less its high bit: 128 + either is
+// the bf16 whose high byte is 0x43 and whose low byte is that part of b.
+__device__ __forceinline__ uint2 widen_int8(uint32_t bytes) {
+  const auto widen = [](uint32_t pair) {
+    const uint32_t low = pair & 0xFF7FFF7F, high = pair & 0xFF80FF80;
+    uint32_t out;
+    asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(low), "r"(high));
+    return out;
+  };
+  return {widen(__byte_perm(bytes, 0x43434343, 0x4140)),
+          widen(__byte_perm(bytes, 0x43434343, 0x4342))};
+}
+
+// sums [16 weight rows, 8 rows of x], two of them, += kUnit columns of the weights times x: a lane
+// has 16 bytes of them at `w` and kTile / 2 rows below, and x's at `x`, where its row has one.
+__device__ __forceinline__ void add_unit(const unsigned char* w, const unsigned char* x, bool has_x,
+                                         float (&sums)[2][4], Bf16 /*type*/) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    constexpr int kHalf = kUnit / 2 * sizeof(Bf16);
+    uint4 b{};
+    if (has_x) b = *reinterpret_cast<const uint4*>(x + half * kHalf);
+    const uint4 low = *reinterpret_cast<const uint4*>(w + half * kHalf);
+    const uint4 high = *reinterpret_cast<const uint4*>(w + kTile / 2 * kStageRow + half * kHalf);
+    const uint32_t even[4] = {low.x, high.x, low.y, high.y};
+    const uint32_t odd[4] = {low.z, high.z, low.w, high.w};
+    cuda::multiply(sums[0], even, b.x, b.y);
+    cuda::multiply(sums[1], odd, b.z, b.w);
+  }
+}
+
+__device__ __forceinline__ void add_unit(const unsigned char* w, const unsigned char* x, bool has_x,
+                                         float (&sums)[2][4], int8_t /*type*/) {
+  uint4 b[2] = {};
+  if (has_x) {
+    b[0] = reinterpret_cast<const uint4*>(x)[0];
+    b[1] = reinterpret_cast<const uint4*>(x)[1];
+  }
+  const uint4 lows = *reinterpret_cast<const uint4*>(w);
+  const uint4 highs = *reinterpret_cast<const uint4*>(w + kTile / 2 * kStageRow);
+  const auto add = [](float(&sum)[4], uint32_t low_bytes, uint32_t high_bytes, uint32_t b0,
+                      uint32_t b1) {
+    const uint2 low = widen_int8(low_bytes), high = widen_int8(high_bytes);
+    const uint32_t a[4] = {low.x, high.x, low.y, high.y};
+    cuda::multiply(sum, a, b0, b1);
+  };
+  add(sums[0], lows.x, highs.x, b[0].x, b[0].y);
+  add(sums[1], lows.y, highs.y, b[0].z, b[0].w);
+  add(sums[0], lows.z, highs.z, b[1].x, b[1].y);
+  add(sums[1], lows.w, highs.w, b[1].z, b[1].w);
+}
+
+// sums += a warp's columns of a stage times x.
+template <class W>
 __device__ __forceinline__ void add_products(const Parameters& p, const unsigned char* stage,
                                              const unsigned char* x, int first,
                                              float (&sums)[2][4]) {
+  constexpr int kUnits = kColumns<W> / (kWarps * kUnit);  // of a warp
+  constexpr int kLaneColumns = 16 / static_cast<int>(sizeof(W));
   const int lane = threadIdx.x % 32, row = lane / 4;
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
     const int column = (static_cast<int>(threadIdx.x) / 32 * kUnits + u) * kUnit;
     if (first + column >= p.args.inputs) return;
-    const int at = column * static_cast<int>(sizeof(Bf16)) + lane % 4 * 16;
-    const unsigned char* w = stage + row * kStageRow + at;
-    const unsigned char* mine = x + row * row_bytes(p.args.inputs) + first * sizeof(Bf16) + at;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      constexpr int kHalf = kUnit / 2 * sizeof(Bf16);
-      uint4 b{};
-      if (row < p.args.rows) b = *reinterpret_cast<const uint4*>(mine + half * kHalf);
-      const uint4 low = *reinterpret_cast<const uint4*>(w + half * kHalf);
-      const uint4 high = *reinterpret_cast<const uint4*>(w + kTile / 2 * kStageRow + half * kHalf);
-      const uint32_t even[4] = {low.x, high.x, low.y, high.y};
-      const uint32_t odd[4] = {low.z, high.z, low.w, high.w};
-      cuda::multiply(sums[0], even, b.x, b.y);
-      cuda::multiply(sums[1], odd, b.z, b.w);
-    }
+    const int mine = column + lane % 4 * kLaneColumns;
+    add_unit(stage + row * kStageRow + mine * sizeof(W),
+             x + row * row_bytes(p.args.inputs) + (first + mine) * sizeof(Bf16), row < p.args.rows,
+             sums, W{});
   }
 }
 
@@ -290,21 +336,27 @@ template <bool kSwiglu>
 struct Output {
   static constexpr int kOutputs = kSwiglu ? kTile / 2 : kTile;
   const int column = threadIdx.x % kOutputs, row = threadIdx.x / kOutputs;
-  int64_t at = 0;   // in y
-  float added = 0;  // bias and residual
+  int64_t at = 0;                 // in y
+  float added = 0;                // bias and residual
+  float scale = 1, up_scale = 1;  // of the weight's rows
 
   __device__ Output(const FusedLinearLaunch& a, int64_t tile) {
     if (row >= a.rows) return;
     const int64_t output = tile * kOutputs + column;
     at = row * a.outputs + output;
+    if (a.scale) scale = a.scale[output];
+    if (kSwiglu && a.scale) up_scale = a.scale[a.outputs + output];
     if (a.bias) added += cuda::widen(static_cast<const Bf16*>(a.bias)[output]);
     if (a.residual) added += cuda::widen(static_cast<const Bf16*>(a.residual)[at]);
   }
 
   __device__ void store(const FusedLinearLaunch& a, const float* partial) const {
     if (row >= a.rows) return;
-    float y = total(partial, a.rows, row, column);
-    if (kSwiglu) y = y * cuda::sigmoid<float>(y) * total(partial, a.rows, row, column + kTile / 2);
+    float y = scale * total(partial, a.rows, row, column);
+    if (kSwiglu) {
+      y = y * cuda::sigmoid<float>(y) *
+          (up_scale * total(partial, a.rows, row, column + kTile / 2));
+    }
     y += added;
     if (a.wide) {
       static_cast<float*>(a.y)[at] = y;
@@ -314,7 +366,7 @@ struct Output {
   }
 };
 
-template <bool kSwiglu>
+template <bool kSwiglu, class W>
 __device__ void multiply_tiles(const Parameters& p, const Memory& memory) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t rows = p.args.rows;
@@ -328,7 +380,7 @@ __device__ void multiply_tiles(const Parameters& p, const Memory& memory) {
     float sums[2][4] = {};
     for (int s = 0; s < p.stages; ++s, turn.next(p.ring)) {
       cuda::wait_barrier(cuda::shared_address(&memory.shared.full[turn.stage]), turn.parity);
-      add_products(p, memory.ring + turn.stage * kStageBytes, memory.x, s * kColumns, sums);
+      add_products<W>(p, memory.ring + turn.stage * kStageBytes, memory.x, s * kColumns<W>, sums);
       __syncwarp();
       if (lane == 0) cuda::arrive(cuda::shared_address(&memory.shared.empty[turn.stage]));
     }
@@ -343,7 +395,7 @@ __device__ void multiply_tiles(const Parameters& p, const Memory& memory) {
   }
 }
 
-template <bool kSwiglu>
+template <bool kSwiglu, class W>
 __global__ void __launch_bounds__(kThreads) fused_linear(const __grid_constant__ Parameters p) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char dynamic[];
@@ -358,7 +410,7 @@ __global__ void __launch_bounds__(kThreads) fused_linear(const __grid_constant__
   }
   __syncthreads();
   if (threadIdx.x >= kWorkers) {
-    copy_tiles<kSwiglu>(p, memory);
+    copy_tiles<kSwiglu, W>(p, memory);
     return;
   }
   if (SingleRow::fits(p.args)) {
@@ -373,29 +425,33 @@ __global__ void __launch_bounds__(kThreads) fused_linear(const __grid_constant__
     prepare_rows(p, shared.squares, memory.x);
   }
   sync_workers();
-  multiply_tiles<kSwiglu>(p, memory);
+  multiply_tiles<kSwiglu, W>(p, memory);
 #endif
 }
 
-template <bool kSwiglu>
-void launch(const Parameters& parameters, void* stream) {
-  const FusedLinearLaunch& a = parameters.args;
+template <bool kSwiglu, class W>
+void launch(const FusedLinearLaunch& a, void* stream) {
+  Parameters parameters{a, 0, 0, 0};
+  parameters.tiles = a.outputs / (kSwiglu ? kTile / 2 : kTile);
+  parameters.stages = static_cast<int>((a.inputs + kColumns<W> - 1) / kColumns<W>);
+  parameters.ring = std::min(kMostStages, (kSharedBytes - bytes_beside_ring(a)) / kStageBytes);
   const int bytes = parameters.ring * kStageBytes + bytes_beside_ring(a);
-  cudaFuncSetAttribute(fused_linear<kSwiglu>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  const auto kernel = fused_linear<kSwiglu, W>;
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   const auto blocks =
       static_cast<unsigned>(std::min<int64_t>(parameters.tiles, cuda::processors()));
-  cuda::launch_overlapped(fused_linear<kSwiglu>, dim3(blocks), kThreads, bytes, stream, parameters);
+  cuda::launch_overlapped(kernel, dim3(blocks), kThreads, bytes, stream, parameters);
 }
 
 }  // namespace
 
 void launch_fused_linear(const FusedLinearLaunch& args, void* stream) {
   if (args.rows == 0) return;
-  Parameters parameters{args, 0, 0, 0};
-  parameters.tiles = args.outputs / (args.swiglu ? kTile / 2 : kTile);
-  parameters.stages = static_cast<int>((args.inputs + kColumns - 1) / kColumns);
-  parameters.ring = std::min(kMostStages, (kSharedBytes - bytes_beside_ring(args)) / kStageBytes);
-  args.swiglu ? launch<true>(parameters, stream) : launch<false>(parameters, stream);
+  if (args.scale) {
+    args.swiglu ? launch<true, int8_t>(args, stream) : launch<false, int8_t>(args, stream);
+  } else {
+    args.swiglu ? launch<true, Bf16>(args, stream) : launch<false, Bf16>(args, stream);
+  }
   check_launch("fused_linear");
 }
 

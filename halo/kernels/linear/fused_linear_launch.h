@@ -19,6 +19,7 @@ struct FusedLinearLaunch {
   const void* gate = nullptr;  // [rows, inputs], its rows gate_stride apart; null: none
   int64_t gate_stride = 0;
   const void* w = nullptr;         // [outputs, inputs], with swiglu [2 outputs, inputs]
+  const float* scale = nullptr;    // of each row of w, which is int8 then; null: w is bf16
   const void* bias = nullptr;      // [outputs]; null: none
   const void* residual = nullptr;  // [rows, outputs]; null: none
   bool swiglu = false;

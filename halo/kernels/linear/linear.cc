@@ -2,6 +2,8 @@
 // into its fp32 buffer.
 #include "halo/kernels/linear/linear.h"
 
+#include <algorithm>
+
 #include "ATen/ATen.h"
 #include "halo/kernels/common/operation.h"
 #include "halo/kernels/linear/linear_forms.h"
@@ -19,19 +21,33 @@ bool is_mixed(const at::Tensor& x, const Weight& w) {
          !w.trained();
 }
 
-at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias,
-                   Kernels kernels) {
-  if (x.scalar_type() != w.scalar_type()) {
-    // With more rows the library's product makes up for the copy in fp32.
-    constexpr int64_t kFewRows = 32;
-    const bool few = x.size(0) <= kFewRows || kernels == Kernels::kReference;
-    return few ? linear_reference(x.contiguous(), w, bias)
-               : at::linear(x, w.to(at::kFloat), if_defined(bias));
+// The library's product with a weight of another type, of which a piece at a time is made x's.
+at::Tensor product_in_pieces(const at::Tensor& x, const Weight& w, const at::Tensor& bias) {
+  constexpr int64_t kPieceElements = int64_t{1} << 18;  // they stay in a CPU's cache
+  const int64_t outputs = w.value.size(0);
+  const int64_t step =
+      x.is_cpu() ? std::max<int64_t>(1, kPieceElements / w.value.size(1)) : outputs;
+  at::Tensor y = at::empty({x.size(0), outputs}, x.options());
+  for (int64_t begin = 0; begin < outputs; begin += step) {
+    const int64_t count = std::min(step, outputs - begin);
+    const at::Tensor piece = w.value.narrow(0, begin, count).to(x.scalar_type());
+    at::Tensor to = y.narrow(1, begin, count);
+    at::mm_out(to, x, piece.t());
   }
-  if (kernels == Kernels::kFast) return at::linear(x, w, if_defined(bias));
+  if (w.scale.defined()) y.mul_(w.scale);
+  if (bias.defined()) y.add_(bias);
+  return y;
+}
+
+at::Tensor product(const at::Tensor& x, const Weight& w, const at::Tensor& bias, Kernels kernels) {
+  // With more rows the library makes up for turning the weight into x's type.
+  constexpr int64_t kFewRows = 32;
+  const bool reference = kernels == Kernels::kReference;
+  if (!reference && x.scalar_type() == w.value.scalar_type())
+    return at::linear(x, w.value, if_defined(bias));
+  if (!reference && (x.is_cuda() || x.size(0) > kFewRows)) return product_in_pieces(x, w, bias);
   const at::Tensor bias_f32 = bias.defined() ? bias.to(at::kFloat) : bias;
-  return linear_reference(x.to(at::kFloat).contiguous(), w.to(at::kFloat), bias_f32)
-      .to(x.scalar_type());
+  return linear_reference(x.to(at::kFloat).contiguous(), w, bias_f32).to(x.scalar_type());
 }
 
 // grad += dy^T x, summed in fp32.
@@ -50,7 +66,7 @@ struct LinearNode : torch::autograd::Function<LinearNode> {
     ctx->save_for_backward({weight.trained() ? x : at::Tensor(), w});
     ctx->saved_data["w_grad"] = weight.grad;
     ctx->saved_data["bias_grad"] = bias.grad;
-    return product(x, w, bias.value, kernels);
+    return product(x, {w, {}}, bias.value, kernels);
   }
 
   static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
@@ -70,11 +86,17 @@ struct LinearNode : torch::autograd::Function<LinearNode> {
 at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels) {
   HALO_CHECK(x.dim() == 2 && w.defined() && w.value.dim() == 2 && w.value.size(1) == x.size(1),
              "linear: x must be [N, I] and the weight [O, I]");
-  check_weight("linear", w, w.value.sizes(), is_mixed(x, w) ? w.value : x);
+  check_matrix("linear", w, is_mixed(x, w) ? w.value : x);
   if (bias.defined()) check_weight("linear", bias, {w.value.size(0)}, x);
   HALO_CHECK(kernels == Kernels::kFast || x.is_cpu(), "linear: the reference form runs on the CPU");
-  if (!records({x, w.value, bias.value})) return product(x, w.value, bias.value, kernels);
+  if (!records({x, w.value, bias.value})) return product(x, w, bias.value, kernels);
+  HALO_CHECK(!w.scale.defined(), "linear: there is no gradient through a weight in int8");
   return LinearNode::apply(x, w.value, if_defined(bias.value), w, bias, kernels);
+}
+
+at::Tensor dense_matrix(const Weight& w, at::ScalarType type) {
+  if (!w.scale.defined()) return w.value;
+  return (w.value * w.scale.unsqueeze(1)).to(type);
 }
 
 }  // namespace halo

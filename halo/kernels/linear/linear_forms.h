@@ -1,11 +1,11 @@
 // The fixed-order CPU form of linear.
 #pragma once
 
-#include <ATen/core/Tensor.h>
+#include "halo/kernels/common/weight.h"
 
 namespace halo {
 
-// Contiguous and fp32, but w fp32 or bf16; bias may be undefined.
-at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias);
+// Contiguous and fp32, but w fp32, bf16 or int8 with its scales; bias may be undefined.
+at::Tensor linear_reference(const at::Tensor& x, const Weight& w, const at::Tensor& bias);
 
 }  // namespace halo

@@ -16,11 +16,11 @@ namespace halo {
 
 // Rows [row, row_end) of x [., inputs] times rows [out, out_end) of w [., inputs] -> y [.,
 // outputs].
-template <class W>  // float or hwy::bfloat16_t
+template <class W>  // float, hwy::bfloat16_t or int8_t
 struct LinearTile {
   const float* x;
   const W* w;
-  const float* bias;  // may be null
+  const float *scale, *bias;  // [outputs]; may be null
   float* y;
   int64_t inputs, outputs;
   int64_t row, row_end, out, out_end;
@@ -64,7 +64,8 @@ HWY_INLINE void dot_block(const LinearTile<W>& t, int64_t row, int64_t out) {
     auto tail = hn::Zero(one);
     for (int64_t j = i; j < t.inputs; ++j)
       tail = hn::MulAdd(hn::Set(one, x[r * t.inputs + j]), load(one, w + o * t.inputs + j), tail);
-    const float total = hn::GetLane(hn::SumOfLanes(d, sum[s])) + hn::GetLane(tail);
+    float total = hn::GetLane(hn::SumOfLanes(d, sum[s])) + hn::GetLane(tail);
+    if (t.scale) total *= t.scale[out + o];
     t.y[(row + r) * t.outputs + out + o] = t.bias ? total + t.bias[out + o] : total;
   }
 }
@@ -89,6 +90,9 @@ void linear_tile(const LinearTile<float>& t) {
 void linear_tile_bf16(const LinearTile<hwy::bfloat16_t>& t) {
   all_rows(t);
 }
+void linear_tile_int8(const LinearTile<int8_t>& t) {
+  all_rows(t);
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace halo
@@ -101,6 +105,7 @@ namespace {
 
 HWY_EXPORT(linear_tile);
 HWY_EXPORT(linear_tile_bf16);
+HWY_EXPORT(linear_tile_int8);
 
 void run_tile(const LinearTile<float>& t) {
   HWY_DYNAMIC_DISPATCH(linear_tile)(t);
@@ -108,17 +113,25 @@ void run_tile(const LinearTile<float>& t) {
 void run_tile(const LinearTile<hwy::bfloat16_t>& t) {
   HWY_DYNAMIC_DISPATCH(linear_tile_bf16)(t);
 }
+void run_tile(const LinearTile<int8_t>& t) {
+  HWY_DYNAMIC_DISPATCH(linear_tile_int8)(t);
+}
+
+const float* data_of(const at::Tensor& x) {
+  return x.defined() ? x.const_data_ptr<float>() : nullptr;
+}
 
 template <class W>
-at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) {
+at::Tensor product(const at::Tensor& x, const Weight& w, const at::Tensor& bias) {
   constexpr int64_t kTile = 32;  // rows and outputs whose inputs stay in the cache
-  const int64_t rows = x.size(0), outputs = w.size(0);
+  const int64_t rows = x.size(0), outputs = w.value.size(0);
   at::Tensor y = at::empty({rows, outputs}, x.options());
   const int64_t row_tiles = (rows + kTile - 1) / kTile;
   const int64_t out_tiles = (outputs + kTile - 1) / kTile;
   const LinearTile<W> all{x.const_data_ptr<float>(),
-                          static_cast<const W*>(w.const_data_ptr()),
-                          bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                          static_cast<const W*>(w.value.const_data_ptr()),
+                          data_of(w.scale),
+                          data_of(bias),
                           y.mutable_data_ptr<float>(),
                           x.size(1),
                           outputs};
@@ -137,9 +150,10 @@ at::Tensor product(const at::Tensor& x, const at::Tensor& w, const at::Tensor& b
 
 }  // namespace
 
-at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& w, const at::Tensor& bias) {
-  return w.scalar_type() == at::kBFloat16 ? product<hwy::bfloat16_t>(x, w, bias)
-                                          : product<float>(x, w, bias);
+at::Tensor linear_reference(const at::Tensor& x, const Weight& w, const at::Tensor& bias) {
+  if (w.scale.defined()) return product<int8_t>(x, w, bias);
+  return w.value.scalar_type() == at::kBFloat16 ? product<hwy::bfloat16_t>(x, w, bias)
+                                                : product<float>(x, w, bias);
 }
 
 }  // namespace halo

@@ -91,6 +91,63 @@ TEST(Linear, WeightsInBf16AreReadAsTheyAre) {
   EXPECT_THROW(linear(at::ones({2, 3}), trained, {}, Kernels::kFast), Error);
 }
 
+// Weights in int8 with scales, and the matrix that they stand for in fp64.
+struct Int8Weight {
+  Weight w;
+  at::Tensor exact;
+};
+
+Int8Weight int8_weight(int64_t outputs, int64_t inputs) {
+  const at::Tensor value = (random_tensor({outputs, inputs}, 2) * 40).clamp(-127, 127).round();
+  const at::Tensor scale = random_tensor({outputs}, 3).abs() * 0.01 + 0.001;
+  return {{value.to(at::kChar), {}, scale},
+          value.to(at::kDouble) * scale.to(at::kDouble).unsqueeze(1)};
+}
+
+TEST(Linear, WeightsInInt8EqualWhatTheyStandFor) {
+  for (const int64_t inputs : {192, 200, 13}) {
+    const auto [w, exact] = int8_weight(101, inputs);
+    EXPECT_TRUE(at::equal(dense_matrix(w, at::kFloat), w.value * w.scale.unsqueeze(1)));
+    for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+      const at::Tensor x = random_tensor({70, inputs}, 1, dtype);
+      const Weight bias{random_tensor({101}, 4, dtype), {}};
+      const at::Tensor want = x.to(at::kDouble).mm(exact.t()) + bias.value.to(at::kDouble);
+      const at::Tensor plain = x.mm(dense_matrix(w, dtype).t()) + bias.value;
+      const test::PoisonUninitialized poison;
+      for (const auto kernels : {Kernels::kFast, Kernels::kReference}) {
+        test::expect_close("many rows", linear(x, w, bias, kernels), want, plain);
+        test::expect_close("a few", linear(x.narrow(0, 3, 5), w, bias, kernels),
+                           want.narrow(0, 3, 5), plain.narrow(0, 3, 5));
+      }
+    }
+  }
+}
+
+// Alone, in any batch, on any number of threads; in the fast form among a few.
+TEST(Linear, RowsOfWeightsInInt8HaveTheSameBits) {
+  const Weight w = int8_weight(101, 200).w;
+  const at::Tensor x = random_tensor({75, 200}, 1);
+  const at::Tensor all = linear(x, w, {}, Kernels::kReference);
+  const int threads = at::get_num_threads();
+  at::set_num_threads(4);
+  test::expect_equal("threads", linear(x, w, {}, Kernels::kReference), all);
+  at::set_num_threads(threads);
+  for (const int64_t cut : {1, 2, 31, 74}) {
+    test::expect_equal("part", linear(x.narrow(0, cut, 75 - cut), w, {}, Kernels::kReference),
+                       all.narrow(0, cut, 75 - cut));
+  }
+  test::expect_equal("few", linear(x.narrow(0, 3, 5), w, {}, Kernels::kFast), all.narrow(0, 3, 5));
+}
+
+TEST(Linear, RefusesWeightsInInt8ThatAreNone) {
+  const at::Tensor x = at::ones({2, 3});
+  const Weight w{at::ones({4, 3}).to(at::kChar), {}, at::ones({4})};
+  EXPECT_THROW(linear(x, {w.value, {}}, {}, Kernels::kFast), Error);
+  EXPECT_THROW(linear(x, {w.value, {}, at::ones({3})}, {}, Kernels::kFast), Error);
+  EXPECT_THROW(linear(x, {at::ones({4, 3}), {}, w.scale}, {}, Kernels::kFast), Error);
+  EXPECT_THROW(linear(x.clone().requires_grad_(true), w, {}, Kernels::kFast), Error);
+}
+
 TEST(Linear, RefusesWrongShapes) {
   const Weight w{at::ones({4, 3}), {}};
   EXPECT_THROW(linear(at::ones({2, 5}), w, {}, Kernels::kFast), Error);
