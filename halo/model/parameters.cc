@@ -237,10 +237,10 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, at::ScalarType 
   for (const auto& [begin, stop] : gaps) compute_.slice(0, begin, stop).zero_();
   for (size_t i = 0; i < specs_.size(); ++i) {
     const auto& [source, scales] = sources[i];
-    if (scales) copy_tensor(*scales, scale(specs_[i].name));
+    if (scales) scale(specs_[i].name).copy_(as_tensor(*scales));
     const at::Tensor to = value(specs_[i].name);
     if (to.const_data_ptr() == source->bytes.data()) continue;  // it is the file's
-    copy_tensor(*source, to);
+    to.copy_(as_tensor(*source));
     release_pages(source->bytes);  // or the model would be in memory twice
   }
 }
@@ -418,8 +418,8 @@ void ParameterStore::load(const std::vector<TensorView>& tensors, const std::str
   for (size_t i = 0; i < specs_.size(); ++i) {
     const auto& [source, scales] = sources[i];
     if (scales) {
-      copy_tensor(*source, value(specs_[i].name));
-      copy_tensor(*scales, scale(specs_[i].name));
+      value(specs_[i].name).copy_(as_tensor(*source));
+      scale(specs_[i].name).copy_(as_tensor(*scales));
     } else {
       write(specs_[i].name, as_tensor(*source));
     }
