@@ -49,6 +49,12 @@ class Rows {
   int64_t operator()(int64_t s, int64_t t) const {
     return table_[s][t / block_size_] * block_size_ + t % block_size_;
   }
+  // Blocks first .. last of a sequence.
+  std::vector<int64_t> blocks(int64_t s, int64_t first, int64_t last) const {
+    std::vector<int64_t> found;
+    for (int64_t b = first; b <= last; ++b) found.push_back(table_[s][b]);
+    return found;
+  }
   // Do the tokens begin .. end-1 lie one behind the other?
   bool consecutive(int64_t s, int64_t begin, int64_t end) const {
     for (int64_t b = begin / block_size_ + 1; b * block_size_ < end; ++b) {
@@ -71,9 +77,11 @@ at::Tensor stored(const at::Tensor& blocks, const Rows& rows, int64_t s, int64_t
                   int64_t count) {
   const auto flat = blocks.flatten(0, 1);
   if (rows.consecutive(s, begin, begin + count)) return flat.narrow(0, rows(s, begin), count);
-  std::vector<int64_t> index(count);
-  for (int64_t t = 0; t < count; ++t) index[t] = rows(s, begin + t);
-  return flat.index_select(0, on_device(index, blocks.device()));
+  // Whole blocks: an index of tokens would be megabytes to make and to send, in every layer.
+  const int64_t size = blocks.size(1), first = begin / size, last = (begin + count - 1) / size;
+  return blocks.index_select(0, on_device(rows.blocks(s, first, last), blocks.device()))
+      .flatten(0, 1)
+      .narrow(0, begin - first * size, count);
 }
 
 // CPU kernels are fastest in fp32.

@@ -10,18 +10,19 @@
 namespace halo {
 namespace {
 
-constexpr int64_t kPiece = 16384;  // keys of a piece
-constexpr int64_t kGrid = 2048;    // numbers of queries, and of keys in a shorter piece
+constexpr int64_t kPiece = 16384;   // keys of a piece
+constexpr int64_t kGrid = 2048;     // numbers of keys in a shorter piece
+constexpr int64_t kQueries = 1024;  // numbers of queries
 
 bool pays(const at::Tensor& q, int64_t past) {
   const int64_t head_size = q.size(2);
-  return past >= kPiece && q.size(0) >= kGrid / 2 && (head_size == 64 || head_size == 128) &&
+  return past >= kPiece && q.size(0) >= kQueries && (head_size == 64 || head_size == 128) &&
          compute_capability(q) == 9;
 }
 
-// With tokens behind the last, up to the grid.
-at::Tensor padded(const at::Tensor& x) {
-  const int64_t more = (kGrid - x.size(0) % kGrid) % kGrid;
+// With tokens behind the last, up to a multiple of `grid`.
+at::Tensor padded(const at::Tensor& x, int64_t grid) {
+  const int64_t more = (grid - x.size(0) % grid) % grid;
   return more > 0 ? at::constant_pad_nd(x, {0, 0, 0, 0, 0, more}) : x.contiguous();
 }
 
@@ -34,7 +35,7 @@ at::Tensor attention_in_pieces(const at::Tensor& q, const StoredKeys& stored, in
     const auto [k, v] = stored(0, length);
     return attention_aten_continued(q, k, v, scale).o;
   }
-  const at::Tensor queries = padded(q);
+  const at::Tensor queries = padded(q, kQueries);
   AttentionMerge merge;
   const auto add = [&](const at::Tensor& k, const at::Tensor& v, bool causal) {
     const AttentionPart part = attention_cudnn_part(queries, k, v, scale, causal);
@@ -49,7 +50,7 @@ at::Tensor attention_in_pieces(const at::Tensor& q, const StoredKeys& stored, in
   }
   const auto [k, v] = stored(begin, length - begin);
   if (begin == past) {  // the triangle alone; no query sees the padding behind it
-    add(padded(k), padded(v), true);
+    add(padded(k, kQueries), padded(v, kQueries), true);
   } else {
     merge.add(attention_aten_continued(q, k, v, scale));
   }
