@@ -349,7 +349,7 @@ Weight ParameterStore::stack(const std::string& first, const std::string& last) 
     weight.value.set_requires_grad(true);
   }
   if (scales_[begin_index].defined())
-    weight.scale = scales_[begin_index].narrow(0, begin / shape[1], shape[0]);
+    weight.scale = scales_[begin_index].narrow(0, home.begin / shape[1], shape[0]);
   return weight;
 }
 
