@@ -50,9 +50,10 @@ class LayerSharing {
 
   // Before a step's micro-batches; its gradients, or gradient sums, are 0.
   void begin_step(int64_t micro_batches);
-  // Around each of them. At the end of the last one the gradients are summed over the ranks, in
-  // order of rank. `recorded`: what a GPU has recorded is launched, in which no layer is acquired:
-  // all are summed behind it, to the same bits. Not where weights are fetched.
+  // Around each of them. After end() of the last one (of each, where weights are fetched) the
+  // gradients are summed over the ranks, in order of rank. `recorded`: what a GPU has recorded is
+  // launched, in which no layer is acquired: all are summed behind it, to the same bits. Not where
+  // weights are fetched.
   void begin(bool recorded);
   void end();
 
