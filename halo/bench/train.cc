@@ -10,6 +10,7 @@
 #include "halo/bench/step_profile.h"
 #include "halo/formats/safetensors.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/pipeline/stage.h"
 #include "halo/runtime/device_event.h"
 #include "halo/runtime/machine.h"
@@ -150,6 +151,7 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
   int64_t updates = 0;
   const auto run_step = [&](int64_t micro_batches) {
     stage.trained->zero_grad();
+    if (stage.trained->layers()) stage.trained->layers()->begin_step(micro_batches);
     at::Tensor loss;
     for (int64_t i = 0; i < micro_batches; ++i) {
       const int64_t count = groups * micro_batches * batch.tokens.numel();

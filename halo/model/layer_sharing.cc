@@ -94,52 +94,53 @@ LayerSharing::Buffer& LayerSharing::fetch(Part& part) {
   return *buffer;
 }
 
-void LayerSharing::begin(bool whole) {
-  at::NoGradGuard no_grad;
-  is_whole_ = whole;
-  if (whole) {
-    settle();
-    int64_t size = 0;
-    for (const Part& part : groups_) size += part.size;
-    if (!whole_.defined()) whole_ = at::empty({size}, groups_[0].gradient.options());
-    whole_.zero_();
-  }
-  int64_t begin = 0;
+void LayerSharing::begin_step(int64_t micro_batches) {
+  micro_batches_left_ = micro_batches;
+}
+
+void LayerSharing::begin(bool recorded) {
+  HALO_CHECK(micro_batches_left_ > 0, "layer sharing: a micro-batch more than the step has");
+  --micro_batches_left_;
+  is_recorded_ = recorded;
+  if (recorded) settle();
   for (Part& part : groups_) {
-    HALO_CHECK(part.gradient.defined() && !(whole && fetches()),
+    HALO_CHECK(part.gradient.defined() && !(recorded && fetches()),
                "layer sharing: begin of what is frozen, or recorded and fetched");
-    if (whole) {
-      point(part.gradient, whole_.narrow(0, begin, part.size));
-    } else if (part.layer < 0) {
-      if (part.given_out) part.given_out->hold_back();
-      point(part.gradient, part.gradient_memory);
-    }
-    begin += part.size;
+    if (recorded || part.layer >= 0) continue;
+    if (part.given_out) part.given_out->hold_back();
+    if (part.gradient_memory.defined()) point(part.gradient, part.gradient_memory);
   }
 }
 
 void LayerSharing::end() {
   for (Part& part : groups_) {
-    if (!is_whole_ && part.layer >= 0) continue;
+    if (!is_recorded_ && part.layer >= 0) continue;
     sum(part);
-    if (!is_whole_) rest_ready_ = beside([&] { part.gradient_memory.zero_(); });
+    if (part.gradient_memory.defined()) {
+      rest_ready_ = beside([&] { part.gradient_memory.zero_(); });
+    }
   }
-  is_whole_ = false;
+  is_recorded_ = false;
 }
 
-// Takes the window's memory away.
+// Takes a window's memory away.
 void LayerSharing::sum(Part& part) {
-  beside([&] {
-    ranks_.reduce_scatter(part.gradient);
-    part.gradient_sum.add_(own(part.gradient));
-  });
-  point(part.gradient, {});
+  if (part.gradient_sum.defined()) {
+    beside([&] {
+      ranks_.reduce_scatter(part.gradient);
+      part.gradient_sum.add_(own(part.gradient));
+    });
+    point(part.gradient, {});
+  } else if (micro_batches_left_ == 0) {
+    beside([&] { ranks_.reduce_scatter(part.gradient); });
+  }
 }
 
 void LayerSharing::acquire(int64_t layer, int64_t next, bool gradient) {
   Part* part = find(layer);
-  if (!part || is_whole_) return;
+  if (!part || is_recorded_) return;
   in_use_ = part;
+  goes_back_ = gradient;
   if (part->own_compute.defined()) {
     Buffer& buffer = fetch(*part);
     buffer.last_use = ++uses_;
@@ -149,7 +150,7 @@ void LayerSharing::acquire(int64_t layer, int64_t next, bool gradient) {
   } else if (part->given_out) {
     part->given_out->hold_back();
   }
-  if (!gradient) return;
+  if (!gradient || !part->gradient_sum.defined()) return;
   Buffer& buffer = gradients_[0].last_use < gradients_[1].last_use ? gradients_[0] : gradients_[1];
   buffer.last_use = ++uses_;
   buffer.group = part - groups_.data();
@@ -161,10 +162,10 @@ void LayerSharing::acquire(int64_t layer, int64_t next, bool gradient) {
 
 void LayerSharing::release(int64_t layer) {
   Part* part = find(layer);
-  if (!part || is_whole_) return;
+  if (!part || is_recorded_) return;
+  if (goes_back_) sum(*part);
   for (Buffer& buffer : gradients_) {
     if (buffer.group != part - groups_.data()) continue;
-    sum(*part);
     buffer.ready = last_;
     buffer.group = -1;
   }

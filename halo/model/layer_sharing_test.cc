@@ -54,12 +54,13 @@ TEST(LayerSharing, EachRankKeepsItsPart) {
     on_three(Use::kTrained, Shard::kOptimizer, compute, [&](ParameterStore& store, Communicator&) {
       EXPECT_EQ(store.groups().size(), 4u);
       EXPECT_EQ(store.master().numel(), all / 3);
-      EXPECT_EQ(store.grad().numel(), all / 3);
+      EXPECT_EQ(store.grad().numel(), all);
       EXPECT_EQ(store.moment2().numel(), all / 3);
       EXPECT_EQ(store.compute().numel(), all);
     });
     on_three(Use::kTrained, Shard::kFull, compute, [&](ParameterStore& store, Communicator&) {
       EXPECT_EQ(store.master().numel(), all / 3);
+      EXPECT_EQ(store.grad().numel(), all / 3);
       EXPECT_FALSE(store.compute().defined());
     });
     on_three(Use::kFrozen, Shard::kFull, compute, [&](ParameterStore& store, Communicator&) {
@@ -100,23 +101,24 @@ TEST(LayerSharing, AllReadTheSameValues) {
 }
 
 // Of two micro-batches, on which every rank has a gradient of its own.
-TEST(LayerSharing, SumsEveryMicroBatchOverTheRanks) {
+TEST(LayerSharing, SumsTheMicroBatchesOfAllRanks) {
   for (const Shard shard : kEach) {
-    for (const bool whole : {false, true}) {
-      if (whole && shard == Shard::kFull) continue;
-      SCOPED_TRACE(fmt::format("shard {}, whole {}", static_cast<int>(shard), whole));
+    for (const bool recorded : {false, true}) {
+      if (recorded && shard == Shard::kFull) continue;
+      SCOPED_TRACE(fmt::format("shard {}, recorded {}", static_cast<int>(shard), recorded));
       on_three(Use::kTrained, shard, at::kFloat, [&](ParameterStore& store, Communicator& ranks) {
         write_all(store);
         std::vector<Weight> weights;
         for (const ParameterSpec& spec : specs()) weights.push_back(store.weight(spec.name));
         LayerSharing& layers = *store.layers();
         store.zero_grad();
+        layers.begin_step(2);
         for (const double batch : {1.0, 10.0}) {
           const auto add = [&](size_t i) {
             weights[i].grad.add_(values_of(specs()[i], batch * (1 + ranks.rank())));
             EXPECT_TRUE(at::equal(weights[i].value, values_of(specs()[i])));
           };
-          layers.begin(whole);
+          layers.begin(recorded);
           for (const int64_t layer : {0, 1}) {
             layers.acquire(layer, layer + 1, false);
             layers.release(layer);

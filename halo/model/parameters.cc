@@ -158,7 +158,8 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::Sc
   if (use == Use::kTrained) {
     const bool is_one = compute == at::kFloat && !is_divided_;
     master_ = is_one ? compute_ : at::zeros({kept}, options.dtype(at::kFloat));
-    grad_ = at::zeros({kept}, options.dtype(at::kFloat));
+    // Who has all weights adds up a gradient of all, whatever it keeps of the rest.
+    grad_ = at::zeros({is_fetched ? kept : elements}, options.dtype(at::kFloat));
   }
   if (is_fetched) {
     const bool is_one = use == Use::kTrained && compute == at::kFloat;
@@ -177,7 +178,12 @@ void ParameterStore::share() {
       shared.own_compute = own_compute_.narrow(0, group.kept.begin, group.kept.size);
       if (group.layer < 0) shared.compute = at::zeros({group.range.size}, own_compute_.options());
     }
-    if (use_ == Use::kTrained) shared.gradient_sum = summed_gradient(group);
+    if (use_ == Use::kTrained) {
+      const bool is_whole = compute_.defined();
+      at::Tensor& gradient = is_whole ? shared.gradient : shared.gradient_sum;
+      gradient =
+          is_whole ? grad_.narrow(0, group.range.begin, group.range.size) : summed_gradient(group);
+    }
     groups.push_back(std::move(shared));
   }
   layers_ =
@@ -185,12 +191,12 @@ void ParameterStore::share() {
 }
 
 at::Tensor& ParameterStore::moment(at::Tensor& tensor) {
-  if (!tensor.defined() && use_ == Use::kTrained) tensor = at::zeros_like(grad_);
+  if (!tensor.defined() && use_ == Use::kTrained) tensor = at::zeros_like(master_);
   return tensor;
 }
 
 at::Tensor ParameterStore::summed_gradient(const Group& group) const {
-  const Range& range = is_divided_ ? group.kept : group.own;
+  const Range& range = own_compute_.defined() ? group.kept : group.own;
   return grad_.narrow(0, range.begin, range.size);
 }
 

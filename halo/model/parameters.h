@@ -6,10 +6,10 @@
 // of rank, the last of which may end with padding. This rank has of
 //                       Shard::kNone     kOptimizer   kFull
 //   master and moments  all              its part     its part
-//   sum of gradients    all, of which its part is summed up; else its part
+//   gradient            all              all          its part
 //   compute copy        all              all          its part, and all that belongs to no layer
-// A micro-batch's gradient is nowhere but in a window that LayerSharing opens, and so are a layer's
-// weights with kFull. Of a frozen store only kFull divides anything.
+// With kFull a micro-batch's gradient and a layer's weights are nowhere but in a window that
+// LayerSharing opens. Of a frozen store only kFull divides anything.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -93,15 +93,15 @@ class ParameterStore {
   const std::shared_ptr<LayerSharing>& layers() const { return layers_; }
 
   // 1-D arenas, whole or what this rank keeps of them. master() is compute() where the compute type
-  // is fp32 and all is kept. The gradient is of all micro-batches; where there are several ranks,
-  // their sum.
+  // is fp32 and all is kept. The gradient is of a step's micro-batches; where there are several
+  // ranks, summed_gradient() becomes their sum.
   at::Tensor& master() { return master_; }
   at::Tensor& grad() { return grad_; }
   at::Tensor& moment1() { return moment(moment1_); }
   at::Tensor& moment2() { return moment(moment2_); }
   at::Tensor& compute() { return compute_; }  // undefined with kFull
   const at::Tensor& compute() const { return compute_; }
-  // Whether master, moments and gradient are of all parameters.
+  // Whether master and moments are of all parameters.
   bool keeps_all() const { return !is_divided_; }
   // Views of the group's elements: of the gradient those that this rank has summed up, of the
   // compute copy those that belong to what it keeps of the master.

@@ -133,13 +133,15 @@ double parameter_bytes(const StageCost& cost, double c, Shard shard, int64_t ran
   const auto trained = double(cost.trained.all), frozen = double(cost.frozen.all);
   // Masters, of which fp32 computes with those that are whole; two moments; gradients.
   const double masters = c == 4 ? 0 : 4, state = 8 + 4;
-  if (ranks == 1) return trained * (c + masters + state) + frozen * c;
+  if (ranks == 1 || shard == Shard::kNone) {
+    return trained * (c + masters + state) + frozen * c;
+  }
+  const double part = trained / double(ranks);
+  // Weights and gradients are whole, masters and moments are not.
+  if (shard == Shard::kOptimizer) return trained * (c + 4) + part * 12 + frozen * c;
   // A micro-batch's gradients, before they are summed: of two layers, and of what belongs to none.
   const double gradients =
       4 * (2 * double(cost.trained.largest_layer) + double(cost.trained.of_no_layer));
-  if (shard == Shard::kNone) return trained * (c + masters + state) + frozen * c + gradients;
-  const double part = trained / double(ranks);
-  if (shard == Shard::kOptimizer) return trained * c + part * (4 + state) + frozen * c + gradients;
   // Weights of two layers of each model, and of what belongs to none.
   const double weights = c * (2 * double(cost.trained.largest_layer + cost.frozen.largest_layer) +
                               double(cost.trained.of_no_layer + cost.frozen.of_no_layer));

@@ -26,12 +26,13 @@ StepTalk step_talk(const Links& links, int64_t ranks, Shard shard, const StageCo
   const auto parameters = double(cost.trained.all), batches = double(micro_batches);
   const auto c = double(compute_bytes);
   StepTalk talk;
-  talk.beside = batches * gather_seconds(links, ranks, 4 * parameters);
+  talk.beside = gather_seconds(links, ranks, 4 * parameters);
+  if (shard != Shard::kFull) talk.share_beside = 1 / batches;
   if (shard == Shard::kNone) talk.before = gather_seconds(links, ranks, 4 * parameters);
   if (shard == Shard::kOptimizer) talk.beside += gather_seconds(links, ranks, c * parameters);
   if (shard == Shard::kFull) {
-    talk.beside +=
-        batches * gather_seconds(links, ranks, c * (2 * parameters + double(cost.frozen.all)));
+    talk.beside += gather_seconds(links, ranks, c * (2 * parameters + double(cost.frozen.all)));
+    talk.beside *= batches;
   }
   return talk;
 }

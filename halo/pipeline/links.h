@@ -24,12 +24,13 @@ double gather_seconds(const Links& links, int64_t ranks, double bytes);
 // Of an all-to-all among groups of consecutive ranks, of which each has `bytes`.
 double exchange_seconds(const Links& links, int64_t group, double bytes);
 
-// Seconds a step that ranks talk: while all wait, and beside what they compute.
+// Seconds a step that ranks talk: while all wait, and beside what they compute, which is this share
+// of a step's computation.
 struct StepTalk {
-  double before = 0, beside = 0;
+  double before = 0, beside = 0, share_beside = 1;
 };
-// Gradients are summed a micro-batch and weights given out a step; with Shard::kFull layers of both
-// models are fetched for each use.
+// Gradients are summed in the last micro-batch of a step and weights given out a step; with
+// Shard::kFull gradients are summed in each, and layers of both models fetched for each use.
 StepTalk step_talk(const Links& links, int64_t ranks, Shard shard, const StageCost& cost,
                    int64_t compute_bytes, int64_t micro_batches);
 

@@ -26,14 +26,14 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
       exchange_seconds(links, train.context_ranks,
                        tokens / double(ranks) * double(cost.exchanged_a_token * compute_bytes));
   const double before = double(train.steps()) * talk.before + exchanged,
-               beside = double(train.steps()) * talk.beside;
+               beside = double(train.steps()) * talk.beside, hides = computing * talk.share_beside;
   const int64_t memory = peak_memory(cost, rows * train.sequence_length / train.context_ranks,
                                      compute_bytes, run.device == at::kCPU, run.shard, ranks);
   return {{"stage", name},
           {"tokens", train.steps() * train.tokens_per_step},
           {"steps", train.steps()},
           {"flops", tokens * cost.flops_a_token},
-          {"seconds_at_least", std::max(computing, beside) + before},
+          {"seconds_at_least", computing + std::max(0.0, beside - hides) + before},
           {"communication_seconds", beside + before},
           {"memory_bytes", memory},
           {"memory_bytes_per_rank", memory},

@@ -20,8 +20,8 @@ inline constexpr Word<Kernels> kKernels[] = {{"fast", Kernels::kFast},
 // What several ranks keep each for itself.
 enum class Shard {
   kNone,       // each has all
-  kOptimizer,  // each keeps fp32 masters, moments and gradients of its own part alone
-  kFull,       // and weights too, of the teacher as well; a layer's are fetched when it is used
+  kOptimizer,  // each keeps fp32 masters and moments of its own part alone
+  kFull,       // gradients and weights too, the teacher's as well; a layer's are fetched for use
 };
 inline constexpr Word<Shard> kShards[] = {
     {"none", Shard::kNone}, {"optimizer", Shard::kOptimizer}, {"full", Shard::kFull}};
@@ -82,9 +82,8 @@ struct RunRecipe : MachineRecipe {
        .max = 1e6,
        .effect = Effect::kNone});
     s("shard", shard, kShards,
-      {.help =
-           "what each rank keeps its part of alone: nothing, the optimizer's state and gradients, "
-           "or weights too, student's and teacher's (full); the same bits, less memory",
+      {.help = "what each rank keeps its part of alone: nothing, the optimizer's state (the same "
+               "bits), or gradients and weights too, student's and teacher's (full); less memory",
        .effect = Effect::kNone});
   }
 };

@@ -81,7 +81,7 @@ class ToyJob {
     const double factor = gradient_factor.count(step) ? gradient_factor.at(step) : 1;
     std::vector<at::Tensor> losses;
     const std::shared_ptr<LayerSharing>& layers = store.layers();
-    if (layers) layers->begin(/*whole=*/false);
+    if (layers) layers->begin(/*recorded=*/false);
     for (const int64_t layer : {0, 1}) {
       const Weight table = store.weight(fmt::format("model.layers.{}.table", layer));
       if (layers) layers->acquire(layer, layer + 1, /*gradient=*/true);

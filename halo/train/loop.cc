@@ -215,6 +215,7 @@ std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
   }
   if (count <= 0) throw_error("{}: step {} has no token that counts", job_.stage, step);
   store_.zero_grad();
+  if (store_.layers()) store_.layers()->begin_step(micro_batches_);
   at::Tensor sum;
   for (const TrainBatch& batch : batches) {
     if (ranks_.size() == 1 && stop_requested()) return std::nullopt;

@@ -41,8 +41,8 @@ struct TrainJob {
   // Counted tokens of a micro-batch: what the loss is divided by.
   std::function<int64_t(const TrainBatch&)> count;
   // Adds the gradient of (sum over the batch's counted tokens, or of this rank's part of them where
-  // recipe.context_ranks share the batch) / step_count to store->grad(), summed over the ranks
-  // where they are several (LayerSharing), and returns, detached on the device, [1 +
+  // recipe.context_ranks share the batch) / step_count to store->grad(), which after a step's last
+  // batch is summed over the ranks (LayerSharing), and returns, detached on the device, [1 +
   // extra_metrics.size()]: that quotient, then the extra metrics. Both are summed over a step's
   // micro-batches.
   std::function<at::Tensor(const TrainBatch&, int64_t step_count)> forward_backward;

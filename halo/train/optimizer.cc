@@ -66,7 +66,9 @@ void Optimizer::update(AdamWStep args, const at::Tensor& factors) {
     at::Tensor master = kept(store_.master(), groups[g]), m = kept(store_.moment1(), groups[g]),
                v = kept(store_.moment2(), groups[g]), copy = store_.kept_compute(groups[g]);
     args.grad_scale = factors.dim() == 0 ? factors : factors[static_cast<int64_t>(g)];
-    adamw_step(master, kept(store_.grad(), groups[g]), m, v, copy,
+    const at::Tensor gradient =
+        store_.keeps_all() ? kept(store_.grad(), groups[g]) : store_.summed_gradient(groups[g]);
+    adamw_step(master, gradient, m, v, copy,
                decay_mask_.defined() ? kept(decay_mask_, groups[g]) : decay_mask_, args);
     if (!store_.keeps_all()) store_.layers()->give_out(g);
   }

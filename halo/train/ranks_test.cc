@@ -92,6 +92,17 @@ TEST_F(RanksTest, KeepTheirPartsToTheSameBits) {
   }
 }
 
+// Who fetches weights adds up the ranks' sums of micro-batches, the others each its own.
+TEST_F(RanksTest, AddSeveralMicroBatchesUp) {
+  const auto train_with = [&](const std::string& folder, Shard shard) {
+    return train_in(folder, {.ranks = 3, .shard = shard},
+                    [](ToyJob& toy, int64_t) { toy.job.recipe.micro_batch_rows = 1; });
+  };
+  const fs::path whole = train_with("whole", Shard::kNone);
+  EXPECT_EQ(fingerprint(train_with("parts", Shard::kOptimizer), 8), fingerprint(whole, 8));
+  expect_same_curve(train_with("fetched", Shard::kFull), whole, 1e-6);
+}
+
 // Stopped in the fifth step by a signal to one rank, then gone on with by another number of them.
 TEST_F(RanksTest, AnyNumberGoesOnFromTheCheckpointOfAnother) {
   const fs::path unbroken = train_in("unbroken", {.ranks = 4, .shard = Shard::kOptimizer});
