@@ -12,16 +12,13 @@ struct GenerateArgs {
   int64_t max_tokens = 128;
   SampleArgs sample;
   int64_t seed = 0;
-  int64_t draft_tokens = 8;
+  int64_t draft_tokens = kDraftsThatPay;
 
   void settings(Settings& s) {
     s("max_tokens", max_tokens, {.help = "new tokens at most", .min = 1, .max = 1e9});
     s("sample", sample, {});
     s("seed", seed, {.help = "of the sampling", .max = kMaxCount});
-    s("draft_tokens", draft_tokens,
-      {.help =
-           "tokens that one pass checks where the answer repeats what stands before it; 0: none",
-       .max = 16});
+    s("draft_tokens", draft_tokens, {.help = kDraftTokensHelp, .min = kDraftsThatPay, .max = 16});
   }
 };
 

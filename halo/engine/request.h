@@ -39,6 +39,13 @@ struct Finish {
   double decode_seconds = 0;      // from then on to the end
 };
 
+// Of draft tokens as many as have been shown to pay: 8, and none where steps are recorded, on a GPU
+// (docs/results/drafts.md).
+inline constexpr int64_t kDraftsThatPay = -1;
+inline constexpr const char* kDraftTokensHelp =
+    "tokens that one pass checks where an answer repeats what stands before it; 0: none; -1: 8, on "
+    "a GPU none";
+
 // What one sequence is to continue, how, and who hears of it. The functions are called by the
 // thread that drives the scheduler, holding no lock: they may submit and cancel. One that throws
 // ends its request with that error; what on_finish throws is lost.
@@ -52,7 +59,7 @@ struct Request {
   int64_t seed = 0, stream = 0;
   // Tokens that one decoder call checks where the answer repeats what stands before it (draft.h).
   // The tokens are the model's either way; in the fixed-order form they are the same bit for bit.
-  int64_t draft_tokens = 0;
+  int64_t draft_tokens = 0;       // or kDraftsThatPay
   std::vector<int64_t> stop_ids;  // the answer ends before the first of them
   int64_t top_logprobs = -1;  // >= 0: TokenEvents have log-probabilities, and that many of `top`
   // >= 0: on_prompt_tokens gets the same of the prompt's tokens prompt_logprobs_from ..; what

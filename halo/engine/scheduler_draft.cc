@@ -14,6 +14,7 @@ namespace halo {
 // that are.
 void Scheduler::add_drafts(Pieces& pieces) {
   const int64_t step_tokens = engine_.step_tokens();
+  const int64_t that_pay = step_tokens > 0 ? 0 : 8;
   if (std::ssize(pieces) > (step_tokens > 0 ? 1 : kMostDrafting)) return;
   int64_t blocks = engine_.blocks().num_free(), slots = engine_.slots().num_free();
   for (const Piece& piece : pieces) {
@@ -26,9 +27,10 @@ void Scheduler::add_drafts(Pieces& pieces) {
                              : task.limit;
     const int64_t room =
         step_tokens > 0 ? step_tokens - piece.count : Task::kMostWindow - 2 * piece.count;
+    const int64_t asked = task.request.draft_tokens;
+    const int64_t wanted = asked == kDraftsThatPay ? that_pay : asked;
     // One more token follows from the logits behind the drafts.
-    const int64_t most =
-        std::min({task.request.draft_tokens, room, left - 1, task.limit - task.size() - 1});
+    const int64_t most = std::min({wanted, room, left - 1, task.limit - task.size() - 1});
     if (slots < 1 || most < 1) continue;
     const int64_t needed = engine_.blocks_for(task.sequence->id(), piece.count + most) -
                            engine_.blocks_for(task.sequence->id(), piece.count);

@@ -23,7 +23,7 @@ struct ServiceSettings {
   std::string host = "127.0.0.1";
   int64_t port = 8080;
   std::string api_key_file, alias;
-  int64_t max_queued = 256, draft_tokens = 8;
+  int64_t max_queued = 256, draft_tokens = kDraftsThatPay;
   bool strict_model = false, slots = false, page = true;
   std::string slot_folder;
   double slot_gb = 10;
@@ -39,9 +39,7 @@ struct ServiceSettings {
     s("alias", alias, {.help = "name of the model for clients (empty: its directory's)"});
     s("max_queued", max_queued,
       {.help = "answers that may wait; more are refused with 429", .max = 1e6});
-    s("draft_tokens", draft_tokens,
-      {.help = "tokens that one pass checks where an answer repeats what stands before it; 0: none",
-       .max = 16});
+    s("draft_tokens", draft_tokens, {.help = kDraftTokensHelp, .min = kDraftsThatPay, .max = 16});
     s("strict_model", strict_model, {.help = "refuse requests that name another model"});
     s("slots", slots, {.help = "GET /slots: what runs, and which slots are saved"});
     s("slot_folder", slot_folder,
