@@ -5,11 +5,19 @@
 Compiles and downloads nothing. Every count of ranks trains the same tokens a step. --seconds ends
 it in time: what there was no time for is named under "left_out". NVLink multicast stays off
 (NCCL_NVLS_ENABLE=0). With --device cpu and a small --config it runs anywhere, to try it out.
+--rows 131072,524288 adds stage 3 with rows of so many tokens, which all ranks share
+(finetune.context_ranks). --kill adds a conversion of the demo in which a rank is killed and all
+start again, beside one that nobody disturbs. What share of a step GPUs idle and talk is in each
+run's "shares".
 """
 import argparse
+import hashlib
 import json
 import os
+import pathlib
+import signal
 import subprocess
+import tempfile
 import time
 
 # Tokens a row, rows a micro-batch, rows a step, timed steps. The published tokens a step but for
@@ -49,8 +57,43 @@ def measure(command, environment, seconds):
     if done.returncode:
         return entry | {"error": done.stderr.strip()[-2000:], "code": done.returncode}
     figures = json.loads(done.stdout)
-    figures.pop("profile", None)
-    return entry | figures
+    profile = figures.pop("profile", None)
+    return entry | figures | ({"shares": profile["shares"]} if profile else {})
+
+
+def ranks_of(launcher):
+    """Process ids of the launcher's children."""
+    with open(f"/proc/{launcher}/task/{launcher}/children") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def killed_and_started_again(args, ranks, environment, deadline):
+    """A conversion of the demo whose last rank is killed halfway, and one without."""
+    with tempfile.TemporaryDirectory() as name:
+        hashes, seconds = [], []
+        for kills in (False, True):
+            run = pathlib.Path(name) / f"kills-{kills}"
+            command = [args.halo, "launch", "-n", str(ranks), "--max-restarts", "1", "--", "convert",
+                       "demo/demo-quick.toml", "--run", str(run), "--set", "run.shard=optimizer",
+                       "--device", args.device, "--rank-seconds", "60"]
+            start = time.time()
+            with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.PIPE, text=True) as launcher:
+                if kills:
+                    time.sleep(seconds[0] / 2)
+                    os.kill(ranks_of(launcher.pid)[-1], signal.SIGKILL)
+                try:
+                    _, said = launcher.communicate(timeout=max(5, deadline - time.time()))
+                except subprocess.TimeoutExpired:
+                    launcher.terminate()
+                    return {"ranks": ranks, "error": "took too long"}
+            if launcher.returncode:
+                return {"ranks": ranks, "error": said.strip()[-2000:], "code": launcher.returncode}
+            seconds.append(round(time.time() - start, 1))
+            model = (run / "model/model.safetensors").read_bytes()
+            hashes.append(hashlib.sha256(model).hexdigest())
+    return {"ranks": ranks, "command": " ".join(command), "seconds": seconds[0],
+            "seconds_with_a_kill": seconds[1], "same_bits": hashes[0] == hashes[1]}
 
 
 def compare(runs):
@@ -74,6 +117,8 @@ def main():
     parser.add_argument("--config", help="another configuration, in place of --sizes")
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--shards", default="none,optimizer,full")
+    parser.add_argument("--rows", default="", help="tokens of rows that all ranks share")
+    parser.add_argument("--kill", action="store_true", help="a rank of a conversion, once")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compute", default="bfloat16")
     parser.add_argument("--length", type=int, help="tokens a row of every stage, for a small trial")
@@ -121,6 +166,27 @@ def main():
                     print(size, stage, ranks, shard,
                           run.get("error") or f"{run['tokens_per_second']:.0f} tokens/s, "
                           f"{run['peak_memory_bytes'] / 2**30:.1f} GiB a rank", flush=True)
+    for size, config in configs.items():
+        for tokens in filter(None, args.rows.split(",")):
+            for ranks in counts:
+                words = ["bench", "train", "--config", config, "--stage", "finetune",
+                         "--sequence-length", tokens, "--rows", "1", "--steps", "2",
+                         "--context-ranks", str(ranks), "--activation-checkpointing", "--compute",
+                         args.compute, "--shard", "optimizer" if ranks > 1 else "none"]
+                command = command_of(args, ranks, words)
+                left = deadline - time.time()
+                if left < 40:
+                    result["left_out"].append(" ".join(command))
+                    continue
+                run = measure(command, environment, left)
+                result["runs"].append({"size": size, "stage": f"finetune, rows of {tokens}",
+                                       "ranks": ranks} | run)
+                save()
+                print(size, "rows of", tokens, ranks, run.get("error") or
+                      f"{run['tokens_per_second']:.0f} tokens/s", flush=True)
+    if args.kill:
+        result["kill"] = killed_and_started_again(args, counts[-1], environment, deadline)
+        print(result["kill"], flush=True)
     save()
 
 

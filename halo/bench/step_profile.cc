@@ -36,6 +36,7 @@ constexpr std::array<std::pair<std::string_view, const char*>, 19> kKinds{{
     {"cutlass", "matrix products"},
     {"splitK", "matrix products"},
     {"cublas", "matrix products"},
+    {"nccl", "communication"},
     {"Memcpy", "copies"},
     {"Memset", "copies"},
     {"copy_kernel", "copies"},
