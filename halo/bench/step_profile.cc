@@ -19,7 +19,7 @@ namespace profiler = torch::autograd::profiler;
 
 // The first part of a kernel's name that is found here says what it does; what is not found is
 // elementwise. Attention stands before matrix products: its kernels are built of them.
-constexpr std::array<std::pair<std::string_view, const char*>, 19> kKinds{{
+constexpr std::array<std::pair<std::string_view, const char*>, 20> kKinds{{
     {"halo::lightning", "lightning"},
     {"flash", "attention"},
     {"fmha", "attention"},

@@ -85,6 +85,7 @@ LayerSharing::Buffer& LayerSharing::fetch(Part& part) {
     const bool is_used = in_use_ && each.group == in_use_ - groups_.data();
     if (!is_used && (!buffer || each.last_use < buffer->last_use)) buffer = &each;
   }
+  HALO_CHECK(buffer, "layer sharing: every buffer is in use");
   buffer->group = group;
   buffer->ready = beside([&] {
     const at::Tensor all = buffer->memory.narrow(0, 0, part.size);
