@@ -190,6 +190,10 @@ void LayerSharing::give_out(size_t group) {
   });
 }
 
+void LayerSharing::forget() {
+  for (Buffer& buffer : weights_) buffer.group = -1;
+}
+
 void LayerSharing::settle() const {
   if (last_) last_->hold_back();
 }

@@ -66,6 +66,9 @@ class LayerSharing {
   // After this rank's part of the weights got other values: all ranks get them, before their next
   // use within a micro-batch or behind settle().
   void give_out(size_t group);
+  // What was fetched is fetched anew: where all ranks pass and one of them may have nothing yet, so
+  // that all ask for the same.
+  void forget();
   // What is computed from now on finds all sums and weights that were under way.
   void settle() const;
 

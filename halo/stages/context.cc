@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
+#include "halo/model/layer_sharing.h"
 #include "halo/runtime/ranks.h"
 #include "halo/stages/losses.h"
 #include "halo/train/checkpoint.h"
@@ -39,8 +40,11 @@ const Model& StageContext::teacher() const {
   return teacher_with({});
 }
 
+// The first rank may have had it whole in between, and has fetched nothing of it yet.
 const Model& StageContext::training_teacher() const {
-  return teacher_with(sharing());
+  const Model& teacher = teacher_with(sharing());
+  if (teacher.store->layers()) teacher.store->layers()->forget();
+  return teacher;
 }
 
 TextBatches StageContext::held_out_batches(const HeldOutArgs& args, int64_t bucket_length) const {
