@@ -25,27 +25,37 @@ def tensors(layers):
     return dict(sorted(shapes.items()))
 
 
-def make(folder, gigabytes):
-    os.makedirs(folder, exist_ok=True)
-    size = lambda shapes: sum(2 * s[0] * (s[1] if len(s) > 1 else 1) for s in shapes.values())
-    a_layer = size(tensors(1)) - size(tensors(0))
-    layers = round((gigabytes * 1e9 - size(tensors(0))) / a_layer)
+def size(shapes):
+    """Bytes of bf16 tensors."""
+    return sum(2 * s[0] * (s[1] if len(s) > 1 else 1) for s in shapes.values())
+
+
+def header_of(shapes):
+    """What stands before the values in a safetensors file of bf16 tensors, and their bytes."""
     header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in tensors(layers).items():
+    for name, shape in shapes.items():
         end = offset + size({name: shape})
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, offset
+
+
+def make(folder, gigabytes):
+    os.makedirs(folder, exist_ok=True)
+    a_layer = size(tensors(1)) - size(tensors(0))
+    layers = round((gigabytes * 1e9 - size(tensors(0))) / a_layer)
+    header, left = header_of(tensors(layers))
     # bf16 numbers between 2^-7 and 1 of either sign.
     source = random.Random(1)
     block = b"".join(struct.pack("<H", source.getrandbits(1) << 15 | source.randint(0x3C00, 0x3F7F))
                      for _ in range(1 << 19))
     with open(os.path.join(folder, "model.safetensors"), "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
-        while offset > 0:
-            f.write(block[:offset])
-            offset -= len(block)
+        f.write(header)
+        while left > 0:
+            f.write(block[:left])
+            left -= len(block)
     config = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "vocab_size": VOCAB,
               "hidden_size": HIDDEN, "intermediate_size": MLP, "num_hidden_layers": layers,
               "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS, "head_dim": HEAD,

@@ -137,6 +137,19 @@ def main():
         with open(args.out, "w") as file:
             json.dump(result, file, indent=1)
 
+    def add(about, words, least):
+        """Measures a run of `bench train`, where so many seconds are left."""
+        command = command_of(args, about["ranks"], words)
+        left = deadline - time.time()
+        if left < least:
+            result["left_out"].append(" ".join(command))
+            return
+        run = measure(command, environment, left)
+        result["runs"].append(about | run)
+        save()
+        print(*about.values(), run.get("error") or f"{run['tokens_per_second']:.0f} tokens/s, "
+              f"{run['peak_memory_bytes'] / 2**30:.1f} GiB a rank", flush=True)
+
     for ranks in counts:
         if ranks > 1:
             words = ["bench", "comm", "--megabytes", "2048" if args.device == "cuda" else "4"]
@@ -154,18 +167,7 @@ def main():
                              "--compute", args.compute, "--shard", shard]
                     if stage in RECOMPUTED.get(size, []):
                         words.append("--activation-checkpointing")
-                    command = command_of(args, ranks, words)
-                    left = deadline - time.time()
-                    if left < 20:
-                        result["left_out"].append(" ".join(command))
-                        continue
-                    run = measure(command, environment, left)
-                    result["runs"].append({"size": size, "stage": stage, "ranks": ranks,
-                                           "shard": shard} | run)
-                    save()
-                    print(size, stage, ranks, shard,
-                          run.get("error") or f"{run['tokens_per_second']:.0f} tokens/s, "
-                          f"{run['peak_memory_bytes'] / 2**30:.1f} GiB a rank", flush=True)
+                    add({"size": size, "stage": stage, "ranks": ranks, "shard": shard}, words, 20)
     for size, config in configs.items():
         for tokens in filter(None, args.rows.split(",")):
             for ranks in counts:
@@ -173,17 +175,7 @@ def main():
                          "--sequence-length", tokens, "--rows", "1", "--steps", "2",
                          "--context-ranks", str(ranks), "--activation-checkpointing", "--compute",
                          args.compute, "--shard", "optimizer" if ranks > 1 else "none"]
-                command = command_of(args, ranks, words)
-                left = deadline - time.time()
-                if left < 40:
-                    result["left_out"].append(" ".join(command))
-                    continue
-                run = measure(command, environment, left)
-                result["runs"].append({"size": size, "stage": f"finetune, rows of {tokens}",
-                                       "ranks": ranks} | run)
-                save()
-                print(size, "rows of", tokens, ranks, run.get("error") or
-                      f"{run['tokens_per_second']:.0f} tokens/s", flush=True)
+                add({"size": size, "stage": f"finetune, rows of {tokens}", "ranks": ranks}, words, 40)
     if args.kill:
         result["kill"] = killed_and_started_again(args, counts[-1], environment, deadline)
         print(result["kill"], flush=True)

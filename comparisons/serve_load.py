@@ -13,7 +13,10 @@ own tokens read alone, one after the other, and the same tokens decoded in batch
 Then --clients / 2 go on decoding while a prompt of --long tokens arrives.
 Python alone; every eight clients are a process of their own.
 """
-import argparse, json, multiprocessing, os, random, re, socket, statistics, struct, subprocess, sys, time
+import argparse, json, multiprocessing, os, random, socket, statistics, struct, subprocess, sys, time
+
+import serving
+from load import header_of
 
 
 # ---- A model of random weights.
@@ -64,19 +67,12 @@ def tensors(c):
 def write_model(folder, config):
     os.makedirs(folder, exist_ok=True)
     shapes = tensors(config)
-    header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape in shapes.items():
-        end = offset + 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end]}
-        offset = end
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
     # bf16 numbers between 2^-9 and 2^-5 of either sign; vectors are ones.
     source = random.Random(1)
     block = b"".join(struct.pack("<H", source.getrandbits(1) << 15 | source.randint(0x3B00, 0x3CFF))
                      for _ in range(999_983))
     with open(os.path.join(folder, "model.safetensors"), "wb") as f:
-        f.write(struct.pack("<Q", len(text)) + text)
+        f.write(header_of(shapes)[0])
         for name, shape in shapes.items():
             if len(shape) == 1:
                 f.write(struct.pack("<H", 0x3F80) * shape[0])
@@ -180,6 +176,8 @@ def percentile(values, share):
 
 
 def spread(values):
+    if not values:
+        return None  # the answers ended before
     return {"p50": percentile(values, 0.5), "p90": percentile(values, 0.9), "p99": percentile(values, 0.99),
             "max": max(values), "n": len(values)}
 
@@ -245,17 +243,9 @@ def main():
     alone = (answers * result["alone"]["prefill"]["prefill_seconds"] +
              args.rounds * args.answer * result["alone"]["decode"]["token_seconds"])
     result["alone"]["seconds"] = alone
-    server = subprocess.Popen([args.halo, "serve", args.folder, "--port", "0", "--max-running",
-                               str(args.clients), *machine_of(args), *args.serve.split()],
-                              stderr=subprocess.PIPE, text=True)
+    server, port = serving.start(args.halo, args.folder, ["--max-running", str(args.clients),
+                                                          *machine_of(args), *args.serve.split()])
     try:
-        port = 0
-        while not port:
-            line = server.stderr.readline()
-            if not line:
-                sys.exit("the server ended before it listened")
-            found = re.search(r"at http://127\.0\.0\.1:(\d+)", line)
-            port = int(found.group(1)) if found else 0
         # What all share is read once, and steps are recorded, before anything is timed.
         wait_for(start_clients(args, port, args.clients, (900, 901), 16))
         load = summary(wait_for(start_clients(args, port, args.clients, (0, args.rounds), args.answer)))

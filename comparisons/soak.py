@@ -8,7 +8,9 @@ not, streams, several answers, JSON answers, wrong requests, clients that go. Th
 read every ten seconds; its slope is that of a straight line through the last three quarters of the
 time, by when the prefixes that are kept have filled their memory (--memory, in GB).
 """
-import argparse, json, random, re, socket, subprocess, sys, threading, time
+import argparse, json, random, re, socket, sys, threading, time
+
+import serving
 
 WORDS = "the old dog sat by a small house and saw how the rain came over hill and field".split()
 KINDS = ["completion", "stream", "several", "json", "wrong", "shared", "gone", "responses"]
@@ -89,16 +91,7 @@ def main():
     parser.add_argument("--serve", default="", help="more options of `halo serve`")
     parser.add_argument("--out")
     args = parser.parse_args()
-    server = subprocess.Popen([args.halo, "serve", args.model, "--port", "0", "--memory", str(args.memory),
-                               *args.serve.split()], stderr=subprocess.PIPE, text=True)
-    port = 0
-    while not port:
-        line = server.stderr.readline()
-        if not line:
-            sys.exit("the server ended before it listened")
-        found = re.search(r"at http://127\.0\.0\.1:(\d+)", line)
-        port = int(found.group(1)) if found else 0
-    threading.Thread(target=server.stderr.read, daemon=True).start()
+    server, port = serving.start(args.halo, args.model, ["--memory", str(args.memory), *args.serve.split()])
     begin, points, counts, number = time.monotonic(), [], {}, 0
     result = {}
 
