@@ -288,7 +288,7 @@ Batch Engine::make_batch_of(const std::vector<Piece>& pieces) {
     slots[s] = piece.sequence->slot;
     std::copy(piece.sequence->blocks.begin(), piece.sequence->blocks.end(), row);
   }
-  inputs = inputs.to(device_);
+  inputs = to_device(inputs, device_);
   Batch batch = make_batch(inputs.narrow(0, 0, total), std::move(offsets),
                            inputs.narrow(0, total, total), device_);
   batch.kernels = options_.kernels;
@@ -318,7 +318,7 @@ at::Tensor Engine::run(const std::vector<Piece>& pieces) {
   } else {
     hidden = decode(*weights_, batch);
     if (std::ssize(call.rows) < hidden.size(0)) {
-      hidden = hidden.index_select(0, at::tensor(call.rows, at::kLong).to(device_));
+      hidden = hidden.index_select(0, to_device(at::tensor(call.rows, at::kLong), device_));
     }
   }
   for (const Piece& piece : pieces) piece.sequence->length += piece.count;

@@ -93,6 +93,7 @@ SchedulerOptions scheduler_options(const Machine& machine) {
     options.prefill_chunk = 8192;
     options.block_size = 256;
     options.min_reused = 512;  // a fork costs more than a short prompt
+    options.tells_beside = true;
   }
   return options;
 }
@@ -194,6 +195,8 @@ bool Scheduler::step() {
   begin_where_prefixes_end();
   const bool decoded = decode();
   const bool prefilled = prefill();
+  take_all();
+  sweep();
   const std::chrono::duration<double> time = Task::Clock::now() - start;
   publish(time.count());
   return decoded || prefilled || !queue_.empty();
@@ -238,6 +241,7 @@ void Scheduler::admit() {
       Task* lowest = lowest_running();
       if (!lowest || lowest->request.priority >= task.request.priority) return;
       preempt(*lowest);
+      sweep();
     }
   }
 }
@@ -340,7 +344,10 @@ Scheduler::Task* Scheduler::lowest_running() {
   return nullptr;
 }
 
+// It may turn out to have ended instead.
 void Scheduler::preempt(Task& task) {
+  tell(task);
+  if (task.ended) return;
   task.sequence.reset();
   task.fed = 0;
   task.logits = at::Tensor();
@@ -359,6 +366,10 @@ void Scheduler::make_room(Pieces& pieces) {
   };
   while (needed() > engine_.blocks().num_free()) {
     if (prefixes_.evict()) continue;
+    if (!asked_.empty()) {
+      take_all();
+      continue;
+    }
     Task* lowest = lowest_running();
     std::erase_if(pieces, [&](const Piece& piece) { return piece.task == lowest; });
     preempt(*lowest);
@@ -419,6 +430,7 @@ void Scheduler::forget_prefixes() {
 }
 
 void Scheduler::finish(Task& task, Finish::Reason reason, std::string error) {
+  tell(task);
   if (task.ended) return;
   task.ended = true;
   // What it computed stays, with no copy.

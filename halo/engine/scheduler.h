@@ -29,6 +29,9 @@ struct SchedulerOptions {
   int64_t prefill_chunk = 512;  // tokens of prompts in one call
   int64_t chunk_beside = 0;     // the same between two steps of those that decode; 0: as many
   int64_t block_size = 64;      // tokens a K/V block
+  // A token's request is told of it once the device has the next step to do; on a GPU, whose calls
+  // return at once.
+  bool tells_beside = false;
   // What was computed is kept as long as there is memory, and a prompt that begins so starts behind
   // it: after prompts and answers, cancelled ones too, where two prompts parted, and every
   // snapshot_spacing tokens of a prompt.
@@ -152,12 +155,17 @@ class Scheduler {
   };
   // Of a row of logits; without a token where the row has no numbers.
   using Choice = std::optional<TokenEvent>;
-  std::vector<Choice> choose(const std::vector<Next>& next, const at::Tensor& logits);
-  void choose_tokens(const Tasks& tasks, const at::Tensor& logits);
+  // Choices that the device has been given to make.
+  struct Asked;
+  Asked ask(std::vector<Next> next, const at::Tensor& logits);
+  static std::vector<Choice> read(const Asked& asked);
+  void ask_for_next(const Tasks& tasks, const at::Tensor& logits);
+  void take_all();
   void show_logits(const std::vector<Next>& next, const at::Tensor& logits);
   at::Tensor masked_by_requests(const std::vector<Next>& next, const at::Tensor& logits);
   void take(Task& task, Choice choice, const at::Tensor& logits);
   void deliver(Task& task, TokenEvent event);
+  void tell(Task& task);
   void failed(const Pieces& pieces, const std::string& what);
   // Runs `call`, a request's own function; what it throws ends the request.
   template <class Call>
@@ -172,6 +180,7 @@ class Scheduler {
   std::map<Order, std::unique_ptr<Task>> queue_, running_;
   std::unordered_map<RequestId, Task*> tasks_;  // of both
   SchedulerStats counters_;
+  std::vector<Asked> asked_;  // in this step, and not taken yet
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable_any news_;

@@ -108,7 +108,7 @@ void Scheduler::choose_in_windows(std::vector<Window>& windows, const at::Tensor
     }
     if (next.empty()) return;
     const at::Tensor chosen_from = rows_of(logits, rows);
-    std::vector<Choice> choices = choose(next, chosen_from);
+    std::vector<Choice> choices = read(ask(next, chosen_from));
     for (size_t i = 0; i < next.size(); ++i) {
       Window& window = *of[i];
       if (!window.goes_on(taken + next[i].drafts)) continue;

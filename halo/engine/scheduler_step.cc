@@ -27,7 +27,7 @@ std::string first_line(const std::string& what) {
 
 at::Tensor rows_of(const at::Tensor& x, const std::vector<int64_t>& rows) {
   if (std::ssize(rows) == x.size(0)) return x;
-  return x.index_select(0, at::tensor(rows, at::kLong).to(x.device()));
+  return x.index_select(0, to_device(at::tensor(rows, at::kLong), x.device()));
 }
 
 // Those whose prompts are all there: the next token follows from logits that were kept.
@@ -41,7 +41,8 @@ void Scheduler::begin_where_prefixes_end() {
     if (task->request.max_tokens == 0) finish(*task, Finish::Reason::kLength);
     tasks.push_back(task.get());
   }
-  if (!tasks.empty()) choose_tokens(tasks, at::stack(rows));
+  if (!tasks.empty()) ask_for_next(tasks, at::stack(rows));
+  take_all();
   sweep();
 }
 
@@ -75,6 +76,8 @@ bool Scheduler::decode() {
   }
   if (!together.empty()) calls.push_back(std::move(together));
   for (Pieces& pieces : calls) {
+    // A recorded step overwrites the logits of the one before.
+    take_all();
     // The calls before may have made it give way.
     std::erase_if(pieces, [](const Piece& piece) { return !piece.task->sequence; });
     make_room(pieces);
@@ -82,7 +85,6 @@ bool Scheduler::decode() {
     const bool one_each = std::ranges::all_of(pieces, [](const Piece& p) { return p.count == 1; });
     one_each ? run_decode(pieces) : run_windows(pieces);
   }
-  sweep();
   return !calls.empty();
 }
 
@@ -98,7 +100,7 @@ void Scheduler::run_decode(const Pieces& pieces) {
   try {
     const at::Tensor logits = engine_.advance(ids, tokens);
     for (Task* task : tasks) ++task->fed;
-    choose_tokens(tasks, logits);
+    ask_for_next(tasks, logits);
   } catch (const std::exception& e) {
     failed(pieces, e.what());
   }
@@ -109,7 +111,6 @@ bool Scheduler::prefill() {
   if (pieces.empty()) return false;
   make_room(pieces);
   if (!pieces.empty()) run_prefill(pieces);
-  sweep();
   return true;
 }
 
@@ -186,7 +187,7 @@ void Scheduler::run_prefill(const Pieces& pieces) {
       }
     }
     if (ready.empty()) return;
-    choose_tokens(ready, engine_.logits(rows_of(hidden, rows)));
+    ask_for_next(ready, engine_.logits(rows_of(hidden, rows)));
   } catch (const std::exception& e) {
     failed(pieces, e.what());
   }
@@ -221,7 +222,7 @@ void Scheduler::score_prompt(Task& task, int64_t count, const at::Tensor& hidden
 void Scheduler::show_logits(const std::vector<Next>& next, const at::Tensor& logits) {
   for (size_t i = 0; i < next.size(); ++i) {
     Task& task = *next[i].task;
-    if (!task.request.on_logits) continue;
+    if (!task.request.on_logits || task.ended) continue;
     const at::Tensor own = logits[static_cast<int64_t>(i)].cpu().contiguous();
     const std::span values(own.const_data_ptr<float>(), static_cast<size_t>(own.numel()));
     call_out(task, [&] { task.request.on_logits(values); });
@@ -233,7 +234,8 @@ void Scheduler::show_logits(const std::vector<Next>& next, const at::Tensor& log
 at::Tensor Scheduler::masked_by_requests(const std::vector<Next>& next, const at::Tensor& logits) {
   std::vector<int64_t> rows;
   for (size_t i = 0; i < next.size(); ++i) {
-    if (next[i].task->request.on_mask) rows.push_back(static_cast<int64_t>(i));
+    if (next[i].task->request.on_mask && !next[i].task->ended)
+      rows.push_back(static_cast<int64_t>(i));
   }
   if (rows.empty()) return logits;
   const int64_t words = mask_words(logits.size(1));
@@ -247,9 +249,9 @@ at::Tensor Scheduler::masked_by_requests(const std::vector<Next>& next, const at
   return mask_logits(logits, rows, allowed);
 }
 
-// Nothing but this waits for the device.
-std::vector<Scheduler::Choice> Scheduler::choose(const std::vector<Next>& next,
-                                                 const at::Tensor& logits) {
+// The device has its work: who waits for tokens hears of the last ones meanwhile.
+Scheduler::Asked Scheduler::ask(std::vector<Next> next, const at::Tensor& logits) {
+  for (const auto& [order, task] : running_) tell(*task);
   show_logits(next, logits);
   const at::Tensor changed = masked_by_requests(next, logits);
   std::vector<SampleRow> rows;
@@ -259,8 +261,16 @@ std::vector<Scheduler::Choice> Scheduler::choose(const std::vector<Next>& next,
   }
   // NaN where one of them is.
   const at::Tensor good = changed.amax(1).isfinite().to(at::kLong);
-  const at::Tensor both = at::stack({sample_tokens(changed, rows), good}).cpu();
-  const auto result = both.accessor<int64_t, 2>();
+  const at::Tensor answers =
+      at::stack({sample_tokens(changed, rows), good}).to(at::kCPU, /*non_blocking=*/true);
+  return {std::move(next), logits, answers, DeviceEvent(logits.device())};
+}
+
+// Nothing but this waits for the device.
+std::vector<Scheduler::Choice> Scheduler::read(const Asked& asked) {
+  asked.arrived.wait();
+  const auto& next = asked.next;
+  const auto result = asked.answers.accessor<int64_t, 2>();
   std::vector<Choice> choices(next.size());
   std::vector<int64_t> scored, scored_tokens;
   int64_t top = 0;
@@ -275,7 +285,7 @@ std::vector<Scheduler::Choice> Scheduler::choose(const std::vector<Next>& next,
     top = std::max(top, wanted);
   }
   if (scored.empty()) return choices;
-  TokenLogprobs found = token_logprobs(rows_of(logits, scored), scored_tokens, top);
+  TokenLogprobs found = token_logprobs(rows_of(asked.logits, scored), scored_tokens, top);
   for (size_t i = 0; i < scored.size(); ++i) {
     const auto row = static_cast<size_t>(scored[i]);
     const auto wanted = static_cast<size_t>(next[row].task->request.top_logprobs);
@@ -286,12 +296,24 @@ std::vector<Scheduler::Choice> Scheduler::choose(const std::vector<Next>& next,
   return choices;
 }
 
-void Scheduler::choose_tokens(const Tasks& tasks, const at::Tensor& logits) {
+void Scheduler::ask_for_next(const Tasks& tasks, const at::Tensor& logits) {
   std::vector<Next> next;
   for (Task* task : tasks) next.push_back({task});
-  std::vector<Choice> choices = choose(next, logits);
-  for (size_t i = 0; i < tasks.size(); ++i) {
-    take(*tasks[i], std::move(choices[i]), logits[static_cast<int64_t>(i)]);
+  asked_.push_back(ask(std::move(next), logits));
+}
+
+void Scheduler::take_all() {
+  for (const Asked& asked : std::exchange(asked_, {})) {
+    try {
+      std::vector<Choice> choices = read(asked);
+      for (size_t i = 0; i < choices.size(); ++i) {
+        take(*asked.next[i].task, std::move(choices[i]), asked.logits[static_cast<int64_t>(i)]);
+      }
+    } catch (const std::exception& e) {
+      Pieces pieces;
+      for (const Next& next : asked.next) pieces.push_back({next.task, 1});
+      failed(pieces, e.what());
+    }
   }
 }
 
@@ -309,6 +331,8 @@ void Scheduler::take(Task& task, Choice choice, const at::Tensor& logits) {
 }
 
 void Scheduler::deliver(Task& task, TokenEvent event) {
+  tell(task);  // of the one before, which may have been the last that it wants
+  if (task.ended) return;
   task.alone = false;
   if (!task.first_token) task.first_token = Task::Clock::now();
   const Request& request = task.request;
@@ -321,13 +345,19 @@ void Scheduler::deliver(Task& task, TokenEvent event) {
   }
   task.tokens.push_back(event.token);
   if (request.sample.needs_counts()) ++task.counts[event.token].in_answer;
-  bool more = true;
-  if (request.on_token) call_out(task, [&] { more = request.on_token(event); });
-  if (!more) {
-    finish(task, Finish::Reason::kStop);
-  } else if (task.finish.completion_tokens == request.max_tokens || task.size() >= task.limit) {
+  task.untold = std::move(event);
+  if (!options_.tells_beside) tell(task);
+  if (task.finish.completion_tokens == request.max_tokens || task.size() >= task.limit) {
     finish(task, Finish::Reason::kLength);
   }
+}
+
+void Scheduler::tell(Task& task) {
+  if (!task.untold) return;
+  const TokenEvent event = *std::exchange(task.untold, std::nullopt);
+  bool more = true;
+  if (task.request.on_token) call_out(task, [&] { more = task.request.on_token(event); });
+  if (!more) finish(task, Finish::Reason::kStop);
 }
 
 // Which of several was at fault shows when each runs by itself, from its start.

@@ -26,10 +26,12 @@ using Reason = Finish::Reason;
 
 INSTANTIATE_TEST_SUITE_P(, SchedulerTest,
                          testing::Values(Case{false, false}, Case{false, true}, Case{true, false},
-                                         Case{true, true}),
+                                         Case{true, true}, Case{true, true, true}),
                          [](const auto& info) {
-                           return fmt::format("{}{}", info.param.hybrid ? "Hybrid" : "Transformer",
-                                              info.param.reuse ? "Reuse" : "");
+                           return fmt::format("{}{}{}",
+                                              info.param.hybrid ? "Hybrid" : "Transformer",
+                                              info.param.reuse ? "Reuse" : "",
+                                              info.param.tells_beside ? "TellsBeside" : "");
                          });
 
 TEST_P(SchedulerTest, TokensAreThoseOfRecomputation) {
@@ -304,7 +306,7 @@ TEST_P(SchedulerTest, AShortPromptWaitsForTwoChunksAtMost) {
   EXPECT_EQ(chunks, 5);
   scheduler.submit(watched({.prompt = {3, 4, 5}, .max_tokens = 4}, asker));
   scheduler.step();
-  EXPECT_EQ(asker.tokens.size(), 1u);
+  EXPECT_EQ(asker.tokens.size(), GetParam().tells_beside ? 0u : 1u);  // chosen, but not told yet
   EXPECT_EQ(chunks, 6);  // the long one goes on meanwhile
   scheduler.drain();
   EXPECT_EQ(reader.tokens.size(), 1u);

@@ -56,7 +56,7 @@ inline std::vector<int64_t> plain_answer(const DecoderWeights& weights, const Re
 }
 
 struct SchedulerCase {
-  bool hybrid, reuse;
+  bool hybrid, reuse, tells_beside = false;
 };
 
 // So many blocks and slots of a model.
@@ -81,6 +81,7 @@ class SchedulerTest : public testing::TestWithParam<SchedulerCase> {
             .max_running = 8,
             .prefill_chunk = 7,
             .block_size = 4,
+            .tells_beside = GetParam().tells_beside,
             .reuse_prefixes = GetParam().reuse,
             .min_reused = 3,
             .snapshot_spacing = 8};

@@ -43,10 +43,10 @@ void StepBatch::fill(std::span<const StepRow> rows) {
     Held& held = held_[i];
     if (held.sequence == row.sequence && held.blocks == row.blocks->size()) continue;
     held = {row.sequence, row.blocks->size()};
-    const at::Tensor blocks = at::tensor(*row.blocks, at::kInt);
+    const at::Tensor blocks = to_device(at::tensor(*row.blocks, at::kInt), numbers_.device());
     state_.block_table[static_cast<int64_t>(i)].narrow(0, 0, blocks.numel()).copy_(blocks);
   }
-  numbers_.copy_(numbers);
+  numbers_.copy_(to_device(numbers, numbers_.device()));
 }
 
 at::Tensor StepBatch::run(std::span<const StepRow> rows) {

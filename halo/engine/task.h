@@ -9,6 +9,7 @@
 #include "halo/base/random.h"
 #include "halo/engine/draft.h"
 #include "halo/engine/scheduler.h"
+#include "halo/runtime/device_event.h"
 
 namespace halo {
 
@@ -67,11 +68,20 @@ struct Scheduler::Task {
   bool alone = false;          // runs in calls of its own, because a call with others failed
   bool ended = false;
 
-  int64_t prefilled = 0;  // as on_prefill was told
-  int64_t next_scored;    // of the prompt's tokens
+  std::optional<TokenEvent> untold;  // its newest, which on_token is still to be called with
+  int64_t prefilled = 0;             // as on_prefill was told
+  int64_t next_scored;               // of the prompt's tokens
   Finish finish;
   Clock::time_point submitted = Clock::now();
   std::optional<Clock::time_point> started, first_token;
+};
+
+struct Scheduler::Asked {
+  std::vector<Next> next;
+  at::Tensor logits;   // [next.size(), V] as the model gave them
+  at::Tensor answers;  // int64 [2, next.size()], on the host once `arrived` has passed: tokens, and
+                       // 0 where a row has no numbers
+  DeviceEvent arrived;
 };
 
 // Those rows of x, in ascending order.

@@ -18,7 +18,7 @@ uint64_t key_of(int64_t before, int64_t token) {
 }
 
 at::Tensor index(const std::vector<int64_t>& rows, const at::Tensor& like) {
-  return at::tensor(rows, at::kLong).to(like.device());
+  return to_device(at::tensor(rows, at::kLong), like.device());
 }
 
 // Where the keys of a batch's tokens are in the pool's blocks laid end to end: [N].

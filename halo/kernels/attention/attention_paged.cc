@@ -69,7 +69,7 @@ class Rows {
 };
 
 at::Tensor on_device(const std::vector<int64_t>& values, at::Device device) {
-  return at::tensor(values, at::kLong).to(device, /*non_blocking=*/true);
+  return to_device(at::tensor(values, at::kLong), device);
 }
 
 // Tokens begin .. begin+count-1 of sequence s: [count, G, d], a view where they lie together.

@@ -9,15 +9,12 @@
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
+#include "halo/kernels/common/sequences.h"
 #include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/sample/sample_launch.h"
 
 namespace halo {
 namespace {
-
-at::Tensor sent(const at::Tensor& host, at::Device device) {
-  return host.to(device, /*non_blocking=*/true);
-}
 
 // What penalties and biases change: single logits, as places in the flattened rows.
 struct Changes {
@@ -59,10 +56,10 @@ at::Tensor with_changes(const at::Tensor& logits, std::span<const SampleRow> row
     add_changes(rows[s], static_cast<int64_t>(s) * logits.size(1), changes);
   }
   if (changes.places.empty()) return logits;
-  const auto numbers = sent(
+  const auto numbers = to_device(
       at::stack({at::tensor(changes.factors, at::kDouble), at::tensor(changes.taken, at::kDouble)}),
       logits.device());
-  const auto places = sent(at::tensor(changes.places, at::kLong), logits.device());
+  const auto places = to_device(at::tensor(changes.places, at::kLong), logits.device());
   at::Tensor changed = logits.to(at::kFloat, /*non_blocking=*/false, /*copy=*/true).contiguous();
   at::Tensor flat = changed.view(-1);
   const auto old = flat.index_select(0, places).to(at::kDouble);
@@ -76,7 +73,7 @@ template <class Get>
 at::Tensor column(std::span<const SampleRow> rows, at::Device device, Get get) {
   std::vector<double> values;
   for (const SampleRow& row : rows) values.push_back(static_cast<double>(get(row)));
-  return sent(at::tensor(values, at::kDouble), device).unsqueeze(1);
+  return to_device(at::tensor(values, at::kDouble), device).unsqueeze(1);
 }
 
 at::Tensor draw(const at::Tensor& logits, std::span<const SampleRow> rows) {
@@ -126,7 +123,7 @@ at::Tensor run_kernel(const at::Tensor& logits, std::span<const SampleRow> rows)
   const auto bytes = static_cast<int64_t>(settings.size() * sizeof(SampleSettings));
   const at::Tensor host = at::from_blob(settings.data(), {bytes}, at::kByte);
   const DeviceStream stream(logits);
-  const at::Tensor contiguous = logits.contiguous(), on_device = host.to(logits.device());
+  const at::Tensor contiguous = logits.contiguous(), on_device = to_device(host, logits.device());
   const at::Tensor tokens = at::empty({logits.size(0)}, logits.options().dtype(at::kLong));
   launch_sample(
       {.logits = contiguous.const_data_ptr<float>(),
@@ -181,7 +178,7 @@ at::Tensor sample_tokens(const at::Tensor& logits, std::span<const SampleRow> ro
   if (drawn.size() == rows.size()) return draw(changed, rows);
   at::Tensor tokens = changed.argmax(1);  // the first of equal ones
   if (drawn.empty()) return tokens;
-  const auto index = sent(at::tensor(places, at::kLong), logits.device());
+  const auto index = to_device(at::tensor(places, at::kLong), logits.device());
   return tokens.index_copy_(0, index, draw(changed.index_select(0, index), drawn));
 }
 
@@ -192,7 +189,7 @@ at::Tensor mask_logits(const at::Tensor& logits, std::span<const int64_t> rows,
                  allowed.size(1) == mask_words(vocabulary) && allowed.scalar_type() == at::kInt,
              "mask_logits: the mask must be [{}, {}] int32", count, mask_words(vocabulary));
   at::NoGradGuard no_grad;
-  const at::Tensor words = sent(allowed, logits.device()).unsqueeze(2);
+  const at::Tensor words = to_device(allowed, logits.device()).unsqueeze(2);
   const at::Tensor shifts = at::arange(32, words.options());
   const at::Tensor banned = words.bitwise_right_shift(shifts)
                                 .bitwise_and_(1)
@@ -201,7 +198,7 @@ at::Tensor mask_logits(const at::Tensor& logits, std::span<const int64_t> rows,
                                 .eq(0);
   constexpr float kNever = -std::numeric_limits<float>::infinity();
   if (count == logits.size(0)) return logits.masked_fill(banned, kNever);
-  const at::Tensor index = sent(at::tensor(rows, at::kLong), logits.device());
+  const at::Tensor index = to_device(at::tensor(rows, at::kLong), logits.device());
   return logits.index_copy(0, index, logits.index_select(0, index).masked_fill_(banned, kNever));
 }
 
@@ -210,7 +207,7 @@ TokenLogprobs token_logprobs(const at::Tensor& logits, std::span<const int64_t> 
   HALO_CHECK(logits.dim() == 2 && logits.size(0) == std::ssize(tokens) && count >= 0,
              "token_logprobs: {} tokens for logits of {} rows", tokens.size(), logits.size(0));
   at::NoGradGuard no_grad;
-  const auto target = sent(at::tensor(tokens, at::kLong), logits.device()).unsqueeze(1);
+  const auto target = to_device(at::tensor(tokens, at::kLong), logits.device()).unsqueeze(1);
   const auto most = logits.amax(1, /*keepdim=*/true);
   const auto sum = logits.sub(most).exp_().sum(1, /*keepdim=*/true, at::kDouble).log_();
   const auto logprob = [&](const at::Tensor& of) { return of.to(at::kDouble) - most - sum; };
