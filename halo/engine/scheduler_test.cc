@@ -327,8 +327,9 @@ TEST_P(SchedulerTest, ChunksAreSmallerWhereOthersAnswer) {
   scheduler.submit(watched({.prompt = {1, 2}, .max_tokens = 3}, writer));
   while (writer.ends == 0) scheduler.step();
   scheduler.drain();
-  // The writer's prompt takes 2 of the second chunk; its first token comes with that.
-  EXPECT_EQ(read, (std::vector<int64_t>{20, 38, 42, 60}));
+  // The writer's prompt takes 2 of the second chunk; its first token comes with that, and the two
+  // behind it beside a chunk each.
+  EXPECT_EQ(read, (std::vector<int64_t>{20, 38, 42, 46, 60}));
 }
 
 TEST_P(SchedulerTest, HigherPriorityGoesFirstAndTakesThePlace) {

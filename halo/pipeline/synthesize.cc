@@ -106,8 +106,9 @@ json::object synthesize(const SynthesizeArgs& args) {
   int64_t sampled_tokens = 0;
   request.on_token = [&](const TokenEvent&) {
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    ++sampled_tokens;
     progress.update(
-        std::min(++sampled_tokens, args.tokens),
+        std::min(sampled_tokens, args.tokens),
         fmt::format("{:.0f} tok/s", static_cast<double>(sampled_tokens) / time.count()));
     return true;
   };
