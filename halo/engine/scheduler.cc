@@ -60,6 +60,28 @@ bool needs_block(const Engine& engine, int64_t tokens) {
   return engine.options().max_blocks > 0 && tokens % engine.options().block_size != 0;
 }
 
+// By multiplications: a token's with the weights, and with each token before it.
+double even_past(const DecoderWeights& weights) {
+  double with_weights = 0, with_token = 0;
+  const auto count = [&](const Weight& w) {
+    if (w.defined()) with_weights += static_cast<double>(w.value.numel());
+  };
+  for (const LayerWeights& layer : weights.layers) {
+    count(layer.gate_up);
+    count(layer.down);
+    if (const auto* attention = std::get_if<AttentionWeights>(&layer.mixer)) {
+      count(attention->qkvg);
+      count(attention->biased_gate);
+      count(attention->o_proj);
+      with_token += 2 * static_cast<double>(attention->heads * attention->head_dim);
+    } else {
+      count(std::get<LightningWeights>(layer.mixer).qkvz);
+      count(std::get<LightningWeights>(layer.mixer).o_proj);
+    }
+  }
+  return with_weights / with_token;
+}
+
 // Where nothing is reused.
 std::string miss_reason(const SchedulerOptions& options, const Request& request, int64_t common) {
   if (!options.reuse_prefixes) return "reuse of prefixes is off";
@@ -103,6 +125,7 @@ Scheduler::Scheduler(std::shared_ptr<const DecoderWeights> weights, const Schedu
       engine_(as_run(weights), engine_options(*weights, options)),
       spacing_(options.reuse_prefixes && !engine_.can_cut() ? options.snapshot_spacing : 0),
       context_(std::min(options.context > 0 ? options.context : kNoLimit, most_tokens(engine_))),
+      even_past_(even_past(*weights)),
       prefixes_(engine_) {
   publish(0);
 }

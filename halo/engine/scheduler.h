@@ -27,7 +27,8 @@ struct SchedulerOptions {
   int64_t context = 0;          // tokens of a prompt and its answer at most; 0: as many as fit
   int64_t max_running = 64;     // requests in decoder calls at a time, at most
   int64_t prefill_chunk = 512;  // tokens of prompts in one call
-  int64_t chunk_beside = 0;     // the same between two steps of those that decode; 0: as many
+  int64_t chunk_beside = 0;     // the same between two steps of those that decode, fewer behind a
+                                // long past; 0: as many
   int64_t block_size = 64;      // tokens a K/V block
   // A token's request is told of it once the device has the next step to do; on a GPU, whose calls
   // return at once.
@@ -139,6 +140,7 @@ class Scheduler {
   bool prefill();
   void begin_where_prefixes_end();
   void report_prefill(Task& task);
+  int64_t chunk_beside(const Task& task) const;
   Pieces next_chunk() const;
   void run_decode(const Pieces& pieces);
   void add_drafts(Pieces& pieces);         // scheduler_draft.cc
@@ -175,6 +177,7 @@ class Scheduler {
   Engine engine_;
   const int64_t spacing_;  // of snapshots; 0: none, where sequences can be cut anywhere
   const int64_t context_;
+  const double even_past_;  // tokens whose keys and values take a token as long as the weights
   // The driving thread's.
   PrefixCache prefixes_;
   std::map<Order, std::unique_ptr<Task>> queue_, running_;

@@ -114,7 +114,17 @@ bool Scheduler::prefill() {
   return true;
 }
 
-// Half of it at least is for the first in order, so that it ends; the rest goes to the shortest.
+// Tokens of a chunk that begins with the task's next: as much work as chunk_beside tokens without a
+// past.
+int64_t Scheduler::chunk_beside(const Task& task) const {
+  const double work = 1 + static_cast<double>(task.fed) / even_past_;
+  const auto tokens = static_cast<int64_t>(static_cast<double>(options_.chunk_beside) / work);
+  return std::max(tokens, std::min(options_.chunk_beside, kGrid));
+}
+
+// Half of it at least is for the first in order, so that it ends; the rest goes to those that have
+// less to read than it, the shortest first. Where none has, it is all the first one's: a call of
+// several prompts takes longer.
 Scheduler::Pieces Scheduler::next_chunk() const {
   Tasks waiting;
   for (const auto& [order, task] : running_) {
@@ -125,25 +135,29 @@ Scheduler::Pieces Scheduler::next_chunk() const {
   Task* head = waiting.front();
   std::erase_if(waiting, [&](const Task* task) { return task == head || task->alone; });
   if (head->alone) waiting.clear();
-  std::ranges::stable_sort(waiting, {}, [](const Task* task) {
+  const auto place = [](const Task* task) {
     return std::pair(-task->request.priority, task->pending());
-  });
+  };
+  std::ranges::stable_sort(waiting, {}, place);
+  const auto longer = std::ranges::lower_bound(waiting, place(head), {}, place);
   int64_t left = options_.prefill_chunk;
-  if (others_decode && options_.chunk_beside > 0) left = std::min(left, options_.chunk_beside);
+  if (others_decode && options_.chunk_beside > 0) left = std::min(left, chunk_beside(*head));
   const auto room = [&](const Task& task) {
     return task.next_mark(spacing_, task.size()) - task.fed;
   };
-  const auto take = [&](const Task& task, int64_t most) {
-    const int64_t taken = std::min(room(task), most);
+  Pieces pieces{{head, 0}};
+  const auto take = [&](Piece& piece, int64_t most) {
+    const int64_t taken = std::min(room(*piece.task) - piece.count, most);
+    piece.count += taken;
     left -= taken;
-    return taken;
   };
-  Pieces pieces{{head, take(*head, (left + 1) / 2)}};
-  for (Task* task : waiting) {
-    if (left == 0) break;
-    pieces.push_back({task, take(*task, left)});
-  }
-  pieces.front().count += std::min(left, room(*head) - pieces.front().count);
+  const auto take_of = [&](auto begin, auto end) {
+    for (; begin != end && left > 0; ++begin) take(pieces.emplace_back(*begin, 0), left);
+  };
+  take(pieces.front(), (left + 1) / 2);
+  take_of(waiting.begin(), longer);
+  take(pieces.front(), left);
+  take_of(longer, waiting.end());
   for (auto& [task, count] : pieces) {
     const int64_t aligned = (task->fed + count) / kGrid * kGrid;
     if (count < room(*task) && aligned > task->fed) count = aligned - task->fed;

@@ -11,6 +11,7 @@
 #include "halo/kernels/linear/linear.h"
 #include "halo/kernels/rms_norm/rms_norm.h"
 #include "halo/kernels/rope/rope.h"
+#include "halo/kernels/store_rows/store_rows.h"
 #include "halo/kernels/swiglu/swiglu.h"
 #include "halo/model/context_part.h"
 #include "halo/model/layer_sharing.h"
@@ -104,7 +105,7 @@ at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tens
   LightningArgs args{heads.q, heads.k, heads.v, w.slopes, w.scale, {}};
   if (batch.state) args.state = (*batch.state)[layer].recurrent.index_select(0, batch.slots);
   const LightningResult result = lightning_attention(args, batch.sequences, batch.kernels);
-  if (batch.state) (*batch.state)[layer].recurrent.index_copy_(0, batch.slots, result.state);
+  if (batch.state) store_rows((*batch.state)[layer].recurrent, batch.slots, result.state);
   const at::Tensor o =
       (batch.part ? with_state_before(args, result, batch.sequences, *batch.part) : result.o)
           .flatten(1);

@@ -79,16 +79,19 @@ AttentionGradients fast_backward(const at::Tensor& d_o, const at::Tensor& q, con
   return {d.q.to(q.scalar_type()), sum_heads(d.k, k), sum_heads(d.v, v)};
 }
 
+AttentionForward forward_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            const Sequences& sequences, const AttentionSettings& settings) {
+  if (settings.kernels == Kernels::kReference) {
+    return {.o = reference_forward(q, k, v, settings.scale, sequences)};
+  }
+  return fast_forward(q, k, v, settings.scale, sequences);
+}
+
 struct AttentionNode : torch::autograd::Function<AttentionNode> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
                             const at::Tensor& v, const Sequences& sequences,
                             const AttentionSettings& settings) {
-    AttentionForward out;
-    if (settings.kernels == Kernels::kReference) {
-      out.o = reference_forward(q, k, v, settings.scale, sequences);
-    } else {
-      out = fast_forward(q, k, v, settings.scale, sequences);
-    }
+    const AttentionForward out = forward_of(q, k, v, sequences, settings);
     context->save_for_backward(
         {q, k, v, out.o, out.log_sums, out.seed, out.offset, out.cudnn_log_sums});
     context->saved_data["settings"] = keep(settings);
@@ -114,6 +117,7 @@ struct AttentionNode : torch::autograd::Function<AttentionNode> {
 at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const Sequences& sequences, const AttentionSettings& settings) {
   check(q, k, v, sequences, settings.kernels);
+  if (!records({q, k, v})) return forward_of(q, k, v, sequences, settings).o;
   return AttentionNode::apply(q, k, v, sequences, settings);
 }
 

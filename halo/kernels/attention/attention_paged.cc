@@ -7,6 +7,7 @@
 #include "ATen/core/grad_mode.h"
 #include "halo/base/check.h"
 #include "halo/kernels/attention/attention_forms.h"
+#include "halo/kernels/store_rows/store_rows.h"
 
 namespace halo {
 namespace {
@@ -219,8 +220,8 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
     }
   }
   const auto row = on_device(index, k.device());
-  keys.index_copy_(0, row, k.to(keys.scalar_type()));
-  values.index_copy_(0, row, v.to(values.scalar_type()));
+  store_rows(keys, row, k.to(keys.scalar_type()).contiguous());
+  store_rows(values, row, v.to(values.scalar_type()).contiguous());
 }
 
 at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache,

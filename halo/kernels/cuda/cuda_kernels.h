@@ -27,6 +27,7 @@ enum class CudaKernels {
   kLightningDecode,
   kRopeTables,
   kSample,
+  kStoreRows,
 };
 
 // Whether the operation's kernels are to run: this build has them, and they have passed on a GPU.

@@ -110,6 +110,7 @@ std::vector<double> alibi_slopes(int64_t num_heads) {
 LightningResult lightning_attention(const LightningArgs& args, const Sequences& sequences,
                                     Kernels kernels) {
   check(args, sequences, kernels);
+  if (!records({args.q, args.k, args.v, args.state})) return forward_of(args, sequences, kernels);
   const auto state = args.state.defined() ? std::optional(args.state) : std::nullopt;
   auto out = LightningNode::apply(args.q, args.k, args.v, state, args, sequences, kernels);
   return {out[0], out[1]};
