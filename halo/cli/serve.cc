@@ -38,7 +38,8 @@ struct Args {
       {.help = "GB for keys, values and states; 0: half of the machine's", .max = 1e6});
     s("max_running", max_running, {.help = "answers that grow at a time", .min = 1, .max = 4096});
     s("prefill_chunk", prefill_chunk,
-      {.help = "tokens of prompts between two steps of those that answer; 0: 512, on a GPU 1,024",
+      {.help = "tokens of prompts between two steps of those that answer, for each that waits; 0: "
+               "512, on a GPU 1,024",
        .max = 1e6});
     machine.settings(s);
   }

@@ -249,6 +249,17 @@ void Engine::grow_blocks(int64_t capacity) {
   steps_.clear();
 }
 
+void Engine::reserve(int64_t sequence, int64_t tokens) {
+  reserve({{&find(sequence), nullptr, tokens, 0}});
+}
+
+void Engine::give_back_spare(int64_t sequence) {
+  Sequence& from = find(sequence);
+  if (!has_blocks_) return;
+  const auto used = static_cast<size_t>(num_blocks(from.length, options_.block_size));
+  for (; from.blocks.size() > used; from.blocks.pop_back()) blocks_.drop(from.blocks.back());
+}
+
 void Engine::reserve(const std::vector<Piece>& pieces) {
   const auto missing = [&](const Piece& piece) {
     return missing_blocks(*piece.sequence, piece.count);
@@ -260,7 +271,7 @@ void Engine::reserve(const std::vector<Piece>& pieces) {
                              options_.max_blocks));
   }
   for (const Piece& piece : pieces) {
-    for (int64_t n = missing(piece); n > 0; --n) piece.sequence->blocks.push_back(blocks_.take());
+    blocks_.take(missing(piece), piece.sequence->blocks);
   }
 }
 

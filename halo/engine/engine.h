@@ -62,6 +62,10 @@ class Engine {
   // Free blocks that feeding it so many tokens takes. An Error there, and of create() and fork(),
   // says that a pool which may not grow is used up.
   int64_t blocks_for(int64_t sequence, int64_t tokens) const;
+  // Takes them now, so that they lie together where there is room, and gives back what was not
+  // needed.
+  void reserve(int64_t sequence, int64_t tokens);
+  void give_back_spare(int64_t sequence);
 
   // A sequence's state in a layer on the host, for files: keys and values [length, G, d] or
   // recurrent [H, d, d], contiguous. empty_state() has the shapes and types alone (device meta).

@@ -196,6 +196,22 @@ TEST(EngineErrorTest, WrongCallsAreRefused) {
   EXPECT_THROW(engine.fork(sequence), std::exception);
 }
 
+TEST(EngineBlocksTest, AreReservedAndGivenBack) {
+  Engine engine(test::random_model(test::hybrid_config()),
+                {.block_size = 4, .max_blocks = 8, .max_slots = 2});
+  const int64_t sequence = engine.create(), other = engine.create();
+  engine.reserve(sequence, 18);
+  EXPECT_EQ(engine.blocks().num_used(), 5);
+  EXPECT_EQ(engine.blocks_for(sequence, 18), 0);
+  EXPECT_THROW(engine.reserve(other, 13), Error);
+  engine.extend({sequence}, {random_tokens(5, 1)}, Engine::Rows::kLast);
+  EXPECT_EQ(engine.blocks().num_used(), 5);
+  engine.give_back_spare(sequence);
+  EXPECT_EQ(engine.blocks().num_used(), 2);
+  engine.release(sequence);
+  EXPECT_EQ(engine.blocks().num_used(), 0);
+}
+
 TEST(BlockAllocatorTest, BlocksAreFreeAfterTheirLastUser) {
   BlockAllocator pool;
   EXPECT_THROW(pool.take(), std::exception);
@@ -212,7 +228,27 @@ TEST(BlockAllocatorTest, BlocksAreFreeAfterTheirLastUser) {
   EXPECT_THROW(pool.share(a), std::exception);
   pool.grow(3);
   EXPECT_EQ(pool.num_free(), 2);
+  EXPECT_THROW(pool.share(2), std::exception);
   EXPECT_EQ(pool.num_used() + pool.num_free(), pool.capacity());
+}
+
+TEST(BlockAllocatorTest, BlocksOfASequenceLieTogetherWhereTheyCan) {
+  BlockAllocator pool;
+  pool.grow(12);
+  std::vector<int64_t> a, b, c, d;
+  pool.take(3, a);
+  pool.take(1, b);
+  pool.take(2, a);  // not behind its own
+  EXPECT_EQ(a, (std::vector<int64_t>{0, 1, 2, 4, 5}));
+  EXPECT_EQ(b, (std::vector<int64_t>{3}));
+  pool.drop(1);
+  pool.drop(2);
+  pool.take(3, c);  // past the gap of two
+  EXPECT_EQ(c, (std::vector<int64_t>{6, 7, 8}));
+  pool.take(5, d);  // no place for all of them: the longest first
+  EXPECT_EQ(d, (std::vector<int64_t>{9, 10, 11, 1, 2}));
+  EXPECT_EQ(pool.num_free(), 0);
+  EXPECT_THROW(pool.take(1, d), std::exception);
 }
 
 }  // namespace

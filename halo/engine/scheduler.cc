@@ -308,7 +308,9 @@ Scheduler::Start Scheduler::try_start(Task& task) {
     task.sequence.emplace(engine_);
     task.fed = 0;
   }
+  engine_.reserve(task.sequence->id(), size - task.fed);
   task.shared = task.fed;
+  task.reserved = size;
   if (match.common < task.size() && match.common >= options_.min_reused && reuse) {
     task.marks.push_back(match.common);
   }
@@ -346,7 +348,7 @@ int64_t Scheduler::held_blocks() const {
   if (engine_.options().max_blocks == 0) return 0;
   int64_t blocks = 0;
   for (const auto& [order, task] : running_) {
-    blocks += num_blocks(task->fed - task->shared, options_.block_size);
+    blocks += num_blocks(std::max(task->fed, task->reserved) - task->shared, options_.block_size);
   }
   return blocks;
 }
@@ -459,6 +461,7 @@ void Scheduler::finish(Task& task, Finish::Reason reason, std::string error) {
   // What it computed stays, with no copy.
   if (task.sequence && reason != Finish::Reason::kError && options_.reuse_prefixes &&
       task.fed >= options_.min_reused) {
+    engine_.give_back_spare(task.sequence->id());
     prefixes_.insert(task.request.salt, std::span(task.tokens).first(static_cast<size_t>(task.fed)),
                      std::move(*task.sequence), {});
   }

@@ -27,9 +27,10 @@ struct SchedulerOptions {
   int64_t context = 0;          // tokens of a prompt and its answer at most; 0: as many as fit
   int64_t max_running = 64;     // requests in decoder calls at a time, at most
   int64_t prefill_chunk = 512;  // tokens of prompts in one call
-  int64_t chunk_beside = 0;     // the same between two steps of those that decode, fewer behind a
-                                // long past; 0: as many
-  int64_t block_size = 64;      // tokens a K/V block
+  // The same between two steps of those that decode, for each prompt that waits; fewer where the
+  // first one's past is long. 0: as many.
+  int64_t chunk_beside = 0;
+  int64_t block_size = 64;  // tokens a K/V block
   // A token's request is told of it once the device has the next step to do; on a GPU, whose calls
   // return at once.
   bool tells_beside = false;

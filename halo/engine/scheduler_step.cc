@@ -141,7 +141,9 @@ Scheduler::Pieces Scheduler::next_chunk() const {
   std::ranges::stable_sort(waiting, {}, place);
   const auto longer = std::ranges::lower_bound(waiting, place(head), {}, place);
   int64_t left = options_.prefill_chunk;
-  if (others_decode && options_.chunk_beside > 0) left = std::min(left, chunk_beside(*head));
+  if (others_decode && options_.chunk_beside > 0) {
+    left = std::min(left, chunk_beside(*head) * (1 + std::ssize(waiting)));
+  }
   const auto room = [&](const Task& task) {
     return task.next_mark(spacing_, task.size()) - task.fed;
   };

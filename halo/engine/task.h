@@ -61,6 +61,7 @@ struct Scheduler::Task {
   std::optional<OwnedSequence> sequence;  // while it runs
   int64_t fed = 0;                        // the sequence's tokens
   int64_t shared = 0;                     // of them that it began with
+  int64_t reserved = 0;                   // tokens that it had blocks for then
   std::vector<int64_t> marks;             // where other prompts part from this one
   at::Tensor logits;  // [V] after all tokens, where they are known and the next is not
   DraftSource source;

@@ -204,12 +204,12 @@ AttentionGradients attention_aten_backward(const at::Tensor& d_o, const at::Tens
   return {d_q.squeeze(0), d_k.squeeze(0), d_v.squeeze(0)};
 }
 
-AttentionPart attention_aten_continued(const at::Tensor& q, const at::Tensor& k,
-                                       const at::Tensor& v, double scale) {
+AttentionPart attention_flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              double scale, bool causal) {
   // Flash aligns the triangle with the last key.
   const auto out = at::_flash_attention_forward(
       q.unsqueeze(0), k.unsqueeze(0), v.unsqueeze(0), /*cum_seq_q=*/{}, /*cum_seq_k=*/{}, q.size(0),
-      k.size(0), /*dropout_p=*/0, /*is_causal=*/true, /*return_debug_mask=*/false, scale);
+      k.size(0), /*dropout_p=*/0, causal, /*return_debug_mask=*/false, scale);
   return {std::get<0>(out).squeeze(0), std::get<1>(out).squeeze(0)};
 }
 

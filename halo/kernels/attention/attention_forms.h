@@ -18,17 +18,24 @@ at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const a
 at::Tensor attention_decode_cpu(const at::Tensor& q, const PagedKeyValue& cache,
                                 const std::vector<int64_t>& which, double scale);
 
-// As attention_reference, by LibTorch's kernel, on CUDA in bf16. Nothing is read on the host.
-AttentionPart attention_aten_continued(const at::Tensor& q, const at::Tensor& k,
-                                       const at::Tensor& v, double scale);
+// Queries q [n, H, d], each of which sees all of k and v [L, G, d], or with `causal` the last ones
+// up to its own: by Flash, on CUDA in bf16. Nothing is read on the host.
+AttentionPart attention_flash(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                              double scale, bool causal);
 
-// The same for keys and values that are handed out a stretch at a time: k and v of `count` tokens
-// from `begin` on. Long stretches that every query sees whole are given to cuDNN, on Hopper almost
-// twice as fast as Flash, and their results merged (README.md).
+// As attention_reference, on CUDA in bf16, for keys and values that are handed out a stretch at a
+// time. Long stretches that every query sees whole are given to cuDNN, on Hopper almost twice as
+// fast as Flash, and their results merged (README.md); to fewer queries long stretches that lie
+// together are read where they lie.
 struct KeysAndValues {
   at::Tensor k, v;  // [count, G, d]
 };
-using StoredKeys = std::function<KeysAndValues(int64_t begin, int64_t count)>;
+struct StoredKeys {
+  // Of `count` tokens from `begin` on: a view where they lie together, else gathered.
+  std::function<KeysAndValues(int64_t begin, int64_t count)> get;
+  // How many tokens from `begin` on, up to `end`, lie together.
+  std::function<int64_t(int64_t begin, int64_t end)> together;
+};
 at::Tensor attention_in_pieces(const at::Tensor& q, const StoredKeys& stored, int64_t length,
                                double scale);
 

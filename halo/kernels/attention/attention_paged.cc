@@ -56,12 +56,14 @@ class Rows {
     for (int64_t b = first; b <= last; ++b) found.push_back(table_[s][b]);
     return found;
   }
-  // Do the tokens begin .. end-1 lie one behind the other?
+  // How many of the tokens begin .. end-1 lie one behind the other.
+  int64_t together(int64_t s, int64_t begin, int64_t end) const {
+    int64_t b = begin / block_size_ + 1;
+    while (b * block_size_ < end && table_[s][b] == table_[s][b - 1] + 1) ++b;
+    return std::min(b * block_size_, end) - begin;
+  }
   bool consecutive(int64_t s, int64_t begin, int64_t end) const {
-    for (int64_t b = begin / block_size_ + 1; b * block_size_ < end; ++b) {
-      if (table_[s][b] != table_[s][b - 1] + 1) return false;
-    }
-    return true;
+    return together(s, begin, end) == end - begin;
   }
 
  private:
@@ -97,7 +99,7 @@ at::Tensor attend_prompt(const at::Tensor& q, const StoredKeys& stored, int64_t 
   if (q.is_cuda() && q.scalar_type() == at::kBFloat16) {
     return attention_in_pieces(q, stored, length, scale);
   }
-  const auto [k, v] = stored(0, length);
+  const auto [k, v] = stored.get(0, length);
   const int64_t count = q.size(0), groups = k.size(1), repeat = q.size(1) / groups, d = q.size(2);
   const int64_t past = k.size(0) - count;
   const int64_t step = std::max<int64_t>(1, kMaskBytes / (4 * k.size(0)));
@@ -176,10 +178,15 @@ at::Tensor fast(const at::Tensor& q, const PagedKeyValue& cache, double scale,
     if (!which.empty()) {
       const int64_t begin = sequences.offsets()[which.front()];
       const auto part = q.slice(0, begin, sequences.offsets()[which.back() + 1]);
-      const auto keys = [&](int64_t first, int64_t count) {
-        return KeysAndValues{compute_type(stored(cache.keys, rows, which[0], first, count)),
-                             compute_type(stored(cache.values, rows, which[0], first, count))};
-      };
+      const StoredKeys keys{
+          .get =
+              [&](int64_t first, int64_t count) {
+                return KeysAndValues{
+                    compute_type(stored(cache.keys, rows, which[0], first, count)),
+                    compute_type(stored(cache.values, rows, which[0], first, count))};
+              },
+          .together = [&](int64_t first,
+                          int64_t last) { return rows.together(which[0], first, last); }};
       const bool tokens = longest > 0;
       const auto o = tokens && q.is_cpu() ? attention_decode_cpu(part, cache, which, scale)
                      : tokens && which.size() > 1

@@ -383,18 +383,22 @@ TEST(PagedAttentionCuda, ContinuedPromptsEqualTheFormula) {
 TEST(PagedAttentionCuda, LongPastsEqualTheFormula) {
   HALO_NEEDS_GPU();
   const test::CudaKernelsSetting all("all");
-  constexpr int64_t kPast = 2 * 16384, kMore = 700, kLast = 2048, kTail = 1100;
-  const int64_t total = kPast + kMore + kLast + kTail;
+  constexpr int64_t kPast = 2 * 16384, kMore = 700, kLast = 2048, kTail = 1100, kFew = 200;
+  const int64_t total = kPast + kMore + kLast + kTail + kFew;
   const auto whole = sequences_of({total});
   const auto x = make_inputs(total, 4, 2, at::kBFloat16);
   const Inputs there{x.q.to(at::kCUDA), x.k.to(at::kCUDA), x.v.to(at::kCUDA)};
-  for (const bool scattered : {false, true}) {
-    auto cache = make_cache(1, total, 256, 2, scattered, at::kBFloat16);
+  enum class Blocks { kTogether, kScattered, kInTwoPlaces };
+  for (const Blocks blocks : {Blocks::kTogether, Blocks::kScattered, Blocks::kInTwoPlaces}) {
+    auto cache = make_cache(1, total, 256, 2, blocks == Blocks::kScattered, at::kBFloat16);
+    if (blocks == Blocks::kInTwoPlaces) cache.block_table = cache.block_table.roll(50, 1);
     cache.keys = cache.keys.to(at::kCUDA);
     cache.values = cache.values.to(at::kCUDA);
     const auto got =
-        feed(there, whole, cache, {{kPast}, {kLast}, {kMore}, {kTail}}, Kernels::kFast);
-    for (const auto& [begin, end] : {std::pair{kPast, kPast + kLast}, {total - kTail, total}}) {
+        feed(there, whole, cache, {{kPast}, {kLast}, {kMore}, {kTail}, {kFew}}, Kernels::kFast);
+    const int64_t tail = total - kFew;
+    for (const auto& [begin, end] :
+         {std::pair{kPast, kPast + kLast}, {tail - kTail, tail}, {tail, total}}) {
       // In double of these queries alone: the whole would take 5 GB a head.
       const auto exact = [&](at::ScalarType dtype) {
         const auto q = there.q.slice(0, begin, end).to(dtype).view({end - begin, 2, 2, -1});
