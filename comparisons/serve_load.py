@@ -9,7 +9,8 @@ Makes a model of random weights in --folder (unless one is there; its tokenizer 
 vocabulary), starts `halo serve` on it, and has --clients connections send prompts of --prompt
 tokens, of which the first --shared are the same for all, and read --answer tokens each as a
 stream, --rounds times. What that takes by `halo bench infer` stands beside it: the same prompts'
-own tokens read alone, one after the other, and the same tokens decoded in batches of --clients.
+own tokens, read alone behind what is shared, one after the other (a whole prompt less its shared
+beginning), and the same tokens decoded in batches of --clients.
 Then --clients / 2 go on decoding while a prompt of --long tokens arrives.
 Python alone; every eight clients are a process of their own.
 """
@@ -207,6 +208,7 @@ def bench(args, contexts, batch, prefill):
     if done.returncode:
         sys.exit(done.stderr)
     result = json.loads(done.stdout)["results"][0]
+    result.pop("prefill_profile", None)
     return {"command": " ".join(command), **result}
 
 
@@ -235,12 +237,14 @@ def main():
     args.vocabulary = config["vocab_size"]
     if not os.path.exists(os.path.join(args.folder, "config.json")):
         write_model(args.folder, config)
-    own = args.prompt - args.shared
     result = {"command": " ".join(sys.argv),
               "alone": {"decode": bench(args, args.prompt, args.clients, False),
-                        "prefill": bench(args, own, 1, True)}}
+                        "prompt": bench(args, args.prompt, 1, True),
+                        "shared": bench(args, args.shared, 1, True)}}
     answers = args.clients * args.rounds
-    alone = (answers * result["alone"]["prefill"]["prefill_seconds"] +
+    own_seconds = (result["alone"]["prompt"]["prefill_seconds"] -
+                   result["alone"]["shared"]["prefill_seconds"])
+    alone = (answers * own_seconds +
              args.rounds * args.answer * result["alone"]["decode"]["token_seconds"])
     result["alone"]["seconds"] = alone
     server, port = serving.start(args.halo, args.folder, ["--max-running", str(args.clients),

@@ -35,8 +35,9 @@ void load_cuda() {
   }
   at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
   warm_up_autograd();
-  // The default mode is reproducible: no TF32 in fp32 products, cuBLAS with a fixed workspace.
-  setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", 0);
+  // The default mode is reproducible: no TF32 in fp32 products. LibTorch gives cuBLAS a workspace
+  // of one size by itself; where CUBLAS_WORKSPACE_CONFIG says which, it takes that apart with a
+  // regular expression in every product, for longer than the product's launch takes.
   at::globalContext().setAllowBF16ReductionCuBLAS(false);  // sums of bf16 products stay fp32
 }
 

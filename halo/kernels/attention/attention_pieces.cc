@@ -11,7 +11,7 @@ namespace halo {
 namespace {
 
 constexpr int64_t kPiece = 16384;   // keys of a piece
-constexpr int64_t kGrid = 2048;     // numbers of keys in a shorter piece
+constexpr int64_t kGrid = 4096;     // numbers of keys in a shorter piece
 constexpr int64_t kQueries = 1024;  // numbers of queries
 
 // What lies together is read where it lies from so many keys on; what does not is gathered.
@@ -19,7 +19,7 @@ constexpr int64_t kTogether = 2048, kGathered = 32768;
 
 bool pays(const at::Tensor& q, int64_t past) {
   const int64_t head_size = q.size(2);
-  return past >= kPiece && q.size(0) >= kQueries && (head_size == 64 || head_size == 128) &&
+  return past >= kGrid && q.size(0) >= kQueries && (head_size == 64 || head_size == 128) &&
          compute_capability(q) == 9;
 }
 
@@ -63,9 +63,8 @@ at::Tensor attention_in_pieces(const at::Tensor& q, const StoredKeys& stored, in
     merge.add({part.o.narrow(0, 0, count), part.log_sums.narrow(1, 0, count)});
   };
   int64_t begin = 0;
-  for (int64_t keys = kPiece; begin < past; begin += keys) {
-    keys = std::min(kPiece, past - begin);
-    if (keys % kGrid != 0) break;
+  for (int64_t keys = 0; past - begin >= kGrid; begin += keys) {
+    keys = std::min(kPiece, (past - begin) / kGrid * kGrid);
     const auto [k, v] = stored.get(begin, keys);
     add(k, v, false);
   }

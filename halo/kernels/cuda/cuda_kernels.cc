@@ -22,7 +22,8 @@ constexpr std::array kProven{
     CudaKernels::kSwiglu,          CudaKernels::kEmbedding,       CudaKernels::kAdamW,
     CudaKernels::kLossRows,        CudaKernels::kLightning,       CudaKernels::kSquaredError,
     CudaKernels::kLightningDecode, CudaKernels::kRopeTables,      CudaKernels::kFusedLinear,
-    CudaKernels::kFusedLinearInt8, CudaKernels::kDecodeAttention, CudaKernels::kSample};
+    CudaKernels::kFusedLinearInt8, CudaKernels::kDecodeAttention, CudaKernels::kSample,
+    CudaKernels::kStoreRows};
 
 bool is_proven(CudaKernels kernels) {
   return std::find(kProven.begin(), kProven.end(), kernels) != kProven.end();
