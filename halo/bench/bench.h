@@ -9,6 +9,7 @@
 
 #include "halo/base/json.h"
 #include "halo/base/settings.h"
+#include "halo/engine/engine_recipe.h"
 #include "halo/runtime/communicator.h"
 #include "halo/runtime/run_recipe.h"
 
@@ -101,6 +102,7 @@ struct InferBenchArgs {
   std::vector<int64_t> batches{1};
   bool prefill = true;  // measure it too; else a sequence's past is random numbers
   int64_t steps = 32;   // timed
+  EngineRecipe engine;
   MachineRecipe machine{.compute = at::kBFloat16};
 
   void settings(Settings& s) {
@@ -109,6 +111,7 @@ struct InferBenchArgs {
     s("batch", batches, {.help = "sequences in a step", .min = 1, .max = 65'536});
     s("prefill", prefill, {.help = "measure it too, else the past is random"});
     s("steps", steps, {.help = "timed steps", .min = 1, .max = 1e6});
+    s("engine", engine, {});
     s("machine", machine, {});
   }
 };
@@ -116,6 +119,7 @@ struct InferBenchArgs {
 // Steps of decoding behind `context` tokens of each of `batch` sequences, on a GPU as CUDA graphs
 // where the model has its kernels, else by the engine:
 // {"device", "read_bytes_per_second" (a sum over 4 GB, on a CPU 1 GB), "weight_bytes",
+// "token_bytes" (keys and values of one stored token), "invariant",
 // "results": a list of {"context", "batch", "prefill_seconds" (of one sequence's context; null
 // where not measured), on a GPU "prefill_profile" (profile_step, of its last chunk),
 // "token_seconds" (a step, median), "floor_seconds" (weights, keys and values once, recurrent

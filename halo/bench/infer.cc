@@ -10,7 +10,7 @@
 #include "halo/bench/bench.h"
 #include "halo/bench/random_model.h"
 #include "halo/bench/step_profile.h"
-#include "halo/engine/engine.h"
+#include "halo/engine/scheduler.h"
 #include "halo/model/decode_step.h"
 #include "halo/model/fp32_vectors.h"
 #include "halo/runtime/device_event.h"
@@ -58,9 +58,8 @@ double weight_bytes(const ParameterStore& store, const ModelConfig& config) {
   return static_cast<double>(bytes);
 }
 
-// Keys and values that a step reads, states that it reads and writes.
-double state_bytes_of_step(const DecoderWeights& weights, int64_t context, int64_t batch) {
-  const StateBytes bytes = state_bytes(weights, /*block_size=*/1);
+// Keys and values that a step reads, states that it reads and writes; `bytes` are of one token.
+double state_bytes_of_step(const StateBytes& bytes, int64_t context, int64_t batch) {
   return static_cast<double>(batch) *
          (static_cast<double>(context * bytes.block) + 2.0 * static_cast<double>(bytes.slot));
 }
@@ -71,13 +70,26 @@ struct InferSeconds {
   json::object profile = {};  // of a prompt's last chunk, on a GPU
 };
 
+// Keys, values or states as a past could have left them; scales too.
+void fill_past(at::Tensor& x) {
+  if (!x.defined()) return;
+  if (x.scalar_type() == at::kChar) {
+    x.random_(-127, 128);
+  } else {
+    x.normal_();
+  }
+}
+
 // Where steps are not recorded: what the engine runs.
 InferSeconds time_engine(const Model& model, const Machine& machine, const InferBenchArgs& args,
                          int64_t context, int64_t batch) {
   const bool bf16 = machine.device.is_cpu() && machine.compute == at::kBFloat16;
   Engine engine(std::make_shared<const DecoderWeights>(bf16 ? with_fp32_vectors(model.weights)
                                                             : model.weights),
-                {machine.kernels, kBlockSize, kChunk});
+                {.kernels = kernels_for(machine, args.engine),
+                 .block_size = kBlockSize,
+                 .max_batch_tokens = kChunk,
+                 .kv_type = args.engine.kv_type});
   InferSeconds out;
   const at::Tensor random = at::randint(model.config.vocab_size, {context}, at::kLong);
   const std::vector<int64_t> tokens(random.const_data_ptr<int64_t>(),
@@ -99,9 +111,11 @@ InferSeconds time_engine(const Model& model, const Machine& machine, const Infer
   for (int64_t s = 0; s < batch; ++s) ids.push_back(engine.create(context));
   for (size_t i = 0; i < model.weights.layers.size(); ++i) {
     LayerState past = engine.empty_state(i, context);
-    for (at::Tensor* tensor : {&past.keys, &past.values, &past.recurrent}) {
+    for (at::Tensor* tensor :
+         {&past.keys, &past.values, &past.key_scales, &past.value_scales, &past.recurrent}) {
       if (!tensor->defined()) continue;
-      *tensor = at::randn(tensor->sizes()).to(tensor->scalar_type());
+      *tensor = at::empty(tensor->sizes(), tensor->options().device(at::kCPU));
+      fill_past(*tensor);
     }
     for (const int64_t id : ids) engine.set_state(id, i, past);
   }
@@ -113,8 +127,8 @@ InferSeconds time_engine(const Model& model, const Machine& machine, const Infer
 // Where they are: one batch of sequences of one length, and its steps.
 class Decoding {
  public:
-  Decoding(const Model& model, const Machine& machine, int64_t context, int64_t batch,
-           int64_t steps);
+  Decoding(const Model& model, const Machine& machine, const InferBenchArgs& args, int64_t context,
+           int64_t batch);
 
   // Seconds for the first sequence's context, which is then its past.
   double prefill();
@@ -124,7 +138,6 @@ class Decoding {
   double decode(int64_t steps);
 
  private:
-  void fill_past();
   void feed(int64_t begin, int64_t end);  // tokens of the first sequence
   at::Tensor step();
 
@@ -135,43 +148,43 @@ class Decoding {
   DecodeState state_;
 };
 
-Decoding::Decoding(const Model& model, const Machine& machine, int64_t context, int64_t batch,
-                   int64_t steps)
+Decoding::Decoding(const Model& model, const Machine& machine, const InferBenchArgs& args,
+                   int64_t context, int64_t batch)
     : model_(model),
       machine_(machine),
       context_(context),
       batch_(batch),
-      blocks_((context + steps) / kBlockSize + 1),
+      blocks_((context + 2 * args.steps + 4) / kBlockSize + 1),
       layers_(model.weights.layers.size()),
       state_(make_decode_state(model.weights, batch, blocks_)) {
   const auto options = at::TensorOptions().device(machine.device);
   for (size_t i = 0; i < layers_.size(); ++i) {
     if (const auto* a = std::get_if<AttentionWeights>(&model.weights.layers[i].mixer)) {
+      const bool int8 = args.engine.kv_type == KvType::kInt8;
       layers_[i].keys = at::empty({batch * blocks_, kBlockSize, a->kv_heads, a->head_dim},
-                                  options.dtype(machine.compute));
+                                  options.dtype(int8 ? at::kChar : machine.compute));
       layers_[i].values = at::empty_like(layers_[i].keys);
+      if (int8) {
+        layers_[i].key_scales =
+            at::empty({batch * blocks_, a->kv_heads, kBlockSize}, options.dtype(at::kFloat));
+        layers_[i].value_scales = at::empty_like(layers_[i].key_scales);
+      }
     } else {
       const auto& l = std::get<LightningWeights>(model.weights.layers[i].mixer);
       layers_[i].recurrent =
           at::zeros({batch, l.heads, l.head_dim, l.head_dim}, options.dtype(at::kFloat));
     }
   }
-  fill_past();
+  for (LayerState& layer : layers_) {
+    for (at::Tensor* tensor :
+         {&layer.keys, &layer.values, &layer.key_scales, &layer.value_scales, &layer.recurrent}) {
+      fill_past(*tensor);
+    }
+  }
   state_.block_table.copy_(at::arange(batch * blocks_, at::kInt).view({batch, blocks_}));
   state_.slots.copy_(at::arange(batch, at::kLong));
   state_.positions.fill_(context);
   state_.lengths.fill_(context + 1);
-}
-
-void Decoding::fill_past() {
-  for (LayerState& layer : layers_) {
-    if (layer.keys.defined()) {
-      layer.keys.normal_();
-      layer.values.normal_();
-    } else {
-      layer.recurrent.normal_();
-    }
-  }
 }
 
 void Decoding::feed(int64_t begin, int64_t end) {
@@ -227,10 +240,10 @@ double Decoding::decode(int64_t steps) {
 
 InferSeconds time_steps(const Model& model, const Machine& machine, const InferBenchArgs& args,
                         int64_t context, int64_t batch) {
-  if (!can_record_step(model.weights, kBlockSize)) {
+  if (!can_record_step(model.weights, kBlockSize, args.engine.kv_type == KvType::kInt8)) {
     return time_engine(model, machine, args, context, batch);
   }
-  Decoding decoding(model, machine, context, batch, 2 * args.steps + 4);
+  Decoding decoding(model, machine, args, context, batch);
   InferSeconds out;
   if (args.prefill) {
     out.prefill = decoding.prefill();
@@ -248,6 +261,7 @@ json::object bench_infer(const InferBenchArgs& args) {
     throw_error("bench infer: give either a model directory or --config");
   }
   const Machine machine = open_machine(args.machine);
+  kernels_for(machine, args.engine);  // refused now, not once all is loaded
   at::manual_seed(1);
   const Model model =
       args.model.empty()
@@ -255,12 +269,13 @@ json::object bench_infer(const InferBenchArgs& args) {
           : load_model(args.model, ParameterStore::Use::kFrozen, machine.compute, machine.device);
   const double rate = measure_read_rate(machine.device);
   const double weights = weight_bytes(*model.store, model.config);
+  const StateBytes bytes = state_bytes(model.weights, /*block_size=*/1, args.engine.kv_type);
   json::array results;
   for (const int64_t context : args.contexts) {
     for (const int64_t batch : args.batches) {
       const InferSeconds measured = time_steps(model, machine, args, context, batch);
       const double seconds = measured.token;
-      const double floor = (weights + state_bytes_of_step(model.weights, context, batch)) / rate;
+      const double floor = (weights + state_bytes_of_step(bytes, context, batch)) / rate;
       json::object result{{"context", context}, {"batch", batch}, {"prefill_seconds", nullptr}};
       if (measured.prefill) result["prefill_seconds"] = *measured.prefill;
       if (!measured.profile.empty()) result["prefill_profile"] = measured.profile;
@@ -275,6 +290,8 @@ json::object bench_infer(const InferBenchArgs& args) {
   return {{"device", machine.device_name},
           {"read_bytes_per_second", rate},
           {"weight_bytes", weights},
+          {"token_bytes", bytes.block},
+          {"invariant", args.engine.invariant},
           {"results", std::move(results)}};
 }
 

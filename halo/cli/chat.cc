@@ -22,6 +22,7 @@ struct Args {
   std::string model, system, load;
   int64_t context = 0;
   GenerateArgs generate;
+  EngineRecipe engine;
   MachineRecipe machine;
 };
 
@@ -52,7 +53,7 @@ class Chat {
 
  private:
   static SchedulerOptions options(const Args& args, const GenerationModel& model) {
-    SchedulerOptions options = scheduler_options(model.machine);
+    SchedulerOptions options = scheduler_options(model.machine, args.engine);
     options.max_running = 1;
     options.min_reused = 1;  // a conversation keeps all that it can
     options.context = args.context;
@@ -280,6 +281,7 @@ void add_chat(CLI::App& app) {
                    "fit into memory where it has none")
       ->check(CLI::Range(0.0, kMaxCount));
   add_options(*command, args->generate);
+  add_options(*command, args->engine);
   add_options(*command, args->machine);
   command->footer("Example: halo chat MODEL --temperature 0.7 --top-p 0.9");
   command->callback([args] { run(*args); });

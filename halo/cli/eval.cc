@@ -2,6 +2,7 @@
 #include <iostream>
 
 #include "halo/base/files.h"
+#include "halo/base/options.h"
 #include "halo/base/progress.h"
 #include "halo/base/settings_io.h"
 #include "halo/cli/commands.h"
@@ -37,6 +38,7 @@ struct EvalArgs {
   std::vector<std::string> models, set;
   std::string teacher, recipe, out, samples, cache;
   TaskArgs tasks;
+  EngineRecipe engine;
   bool json = false;
 };
 
@@ -49,7 +51,7 @@ struct TaskMachine {
 void eval_tasks(const EvalArgs& args) {
   TaskMachine machine;
   for (const std::string& assignment : args.set) set_setting(machine, assignment);
-  RunTasksOptions options{args.models, args.samples, args.cache};
+  RunTasksOptions options{args.models, args.samples, args.cache, args.engine};
   if (!args.teacher.empty()) options.models.insert(options.models.begin(), args.teacher);
   if (options.models.empty()) throw UsageError("halo eval --tasks needs a model");
   const std::vector<ModelResult> results =
@@ -63,6 +65,8 @@ void eval_recipe(const EvalArgs& args) {
   if (args.models.size() > 1) throw UsageError("halo eval --recipe takes one model");
   Recipe recipe = read_recipe(args.recipe, args.set);
   if (!args.teacher.empty()) recipe.teacher = args.teacher;
+  if (args.engine.kv_type != KvType::kComputed) recipe.eval.engine.kv_type = args.engine.kv_type;
+  recipe.eval.engine.invariant |= args.engine.invariant;
   const StageContext context(context_settings(recipe));
   const json::object result =
       evaluate(recipe.eval, context, args.models.empty() ? "" : args.models.front());
@@ -109,6 +113,7 @@ void add_eval(CLI::App& app) {
   command->add_option("--teacher", args->teacher,
                       "Hugging Face directory: with tasks the model that the others are compared "
                       "with, else over the recipe's");
+  add_options(*command, args->engine);
   add_recipe_options(*command, args->set);
   command->add_option("--out", args->out, "also write the JSON to this file");
   command->add_flag("--json", args->json, "print JSON");

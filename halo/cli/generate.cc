@@ -26,6 +26,7 @@ struct Args {
   bool chat = false;
   int64_t n = 1, logprobs = -1;
   GenerateArgs generate;
+  EngineRecipe engine;
   MachineRecipe machine;
 };
 
@@ -90,7 +91,7 @@ void print_answers(const GenerationModel& model, const Args& args, const std::st
   const auto count = static_cast<size_t>(args.n);
   std::vector<PrintedAnswer> answers(
       count, PrintedAnswer{AnswerText(*model.tokenizer, args.stop), {}, {}, {}});
-  SchedulerOptions options = scheduler_options(model.machine);
+  SchedulerOptions options = scheduler_options(model.machine, args.engine);
   options.max_running = std::max<int64_t>(1, std::min(args.n, options.max_running));
   Scheduler scheduler(model.weights, options);
   for (size_t i = 0; i < count; ++i) {
@@ -155,6 +156,7 @@ void run(const Args& args) {
                            .chat = args.chat,
                            .stop = args.stop,
                            .generate = args.generate,
+                           .engine = args.engine,
                            .n = args.n,
                            .logprobs = args.logprobs});
     return;
@@ -192,6 +194,7 @@ void add_generate(CLI::App& app) {
                    "log-probability of every token, and of so many of the likeliest")
       ->check(CLI::Range(0, 1000));
   add_options(*command, args->generate);
+  add_options(*command, args->engine);
   add_options(*command, args->machine);
   command->footer("Example: halo generate runs/demo/model \"It was\" --temperature 0.8");
   command->callback([args] { run(*args); });

@@ -85,7 +85,9 @@ json::object to_json(const LineAnswers& answers) {
 class Lines {
  public:
   Lines(const GenerationModel& model, const GenerateLinesArgs& args)
-      : model_(model), args_(args), scheduler_(model.weights, scheduler_options(model.machine)) {}
+      : model_(model),
+        args_(args),
+        scheduler_(model.weights, scheduler_options(model.machine, args.engine)) {}
 
   void run() {
     read_json_lines(args_.file, [&](const json::object& object, const std::string& place) {

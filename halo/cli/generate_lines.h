@@ -11,6 +11,7 @@ struct GenerateLinesArgs {
   bool chat = false;              // prompts are users' messages
   std::vector<std::string> stop;  // what lines do not say otherwise
   GenerateArgs generate;
+  EngineRecipe engine;
   int64_t n = 1, logprobs = -1;
 };
 

@@ -25,6 +25,7 @@ struct Args {
   ServiceSettings service;
   int64_t max_context = 0, max_running = 64, prefill_chunk = 0;
   double memory = 0;
+  EngineRecipe engine;
   MachineRecipe machine;
 
   void settings(Settings& s) {
@@ -41,12 +42,13 @@ struct Args {
       {.help = "tokens of prompts between two steps of those that answer, for each that waits; 0: "
                "512, on a GPU 1,024",
        .max = 1e6});
+    engine.settings(s);
     machine.settings(s);
   }
 };
 
 SchedulerOptions options_of(const Args& args, const Machine& machine, const ModelConfig& config) {
-  SchedulerOptions out = scheduler_options(machine);
+  SchedulerOptions out = scheduler_options(machine, args.engine);
   if (args.memory > 0) out.memory_bytes = static_cast<int64_t>(args.memory * 1e9);
   out.context = args.max_context;
   if (out.context == 0 && !config.is_hypenet()) out.context = config.max_position_embeddings;
@@ -94,11 +96,11 @@ void announce(const Args& args, const Service& service, const ServedModel& model
   say(fmt::format("serve: context {} tokens; {:.1f} GB for keys, values and states{}",
                   scheduler.context(), static_cast<double>(options.memory_bytes) / 1e9,
                   model.has_chat() ? "" : "; no chat template: texts alone are continued"));
+  const StateBytes bytes = state_bytes(scheduler.engine().weights(), 1, options.kv_type);
   say(fmt::format(
       "serve: beginnings of prompts are {}; one kept costs {:.2f} MB and {:.1f} KB a token",
-      options.reuse_prefixes ? "reused" : "not reused",
-      static_cast<double>(model.config().state_bytes()) / 1e6,
-      static_cast<double>(model.config().kv_bytes_per_token()) / 1e3));
+      options.reuse_prefixes ? "reused" : "not reused", static_cast<double>(bytes.slot) / 1e6,
+      static_cast<double>(bytes.block) / 1e3));
   if (const std::string warning = service.warning(); !warning.empty()) warn(warning);
 }
 

@@ -56,13 +56,20 @@ DecoderWeights on(const DecoderWeights& weights, at::Device device, at::ScalarTy
   return out;
 }
 
-std::vector<LayerState> empty_layers(const DecoderWeights& weights) {
+std::vector<LayerState> empty_layers(const DecoderWeights& weights, bool int8_keys = false) {
   std::vector<LayerState> layers(weights.layers.size());
   const auto options = weights.embedding.value.options();
   for (size_t i = 0; i < layers.size(); ++i) {
     if (const auto* a = std::get_if<AttentionWeights>(&weights.layers[i].mixer)) {
       layers[i].keys = at::full({kBlocks, kBlockSize, a->kv_heads, a->head_dim},
                                 std::numeric_limits<double>::quiet_NaN(), options);
+      if (int8_keys) {
+        layers[i].keys = at::zeros(layers[i].keys.sizes(), options.dtype(at::kChar));
+        layers[i].key_scales =
+            at::full({kBlocks, a->kv_heads, kBlockSize}, std::numeric_limits<double>::quiet_NaN(),
+                     options.dtype(at::kFloat));
+        layers[i].value_scales = layers[i].key_scales.clone();
+      }
       layers[i].values = layers[i].keys.clone();
     } else {
       const auto& l = std::get<LightningWeights>(weights.layers[i].mixer);
@@ -154,6 +161,41 @@ TEST(DecodeStep, StepByStepEqualsOneGo) {
   }
 }
 
+// In one go by an engine, which cuts nothing.
+at::Tensor plain_int8_keys(const DecoderWeights& weights, Kernels kernels) {
+  Engine engine(std::make_shared<const DecoderWeights>(weights),
+                {.kernels = kernels, .block_size = kBlockSize, .kv_type = KvType::kInt8});
+  std::vector<at::Tensor> rows;
+  for (const auto& tokens : kTokens) {
+    if (tokens.empty()) continue;
+    rows.push_back(
+        engine.logits(engine.extend({engine.create()}, {tokens}, Engine::Rows::kAll)).cpu());
+  }
+  return at::cat(rows);
+}
+
+TEST(DecodeStep, WithKeysInInt8StepByStepEqualsOneGo) {
+  for (const ModelConfig& config : {test::transformer_config(), test::hybrid_config()}) {
+    const auto weights = test::random_model(config);
+    for (const auto kernels : {Kernels::kReference, Kernels::kFast}) {
+      const auto layers = empty_layers(*weights, true);
+      DecodeState state = make_decode_state(*weights, 3, 3, 4);
+      const at::Tensor got =
+          run(state, [&] { return decode_step(*weights, state, layers, kernels); });
+      const at::Tensor want = plain_int8_keys(*weights, kernels).narrow(0, 0, got.size(0));
+      if (kernels == Kernels::kReference) {
+        test::expect_equal("logits", got, want);
+      } else {
+        // A key that lies between two integers may go to either.
+        EXPECT_LE(test::relative_error(got, want), 5e-2);
+      }
+      const at::Tensor exact = plain(*weights, kernels).narrow(0, 0, got.size(0));
+      EXPECT_LE(test::rms_error(got, exact), 3e-2 * test::rms(exact));
+      EXPECT_GE(test::rms_error(got, exact), 1e-4 * test::rms(exact));  // int8 it is
+    }
+  }
+}
+
 // One recording serves every length, sequences that come and go, and has the bits of plain calls.
 TEST(DecodeStepCuda, ARecordedStepEqualsOneGo) {
   HALO_NEEDS_GPU();
@@ -191,6 +233,44 @@ TEST(DecodeStepCuda, ARecordedStepEqualsOneGo) {
   }
 }
 
+// Keys in int8: a recorded step has the bits of plain calls, and the numbers of the CPU's.
+TEST(DecodeStepCuda, ARecordedStepWithKeysInInt8EqualsOneGo) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  for (const ModelConfig& config :
+       {wide(test::transformer_config()), wide(test::hybrid_config())}) {
+    const auto weights = test::random_model(config);
+    const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16),
+                         on_gpu = on(exact, at::kCUDA, at::kBFloat16);
+    ASSERT_TRUE(can_record_step(on_gpu, kBlockSize, true));
+    DecodeState state = make_decode_state(on_gpu, 3, 3);
+    const auto layers = empty_layers(on_gpu, true), again = empty_layers(on_gpu, true);
+    const at::Tensor called =
+        run(state, [&] { return decode_step(on_gpu, state, layers, Kernels::kFast); });
+    test::expect_close("called", called,
+                       plain_int8_keys(on(exact, at::kCPU, at::kFloat), Kernels::kFast),
+                       plain_int8_keys(exact, Kernels::kFast));
+    at::Tensor out;
+    const GraphMemory memory;
+    const CudaGraph graph(at::Device(at::kCUDA, 0), memory,
+                          [&] { out = decode_step(on_gpu, state, again, Kernels::kFast); });
+    const at::Tensor recorded = run(state, [&] {
+      graph.launch();
+      return out;
+    });
+    test::expect_equal("recorded", recorded, called);
+    // Through an engine, which records its own, and what is not recorded.
+    Engine engine(std::make_shared<const DecoderWeights>(on_gpu),
+                  {.block_size = kBlockSize, .kv_type = KvType::kInt8});
+    const int64_t sequence = engine.create();
+    engine.extend({sequence}, {{kTokens[0].begin(), kTokens[0].begin() + 20}}, Engine::Rows::kLast);
+    for (int64_t t = 20; t < 40; ++t) {
+      const at::Tensor got = engine.advance({sequence}, {{kTokens[0][t]}}).cpu();
+      EXPECT_LE(test::relative_error(got[0], called[t]), 5e-2) << t;
+    }
+  }
+}
+
 // Through an engine, whose pools move as sequences grow.
 TEST(DecodeStepCuda, AnEnginesStepsEqualOneGo) {
   HALO_NEEDS_GPU();
@@ -201,7 +281,7 @@ TEST(DecodeStepCuda, AnEnginesStepsEqualOneGo) {
     const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16);
     Engine engine(std::make_shared<const DecoderWeights>(on(exact, at::kCUDA, at::kBFloat16)),
                   {.block_size = kBlockSize});
-    ASSERT_TRUE(can_record_step(engine.weights(), kBlockSize));
+    ASSERT_TRUE(can_record_step(engine.weights(), kBlockSize, false));
     const int64_t first = engine.create();
     engine.extend({first}, {{kTokens[0].begin(), kTokens[0].begin() + 20}}, Engine::Rows::kAll);
     const int64_t second = engine.create();

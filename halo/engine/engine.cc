@@ -15,10 +15,9 @@
 namespace halo {
 namespace {
 
-// A pool that starts with the old one's rows.
-at::Tensor grown(const at::Tensor& old, const std::vector<int64_t>& shape,
-                 const at::TensorOptions& options) {
-  at::Tensor pool = zero_pool(shape, options);
+// A pool like `shape`, of device meta, that starts with the old one's rows.
+at::Tensor grown(const at::Tensor& old, const at::Tensor& shape, at::Device device) {
+  at::Tensor pool = zero_pool(shape.sizes(), shape.options().device(device));
   if (old.defined()) pool.narrow(0, 0, old.size(0)).copy_(old);
   return pool;
 }
@@ -32,24 +31,44 @@ int64_t new_capacity(const char* name, int64_t capacity, int64_t needed, int64_t
 // More are given to the kernels that read prompts.
 constexpr size_t kMostStepRows = 512;
 
-// Elements that a block has in an attention layer, a slot in a lightning layer.
-int64_t block_elements(const AttentionWeights& w, int64_t block_size) {
-  return 2 * block_size * w.kv_heads * w.head_dim;
+// What a layer has of every token, as a member of its state.
+constexpr at::Tensor LayerState::*kOfTokens[] = {
+    &LayerState::keys, &LayerState::values, &LayerState::key_scales, &LayerState::value_scales};
+// The same of a pool by blocks and tokens: [blocks, block_size, ..].
+at::Tensor by_tokens(const at::Tensor& pool) {
+  return pool.dim() == 3 ? pool.transpose(1, 2) : pool;
 }
-int64_t slot_elements(const LightningWeights& w) {
-  return w.heads * w.head_dim * w.head_dim;
+
+// An attention layer's pools of so many blocks, of device meta.
+KeyValueBlocks blocks_of(const AttentionWeights& w, int64_t blocks, int64_t block_size,
+                         at::ScalarType type) {
+  const at::TensorOptions meta(at::kMeta);
+  KeyValueBlocks out;
+  out.keys = at::empty({blocks, block_size, w.kv_heads, w.head_dim}, meta.dtype(type));
+  out.values = at::empty_like(out.keys);
+  if (type != at::kChar) return out;
+  out.key_scales = at::empty({blocks, w.kv_heads, block_size}, meta.dtype(at::kFloat));
+  out.value_scales = at::empty_like(out.key_scales);
+  return out;
+}
+
+at::ScalarType scalar_type(const DecoderWeights& weights, KvType type) {
+  return type == KvType::kInt8 ? at::kChar : weights.embedding.value.scalar_type();
 }
 
 }  // namespace
 
-StateBytes state_bytes(const DecoderWeights& weights, int64_t block_size) {
+StateBytes state_bytes(const DecoderWeights& weights, int64_t block_size, KvType type) {
   StateBytes bytes;
   for (const LayerWeights& layer : weights.layers) {
     if (const auto* w = std::get_if<AttentionWeights>(&layer.mixer)) {
-      bytes.block += block_elements(*w, block_size) * weights.embedding.value.element_size();
+      LayerState one{blocks_of(*w, 1, block_size, scalar_type(weights, type)), {}};
+      for (const auto member : kOfTokens) {
+        if ((one.*member).defined()) bytes.block += static_cast<int64_t>((one.*member).nbytes());
+      }
     } else {
-      bytes.slot += slot_elements(std::get<LightningWeights>(layer.mixer)) *
-                    static_cast<int64_t>(sizeof(float));
+      const auto& l = std::get<LightningWeights>(layer.mixer);
+      bytes.slot += l.heads * l.head_dim * l.head_dim * static_cast<int64_t>(sizeof(float));
     }
   }
   return bytes;
@@ -60,12 +79,13 @@ Engine::Engine(std::shared_ptr<const DecoderWeights> weights, const EngineOption
       options_(options),
       device_(weights_->embedding.value.device()),
       state_(weights_->layers.size()),
-      has_blocks_(state_bytes(*weights_, 1).block > 0),
-      has_states_(state_bytes(*weights_, 1).slot > 0),
-      step_tokens_(options.kernels == Kernels::kFast &&
-                           can_record_step(*weights_, options.block_size)
-                       ? kMostStepTokens
-                       : 0) {
+      has_blocks_(state_bytes(*weights_, 1, options.kv_type).block > 0),
+      has_states_(state_bytes(*weights_, 1, options.kv_type).slot > 0),
+      step_tokens_(
+          options.kernels == Kernels::kFast &&
+                  can_record_step(*weights_, options.block_size, options.kv_type == KvType::kInt8)
+              ? kMostStepTokens
+              : 0) {
   HALO_CHECK(options_.block_size > 0 && options_.max_batch_tokens > 0,
              "engine: block size {} and tokens a batch {} must be positive", options_.block_size,
              options_.max_batch_tokens);
@@ -105,8 +125,9 @@ void Engine::grow_slots(int64_t capacity) {
   for (size_t i = 0; i < state_.size(); ++i) {
     const auto* mixer = std::get_if<LightningWeights>(&weights_->layers[i].mixer);
     if (!mixer) continue;
-    HALO_CHECK(!like || slot_elements(*like) == slot_elements(*mixer),
-               "engine: lightning layers differ in size");
+    HALO_CHECK(!like || (like->heads == mixer->heads && like->head_dim == mixer->head_dim),
+               "engine: layer {} has {} lightning heads of {}, the layers before it {} of {}", i,
+               mixer->heads, mixer->head_dim, like ? like->heads : 0, like ? like->head_dim : 0);
     like = mixer;
     recurrent.push_back(&state_[i].recurrent);
   }
@@ -156,9 +177,10 @@ int64_t Engine::fork(int64_t sequence, int64_t length) {
   for (size_t b = 0; b + partial < copy.blocks.size(); ++b) blocks_.share(copy.blocks[b]);
   if (has_states_) recurrent_.select(1, copy.slot).copy_(recurrent_.select(1, from_slot));
   for (LayerState& layer : state_) {
-    if (partial && layer.keys.defined()) {
-      layer.keys.select(0, copy.blocks.back()).copy_(layer.keys.select(0, from_block));
-      layer.values.select(0, copy.blocks.back()).copy_(layer.values.select(0, from_block));
+    for (const auto member : kOfTokens) {
+      const at::Tensor& pool = layer.*member;
+      if (!partial || !pool.defined()) continue;
+      pool.select(0, copy.blocks.back()).copy_(pool.select(0, from_block));
     }
   }
   sequences_[next_id_] = std::move(copy);
@@ -180,16 +202,20 @@ int64_t Engine::create(int64_t length) {
 }
 
 LayerState Engine::empty_state(size_t layer, int64_t length) const {
-  LayerState out;
-  const at::TensorOptions meta(at::kMeta);
   if (const auto* w = std::get_if<AttentionWeights>(&weights_->layers[layer].mixer)) {
-    const auto options = meta.dtype(weights_->embedding.value.scalar_type());
-    out.keys = at::empty({length, w->kv_heads, w->head_dim}, options);
-    out.values = at::empty_like(out.keys);
-  } else {
-    const auto& l = std::get<LightningWeights>(weights_->layers[layer].mixer);
-    out.recurrent = at::empty({l.heads, l.head_dim, l.head_dim}, meta.dtype(at::kFloat));
+    // Blocks of one token have what each token has.
+    LayerState out{blocks_of(*w, length, 1, scalar_type(*weights_, options_.kv_type)), {}};
+    for (const auto member : kOfTokens) {
+      at::Tensor& tokens = out.*member;
+      if (tokens.defined())
+        tokens = at::empty(by_tokens(tokens).flatten(0, 1).sizes(), tokens.options());
+    }
+    return out;
   }
+  const auto& l = std::get<LightningWeights>(weights_->layers[layer].mixer);
+  LayerState out;
+  out.recurrent =
+      at::empty({l.heads, l.head_dim, l.head_dim}, at::TensorOptions(at::kMeta).dtype(at::kFloat));
   return out;
 }
 
@@ -202,11 +228,14 @@ LayerState Engine::state(int64_t sequence, size_t layer) const {
     out.recurrent = all.recurrent.select(0, from.slot).cpu().contiguous();
   if (!all.keys.defined()) return out;
   const at::Tensor blocks = at::tensor(from.blocks, at::kLong).to(device_);
-  const auto tokens = [&](const at::Tensor& pool) {
-    return pool.index_select(0, blocks).flatten(0, 1).narrow(0, 0, from.length).cpu().contiguous();
-  };
-  out.keys = tokens(all.keys);
-  out.values = tokens(all.values);
+  for (const auto member : kOfTokens) {
+    if (!(all.*member).defined()) continue;
+    out.*member = by_tokens((all.*member).index_select(0, blocks))
+                      .flatten(0, 1)
+                      .narrow(0, 0, from.length)
+                      .cpu()
+                      .contiguous();
+  }
   return out;
 }
 
@@ -218,14 +247,15 @@ void Engine::set_state(int64_t sequence, size_t layer, const LayerState& state) 
   if (!all.keys.defined()) return;
   const int64_t size = options_.block_size, full = to.length / size, rest = to.length % size;
   const at::Tensor blocks = at::tensor(to.blocks, at::kLong).narrow(0, 0, full).to(device_);
-  const auto fill = [&](at::Tensor& pool, const at::Tensor& tokens) {
+  const auto fill = [&](const at::Tensor& pool, const at::Tensor& tokens) {
     pool.index_copy_(0, blocks,
                      tokens.narrow(0, 0, full * size).unflatten(0, {full, size}).to(device_));
     if (rest == 0) return;
     pool.select(0, to.blocks.back()).narrow(0, 0, rest).copy_(tokens.narrow(0, full * size, rest));
   };
-  fill(all.keys, state.keys);
-  fill(all.values, state.values);
+  for (const auto member : kOfTokens) {
+    if ((all.*member).defined()) fill(by_tokens(all.*member), state.*member);
+  }
 }
 
 void Engine::release(int64_t sequence) {
@@ -236,14 +266,16 @@ void Engine::release(int64_t sequence) {
 }
 
 void Engine::grow_blocks(int64_t capacity) {
-  const auto options = weights_->embedding.value.options().requires_grad(false);
   for (size_t i = 0; i < state_.size(); ++i) {
     const auto* mixer = std::get_if<AttentionWeights>(&weights_->layers[i].mixer);
     if (!mixer) continue;
-    const std::vector<int64_t> shape = {capacity, options_.block_size, mixer->kv_heads,
-                                        mixer->head_dim};
-    state_[i].keys = grown(state_[i].keys, shape, options);
-    state_[i].values = grown(state_[i].values, shape, options);
+    const LayerState shapes{
+        blocks_of(*mixer, capacity, options_.block_size, scalar_type(*weights_, options_.kv_type)),
+        {}};
+    for (const auto member : kOfTokens) {
+      if (!(shapes.*member).defined()) continue;
+      state_[i].*member = grown(state_[i].*member, shapes.*member, device_);
+    }
   }
   blocks_.grow(capacity);
   steps_.clear();

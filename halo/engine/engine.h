@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "halo/engine/block_allocator.h"
+#include "halo/engine/engine_recipe.h"
 #include "halo/engine/step_batch.h"
 #include "halo/model/decoder.h"
 
@@ -30,6 +31,7 @@ struct EngineOptions {
   // Blocks and slots that there are, taken at once; 0: as many as are asked for, and recorded steps
   // are dropped when a pool grows.
   int64_t max_blocks = 0, max_slots = 0;
+  KvType kv_type = KvType::kComputed;
   // The decoder, in place of decode() (trunk.h): final hidden states of the rows that are wanted.
   // Recorded steps do without.
   std::function<at::Tensor(const DecoderWeights&, const Batch&, const DecoderCall&)> forward = {};
@@ -40,7 +42,7 @@ struct StateBytes {
   int64_t block = 0;  // 0: no attention layers, and no blocks are taken
   int64_t slot = 0;   // 0: no lightning layers
 };
-StateBytes state_bytes(const DecoderWeights& weights, int64_t block_size);
+StateBytes state_bytes(const DecoderWeights& weights, int64_t block_size, KvType type);
 
 class Engine {
  public:
@@ -67,8 +69,9 @@ class Engine {
   void reserve(int64_t sequence, int64_t tokens);
   void give_back_spare(int64_t sequence);
 
-  // A sequence's state in a layer on the host, for files: keys and values [length, G, d] or
-  // recurrent [H, d, d], contiguous. empty_state() has the shapes and types alone (device meta).
+  // A sequence's state in a layer on the host, for files: keys and values [length, G, d], in int8
+  // with scales [length, G], or recurrent [H, d, d], contiguous. empty_state() has the shapes and
+  // types alone (device meta).
   LayerState state(int64_t sequence, size_t layer) const;
   LayerState empty_state(size_t layer, int64_t length) const;
   // A sequence of so many tokens whose state in every layer set_state() is to fill.

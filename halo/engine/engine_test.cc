@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/model/model_testing.h"
+#include "tests/testing.h"
 
 namespace halo {
 namespace {
@@ -210,6 +211,18 @@ TEST(EngineBlocksTest, AreReservedAndGivenBack) {
   EXPECT_EQ(engine.blocks().num_used(), 2);
   engine.release(sequence);
   EXPECT_EQ(engine.blocks().num_used(), 0);
+}
+
+// Of as many numbers, but of another shape.
+TEST(EngineErrorTest, LightningLayersOfTwoShapesAreRefused) {
+  DecoderWeights weights = *test::random_model(test::hybrid_config());
+  auto& last = std::get<LightningWeights>(weights.layers[2].mixer);
+  last.heads = 1;
+  last.head_dim = 16;
+  Engine engine(std::make_shared<const DecoderWeights>(weights), kSmall);
+  EXPECT_TRUE(test::error_of([&] { engine.create(); })
+                  .starts_with("engine: layer 2 has 1 lightning heads of 16, the layers before it "
+                               "4 of 8"));
 }
 
 TEST(BlockAllocatorTest, BlocksAreFreeAfterTheirLastUser) {

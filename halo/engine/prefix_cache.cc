@@ -38,7 +38,9 @@ int64_t common_prefix(std::span<const int32_t> edge, std::span<const int64_t> to
 }  // namespace
 
 PrefixCache::PrefixCache(Engine& engine)
-    : engine_(engine), bytes_(state_bytes(engine.weights(), engine.options().block_size)) {}
+    : engine_(engine),
+      bytes_(state_bytes(engine.weights(), engine.options().block_size, engine.options().kv_type)) {
+}
 
 PrefixCache::~PrefixCache() = default;
 

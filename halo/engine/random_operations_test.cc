@@ -11,6 +11,7 @@
 #include "halo/base/random.h"
 #include "halo/engine/pool.h"
 #include "halo/engine/sequence_file.h"
+#include "halo/model/fp32_vectors.h"
 #include "halo/model/model_testing.h"
 #include "tests/asked.h"
 #include "tests/testing.h"
@@ -20,11 +21,19 @@ namespace {
 
 constexpr int64_t kBlockSize = 4, kLongest = 30, kMostSequences = 8;
 
+EngineOptions options_of(int64_t block_size, int64_t max_batch_tokens, KvType type) {
+  return {.kernels = Kernels::kReference,
+          .block_size = block_size,
+          .max_batch_tokens = max_batch_tokens,
+          .kv_type = type};
+}
+
 class Walk {
  public:
-  Walk(const ModelConfig& config, uint64_t seed)
-      : weights_(test::random_model(config)),
-        engine_(weights_, {Kernels::kReference, kBlockSize, 7}),
+  Walk(std::shared_ptr<const DecoderWeights> weights, KvType type, uint64_t seed)
+      : weights_(std::move(weights)),
+        engine_(weights_, options_of(kBlockSize, 7, type)),
+        at_once_(weights_, options_of(kLongest + 7, 1000, type)),
         random_(seed, "random operations") {}
 
   void operate() {
@@ -75,8 +84,15 @@ class Walk {
     }
   }
 
-  at::Tensor one_pass(const std::vector<int64_t>& tokens, int64_t last) const {
-    const at::Tensor hidden = test::plain_decode(*weights_, tokens, Kernels::kReference);
+  // By the decoder alone where it sees what is stored, and by another engine's one call.
+  at::Tensor one_pass(const std::vector<int64_t>& tokens, int64_t last) {
+    const OwnedSequence sequence(at_once_);
+    const at::Tensor hidden = at_once_.extend({sequence.id()}, {tokens}, Engine::Rows::kAll);
+    const bool all_fp32 = weights_->embedding.value.scalar_type() == at::kFloat &&
+                          engine_.options().kv_type == KvType::kComputed;
+    if (all_fp32) {
+      EXPECT_TRUE(at::equal(hidden, test::plain_decode(*weights_, tokens, Kernels::kReference)));
+    }
     return hidden.narrow(0, hidden.size(0) - last, last);
   }
 
@@ -186,24 +202,38 @@ class Walk {
   }
 
   std::shared_ptr<const DecoderWeights> weights_;
-  Engine engine_;
+  Engine engine_, at_once_;
   const Random random_;
   int64_t draws_ = 0, next_block_ = 0;
   Sequences known_;
   test::Folder folder_;
 };
 
+DecoderWeights bf16_model(const ModelConfig& config) {
+  ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen, at::kBFloat16,
+                       at::kCPU);
+  test::fill_random(store, 1, /*unit_embedding=*/true);
+  return bind_decoder(config, store);
+}
+
 TEST(EngineOperations, StatesAreThoseOfOnePassAndNothingLeaks) {
   const int64_t operations = test::asked("HALO_ENGINE_OPERATIONS", 2000);
   const auto seed = static_cast<uint64_t>(test::asked("HALO_ENGINE_SEED", 1));
   for (const ModelConfig& config : {test::hybrid_config(), test::transformer_config()}) {
-    Walk walk(config, seed);
-    for (int64_t i = 0; i < operations / 2 && !testing::Test::HasFatalFailure(); ++i) {
-      SCOPED_TRACE(testing::Message() << "operation " << i);
-      walk.operate();
-      walk.expect_accounts();
+    const auto weights = test::random_model(config);
+    for (const auto& [kept, type] :
+         {std::pair{weights, KvType::kComputed},
+          {weights, KvType::kInt8},
+          {std::make_shared<const DecoderWeights>(with_fp32_vectors(bf16_model(config))),
+           KvType::kComputed}}) {
+      Walk walk(kept, type, seed);
+      for (int64_t i = 0; i < operations / 6 && !testing::Test::HasFatalFailure(); ++i) {
+        SCOPED_TRACE(testing::Message() << "operation " << i);
+        walk.operate();
+        walk.expect_accounts();
+      }
+      walk.release_all();
     }
-    walk.release_all();
   }
 }
 

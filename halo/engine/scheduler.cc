@@ -26,13 +26,14 @@ EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptio
              "scheduler: max_running {} and prefill_chunk {} must be positive, chunk_beside {} and "
              "context {} not negative",
              options.max_running, options.prefill_chunk, options.chunk_beside, options.context);
-  const StateBytes bytes = state_bytes(weights, options.block_size);
+  const StateBytes bytes = state_bytes(weights, options.block_size, options.kv_type);
   if (options.memory_bytes < bytes.slot + bytes.block) {
     throw_error("{:.1f} MB of memory for sequences hold none: one takes {:.1f} MB at least",
                 static_cast<double>(options.memory_bytes) / 1e6,
                 static_cast<double>(bytes.slot + bytes.block) / 1e6);
   }
   EngineOptions engine{options.kernels, options.block_size, options.prefill_chunk};
+  engine.kv_type = options.kv_type;
   engine.forward = options.forward;
   engine.max_slots = options.max_running + (options.reuse_prefixes ? kMostPrefixes : kMostDrafting);
   if (bytes.slot > 0) {
@@ -108,8 +109,20 @@ int64_t most_tokens(const Engine& engine) {
 
 }  // namespace
 
-SchedulerOptions scheduler_options(const Machine& machine) {
-  SchedulerOptions options{.kernels = machine.kernels, .memory_bytes = total_memory(machine) / 2};
+Kernels kernels_for(const Machine& machine, const EngineRecipe& recipe) {
+  if (!recipe.invariant) return machine.kernels;
+  if (machine.device.is_cuda()) {
+    throw_error(
+        "--invariant: the kernels of a GPU sum in an order that depends on the batch; give "
+        "--device cpu, or leave it out");
+  }
+  return Kernels::kReference;
+}
+
+SchedulerOptions scheduler_options(const Machine& machine, const EngineRecipe& recipe) {
+  SchedulerOptions options{.kernels = kernels_for(machine, recipe),
+                           .kv_type = recipe.kv_type,
+                           .memory_bytes = total_memory(machine) / 2};
   if (machine.device.is_cuda()) {
     options.max_running = 256;
     options.prefill_chunk = 8192;

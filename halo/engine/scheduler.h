@@ -23,6 +23,7 @@ namespace halo {
 
 struct SchedulerOptions {
   Kernels kernels = Kernels::kFast;
+  KvType kv_type = KvType::kComputed;
   int64_t memory_bytes = int64_t{1} << 30;  // of keys, values and states
   int64_t context = 0;          // tokens of a prompt and its answer at most; 0: as many as fit
   int64_t max_running = 64;     // requests in decoder calls at a time, at most
@@ -42,8 +43,11 @@ struct SchedulerOptions {
   int64_t snapshot_spacing = 8192;
   decltype(EngineOptions::forward) forward = {};  // the engine's
 };
-// For one model that has the machine for itself: half of its memory.
-SchedulerOptions scheduler_options(const Machine& machine);
+// For one model that has the machine for itself: half of its memory. An Error where the recipe asks
+// for what the machine cannot do.
+SchedulerOptions scheduler_options(const Machine& machine, const EngineRecipe& recipe = {});
+// The form that the machine runs so: an Error where there is none.
+Kernels kernels_for(const Machine& machine, const EngineRecipe& recipe);
 
 struct SchedulerStats {
   int64_t queued = 0, running = 0;
@@ -147,7 +151,9 @@ class Scheduler {
   void add_drafts(Pieces& pieces);         // scheduler_draft.cc
   void run_windows(const Pieces& pieces);  // scheduler_draft.cc
   struct Window;
+  struct Place;
   void choose_in_windows(std::vector<Window>& windows, const at::Tensor& logits);
+  void choose_behind_drafts(const std::vector<Place>& places, const at::Tensor& logits);
   void settle(Window& window);
   void run_prefill(const Pieces& pieces);
   void score_prompt(Task& task, int64_t count, const at::Tensor& hidden);

@@ -52,8 +52,18 @@ struct Scheduler::Window {
   std::optional<Engine::Moment>
       moment;  // where the sequence is not: before the call, then after it
 
-  // Whether the next token is one behind the drafts that came.
-  bool goes_on(int64_t taken) const { return right == taken && !task->ended; }
+  // Whether the next token is to be the one behind so many drafts.
+  bool goes_on(int64_t drafts) const { return right == drafts && !task->ended; }
+  // Whether the newest token is the draft behind so many.
+  bool came(int64_t drafts) const {
+    return drafts < std::ssize(draft) && !task->ended && task->tokens.back() == draft[drafts];
+  }
+};
+
+// The token behind so many of a window's drafts.
+struct Scheduler::Place {
+  Window* window;
+  int64_t drafts;
 };
 
 void Scheduler::run_windows(const Pieces& pieces) {
@@ -89,34 +99,44 @@ void Scheduler::run_windows(const Pieces& pieces) {
   }
 }
 
-// All tokens at once that depend on logits alone; where a request looks at each on its way, one
-// after the other.
+// Where tokens depend on logits alone all of a window's are chosen together; where a request looks
+// at each on its way, one after the other.
 void Scheduler::choose_in_windows(std::vector<Window>& windows, const at::Tensor& logits) {
-  for (int64_t taken = 0;; ++taken) {
-    std::vector<Next> next;
-    std::vector<int64_t> rows;
-    std::vector<Window*> of;
+  std::vector<Place> together;
+  for (Window& window : windows) {
+    if (!window.task->depends_on_logits_alone() || !window.goes_on(0)) continue;
+    for (int64_t drafts = 0; drafts <= std::ssize(window.draft); ++drafts) {
+      together.push_back({&window, drafts});
+    }
+  }
+  choose_behind_drafts(together, logits);
+  for (int64_t drafts = 0;; ++drafts) {
+    std::vector<Place> next;
     for (Window& window : windows) {
-      const bool at_once = window.task->depends_on_logits_alone();
-      if (!window.goes_on(taken) || (at_once && taken > 0)) continue;
-      const int64_t last = at_once ? std::ssize(window.draft) : taken;
-      for (int64_t drafts = taken; drafts <= last; ++drafts) {
-        next.push_back({window.task, drafts - taken});
-        rows.push_back(window.row + drafts);
-        of.push_back(&window);
-      }
+      const bool one_by_one = !window.task->depends_on_logits_alone();
+      if (one_by_one && window.goes_on(drafts)) next.push_back({&window, drafts});
     }
     if (next.empty()) return;
-    const at::Tensor chosen_from = rows_of(logits, rows);
-    std::vector<Choice> choices = read(ask(next, chosen_from));
-    for (size_t i = 0; i < next.size(); ++i) {
-      Window& window = *of[i];
-      if (!window.goes_on(taken + next[i].drafts)) continue;
-      take(*window.task, std::move(choices[i]), chosen_from[static_cast<int64_t>(i)]);
-      const bool was_right = window.right < std::ssize(window.draft) && !window.task->ended &&
-                             window.task->tokens.back() == window.draft[window.right];
-      window.right += was_right;
-    }
+    choose_behind_drafts(next, logits);
+  }
+}
+
+// Of the tokens chosen for a window those are taken that stand behind drafts which came.
+void Scheduler::choose_behind_drafts(const std::vector<Place>& places, const at::Tensor& logits) {
+  if (places.empty()) return;
+  std::vector<Next> next;
+  std::vector<int64_t> rows;
+  for (const auto& [window, drafts] : places) {
+    next.push_back({window->task, drafts - window->right});
+    rows.push_back(window->row + drafts);
+  }
+  const at::Tensor chosen_from = rows_of(logits, rows);
+  std::vector<Choice> choices = read(ask(std::move(next), chosen_from));
+  for (size_t i = 0; i < places.size(); ++i) {
+    const auto& [window, drafts] = places[i];
+    if (!window->goes_on(drafts)) continue;
+    take(*window->task, std::move(choices[i]), chosen_from[static_cast<int64_t>(i)]);
+    window->right += window->came(drafts);
   }
 }
 

@@ -162,7 +162,7 @@ TEST_P(PrefixTest, RandomHistoriesChangeNoToken) {
   const Random random(11, "prefix test");
   uint64_t draws = 0;
   const auto below = [&](int64_t n) { return random.below(draws++, n); };
-  const StateBytes bytes = state_bytes(*weights_, 4);
+  const StateBytes bytes = state_bytes(*weights_, 4, KvType::kComputed);
   int64_t whole = 0, reused = 0, preempted = 0;
   for (int round = 0; round < 12; ++round) {
     SchedulerOptions options = this->options();

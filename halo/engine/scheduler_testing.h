@@ -61,7 +61,7 @@ struct SchedulerCase {
 
 // So many blocks and slots of a model.
 inline int64_t memory_of(const DecoderWeights& weights, int64_t blocks, int64_t slots) {
-  const StateBytes bytes = state_bytes(weights, 4);
+  const StateBytes bytes = state_bytes(weights, 4, KvType::kComputed);
   return std::max(blocks * bytes.block + slots * bytes.slot, 2 * slots * bytes.slot);
 }
 

@@ -1,5 +1,7 @@
 #include "halo/engine/sequence_file.h"
 
+#include <cstring>
+
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/formats/safetensors.h"
@@ -22,8 +24,16 @@ std::vector<std::pair<std::string, at::Tensor*>> tensors_of(size_t layer, LayerS
   };
   add("keys", state.keys);
   add("values", state.values);
+  add("key_scales", state.key_scales);
+  add("value_scales", state.value_scales);
   add("state", state.recurrent);
   return out;
+}
+
+// "int8", or the type that the model runs in.
+std::string kv_type_of(const Engine& engine) {
+  if (engine.options().kv_type == KvType::kInt8) return "int8";
+  return engine.weights().embedding.value.scalar_type() == at::kBFloat16 ? "bfloat16" : "float32";
 }
 
 }  // namespace
@@ -49,9 +59,12 @@ void save_sequence(const std::filesystem::path& path, const Engine& engine, int6
     LayerState shape = engine.empty_state(i, length);
     for (const auto& [name, tensor] : tensors_of(i, shape)) declare(name, *tensor);
   }
-  SafetensorsWriter writer(
-      path, specs,
-      {{"format", kFormat}, {"version", kVersion}, {"model", note.model}, {"text", note.text}});
+  SafetensorsWriter writer(path, specs,
+                           {{"format", kFormat},
+                            {"version", kVersion},
+                            {"model", note.model},
+                            {"kv_type", kv_type_of(engine)},
+                            {"text", note.text}});
   writer.write(bytes_of(ids));
   writer.write(bytes_of(last));
   for (size_t i = 0; i < layers; ++i) {
@@ -82,14 +95,23 @@ LoadedSequence load_sequence(const std::filesystem::path& path, Engine& engine,
     throw_error("{}: saved with another model's weights ({}, here {})", path.string(),
                 said("model"), model);
   }
+  if (const std::string type = said("kv_type"); !type.empty() && type != kv_type_of(engine)) {
+    throw_error(
+        "{}: its keys and values are {}, this run's are {}; give the --kv-type and --compute "
+        "that it was saved with",
+        path.string(), type, kv_type_of(engine));
+  }
   const auto read = [&](const std::string& name, at::ScalarType type, at::IntArrayRef shape) {
-    const at::Tensor tensor = to_tensor(file.get(name));
-    if (tensor.scalar_type() != type || tensor.sizes() != shape) {
+    const TensorView view = file.get(name);
+    at::Tensor tensor = at::empty(shape, type);
+    if (view.shape != shape || view.dtype != to_view(name, tensor).dtype) {
       throw_error(
           "{}: '{}' is of another shape or type than this model's sequences have; run it "
           "with the --compute that it was saved with",
           path.string(), name);
     }
+    if (!view.bytes.empty())
+      std::memcpy(tensor.mutable_data_ptr(), view.bytes.data(), view.bytes.size());
     return tensor;
   };
   const int64_t length = file.get("tokens").numel();

@@ -66,6 +66,30 @@ TEST_P(SequenceFileTest, WhatDoesNotFitIsRefused) {
   EXPECT_NE(error(engine, "m"), "no error");
 }
 
+TEST_P(SequenceFileTest, KeysInInt8StayWhatTheyAre) {
+  EngineOptions int8 = options_, other_blocks = {Kernels::kReference, 5, 100};
+  int8.kv_type = other_blocks.kv_type = KvType::kInt8;
+  const std::vector<int64_t> tokens = random_tokens(11, 1);
+  Engine engine(weights_, int8), other(weights_, other_blocks), computed(weights_, options_);
+  OwnedSequence sequence(engine);
+  engine.advance({sequence.id()}, {tokens});
+  save_sequence(folder_ / "s", engine, sequence.id(), tokens, {}, {"m", ""});
+  const LoadedSequence loaded = load_sequence(folder_ / "s", other, "m");
+  EXPECT_TRUE(at::equal(other.advance({loaded.sequence.id()}, {{3, 4, 5}}),
+                        engine.advance({sequence.id()}, {{3, 4, 5}})));
+  EXPECT_NE(test::error_of([&] {
+              load_sequence(folder_ / "s", computed, "m");
+            }).find("its keys and values are int8, this run's are float32"),
+            std::string::npos);
+  OwnedSequence plain(computed);
+  computed.advance({plain.id()}, {tokens});
+  save_sequence(folder_ / "s", computed, plain.id(), tokens, {}, {"m", ""});
+  EXPECT_NE(test::error_of([&] {
+              load_sequence(folder_ / "s", engine, "m");
+            }).find("its keys and values are float32, this run's are int8"),
+            std::string::npos);
+}
+
 // Sequences that are appended to alone and in batches, in pieces, forked, cut where they can be,
 // released, saved and loaded, in a memory of fixed size: hidden states are those of one pass over
 // all tokens, bit for bit, and blocks and slots are those of the sequences.

@@ -79,6 +79,10 @@ LayerFlops flops_of(const LayerWeights& layer) {
   return flops;
 }
 
+void check_type(const EngineOptions& options) {
+  HALO_CHECK(options.kv_type == KvType::kComputed, "trunk: keys and values are kept as computed");
+}
+
 }  // namespace
 
 at::Tensor Trunk::Rows::all() {
@@ -87,12 +91,14 @@ at::Tensor Trunk::Rows::all() {
 }
 
 EngineOptions Trunk::recording(EngineOptions options) {
+  check_type(options);
   options.forward = [this](const DecoderWeights& weights, const Batch& batch,
                            const DecoderCall& call) { return record(weights, batch, call); };
   return options;
 }
 
 EngineOptions Trunk::replaying(EngineOptions options, int64_t layer) {
+  check_type(options);
   options.forward = [this, layer](const DecoderWeights& weights, const Batch& batch,
                                   const DecoderCall& call) {
     return replay(weights, batch, call, layer);

@@ -14,9 +14,10 @@
 namespace halo {
 namespace {
 
-EngineOptions engine_options(Kernels kernels, at::Device device) {
+EngineOptions engine_options(Kernels kernels, KvType kv_type, at::Device device) {
   EngineOptions options;
   options.kernels = kernels;
+  options.kv_type = kv_type;
   // Most prompts are short, and a fork has a block of its own at least.
   options.block_size = 16;
   options.max_batch_tokens = device.is_cuda() ? 32768 : 4096;
@@ -26,6 +27,7 @@ EngineOptions engine_options(Kernels kernels, at::Device device) {
 SchedulerOptions generation_options(const Engine& engine) {
   const bool on_gpu = engine.weights().embedding.value.is_cuda();
   SchedulerOptions options{.kernels = engine.options().kernels,
+                           .kv_type = engine.options().kv_type,
                            .memory_bytes = int64_t{1} << (on_gpu ? 34 : 32),
                            .max_running = 256,
                            .prefill_chunk = engine.options().max_batch_tokens,
@@ -63,10 +65,10 @@ size_t trailing_space(std::string_view text) {
 }  // namespace
 
 LanguageModel::LanguageModel(const Model& model, const std::filesystem::path& directory,
-                             Kernels kernels)
+                             Kernels kernels, KvType kv_type)
     : LanguageModel(std::make_shared<const DecoderWeights>(model.weights),
                     Tokenizer(directory / "tokenizer.json"), special_tokens(model, directory),
-                    engine_options(kernels, model.weights.embedding.value.device()),
+                    engine_options(kernels, kv_type, model.weights.embedding.value.device()),
                     default_min_shared(model.weights.embedding.value.device())) {
   directory_ = directory;
 }

@@ -42,7 +42,8 @@ class LanguageModel {
   static int64_t default_min_shared(at::Device device) { return device.is_cuda() ? 512 : 4; }
 
   // Of a model directory; an Error where it has no tokenizer.json.
-  LanguageModel(const Model& model, const std::filesystem::path& directory, Kernels kernels);
+  LanguageModel(const Model& model, const std::filesystem::path& directory, Kernels kernels,
+                KvType kv_type = KvType::kComputed);
   // For tests.
   LanguageModel(std::shared_ptr<const DecoderWeights> weights, Tokenizer tokenizer,
                 SpecialTokens special, const EngineOptions& options, int64_t min_shared);

@@ -66,7 +66,7 @@ at::Tensor attend(const Step& step, const AttentionWeights& w, const at::Tensor&
                   const LayerState& layer) {
   const double scale = 1 / std::sqrt(static_cast<double>(w.head_dim));
   const auto run = [&](const at::Tensor& queries, const at::Tensor& lengths) {
-    const DecodeCache cache{layer.keys, layer.values, step.state.block_table, lengths};
+    const DecodeCache cache{layer, step.state.block_table, lengths};
     return decode_attention(queries, cache, scale, step.state.scratch, step.kernels);
   };
   if (step.parts.size() == 1) return run(q, step.parts[0].lengths);
@@ -87,10 +87,9 @@ at::Tensor run_mixer(const Step& step, const AttentionWeights& w, const Weight& 
     stacked = at::cat({stacked, projection(step, hidden, norm, w.biased_gate, {})}, 1);
   }
   const DecodeState& state = step.state;
-  const at::Tensor q =
-      split_heads_store(stacked, split_of(w, step.eps), w.q_norm, w.k_norm,
-                        state.cache->rope(w.inv_freq, w.rope_magnitude),
-                        state.cache->scale(w.logit_scale), {layer.keys, layer.values, step.rows});
+  const at::Tensor q = split_heads_store(stacked, split_of(w, step.eps), w.q_norm, w.k_norm,
+                                         state.cache->rope(w.inv_freq, w.rope_magnitude),
+                                         state.cache->scale(w.logit_scale), {layer, step.rows});
   const at::Tensor o = attend(step, w, q, layer).flatten(1);
   return fused_linear(
       o, {.gate = gate_of(stacked, w), .w = w.o_proj, .bias = w.o_bias, .residual = hidden},
@@ -131,11 +130,14 @@ at::Tensor run_layer(const Step& step, const LayerWeights& layer, at::Tensor hid
 
 }  // namespace
 
-bool can_record_step(const DecoderWeights& weights, int64_t block_size) {
+bool can_record_step(const DecoderWeights& weights, int64_t block_size, bool int8_keys) {
   const at::Tensor& like = weights.embedding.value;
   const auto has_kernel = [&](const LayerWeights& layer) {
     if (const auto* a = std::get_if<AttentionWeights>(&layer.mixer)) {
-      return has_decode_attention_kernel(like, a->heads / a->kv_heads, a->head_dim, block_size);
+      return has_decode_attention_kernel(like, {.rows = a->heads / a->kv_heads,
+                                                .head_dim = a->head_dim,
+                                                .block_size = block_size,
+                                                .int8 = int8_keys});
     }
     const auto& l = std::get<LightningWeights>(layer.mixer);
     return has_lightning_decode_kernel(like, l.heads, l.head_dim);
@@ -176,7 +178,7 @@ at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
     const auto* attention = std::get_if<AttentionWeights>(&weights.layers[i].mixer);
     if (!attention) continue;
     step.parts = parts_of(state, *attention);
-    step.rows = newest_rows({layer.keys, layer.values, state.block_table, state.lengths},
+    step.rows = newest_rows({layer, state.block_table, state.lengths},
                             state.tokens.numel() / state.lengths.numel());
     break;
   }

@@ -67,6 +67,12 @@ bool has_past(const Batch& batch) {
   return false;
 }
 
+// Keys or values as they are read again: however a prompt is cut, what is seen is what is stored.
+at::Tensor as_stored(const at::Tensor& x, const KeyValueBlocks& blocks) {
+  if (blocks.is_int8()) return from_int8(to_int8(x), x.scalar_type());
+  return x.to(blocks.keys.scalar_type()).to(x.scalar_type());
+}
+
 at::Tensor attend(const AttentionWeights& w, const Heads& heads, const Batch& batch,
                   int64_t layer) {
   const AttentionSettings settings{.scale = 1 / std::sqrt(static_cast<double>(w.head_dim)),
@@ -74,11 +80,15 @@ at::Tensor attend(const AttentionWeights& w, const Heads& heads, const Batch& ba
                                    .deterministic = batch.deterministic};
   if (batch.state) {
     const LayerState& state = (*batch.state)[layer];
-    const PagedKeyValue cache{state.keys, state.values, batch.block_table, batch.lengths};
+    const PagedKeyValue cache{state, batch.block_table, batch.lengths};
     store_key_value(cache, heads.k, heads.v, batch.sequences);
-    if (has_past(batch)) {
+    // int8 times a scale is rounded, which a sum of int8 times the scale is not.
+    const bool in_place = state.is_int8() && batch.kernels == Kernels::kReference;
+    if (in_place || has_past(batch)) {
       return paged_attention(heads.q, cache, batch.sequences, settings);
     }
+    return causal_attention(heads.q, as_stored(heads.k, state), as_stored(heads.v, state),
+                            batch.sequences, settings);
   }
   return batch.part ? context_attention(heads.q, heads.k, heads.v, *batch.part, settings)
                     : causal_attention(heads.q, heads.k, heads.v, batch.sequences, settings);

@@ -101,9 +101,8 @@ void save_model(const std::filesystem::path& directory, const ModelConfig& confi
 
 // ---- State of sequences, owned by the caller (engine) and passed in as views.
 
-struct LayerState {
-  // Attention layers: keys and values [num_blocks, block_size, G, d].
-  at::Tensor keys, values;
+// Attention layers have blocks of keys and values.
+struct LayerState : KeyValueBlocks {
   // Lightning layers: [num_slots, H, d, d] fp32.
   at::Tensor recurrent;
 };

@@ -154,6 +154,12 @@ void check_settings(const Recipe& recipe, const std::string& file) {
     throw_error("{}: run.kernels: 'reference' runs on the CPU; take 'fast', or run.device = 'cpu'",
                 file);
   }
+  if (recipe.eval.engine.invariant && recipe.run.device != at::kCPU) {
+    throw_error(
+        "{}: eval.invariant: there is no such form on a GPU; leave it out, or take "
+        "run.device = 'cpu'",
+        file);
+  }
 }
 
 std::vector<std::string> repeated_text(const Recipe& recipe, std::span<const Stage> stages) {

@@ -71,7 +71,9 @@ class Evaluation {
                          json::array& openings) const {
     constexpr int64_t kMemory = int64_t{1} << 28;  // of a few short texts
     Scheduler scheduler(std::make_shared<DecoderWeights>(weights),
-                        {.kernels = context_.machine().kernels, .memory_bytes = kMemory});
+                        {.kernels = kernels_for(context_.machine(), recipe_.engine),
+                         .kv_type = recipe_.engine.kv_type,
+                         .memory_bytes = kMemory});
     const auto said =
         continue_openings(scheduler, openings_,
                           read_end_tokens(context_.teacher_directory(), context_.teacher().config),
@@ -82,7 +84,8 @@ class Evaluation {
  private:
   Engine engine_of(const DecoderWeights& weights) const {
     EngineOptions options;
-    options.kernels = context_.machine().kernels;
+    options.kernels = kernels_for(context_.machine(), recipe_.engine);
+    options.kv_type = recipe_.engine.kv_type;
     return Engine(std::make_shared<DecoderWeights>(weights), options);
   }
 

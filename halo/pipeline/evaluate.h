@@ -1,6 +1,7 @@
 // The figures of a report: teacher, student, and the student without its logit scale.
 #pragma once
 
+#include "halo/engine/engine_recipe.h"
 #include "halo/stages/context.h"
 
 namespace halo {
@@ -13,6 +14,7 @@ struct EvalRecipe {
   int64_t haystacks = 8;
   int64_t questions = 5;
   int64_t position_documents = 8;
+  EngineRecipe engine;
 
   void settings(Settings& s) {
     s("held_out", held_out,
@@ -29,6 +31,7 @@ struct EvalRecipe {
     s("questions", questions, {.help = "questions a haystack", .min = 1, .max = 100'000});
     s("position_documents", position_documents,
       {.help = "long documents behind the loss by position", .min = 1, .max = 1e6});
+    engine.settings(s);
   }
 };
 

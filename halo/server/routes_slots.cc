@@ -78,9 +78,9 @@ void Service::save_slot(const std::shared_ptr<Exchange>& exchange) {
       model_.check_tokens(tokens, "prompt");
     }
   }
-  const ModelConfig& config = model_.config();
-  slot_files_.check_room(name, config.state_bytes() + config.kv_bytes_per_token() *
-                                                          static_cast<int64_t>(tokens.size()));
+  const Engine& engine = scheduler_.engine();
+  const StateBytes bytes = state_bytes(engine.weights(), 1, engine.options().kv_type);
+  slot_files_.check_room(name, bytes.slot + bytes.block * static_cast<int64_t>(tokens.size()));
   answer_between_steps(
       scheduler_, exchange, slot_files_,
       [this, path, name, salt, tokens = std::move(tokens), hash = model_.hash()] {

@@ -6,6 +6,7 @@
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/base/progress.h"
+#include "halo/engine/scheduler.h"
 #include "halo/eval/tasks/text_task.h"
 
 namespace halo {
@@ -92,6 +93,7 @@ std::vector<TextTask> text_tasks(std::vector<std::string>& names, const TaskArgs
 
 std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& options,
                                    const Machine& machine) {
+  const Kernels kernels = kernels_for(machine, options.engine);
   std::vector<std::string> names = expand_tasks(args.tasks);
   std::vector<TextTask> texts = text_tasks(names, args);
   std::vector<ModelResult> results;
@@ -107,16 +109,19 @@ std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& 
   for (const std::string& directory : options.models) {
     const Model weights =
         load_model(directory, ParameterStore::Use::kFrozen, machine.compute, machine.device);
-    LanguageModel model(weights, directory, machine.kernels);
+    LanguageModel model(weights, directory, kernels, options.engine.kv_type);
     ModelResult& result = results.emplace_back(ModelResult{directory, {}});
     // Answers depend on how they are computed, too.
     const std::string answers_of =
-        options.cache.empty() ? ""
-                              : fmt::format("{}-{}-{}", model_hash(directory),
-                                            c10::toString(machine.compute), machine.device.str());
+        options.cache.empty()
+            ? ""
+            : fmt::format("{}-{}-{}{}{}", model_hash(directory), c10::toString(machine.compute),
+                          machine.device.str(),
+                          options.engine.kv_type == KvType::kInt8 ? "-int8-keys" : "",
+                          kernels == Kernels::kReference ? "-reference" : "");
     for (TextTask& text : texts) {
       result.tasks.push_back(text.run(
-          weights.weights, model, machine.kernels,
+          weights.weights, model, kernels,
           [&](const std::string& id, const Outcome& o) { log(directory, text.name(), id, o); }));
     }
     // All of them first: a missing file is found before an hour is spent on the others.

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "halo/engine/engine_recipe.h"
 #include "halo/eval/tasks/answer_cache.h"
 #include "halo/eval/tasks/catalogue.h"
 #include "halo/eval/tasks/results.h"
@@ -18,6 +19,7 @@ struct RunTasksOptions {
   std::filesystem::path samples;    // a JSON line an item and model; empty: none
   // A folder where answers are kept by what was asked of which model, and taken from; empty: none.
   std::filesystem::path cache;
+  EngineRecipe engine;
 };
 std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& options,
                                    const Machine& machine);

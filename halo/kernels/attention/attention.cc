@@ -29,18 +29,6 @@ void check(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
   HALO_CHECK(kernels == Kernels::kFast || q.is_cpu(), "attention: the reference runs on the CPU");
 }
 
-at::Tensor reference_forward(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                             double scale, const Sequences& sequences) {
-  auto out = at::empty_like(q, at::MemoryFormat::Contiguous);
-  for (int64_t s = 0; s < sequences.count(); ++s) {
-    const int64_t begin = sequences.offsets()[s], end = sequences.offsets()[s + 1];
-    out.slice(0, begin, end)
-        .copy_(attention_reference(q.slice(0, begin, end), k.slice(0, begin, end),
-                                   v.slice(0, begin, end), scale));
-  }
-  return out;
-}
-
 // The type the kernels compute in.
 at::Tensor compute_type(const at::Tensor& x) {
   return x.is_cpu() ? x.to(at::kFloat).contiguous() : x.contiguous();
@@ -82,7 +70,7 @@ AttentionGradients fast_backward(const at::Tensor& d_o, const at::Tensor& q, con
 AttentionForward forward_of(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                             const Sequences& sequences, const AttentionSettings& settings) {
   if (settings.kernels == Kernels::kReference) {
-    return {.o = reference_forward(q, k, v, settings.scale, sequences)};
+    return {.o = attention_reference(q, k, v, settings.scale, sequences).to(q.scalar_type())};
   }
   return fast_forward(q, k, v, settings.scale, sequences);
 }

@@ -2,6 +2,7 @@
 // key/value head h / (H/G). Any logit scale is already in q.
 #pragma once
 
+#include "halo/kernels/common/key_values.h"
 #include "halo/kernels/common/sequences.h"
 
 namespace halo {
@@ -18,8 +19,7 @@ at::Tensor causal_attention(const at::Tensor& q, const at::Tensor& k, const at::
                             const Sequences& sequences, const AttentionSettings& settings);
 
 // The keys and values of all sequences, as blocks found through a table.
-struct PagedKeyValue {
-  at::Tensor keys, values;       // [num_blocks, block_size, G, d]
+struct PagedKeyValue : KeyValueBlocks {
   at::Tensor block_table;        // [S, max_blocks] int64 on the host: block of token t is
                                  // block_table[s][t / block_size]
   std::vector<int64_t> lengths;  // [S] tokens stored, this call's own included

@@ -8,15 +8,15 @@
 
 namespace halo {
 
-// One sequence, in fixed-order fp32 loops on the CPU: the n queries q [n, H, d] are the last of the
-// L tokens whose k, v [L, G, d] are given. Returns [n, H, d] fp32.
+// In one order of sums, on the CPU: [N, H, d] fp32. Of fresh sequences; and of sequences
+// range.begin .. range.end-1 of continued ones, whose queries q are.
+struct SequenceRange {
+  int64_t begin, end;
+};
 at::Tensor attention_reference(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
-                               double scale);
-
-// The newest token of sequences `which` of a cache in fp32 or bf16, on the CPU: q [B, H, d] fp32,
-// contiguous -> [B, H, d].
-at::Tensor attention_decode_cpu(const at::Tensor& q, const PagedKeyValue& cache,
-                                const std::vector<int64_t>& which, double scale);
+                               double scale, const Sequences& sequences);
+at::Tensor attention_reference(const at::Tensor& q, const PagedKeyValue& cache,
+                               const Sequences& sequences, SequenceRange range, double scale);
 
 // Queries q [n, H, d], each of which sees all of k and v [L, G, d], or with `causal` the last ones
 // up to its own: by Flash, on CUDA in bf16. Nothing is read on the host.

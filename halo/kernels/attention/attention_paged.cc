@@ -7,7 +7,6 @@
 #include "ATen/core/grad_mode.h"
 #include "halo/base/check.h"
 #include "halo/kernels/attention/attention_forms.h"
-#include "halo/kernels/store_rows/store_rows.h"
 
 namespace halo {
 namespace {
@@ -16,13 +15,14 @@ namespace {
 // continued prompt.
 constexpr int64_t kGatherBytes = 64 << 20;
 constexpr int64_t kMaskBytes = 128 << 20;
+// New tokens of a sequence on the CPU up to which keys and values are best read where they lie.
+constexpr int64_t kFewTokens = 16;
 
 void check(const PagedKeyValue& cache, const Sequences& sequences) {
   const auto &keys = cache.keys, &table = cache.block_table;
-  HALO_CHECK(keys.dim() == 4 && keys.sizes() == cache.values.sizes() && keys.is_contiguous() &&
-                 cache.values.is_contiguous(),
+  HALO_CHECK(are_blocks(cache),
              "attention: stored keys and values must be contiguous [blocks, tokens, groups, "
-             "dimension]");
+             "dimension], those in int8 with scales [blocks, groups, tokens]");
   HALO_CHECK(table.dim() == 2 && table.size(0) == sequences.count() && table.is_cpu() &&
                  table.scalar_type() == at::kLong,
              "attention: the block table must be int64 [{}, blocks] on the host",
@@ -75,21 +75,23 @@ at::Tensor on_device(const std::vector<int64_t>& values, at::Device device) {
   return to_device(at::tensor(values, at::kLong), device);
 }
 
-// Tokens begin .. begin+count-1 of sequence s: [count, G, d], a view where they lie together.
-at::Tensor stored(const at::Tensor& blocks, const Rows& rows, int64_t s, int64_t begin,
-                  int64_t count) {
-  const auto flat = blocks.flatten(0, 1);
-  if (rows.consecutive(s, begin, begin + count)) return flat.narrow(0, rows(s, begin), count);
+// Tokens begin .. begin+count-1 of sequence s in keys or values: [count, G, d] in `type`, a view
+// where they lie together in it.
+at::Tensor stored(const at::Tensor& pool, const at::Tensor& scales, const Rows& rows, int64_t s,
+                  int64_t begin, int64_t count, at::ScalarType type) {
   // Whole blocks: an index of tokens would be megabytes to make and to send, in every layer.
-  const int64_t size = blocks.size(1), first = begin / size, last = (begin + count - 1) / size;
-  return blocks.index_select(0, on_device(rows.blocks(s, first, last), blocks.device()))
-      .flatten(0, 1)
-      .narrow(0, begin - first * size, count);
-}
-
-// CPU kernels are fastest in fp32.
-at::Tensor compute_type(const at::Tensor& x) {
-  return x.is_cpu() ? x.to(at::kFloat) : x;
+  const int64_t size = pool.size(1), first = begin / size, last = (begin + count - 1) / size;
+  const bool together = rows.consecutive(s, begin, begin + count);
+  const auto blocks_of = [&](const at::Tensor& x) {
+    return together ? x.narrow(0, rows(s, begin) / size, last - first + 1)
+                    : x.index_select(0, on_device(rows.blocks(s, first, last), x.device()));
+  };
+  const auto tokens_of = [&](const at::Tensor& x) {
+    return x.flatten(0, 1).narrow(0, begin - first * size, count);
+  };
+  const at::Tensor numbers = tokens_of(blocks_of(pool));
+  if (!scales.defined()) return numbers.to(type);
+  return from_int8({numbers, tokens_of(blocks_of(scales).transpose(1, 2))}, type);
 }
 
 // One sequence with n new tokens: q [n, H, d], k and v [L, G, d] -> [n, H, d]. Query i sees keys
@@ -143,16 +145,16 @@ at::Tensor attend_tokens(const at::Tensor& q, const PagedKeyValue& cache,
                         block_size +
                     at::remainder(place, block_size))
                        .flatten();
-  const auto gather = [&](const at::Tensor& blocks) {
-    return compute_type(blocks.flatten(0, 1).index_select(0, row))
+  const auto gather = [&](const at::Tensor& pool, const at::Tensor& scales) {
+    return rows_at(pool, scales, row, q.scalar_type())
         .view({count, longest, groups, d})
         .transpose(1, 2);
   };
   const auto mask = (token < length).view({count, 1, 1, longest});
-  const auto o =
-      at::scaled_dot_product_attention(q.view({count, groups, -1, d}), gather(cache.keys),
-                                       gather(cache.values), mask, /*dropout_p=*/0,
-                                       /*is_causal=*/false, scale);
+  const auto o = at::scaled_dot_product_attention(q.view({count, groups, -1, d}),
+                                                  gather(cache.keys, cache.key_scales),
+                                                  gather(cache.values, cache.value_scales), mask,
+                                                  /*dropout_p=*/0, /*is_causal=*/false, scale);
   return o.reshape({count, -1, d});
 }
 
@@ -163,8 +165,16 @@ at::Tensor fast(const at::Tensor& q, const PagedKeyValue& cache, double scale,
   const int64_t token_bytes = 2 * cache.keys.size(2) * q.size(2) * q.element_size();
   int64_t s = 0;
   while (s < sequences.count()) {
-    // As many decoding sequences together as fit the bound, anything else alone.
     int64_t end = s, longest = 0;
+    while (q.is_cpu() && end < sequences.count() && sequences.length(end) <= kFewTokens) ++end;
+    if (end > s) {
+      const int64_t begin = sequences.offsets()[s], after = sequences.offsets()[end];
+      out.slice(0, begin, after)
+          .copy_(attention_reference(q.slice(0, begin, after), cache, sequences, {s, end}, scale));
+      s = end;
+      continue;
+    }
+    // As many decoding sequences together as fit the bound, anything else alone.
     std::vector<int64_t> which;
     for (; end < sequences.count() && sequences.length(end) <= 1; ++end) {
       if (sequences.length(end) == 0) continue;
@@ -178,20 +188,20 @@ at::Tensor fast(const at::Tensor& q, const PagedKeyValue& cache, double scale,
     if (!which.empty()) {
       const int64_t begin = sequences.offsets()[which.front()];
       const auto part = q.slice(0, begin, sequences.offsets()[which.back() + 1]);
+      const auto tokens_of = [&](const at::Tensor& pool, const at::Tensor& scales, int64_t first,
+                                 int64_t count) {
+        return stored(pool, scales, rows, which[0], first, count, q.scalar_type());
+      };
       const StoredKeys keys{
           .get =
               [&](int64_t first, int64_t count) {
-                return KeysAndValues{
-                    compute_type(stored(cache.keys, rows, which[0], first, count)),
-                    compute_type(stored(cache.values, rows, which[0], first, count))};
+                return KeysAndValues{tokens_of(cache.keys, cache.key_scales, first, count),
+                                     tokens_of(cache.values, cache.value_scales, first, count)};
               },
           .together = [&](int64_t first,
                           int64_t last) { return rows.together(which[0], first, last); }};
-      const bool tokens = longest > 0;
-      const auto o = tokens && q.is_cpu() ? attention_decode_cpu(part, cache, which, scale)
-                     : tokens && which.size() > 1
-                         ? attend_tokens(part, cache, which, longest, scale)
-                         : attend_prompt(part, keys, cache.lengths[which[0]], scale);
+      const auto o = which.size() > 1 ? attend_tokens(part, cache, which, longest, scale)
+                                      : attend_prompt(part, keys, cache.lengths[which[0]], scale);
       out.slice(0, begin, sequences.offsets()[which.back() + 1]).copy_(o);
     }
     s = end;
@@ -210,13 +220,16 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
              cache.keys.size(2), cache.keys.size(3));
   const at::NoGradGuard no_grad;
   const Rows rows(cache);
-  const auto keys = cache.keys.flatten(0, 1), values = cache.values.flatten(0, 1);
   // One sequence's new tokens mostly lie together: a copy, where an index is sorted first.
   const int64_t end = cache.lengths.empty() ? 0 : cache.lengths[0];
   const int64_t begin = end - sequences.num_tokens();
-  if (sequences.count() == 1 && begin < end && rows.consecutive(0, begin, end)) {
-    keys.narrow(0, rows(0, begin), end - begin).copy_(k);
-    values.narrow(0, rows(0, begin), end - begin).copy_(v);
+  if (!cache.is_int8() && sequences.count() == 1 && begin < end &&
+      rows.consecutive(0, begin, end)) {
+    const auto copy = [&](const at::Tensor& pool, const at::Tensor& x) {
+      pool.flatten(0, 1).narrow(0, rows(0, begin), end - begin).copy_(x);
+    };
+    copy(cache.keys, k);
+    copy(cache.values, v);
     return;
   }
   std::vector<int64_t> index;
@@ -227,8 +240,8 @@ void store_key_value(const PagedKeyValue& cache, const at::Tensor& k, const at::
     }
   }
   const auto row = on_device(index, k.device());
-  store_rows(keys, row, k.to(keys.scalar_type()).contiguous());
-  store_rows(values, row, v.to(values.scalar_type()).contiguous());
+  store_tokens(cache.keys, cache.key_scales, row, k);
+  store_tokens(cache.values, cache.value_scales, row, v);
 }
 
 at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache,
@@ -240,20 +253,13 @@ at::Tensor paged_attention(const at::Tensor& q, const PagedKeyValue& cache,
              "attention: q must be [{}, a multiple of {}, {}]", sequences.num_tokens(), groups, d);
   const at::NoGradGuard no_grad;
   if (settings.kernels == Kernels::kFast) {
-    return fast(compute_type(q).contiguous(), cache, settings.scale, sequences).to(q.scalar_type());
+    // CPU kernels are fastest in fp32.
+    const at::Tensor queries = q.is_cpu() ? q.to(at::kFloat) : q;
+    return fast(queries.contiguous(), cache, settings.scale, sequences).to(q.scalar_type());
   }
   HALO_CHECK(q.is_cpu(), "attention: the reference runs on the CPU");
-  const Rows rows(cache);
-  auto out = at::empty_like(q, at::MemoryFormat::Contiguous);
-  for (int64_t s = 0; s < sequences.count(); ++s) {
-    if (sequences.length(s) == 0) continue;
-    const int64_t begin = sequences.offsets()[s], end = sequences.offsets()[s + 1];
-    out.slice(0, begin, end)
-        .copy_(attention_reference(
-            q.slice(0, begin, end), stored(cache.keys, rows, s, 0, cache.lengths[s]),
-            stored(cache.values, rows, s, 0, cache.lengths[s]), settings.scale));
-  }
-  return out;
+  return attention_reference(q, cache, sequences, {0, sequences.count()}, settings.scale)
+      .to(q.scalar_type());
 }
 
 }  // namespace halo

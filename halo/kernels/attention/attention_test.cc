@@ -349,6 +349,58 @@ TEST(PagedAttention, AnySplitEqualsOneGo) {
   }
 }
 
+PagedKeyValue in_int8(PagedKeyValue cache) {
+  const auto sizes = cache.keys.sizes();
+  cache.key_scales =
+      at::full({sizes[0], sizes[2], sizes[1]}, std::numeric_limits<double>::quiet_NaN(),
+               cache.keys.options().dtype(at::kFloat));
+  cache.value_scales = cache.key_scales.clone();
+  cache.keys = at::zeros(sizes, cache.keys.options().dtype(at::kChar));
+  cache.values = at::zeros_like(cache.keys);
+  return cache;
+}
+
+// What int8 stands for is what is seen, in the fixed-order form with the same bits as in fp32.
+TEST(PagedAttention, Int8StandsForItsNumbers) {
+  const test::PoisonUninitialized poison;
+  const std::vector<int64_t> lengths{70, 1, 40, 333};
+  const auto whole = sequences_of(lengths);
+  const auto x = make_inputs(whole.num_tokens(), 4, 2, at::kFloat);
+  const Inputs seen{x.q, from_int8(to_int8(x.k), at::kFloat), from_int8(to_int8(x.v), at::kFloat)};
+  const std::vector<std::vector<std::vector<int64_t>>> splits{
+      {{70, 1, 40, 333}}, {{30, 0, 1, 1}, {1, 1, 1, 302}, {39, 0, 38, 30}}};
+  for (const bool scattered : {false, true}) {
+    for (const auto& split : splits) {
+      const auto cache = in_int8(make_cache(4, 333, 8, 2, scattered));
+      const Inputs exact{x.q.to(at::kDouble), seen.k.to(at::kDouble), seen.v.to(at::kDouble)};
+      for (const auto kernels : {Kernels::kFast, Kernels::kReference}) {
+        expect_close("o", feed(x, whole, cache, split, kernels), formula(exact, whole),
+                     formula(seen, whole));
+      }
+      const auto first = in_int8(make_cache(4, 333, 16, 2, false));
+      expect_rms("any split and block", feed(x, whole, cache, split, Kernels::kReference),
+                 feed(x, whole, first, splits[0], Kernels::kReference), 0);
+    }
+  }
+}
+
+TEST(PagedAttentionCuda, Int8StandsForItsNumbers) {
+  HALO_NEEDS_GPU();
+  const auto whole = sequences_of({300, 150});
+  const auto x = make_inputs(450, 6, 2, at::kBFloat16);
+  const Inputs exact{x.q.to(at::kDouble), from_int8(to_int8(x.k), at::kDouble),
+                     from_int8(to_int8(x.v), at::kDouble)};
+  for (const bool scattered : {false, true}) {
+    auto cache = make_cache(2, 300, 16, 2, scattered, at::kBFloat16);
+    cache.keys = cache.keys.to(at::kCUDA);
+    cache = in_int8(cache);
+    const Inputs there{x.q.to(at::kCUDA), x.k.to(at::kCUDA), x.v.to(at::kCUDA)};
+    const auto got = feed(there, whole, cache, {{100, 20}, {199, 129}, {1, 1}}, Kernels::kFast);
+    expect_close("o", got.cpu(), formula(exact, whole),
+                 formula({x.q, exact.k.to(at::kBFloat16), exact.v.to(at::kBFloat16)}, whole));
+  }
+}
+
 TEST(PagedAttention, EqualsTheFormula) {
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
     const auto whole = sequences_of({50, 20});

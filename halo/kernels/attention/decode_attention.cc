@@ -11,11 +11,10 @@ namespace halo {
 namespace {
 
 void check(const DecodeCache& cache) {
-  const auto &keys = cache.keys, &table = cache.block_table;
-  HALO_CHECK(keys.dim() == 4 && keys.sizes() == cache.values.sizes() && keys.is_contiguous() &&
-                 cache.values.is_contiguous(),
+  const at::Tensor& table = cache.block_table;
+  HALO_CHECK(are_blocks(cache),
              "decode_attention: keys and values must be contiguous [blocks, tokens, groups, "
-             "dimension]");
+             "dimension], those in int8 with scales [blocks, groups, tokens]");
   const int64_t sequences = cache.lengths.numel();
   HALO_CHECK(table.dim() == 2 && table.size(0) == sequences && table.is_contiguous() &&
                  table.scalar_type() == at::kInt && cache.lengths.scalar_type() == at::kLong,
@@ -40,8 +39,16 @@ bool is_power_of_two(int64_t n) {
 bool has_kernel(const at::Tensor& q, const DecodeCache& cache) {
   const int64_t sequences = cache.lengths.numel();
   const int64_t rows = q.size(1) / cache.keys.size(2) * (q.size(0) / sequences);
-  return has_decode_attention_kernel(q, rows, q.size(2), cache.keys.size(1)) &&
-         cache.keys.scalar_type() == q.scalar_type() && sequences <= kMostDecodeSequences;
+  return has_decode_attention_kernel(q, {.rows = rows,
+                                         .head_dim = q.size(2),
+                                         .block_size = cache.keys.size(1),
+                                         .int8 = cache.is_int8()}) &&
+         (cache.is_int8() || cache.keys.scalar_type() == q.scalar_type()) &&
+         sequences <= kMostDecodeSequences;
+}
+
+const float* scales_of(const at::Tensor& scales) {
+  return scales.defined() ? scales.const_data_ptr<float>() : nullptr;
 }
 
 at::Tensor run_kernel(const at::Tensor& q, const DecodeCache& cache, double scale,
@@ -65,6 +72,8 @@ at::Tensor run_kernel(const at::Tensor& q, const DecodeCache& cache, double scal
                            .q = q.const_data_ptr(),
                            .keys = cache.keys.const_data_ptr(),
                            .values = cache.values.const_data_ptr(),
+                           .key_scales = scales_of(cache.key_scales),
+                           .value_scales = scales_of(cache.value_scales),
                            .block_table = cache.block_table.const_data_ptr<int32_t>(),
                            .lengths = cache.lengths.const_data_ptr<int64_t>(),
                            .parts = scratch.parts.mutable_data_ptr<float>(),
@@ -83,8 +92,7 @@ at::Tensor composed(const at::Tensor& q, const DecodeCache& cache, double scale,
   for (int64_t i = 0; i < here.numel(); ++i) offsets.push_back(offsets.back() + tokens);
   const at::Tensor kept = lengths.index_select(0, here);
   const PagedKeyValue paged{
-      cache.keys,
-      cache.values,
+      cache,
       cache.block_table.cpu().to(at::kLong).index_select(0, here),
       {kept.const_data_ptr<int64_t>(), kept.const_data_ptr<int64_t>() + kept.numel()}};
   const Sequences sequences(std::move(offsets), q.device());
@@ -99,12 +107,12 @@ at::Tensor composed(const at::Tensor& q, const DecodeCache& cache, double scale,
 
 }  // namespace
 
-bool has_decode_attention_kernel(const at::Tensor& like, int64_t rows, int64_t head_dim,
-                                 int64_t block_size) {
+bool has_decode_attention_kernel(const at::Tensor& like, const DecodeShape& shape) {
   return like.scalar_type() == at::kBFloat16 &&
          has_cuda_kernels(CudaKernels::kDecodeAttention, like) &&
-         (head_dim == 64 || head_dim == 128) && rows <= kMostDecodeRows && block_size >= 16 &&
-         is_power_of_two(block_size);
+         (!shape.int8 || runs_cuda_kernels(CudaKernels::kInt8Keys)) &&
+         (shape.head_dim == 64 || shape.head_dim == 128) && shape.rows <= kMostDecodeRows &&
+         shape.block_size >= 16 && is_power_of_two(shape.block_size);
 }
 
 DecodeScratch make_decode_scratch(int64_t sequences, int64_t tokens, int64_t heads,

@@ -5,11 +5,14 @@
 //   scores [8 query rows, 16 tokens] = q k^T, where a lane's 16 bytes of a key are its fragment,
 //   o^T [head_dim, 8 query rows] += v^T p^T, where pairs of tokens are interleaved in registers and
 //   the scores are already laid out as the second operand.
+// Keys and values in int8 become bf16 in registers, exactly; a key's scale multiplies its score, a
+// value's its weight. Half the bytes are on their way for a block, so twice the blocks run.
 // The next tokens' keys are on their way from the moment the products have used the registers, be
 // they another sequence's; the first ones' before the kernel that makes the queries has ended. The
 // warps of a block add up in shared memory, the parts of a sequence through device memory: the
 // block that comes last adds them in their order, so the bits do not depend on who that is.
 #include "halo/kernels/attention/decode_attention_launch.h"
+#include "halo/kernels/attention/decode_tokens.cuh"
 #include "halo/kernels/cuda/elements.cuh"
 #include "halo/kernels/cuda/mma.cuh"
 #include "halo/kernels/cuda/overlap.cuh"
@@ -18,11 +21,11 @@
 namespace halo {
 namespace {
 
-using Bf16 = __nv_bfloat16;
+using namespace decode;
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kBlocksAProcessor = 2;
-constexpr int kGroup = 16;              // tokens a warp takes at a time
+template <class T>
+constexpr int kBlocksAProcessor = sizeof(T) == 1 ? 4 : 2;
 constexpr int kStep = kWarps * kGroup;  // tokens a block takes at a time
 constexpr int kRows = kMostDecodeRows;
 constexpr int kFewestSteps = 2;  // of a range
@@ -90,133 +93,17 @@ __device__ void make_plan(const Parameters& p, Plan& plan) {
   __syncthreads();
 }
 
-// What a lane holds of 16 tokens: keys of tokens g and g + 8, values of 2t, 2t+1, 2t+8, 2t+9.
-template <int D>
-struct Keys {
-  uint4 of[2][D / 32];
-};
-template <int D>
-struct Values {
-  uint4 of[4][D / 64];
-};
-
-// Running softmax of the warp's tokens. A lane: maximum and (its part of the) sum of row g; of o^T
-// the elements i and i + D/16 of its list (element_of) for rows 2t, 2t+1.
-template <int D>
-struct Sums {
-  float o[D / 16][4];
-  float most, sum;
-};
-
-// The place in a head of element e of a lane's D/8, which lie in pieces of 8.
-__device__ __forceinline__ int element_of(int e, int g) {
-  return e / 8 * 64 + g * 8 + e % 8;
-}
-
-// Two bf16 of row a and row b that stand in the same half of the words.
-__device__ __forceinline__ uint32_t pair(uint32_t a, uint32_t b, int half) {
-  return __byte_perm(a, b, half ? 0x7632 : 0x5410);
-}
-
-__device__ __forceinline__ uint32_t word(const uint4& x, int i) {
-  return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
-}
-
 // Element offset of the first of 16 tokens' rows in the pool.
 __device__ __forceinline__ int64_t row_of(const Parameters& p, int64_t block, int token) {
   const int64_t within = token & (static_cast<int>(p.args.block_size) - 1);
   return ((block << p.block_shift) + within) * p.args.kv_heads * p.args.head_dim;
 }
 
-template <int D>
-__device__ __forceinline__ void load_keys(const Bf16* from, int stride, int last, Keys<D>& to) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (int tile = 0; tile < 2; ++tile) {
-    const Bf16* row = from + min(tile * 8 + g, last) * stride + t * 8;
-#pragma unroll
-    for (int j = 0; j < D / 32; ++j) to.of[tile][j] = cuda::load_once(row + 32 * j);
-  }
-}
-
-template <int D>
-__device__ __forceinline__ void load_values(const Bf16* from, int stride, int last, Values<D>& to) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const Bf16* row = from + min(i / 2 * 8 + 2 * t + i % 2, last) * stride + g * 8;
-#pragma unroll
-    for (int j = 0; j < D / 64; ++j) to.of[i][j] = cuda::load_once(row + 64 * j);
-  }
-}
-
-// scores of row g: [0], [1] of tokens 2t, 2t+1, [2], [3] of tokens 2t+8, 2t+9.
-template <int D>
-__device__ __forceinline__ void multiply_keys(const uint4 (&q)[D / 32], const Keys<D>& k,
-                                              float (&scores)[4]) {
-#pragma unroll
-  for (int tile = 0; tile < 2; ++tile) {
-    float s[4] = {};
-#pragma unroll
-    for (int j = 0; j < D / 32; ++j) {
-      const uint4 key = k.of[tile][j];
-      const uint32_t first[4] = {q[j].x, 0, q[j].y, 0}, second[4] = {q[j].z, 0, q[j].w, 0};
-      cuda::multiply(s, first, key.x, key.y);
-      cuda::multiply(s, second, key.z, key.w);
-    }
-    scores[2 * tile] = s[0];
-    scores[2 * tile + 1] = s[1];
-  }
-}
-
-// The scores' weights, and the sums so far brought to the new maximum.
-template <int D>
-__device__ __forceinline__ void weigh(float (&scores)[4], Sums<D>& sums, uint32_t (&weights)[2]) {
-  float most[1] = {fmaxf(fmaxf(scores[0], scores[1]), fmaxf(scores[2], scores[3]))};
-  cuda::fold_lanes<cuda::Max>(most, 4);
-  most[0] = fmaxf(most[0], sums.most);
-  // Where a row has seen no token yet, every weight is exp2(-inf).
-  const float shift = most[0] == -INFINITY ? 0 : most[0];
-  const float kept = exp2f(sums.most - shift);
-  if (__any_sync(~0u, most[0] != sums.most)) {
-    const int t = threadIdx.x % 4;
-    const float low = __shfl_sync(~0u, kept, 8 * t), high = __shfl_sync(~0u, kept, 8 * t + 4);
-#pragma unroll
-    for (int i = 0; i < D / 16; ++i) {
-      sums.o[i][0] *= low;
-      sums.o[i][1] *= high;
-      sums.o[i][2] *= low;
-      sums.o[i][3] *= high;
-    }
-  }
-  sums.sum *= kept;
-  sums.most = most[0];
-#pragma unroll
-  for (float& score : scores) {
-    score = exp2f(score - shift);
-    sums.sum += score;
-  }
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const __nv_bfloat162 both = __floats2bfloat162_rn(scores[2 * i], scores[2 * i + 1]);
-    weights[i] = *reinterpret_cast<const uint32_t*>(&both);
-  }
-}
-
-template <int D>
-__device__ __forceinline__ void multiply_values(const Values<D>& v, const uint32_t (&weights)[2],
-                                                Sums<D>& sums) {
-#pragma unroll
-  for (int i = 0; i < D / 16; ++i) {
-    uint32_t a[4];
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const int e = i + r % 2 * (D / 16), pairs = r / 2 * 2;
-      a[r] =
-          pair(word(v.of[pairs][e / 8], e % 8 / 2), word(v.of[pairs + 1][e / 8], e % 8 / 2), e % 2);
-    }
-    cuda::multiply(sums.o[i], a, weights[0], weights[1]);
-  }
+// Where the scale of the first of 16 tokens is among all.
+__device__ __forceinline__ int64_t scale_of(const Parameters& p, int64_t block, int head,
+                                            int token) {
+  const int64_t within = token & (static_cast<int>(p.args.block_size) - 1);
+  return ((block * p.args.kv_heads + head) << p.block_shift) + within;
 }
 
 // What a warp takes of a step.
@@ -238,8 +125,8 @@ __device__ __forceinline__ Place place_of(const Parameters& p, const Plan& plan,
   return at;
 }
 
-// Query row g of the lane.
-template <int D>
+// Query row g of the lane, its numbers as load_keys deals them out.
+template <int D, class T>
 __device__ __forceinline__ void load_queries(const Parameters& p, int sequence, int head,
                                              uint4 (&q)[D / 32]) {
   const DecodeAttentionLaunch& a = p.args;
@@ -248,17 +135,12 @@ __device__ __forceinline__ void load_queries(const Parameters& p, int sequence, 
   if (g >= group * a.tokens) return;
   const int64_t token = sequence * a.tokens + g / group;
   const Bf16* row =
-      static_cast<const Bf16*>(a.q) + (token * a.heads + head * group + g % group) * D + 8 * t;
+      static_cast<const Bf16*>(a.q) + (token * a.heads + head * group + g % group) * D;
 #pragma unroll
-  for (int j = 0; j < D / 32; ++j) q[j] = *reinterpret_cast<const uint4*>(row + 32 * j);
-}
-
-template <int D>
-__device__ __forceinline__ void clear(Sums<D>& sums) {
-#pragma unroll
-  for (int i = 0; i < D / 16; ++i) sums.o[i][0] = sums.o[i][1] = sums.o[i][2] = sums.o[i][3] = 0;
-  sums.most = -INFINITY;
-  sums.sum = 0;
+  for (int j = 0; j < D / 32; ++j) {
+    const int at = sizeof(T) == 1 ? 64 * (j / 2) + 16 * t + 8 * (j % 2) : 32 * j + 8 * t;
+    q[j] = *reinterpret_cast<const uint4*>(row + at);
+  }
 }
 
 // Scores of tokens that the lane's query row does not see become -inf, the others are scaled.
@@ -283,7 +165,7 @@ struct Shared {
   int last;
 };
 
-template <int D>
+template <int D, class T>
 __device__ void leave(const Sums<D>& sums, Shared<D>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   float sum[1] = {sums.sum};
@@ -296,7 +178,7 @@ __device__ void leave(const Sums<D>& sums, Shared<D>& shared) {
   for (int i = 0; i < D / 16; ++i) {
 #pragma unroll
     for (int r = 0; r < 4; ++r)
-      shared.o[warp][2 * t + r % 2][element_of(i + r / 2 * (D / 16), g)] = sums.o[i][r];
+      shared.o[warp][2 * t + r % 2][element_of<D, T>(i + r / 2 * (D / 16), g)] = sums.o[i][r];
   }
 }
 
@@ -441,11 +323,11 @@ __device__ int gather_parts(const Parameters& p, const Joined& all, Shared<D>& s
 }
 
 // The block's part of a sequence ends.
-template <int D>
+template <int D, class T>
 __device__ void finish(const Parameters& p, int sequence, int head, int range, const Sums<D>& sums,
                        Shared<D>& shared) {
   const int rows = static_cast<int>(p.args.heads / p.args.kv_heads * p.args.tokens);
-  leave<D>(sums, shared);
+  leave<D, T>(sums, shared);
   __syncthreads();
   const Joined all = joined_of(shared.plan, sequence, head, range);
   if (all.parts == 1) {
@@ -460,8 +342,8 @@ __device__ void finish(const Parameters& p, int sequence, int head, int range, c
   __syncthreads();
 }
 
-template <int D>
-__global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
+template <int D, class T>
+__global__ void __launch_bounds__(kThreads, kBlocksAProcessor<T>)
     decode_attention(const __grid_constant__ Parameters p) {
   __shared__ __align__(16) Shared<D> shared;
   cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
@@ -477,15 +359,21 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
   const int end = plan.begin_of(range + 1);
   int step = plan.begin_of(range);
   const auto stride = static_cast<int>(a.kv_heads * D);
-  const Bf16* keys = static_cast<const Bf16*>(a.keys) + head * D;
-  const Bf16* values = static_cast<const Bf16*>(a.values) + head * D;
-  Keys<D> k;
-  Values<D> v;
+  const T* keys = static_cast<const T*>(a.keys) + head * D;
+  const T* values = static_cast<const T*>(a.values) + head * D;
+  Keys<D, T> k;
+  Values<D, T> v;
   const auto fetch_keys = [&](const Place& at) {
-    if (at.last >= 0) load_keys<D>(keys + row_of(p, at.block, at.token), stride, at.last, k);
+    if (at.last < 0) return;
+    load_keys<D>(keys + row_of(p, at.block, at.token), stride, at.last, k);
+    if constexpr (sizeof(T) == 1)
+      load_scales(a.key_scales + scale_of(p, at.block, head, at.token), at.last, k.scales);
   };
   const auto fetch_values = [&](const Place& at) {
-    if (at.last >= 0) load_values<D>(values + row_of(p, at.block, at.token), stride, at.last, v);
+    if (at.last < 0) return;
+    load_values<D>(values + row_of(p, at.block, at.token), stride, at.last, v);
+    if constexpr (sizeof(T) == 1)
+      load_scales(a.value_scales + scale_of(p, at.block, head, at.token), at.last, v.scales);
   };
 
   Place now = place_of(p, plan, step, plan.sequence_of(step, static_cast<int>(a.sequences)));
@@ -498,7 +386,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
   Place next = step + 1 < end ? place_of(p, plan, step + 1, now.sequence) : now;
   cuda::wait_for_inputs();
   uint4 q[D / 32] = {};
-  load_queries<D>(p, now.sequence, head, q);
+  load_queries<D, T>(p, now.sequence, head, q);
   if (!early) {
     fetch_keys(now);
     fetch_values(now);
@@ -512,18 +400,18 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
     Place following = next;
     if (more) {
       fetch_keys(next);
-      if (ends) load_queries<D>(p, next.sequence, head, q);
+      if (ends) load_queries<D, T>(p, next.sequence, head, q);
       if (step + 2 < end) following = place_of(p, plan, step + 2, next.sequence);
     }
     if (now.last >= 0) {
       mask(p, plan.lengths[now.sequence], now.token, scores);
       uint32_t weights[2];
-      weigh<D>(scores, sums, weights);
+      weigh<D>(scores, v, sums, weights);
       multiply_values<D>(v, weights, sums);
     }
     if (more) fetch_values(next);
     if (ends) {
-      finish<D>(p, now.sequence, head, range, sums, shared);
+      finish<D, T>(p, now.sequence, head, range, sums, shared);
       clear(sums);
     }
     now = next;
@@ -531,14 +419,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
   }
 }
 
-template <int D>
+template <int D, class T>
 void launch(Parameters& parameters, void* stream) {
   const auto heads = static_cast<int>(parameters.args.kv_heads);
-  const int ranges = cuda::processors() * kBlocksAProcessor / heads;
+  const int ranges = cuda::processors() * kBlocksAProcessor<T> / heads;
   parameters.most_ranges = ranges < 1               ? 1
                            : ranges > kDecodeRanges ? static_cast<int>(kDecodeRanges)
                                                     : ranges;
-  cuda::launch_overlapped(decode_attention<D>, dim3(parameters.most_ranges * heads), kThreads, 0,
+  cuda::launch_overlapped(decode_attention<D, T>, dim3(parameters.most_ranges * heads), kThreads, 0,
                           stream, parameters);
 }
 
@@ -568,7 +456,13 @@ void launch_decode_attention(const DecodeAttentionLaunch& args, void* stream) {
   if (args.sequences == 0) return;
   Parameters parameters{args, 0, 0};
   while ((int64_t{1} << parameters.block_shift) < args.block_size) ++parameters.block_shift;
-  args.head_dim == 64 ? launch<64>(parameters, stream) : launch<128>(parameters, stream);
+  if (args.key_scales) {
+    args.head_dim == 64 ? launch<64, int8_t>(parameters, stream)
+                        : launch<128, int8_t>(parameters, stream);
+  } else {
+    args.head_dim == 64 ? launch<64, Bf16>(parameters, stream)
+                        : launch<128, Bf16>(parameters, stream);
+  }
   check_launch("decode_attention");
 }
 

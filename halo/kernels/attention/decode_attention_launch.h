@@ -19,9 +19,11 @@ struct DecodeAttentionLaunch {
   int64_t block_size = 0, max_blocks = 0;
   float scale = 1;
   const void* q = nullptr;                        // [sequences tokens, heads, head_dim] bf16
-  const void *keys = nullptr, *values = nullptr;  // [blocks, block_size, kv_heads, head_dim] bf16
-  const int32_t* block_table = nullptr;           // [sequences, max_blocks]
-  const int64_t* lengths = nullptr;               // [sequences]
+  const void *keys = nullptr, *values = nullptr;  // [blocks, block_size, kv_heads, head_dim]: bf16,
+  // or int8 with the scales of each token and head: [blocks, kv_heads, block_size]. Null: bf16.
+  const float *key_scales = nullptr, *value_scales = nullptr;
+  const int32_t* block_table = nullptr;  // [sequences, max_blocks]
+  const int64_t* lengths = nullptr;      // [sequences]
   // [2 kDecodeRanges, kv_heads, rows, head_dim + kDecodePadding] and [sequences, kv_heads]
   float* parts = nullptr;
   int32_t* arrivals = nullptr;

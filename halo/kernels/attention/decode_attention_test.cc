@@ -15,6 +15,7 @@ struct Case {
   std::vector<int64_t> lengths;  // of the sequences, the new tokens included
   int64_t tokens = 1;            // new ones a sequence
   int64_t heads = 4, kv_heads = 2, head_dim = 64, block_size = 16;
+  bool int8 = false;  // keys and values
 };
 
 struct Inputs {
@@ -36,23 +37,46 @@ Inputs inputs_of(const Case& c) {
   x.cache.keys =
       random_tensor({count * blocks, c.block_size, c.kv_heads, c.head_dim}, 2, at::kBFloat16);
   x.cache.values = random_tensor(x.cache.keys.sizes(), 3, at::kBFloat16);
+  if (c.int8) {
+    const auto make_int8 = [](at::Tensor& pool, at::Tensor& scales) {
+      const Int8Rows rounded = to_int8(pool);
+      pool = rounded.values;
+      scales = rounded.scales.transpose(1, 2).contiguous();
+    };
+    make_int8(x.cache.keys, x.cache.key_scales);
+    make_int8(x.cache.values, x.cache.value_scales);
+  }
   for (int64_t s = 0; s < count; ++s) {
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t stored = std::clamp<int64_t>(c.lengths[s] - b * c.block_size, 0, c.block_size);
-      for (at::Tensor* pool : {&x.cache.keys, &x.cache.values}) {
-        pool->select(0, x.cache.block_table[s][b].item<int64_t>())
-            .slice(0, stored)
+      const auto poison = [&](const at::Tensor& pool, int64_t tokens) {
+        if (!pool.is_floating_point()) return;
+        pool.select(0, x.cache.block_table[s][b].item<int64_t>())
+            .slice(tokens, stored)
             .fill_(std::numeric_limits<float>::quiet_NaN());
-      }
+      };
+      poison(x.cache.keys, 0);
+      poison(x.cache.values, 0);
+      if (!c.int8) continue;
+      poison(x.cache.key_scales, 1);
+      poison(x.cache.value_scales, 1);
     }
   }
   return x;
 }
 
-// [length, kv_heads, d] of sequence s.
-at::Tensor stored(const at::Tensor& pool, const DecodeCache& cache, int64_t s) {
+// [length, kv_heads, d] of sequence s in double.
+at::Tensor stored(const at::Tensor& pool, const at::Tensor& scales, const DecodeCache& cache,
+                  int64_t s) {
   const int64_t length = cache.lengths[s].item<int64_t>();
-  return pool.index_select(0, cache.block_table[s].to(at::kLong)).flatten(0, 1).slice(0, 0, length);
+  const auto rows = [&](const at::Tensor& x) {
+    return x.index_select(0, cache.block_table[s].to(at::kLong))
+        .flatten(0, 1)
+        .slice(0, 0, length)
+        .to(at::kDouble);
+  };
+  if (!scales.defined()) return rows(pool);
+  return rows(pool) * rows(scales.transpose(1, 2)).unsqueeze(2);
 }
 
 // The formula, plainly in `dtype`; rows of sequences that are not there are zero.
@@ -60,8 +84,8 @@ at::Tensor formula(const Case& c, const Inputs& x, double scale, at::ScalarType 
   at::Tensor o = at::zeros(x.q.sizes(), dtype);
   for (int64_t s = 0; s < std::ssize(c.lengths); ++s) {
     if (c.lengths[s] == 0) continue;
-    const auto k = stored(x.cache.keys, x.cache, s).to(dtype);
-    const auto v = stored(x.cache.values, x.cache, s).to(dtype);
+    const auto k = stored(x.cache.keys, x.cache.key_scales, x.cache, s).to(dtype);
+    const auto v = stored(x.cache.values, x.cache.value_scales, x.cache, s).to(dtype);
     for (int64_t i = 0; i < c.tokens; ++i) {
       const int64_t row = s * c.tokens + i, seen = c.lengths[s] - c.tokens + i + 1;
       const auto q = x.q[row].to(dtype).view({c.kv_heads, -1, c.head_dim});
@@ -83,9 +107,16 @@ at::Tensor rows_here(const Case& c, const at::Tensor& o) {
 }
 
 Inputs to(const Inputs& x, at::Device device, at::ScalarType dtype) {
-  return {x.q.to(device, dtype),
-          {x.cache.keys.to(device, dtype), x.cache.values.to(device, dtype),
-           x.cache.block_table.to(device), x.cache.lengths.to(device)}};
+  const auto type = x.cache.is_int8() ? at::kChar : dtype;
+  Inputs out{x.q.to(device, dtype),
+             {{x.cache.keys.to(device, type), x.cache.values.to(device, type)},
+              x.cache.block_table.to(device),
+              x.cache.lengths.to(device)}};
+  if (x.cache.is_int8()) {
+    out.cache.key_scales = x.cache.key_scales.to(device);
+    out.cache.value_scales = x.cache.value_scales.to(device);
+  }
+  return out;
 }
 
 at::Tensor attend(const Case& c, const Inputs& x, double scale, Kernels kernels) {
@@ -106,7 +137,16 @@ const std::vector<Case> kCases{
     {.lengths = {1500}, .heads = 3, .kv_heads = 3, .head_dim = 128, .block_size = 256},
     {.lengths = {900, 5}, .heads = 9, .kv_heads = 3, .head_dim = 64, .block_size = 32},
     {.lengths = {700, 140}, .heads = 8, .kv_heads = 1, .head_dim = 128, .block_size = 128},
-    {.lengths = {4, 130, 0, 19, 513}, .tokens = 4, .heads = 4, .kv_heads = 2, .head_dim = 128}};
+    {.lengths = {4, 130, 0, 19, 513}, .tokens = 4, .heads = 4, .kv_heads = 2, .head_dim = 128},
+    {.lengths = {17, 0, 16, 1, 33, 0, 64, 65}, .int8 = true},
+    {.lengths = {127, 128, 129, 300},
+     .heads = 16,
+     .kv_heads = 8,
+     .head_dim = 128,
+     .block_size = 64,
+     .int8 = true},
+    {.lengths = {900, 5}, .heads = 9, .kv_heads = 3, .block_size = 256, .int8 = true},
+    {.lengths = {4, 130, 0, 19, 513}, .tokens = 4, .head_dim = 128, .int8 = true}};
 
 TEST(DecodeAttention, EqualsTheFormula) {
   for (const Case& c : kCases) {
@@ -175,29 +215,37 @@ TEST(DecodeAttentionCuda, SharesOutManySequences) {
   Case c{.lengths = {}, .heads = 16, .kv_heads = 8, .head_dim = 128, .block_size = 64};
   for (int64_t s = 0; s < 150; ++s)
     c.lengths.push_back(s % 30 == 7 ? 4000 + s : s % 4 == 3 ? 0 : s % 4 == 1 ? 128 : 3 * s + 1);
-  const Inputs x = inputs_of(c), there = to(x, at::kCUDA, at::kBFloat16);
-  const double scale = 1 / std::sqrt(c.head_dim);
-  const auto scratch =
-      make_decode_scratch(std::ssize(c.lengths), 1, c.heads, c.head_dim, at::kCUDA);
-  const auto attended = [&] {
-    return rows_here(c, decode_attention(there.q, there.cache, scale, scratch, Kernels::kFast));
-  };
-  const at::Tensor first = attended();
-  expect_close("o", first, rows_here(c, formula(c, x, scale, at::kDouble)),
-               rows_here(c, formula(c, x, scale, at::kBFloat16)));
-  for (int i = 0; i < 3; ++i) expect_equal("again", attended(), first);
+  for (const bool int8 : {false, true}) {
+    c.int8 = int8;
+    const Inputs x = inputs_of(c), there = to(x, at::kCUDA, at::kBFloat16);
+    const double scale = 1 / std::sqrt(c.head_dim);
+    const auto scratch =
+        make_decode_scratch(std::ssize(c.lengths), 1, c.heads, c.head_dim, at::kCUDA);
+    const auto attended = [&] {
+      return rows_here(c, decode_attention(there.q, there.cache, scale, scratch, Kernels::kFast));
+    };
+    const at::Tensor first = attended();
+    expect_close("o", first, rows_here(c, formula(c, x, scale, at::kDouble)),
+                 rows_here(c, formula(c, x, scale, at::kBFloat16)));
+    for (int i = 0; i < 3; ++i) expect_equal("again", attended(), first);
+  }
 }
 
 // Offsets beyond 32 bits.
-TEST(DecodeAttentionCuda, LongSequence) {
-  HALO_NEEDS_GPU();
-  const test::CudaKernelsSetting all("all");
+void check_long(bool int8) {
   constexpr int64_t kLength = (int64_t{1} << 20) + 77, kHeads = 16, kGroups = 8, kDim = 128;
   const auto options = at::TensorOptions().device(at::kCUDA).dtype(at::kBFloat16);
-  const int64_t blocks = kLength / 256 + 1 + (int64_t{1} << 13);
+  // More than 2^32 bytes.
+  const int64_t blocks = (kLength / 256 + 1 + (int64_t{1} << 13)) * (int8 ? 2 : 1);
   DecodeCache cache;
   cache.keys = at::randn({blocks, 256, kGroups, kDim}, options);
   cache.values = at::randn(cache.keys.sizes(), options);
+  if (int8) {
+    cache.keys = cache.keys.mul_(30).to(at::kChar);
+    cache.values = cache.values.mul_(30).to(at::kChar);
+    cache.key_scales = at::rand({blocks, kGroups, 256}, options.dtype(at::kFloat)) / 20;
+    cache.value_scales = at::rand(cache.key_scales.sizes(), options.dtype(at::kFloat)) / 20;
+  }
   cache.block_table = at::arange(blocks, options.dtype(at::kInt)).flip(0).unsqueeze(0).contiguous();
   const at::Tensor q = at::randn({1, kHeads, kDim}, options) * 4;
   for (const int64_t length : {kLength, int64_t{100'000}}) {
@@ -205,21 +253,35 @@ TEST(DecodeAttentionCuda, LongSequence) {
     const auto scratch = make_decode_scratch(1, 1, kHeads, kDim, at::kCUDA);
     const double scale = 1 / std::sqrt(kDim);
     const at::Tensor got = decode_attention(q, cache, scale, scratch, Kernels::kFast);
+    const auto rows = cache.block_table[0].to(at::kLong).slice(0, 0, length / 256 + 1);
     for (int64_t g = 0; g < kGroups; ++g) {
-      const auto rows = cache.block_table[0].to(at::kLong);
-      const auto of = [&](const at::Tensor& pool) {
-        return pool.select(2, g).index_select(0, rows).flatten(0, 1).slice(0, 0, length);
+      const auto of = [&](const at::Tensor& pool, const at::Tensor& scales) {
+        const auto numbers =
+            pool.select(2, g).index_select(0, rows).flatten(0, 1).slice(0, 0, length);
+        if (!int8) return numbers.to(at::kDouble);
+        return numbers.to(at::kDouble) * scales.select(1, g)
+                                             .index_select(0, rows)
+                                             .flatten()
+                                             .slice(0, 0, length)
+                                             .to(at::kDouble)
+                                             .unsqueeze(1);
       };
       const auto heads = q[0].slice(0, g * 2, g * 2 + 2);
       const auto attended = [&](at::ScalarType dtype) {
-        const auto weights =
-            at::softmax(heads.to(dtype).matmul(of(cache.keys).to(dtype).t()) * scale, 1);
-        return weights.matmul(of(cache.values).to(dtype)).cpu();
+        const auto k = of(cache.keys, cache.key_scales), v = of(cache.values, cache.value_scales);
+        const auto weights = at::softmax(heads.to(dtype).matmul(k.to(dtype).t()) * scale, 1);
+        return weights.matmul(v.to(dtype)).cpu();
       };
       expect_close("o", got[0].slice(0, g * 2, g * 2 + 2).cpu(), attended(at::kDouble),
                    attended(at::kBFloat16));
     }
   }
+}
+
+TEST(DecodeAttentionCuda, LongSequence) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  for (const bool int8 : {false, true}) check_long(int8);
 }
 
 }  // namespace

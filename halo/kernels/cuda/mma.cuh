@@ -1,5 +1,7 @@
-// The tensor cores' product of one warp. Device code: sm_80 and later.
+// The tensor cores' product of one warp, and operands for it. Device code: sm_80 and later.
 #pragma once
+
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 
@@ -15,6 +17,24 @@ __device__ inline void multiply(float* d, const uint32_t (&a)[4], uint32_t b0, u
       "{%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four int8 as bf16, exactly. A byte b stands for its low 7 bits less its high bit: 128 + either is
+// the bf16 whose high byte is 0x43 and whose low byte is that part of b.
+__device__ __forceinline__ uint2 widen_int8(uint32_t bytes) {
+  const auto widen = [](uint32_t pair) {
+    const uint32_t low = pair & 0xFF7FFF7F, high = pair & 0xFF80FF80;
+    uint32_t out;
+#if __CUDA_ARCH__ >= 900
+    asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(low), "r"(high));
+#else
+    constexpr uint32_t kOne = 0x3F803F80, kSign = 0x80008000;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(out) : "r"(low), "r"(kOne), "r"(high | kSign));
+#endif
+    return out;
+  };
+  return {widen(__byte_perm(bytes, 0x43434343, 0x4140)),
+          widen(__byte_perm(bytes, 0x43434343, 0x4342))};
 }
 
 }  // namespace halo::cuda

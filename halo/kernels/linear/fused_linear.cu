@@ -251,19 +251,6 @@ __device__ void prepare_rows(const Parameters& p, float (&sums)[kRows][kWarps], 
   }
 }
 
-// Four int8 as bf16, exactly. A byte b stands for its low 7 bits less its high bit: 128 + either is
-// the bf16 whose high byte is 0x43 and whose low byte is that part of b.
-__device__ __forceinline__ uint2 widen_int8(uint32_t bytes) {
-  const auto widen = [](uint32_t pair) {
-    const uint32_t low = pair & 0xFF7FFF7F, high = pair & 0xFF80FF80;
-    uint32_t out;
-    asm("sub.rn.bf16x2 %0, %1, %2;" : "=r"(out) : "r"(low), "r"(high));
-    return out;
-  };
-  return {widen(__byte_perm(bytes, 0x43434343, 0x4140)),
-          widen(__byte_perm(bytes, 0x43434343, 0x4342))};
-}
-
 // sums [16 weight rows, 8 rows of x], two of them, += kUnit columns of the weights times x: a lane
 // has 16 bytes of them at `w` and kTile / 2 rows below, and x's at `x`, where its row has one.
 __device__ __forceinline__ void add_unit(const unsigned char* w, const unsigned char* x, bool has_x,
@@ -293,7 +280,7 @@ __device__ __forceinline__ void add_unit(const unsigned char* w, const unsigned 
   const uint4 highs = *reinterpret_cast<const uint4*>(w + kTile / 2 * kStageRow);
   const auto add = [](float(&sum)[4], uint32_t low_bytes, uint32_t high_bytes, uint32_t b0,
                       uint32_t b1) {
-    const uint2 low = widen_int8(low_bytes), high = widen_int8(high_bytes);
+    const uint2 low = cuda::widen_int8(low_bytes), high = cuda::widen_int8(high_bytes);
     const uint32_t a[4] = {low.x, high.x, low.y, high.y};
     cuda::multiply(sum, a, b0, b1);
   };

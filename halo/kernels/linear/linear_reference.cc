@@ -79,8 +79,13 @@ HWY_INLINE void dot_rows(const LinearTile<W>& t, int64_t row) {
 
 template <class W>
 HWY_INLINE void all_rows(const LinearTile<W>& t) {
+#if HWY_ARCH_X86 && HWY_TARGET > HWY_AVX3
+  constexpr int kMany = 2;  // 16 registers
+#else
+  constexpr int kMany = 4;
+#endif
   int64_t row = t.row;
-  for (; row + 2 <= t.row_end; row += 2) dot_rows<2>(t, row);
+  for (; row + kMany <= t.row_end; row += kMany) dot_rows<kMany>(t, row);
   for (; row < t.row_end; ++row) dot_rows<1>(t, row);
 }
 

@@ -3,6 +3,7 @@
 
 #include "ATen/ATen.h"
 #include "halo/kernels/common/operation.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/rope/rope_forms.h"
 #include "torch/csrc/autograd/custom_function.h"
 
@@ -124,27 +125,25 @@ at::Tensor split_heads_store(const at::Tensor& stacked, const HeadSplit& split,
                              const std::optional<at::Tensor>& q_scale, const HeadStore& store) {
   const at::NoGradGuard no_grad;
   const HeadFactors factors = factors_of(stacked, split, q_norm, k_norm, rope, q_scale);
-  HALO_CHECK(store.keys.is_contiguous() && store.values.is_contiguous() &&
-                 store.keys.sizes() == store.values.sizes() && store.keys.dim() >= 2 &&
-                 store.keys.size(-2) == split.kv_heads && store.keys.size(-1) == split.head_dim &&
-                 store.keys.scalar_type() == stacked.scalar_type(),
-             "split_heads: the store must be contiguous [.., {}, {}] of the projection's type",
-             split.kv_heads, split.head_dim);
+  HALO_CHECK(are_blocks(store) && store.keys.size(2) == split.kv_heads &&
+                 store.keys.size(3) == split.head_dim &&
+                 (store.is_int8() || store.keys.scalar_type() == stacked.scalar_type()),
+             "split_heads: the store must be contiguous [blocks, tokens, {}, {}] of the "
+             "projection's type, or int8 with scales [blocks, {}, tokens]",
+             split.kv_heads, split.head_dim, split.kv_heads);
   HALO_CHECK(store.rows.sizes() == at::IntArrayRef({stacked.size(0)}) &&
                  store.rows.scalar_type() == at::kLong,
              "split_heads: the rows to store at must be int64 [{}]", stacked.size(0));
   const at::Tensor rows = stacked.contiguous();
-  if (has_split_heads_cuda_kernels(rows, split, factors)) {
+  if (has_split_heads_cuda_kernels(rows, split, factors) &&
+      (!store.is_int8() || runs_cuda_kernels(CudaKernels::kInt8Keys))) {
     return split_heads_store_cuda(rows, split, factors, store);
   }
   const Heads heads = forward_of(rows, split, factors);
   const at::Tensor here = store.rows.ge(0).nonzero().flatten();
   const at::Tensor to = store.rows.index_select(0, here);
-  const auto put = [&](const at::Tensor& pool, const at::Tensor& x) {
-    pool.view({-1, split.kv_heads, split.head_dim}).index_copy_(0, to, x.index_select(0, here));
-  };
-  put(store.keys, heads.k);
-  put(store.values, heads.v);
+  store_tokens(store.keys, store.key_scales, to, heads.k.index_select(0, here));
+  store_tokens(store.values, store.value_scales, to, heads.v.index_select(0, here));
   return heads.q;
 }
 

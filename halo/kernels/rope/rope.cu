@@ -24,7 +24,8 @@ struct Kind {
   int64_t first = 0, count = 0;  // heads of the stacked row before it, and its own
   const T* norm = nullptr;
   const float *cos = nullptr, *sin = nullptr, *scale = nullptr;
-  T* heads = nullptr;  // [rows, count * head_dim]
+  void* heads = nullptr;    // [rows, count * head_dim] of T; int8 where there are scales
+  float* scales = nullptr;  // [blocks, count, block_size] of the rows
   float* partial = nullptr;
   const int64_t* rows = nullptr;  // which row of heads a row is; null: the same
 };
@@ -32,6 +33,7 @@ struct Kind {
 template <class T>
 struct Split {
   Kind<T> kinds[4];
+  int64_t block_size;
   const T* stacked;
   T* d_stacked;
   int64_t rows, columns;
@@ -78,6 +80,32 @@ __device__ __forceinline__ void scale_halves(Halves& x, float scale) {
   }
 }
 
+// The head's largest number's distance from 0, in all of its lanes, NaN where one is: bits of
+// floats that are not negative are ordered as they are, and NaN's are above all others. Every lane
+// of the warp calls it.
+__device__ __forceinline__ float most_of(const Halves& x, int lanes) {
+  uint32_t most = 0;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    most = max(most, __float_as_uint(fabsf(x.a[i])));
+    most = max(most, __float_as_uint(fabsf(x.b[i])));
+  }
+  for (int far = lanes / 2; far > 0; far /= 2) most = max(most, __shfl_xor_sync(~0u, most, far));
+  return __uint_as_float(most);
+}
+
+// The same numbers as to_int8 gives.
+__device__ __forceinline__ void store_int8(const float (&x)[N], float by, int8_t* to) {
+  union {
+    uint2 words;
+    int8_t bytes[N];
+  } pack;
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+    pack.bytes[i] = static_cast<int8_t>(rintf(fminf(fmaxf(x[i] / by, -127.0f), 127.0f)));
+  *reinterpret_cast<uint2*>(to) = pack.words;
+}
+
 // 1 / rms of the head, in all of its lanes; every lane of the warp calls it.
 __device__ __forceinline__ float reciprocal_rms(float squares, int lanes, int head_dim, float eps) {
   float sum[1] = {squares};
@@ -117,7 +145,24 @@ __global__ void __launch_bounds__(kThreads) split_heads_aten(const Split<T> spli
     }
     if (kind.cos) rotate(x, kind.cos + row * half + place, kind.sin + row * half + place, 1.0f);
     if (kind.scale) scale_halves(x, kind.scale[row]);
-    if (holds) store_halves(x, kind.heads + to * kind.count * split.head_dim + at, half);
+    const int64_t place_of_head = to * kind.count * split.head_dim + at;
+    if (!kind.scales) {
+      if (holds) store_halves(x, static_cast<T*>(kind.heads) + place_of_head, half);
+      continue;
+    }
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      x.a[i] = cuda::rounded<T>(x.a[i]);
+      x.b[i] = cuda::rounded<T>(x.b[i]);
+    }
+    const float scale = most_of(x, split.lanes) * (1.0f / 127), by = fmaxf(scale, 1e-37f);
+    if (!holds) continue;
+    int8_t* bytes = static_cast<int8_t*>(kind.heads) + place_of_head;
+    store_int8(x.a, by, bytes);
+    store_int8(x.b, by, bytes + half);
+    const int64_t block = to / split.block_size, within = to % split.block_size;
+    if (place == 0)
+      kind.scales[(block * kind.count + slot / split.lanes) * split.block_size + within] = scale;
   }
 }
 
@@ -156,7 +201,8 @@ __global__ void __launch_bounds__(kThreads) split_heads_aten_backward(const Spli
       const int64_t at_stacked = row * split.columns + kind.first * split.head_dim + at;
       Halves dy{};
       if (holds && kind.heads) {
-        dy = load_halves(kind.heads + row * kind.count * split.head_dim + at, half);
+        dy = load_halves(static_cast<const T*>(kind.heads) + row * kind.count * split.head_dim + at,
+                         half);
         if (kind.scale) scale_halves(dy, kind.scale[row]);
         if (kind.cos)
           rotate(dy, kind.cos + row * half + place, kind.sin + row * half + place, -1.0f);
@@ -192,27 +238,25 @@ template <class T>
 Split<T> split_of(const SplitHeadsLaunch& args) {
   const int64_t h = args.heads, g = args.kv_heads;
   Split<T> split{};
-  split.kinds[0] = {0,
-                    h,
-                    static_cast<const T*>(args.q_norm),
-                    args.cos,
-                    args.sin,
-                    args.q_scale,
-                    static_cast<T*>(args.q),
-                    args.partial_q};
+  split.kinds[0] = {0,        h,        static_cast<const T*>(args.q_norm),
+                    args.cos, args.sin, args.q_scale,
+                    args.q,   nullptr,  args.partial_q};
   split.kinds[1] = {h,
                     g,
                     static_cast<const T*>(args.k_norm),
                     args.cos,
                     args.sin,
                     nullptr,
-                    static_cast<T*>(args.k),
+                    args.k,
+                    args.k_scales,
                     args.partial_k};
   split.kinds[2] = {h + g, g};
-  split.kinds[2].heads = static_cast<T*>(args.v);
+  split.kinds[2].heads = args.v;
+  split.kinds[2].scales = args.v_scales;
+  split.block_size = args.block_size;
   split.kinds[1].rows = split.kinds[2].rows = args.kv_rows;
   split.kinds[3] = {h + 2 * g, h};
-  split.kinds[3].heads = static_cast<T*>(args.gate);
+  split.kinds[3].heads = args.gate;
   split.stacked = static_cast<const T*>(args.stacked);
   split.d_stacked = static_cast<T*>(args.d_stacked);
   split.rows = args.rows;

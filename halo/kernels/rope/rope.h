@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "halo/kernels/common/key_values.h"
 #include "halo/kernels/common/weight.h"
 
 namespace halo {
@@ -43,10 +44,9 @@ Heads split_heads(const at::Tensor& stacked, const HeadSplit& split, const Weigh
                   const Weight& k_norm, const std::optional<RopeTables>& rope,
                   const std::optional<at::Tensor>& q_scale);
 
-// Where keys and values are stored, as rows of G heads.
-struct HeadStore {
-  at::Tensor keys, values;  // [.., G, d] contiguous
-  at::Tensor rows;          // [N] int64 on the device: of row n's k and v; negative: nowhere
+// Where keys and values are stored.
+struct HeadStore : KeyValueBlocks {
+  at::Tensor rows;  // [N] int64 on the device: of row n's k and v; negative: nowhere
 };
 
 // The same, without gradients, for a decoding step: k and v go to their rows of the store, the gate

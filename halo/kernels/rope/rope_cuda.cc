@@ -85,6 +85,11 @@ at::Tensor split_heads_store_cuda(const at::Tensor& stacked, const HeadSplit& sp
   args.k = store.keys.mutable_data_ptr();
   args.v = store.values.mutable_data_ptr();
   args.kv_rows = store.rows.const_data_ptr<int64_t>();
+  if (store.is_int8()) {
+    args.k_scales = store.key_scales.mutable_data_ptr<float>();
+    args.v_scales = store.value_scales.mutable_data_ptr<float>();
+    args.block_size = store.keys.size(1);
+  }
   launch_split_heads(args, stream.handle());
   return q;
 }

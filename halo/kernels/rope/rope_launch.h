@@ -28,6 +28,10 @@ struct SplitHeadsLaunch {
   // Forward alone: k and v of row n are row kv_rows[n] of theirs, a negative one's are dropped, and
   // the gate may be null: it stays where it is. Null: row n.
   const int64_t* kv_rows = nullptr;
+  // With those alone: k and v are int8, and the scales of blocks of so many rows go here,
+  // [blocks, kv_heads, block_size]; null: they are of type `element`.
+  float *k_scales = nullptr, *v_scales = nullptr;
+  int64_t block_size = 0;
 
   // Backward alone: the gradient of stacked, and [partial_blocks(rows), head_dim] each for the
   // norms' gradients, null where not wanted.

@@ -159,7 +159,7 @@ TEST(SplitHeadsCuda, LongSequence) {
 }
 
 // Against split_heads, whose results go to rows 5, nowhere, and 2 of a store that keeps the rest.
-void check_store(at::Device device, at::ScalarType dtype) {
+void check_store(at::Device device, at::ScalarType dtype, bool int8) {
   const HeadSplit split{4, 2, 64, true, kEps};
   const auto make = [&](at::IntArrayRef shape, uint64_t seed) {
     return random_tensor(shape, seed, dtype).to(device);
@@ -170,32 +170,48 @@ void check_store(at::Device device, at::ScalarType dtype) {
   const RopeTables on_host = rope_tables(positions, at::tensor(frequencies(64), at::kDouble));
   const RopeTables tables{on_host.cos.to(device), on_host.sin.to(device)};
   const at::Tensor scale = log_position_scale(positions, 500).to(device);
-  HeadStore store{make({3, 2, 2, 64}, 4), make({3, 2, 2, 64}, 5),
+  HeadStore store{{make({3, 2, 2, 64}, 4), make({3, 2, 2, 64}, 5)},
                   at::tensor({5, -1, 2}, at::kLong).to(device)};
-  const Heads want = split_heads(stacked, split, q_norm, k_norm, tables, scale);
-  at::Tensor keys = store.keys.clone(), values = store.values.clone();
-  for (const auto& [row, n] : {std::pair{5, 0}, {2, 2}}) {
-    keys.flatten(0, 1)[row].copy_(want.k[n]);
-    values.flatten(0, 1)[row].copy_(want.v[n]);
+  if (int8) {
+    store.keys = store.keys.mul(20).to(at::kChar);
+    store.values = store.values.mul(20).to(at::kChar);
+    store.key_scales = random_tensor({3, 2, 2}, 6).to(device);
+    store.value_scales = random_tensor({3, 2, 2}, 7).to(device);
   }
+  const Heads want = split_heads(stacked, split, q_norm, k_norm, tables, scale);
+  const KeyValueBlocks blocks{store.keys.clone(), store.values.clone(),
+                              int8 ? store.key_scales.clone() : at::Tensor(),
+                              int8 ? store.value_scales.clone() : at::Tensor()};
+  const at::Tensor taken = at::tensor({0, 2}, at::kLong).to(device);
+  const at::Tensor rows = store.rows.index_select(0, taken);
+  store_tokens(blocks.keys, blocks.key_scales, rows, want.k.index_select(0, taken));
+  store_tokens(blocks.values, blocks.value_scales, rows, want.v.index_select(0, taken));
   const at::Tensor q = split_heads_store(stacked, split, q_norm, k_norm, tables, scale, store);
   test::expect_equal("q", q.cpu(), want.q.cpu());
-  test::expect_equal("keys", store.keys.cpu(), keys.cpu());
-  test::expect_equal("values", store.values.cpu(), values.cpu());
+  test::expect_equal("keys", store.keys.cpu(), blocks.keys.cpu());
+  test::expect_equal("values", store.values.cpu(), blocks.values.cpu());
+  if (int8) {
+    test::expect_equal("key scales", store.key_scales.cpu(), blocks.key_scales.cpu());
+    test::expect_equal("value scales", store.value_scales.cpu(), blocks.value_scales.cpu());
+  }
   store.rows = store.rows.narrow(0, 0, 2);
   EXPECT_THROW(split_heads_store(stacked, split, q_norm, k_norm, tables, scale, store), Error);
 }
 
 TEST(SplitHeads, StoresKeysAndValues) {
-  check_store(at::kCPU, at::kFloat);
-  check_store(at::kCPU, at::kBFloat16);
+  for (const bool int8 : {false, true}) {
+    check_store(at::kCPU, at::kFloat, int8);
+    check_store(at::kCPU, at::kBFloat16, int8);
+  }
 }
 
 TEST(SplitHeadsCuda, StoresKeysAndValues) {
   HALO_NEEDS_GPU();
   const test::CudaKernelsSetting all("all");
-  check_store(at::kCUDA, at::kFloat);
-  check_store(at::kCUDA, at::kBFloat16);
+  for (const bool int8 : {false, true}) {
+    check_store(at::kCUDA, at::kFloat, int8);
+    check_store(at::kCUDA, at::kBFloat16, int8);
+  }
 }
 
 TEST(SplitHeads, OutputsAreContiguousAndMayBeUnused) {
