@@ -79,6 +79,7 @@ std::vector<ParameterSpec> all_mixer_parameters(const ModelConfig& config);
 // Handles into the store (names as decoder_parameters gives them).
 DecoderWeights bind_decoder(const ModelConfig& config, const ParameterStore& store);
 Mixer bind_mixer(const ModelConfig& config, int64_t layer, const ParameterStore& store);
+// Of every layer; empty of those that are another rank's.
 std::vector<Mixer> bind_mixers(const ModelConfig& config, const ParameterStore& store);
 // The same values with handles that ask for no gradient.
 DecoderWeights without_gradients(DecoderWeights weights);

@@ -38,6 +38,12 @@ void write_all(ParameterStore& store) {
   for (const ParameterSpec& spec : specs()) store.write(spec.name, values_of(spec));
 }
 
+// Those of layers.
+std::vector<ParameterSpec> layer_specs() {
+  const std::vector<ParameterSpec> all = specs();
+  return {all.begin() + 1, all.end() - 1};
+}
+
 // A store on each of three ranks.
 void on_three(Use use, Shard shard, at::ScalarType compute,
               const std::function<void(ParameterStore&, Communicator&)>& check) {
@@ -45,6 +51,42 @@ void on_three(Use use, Shard shard, at::ScalarType compute,
     ParameterStore store(specs(), use, compute, at::kCPU, {&ranks, shard});
     check(store, ranks);
   });
+}
+
+TEST(LayerSharing, EachRankKeepsItsLayers) {
+  for (const at::ScalarType compute : {at::kFloat, at::kBFloat16}) {
+    run_threads(3, 60, [&](Communicator& ranks) {
+      ParameterStore store(layer_specs(), Use::kTrained, compute, at::kCPU,
+                           {&ranks, Shard::kFull, /*by_layer=*/true});
+      EXPECT_EQ(store.layers(), nullptr);
+      EXPECT_FALSE(store.keeps_all());
+      // Of 216 and 5 elements; the third rank has nothing to do.
+      const std::vector<int64_t> sizes{384, 192, 0};
+      EXPECT_EQ(store.master().numel(), sizes[ranks.rank()]);
+      EXPECT_EQ(store.grad().numel(), sizes[ranks.rank()]);
+      EXPECT_EQ(store.moment1().numel(), sizes[ranks.rank()]);
+      for (const ParameterSpec& spec : layer_specs()) store.write(spec.name, values_of(spec));
+      store.refresh_compute();
+      for (const ParameterSpec& spec : layer_specs()) {
+        const bool own = layer_of(spec.name) == ranks.rank();
+        EXPECT_EQ(store.has_layer(layer_of(spec.name)), own);
+        const ParameterStore::Piece piece = store.kept_piece(spec);
+        EXPECT_EQ(piece.size, own ? num_parameters({spec}) : 0) << spec.name;
+        EXPECT_EQ(piece.in_parameter, 0);
+        if (!own) {
+          EXPECT_THAT(test::error_of([&] { store.weight(spec.name); }),
+                      testing::HasSubstr("is another rank's"));
+          continue;
+        }
+        EXPECT_TRUE(at::equal(store.weight(spec.name).value.to(at::kFloat), values_of(spec)));
+        EXPECT_TRUE(at::equal(store.master().narrow(0, piece.in_arena, piece.size),
+                              values_of(spec).flatten()));
+      }
+      if (ranks.rank() > 0) return;
+      store.stack("model.layers.0.q", "model.layers.0.k").grad.fill_(2);
+      EXPECT_EQ(store.grad().sum().item<float>(), 2 * 150);
+    });
+  }
 }
 
 TEST(LayerSharing, EachRankKeepsItsPart) {

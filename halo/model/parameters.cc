@@ -110,9 +110,8 @@ void ParameterStore::make_int8_stacks(at::Device device) {
   }
 }
 
-// Offsets and groups; returns the elements of an arena. Of several ranks each has as much of a
-// group, so its end is padded.
-int64_t ParameterStore::lay_out() {
+// Of several ranks each has as much of a group, so its end is padded; or all of it, or nothing.
+std::pair<int64_t, int64_t> ParameterStore::lay_out() {
   const int64_t ranks = sharing_.ranks->size();
   const int64_t group_end = ranks > 1 ? ranks * kAlignment : 1;
   group_of_.resize(specs_.size());
@@ -131,12 +130,22 @@ int64_t ParameterStore::lay_out() {
     end += numel(specs_[i].shape);
     groups_.back().range.size = aligned(end - groups_.back().range.begin, group_end);
   }
+  const int64_t elements = aligned(end, group_end);
+  int64_t of_layers = 0;  // kept, where ranks have layers of their own
   for (Group& group : groups_) {
+    if (has_layers_alone()) {
+      HALO_CHECK(group.layer >= 0, "ranks have layers of their own, and parameters of none");
+      group.own = {group.range.begin, is_own_layer(group.layer) ? group.range.size : 0};
+      group.kept = {of_layers, group.own.size};
+      of_layers += group.own.size;
+      continue;
+    }
     const Range part = sharing_.ranks->part(group.range.size);
     group.own = {group.range.begin + part.begin, part.size};
     group.kept = is_divided_ ? Range{group.range.begin / ranks, part.size} : group.range;
   }
-  return aligned(end, group_end);
+  if (has_layers_alone()) return {elements, of_layers};
+  return {elements, is_divided_ ? elements / ranks : elements};
 }
 
 ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::ScalarType compute,
@@ -149,23 +158,25 @@ ParameterStore::ParameterStore(std::vector<ParameterSpec> specs, Use use, at::Sc
   index_specs();
   make_int8_stacks(device);
   const int64_t ranks = sharing.ranks->size();
-  const bool is_fetched = ranks > 1 && sharing.shard == Shard::kFull;
+  HALO_CHECK(use == Use::kTrained || !sharing.by_layer, "a frozen store has no layers alone");
+  const bool is_fetched = ranks > 1 && sharing.shard == Shard::kFull && !sharing.by_layer;
+  const bool is_in_parts = is_fetched || has_layers_alone();  // the compute copy and the gradient
   is_divided_ =
-      is_fetched || (ranks > 1 && sharing.shard == Shard::kOptimizer && use == Use::kTrained);
-  const int64_t elements = lay_out(), kept = is_divided_ ? elements / ranks : elements;
+      is_in_parts || (ranks > 1 && sharing.shard == Shard::kOptimizer && use == Use::kTrained);
+  const auto [elements, kept] = lay_out();
   const auto options = at::TensorOptions().device(device);
-  if (!is_fetched) compute_ = at::zeros({elements}, options.dtype(compute));
+  if (!is_in_parts) compute_ = at::zeros({elements}, options.dtype(compute));
   if (use == Use::kTrained) {
     const bool is_one = compute == at::kFloat && !is_divided_;
     master_ = is_one ? compute_ : at::zeros({kept}, options.dtype(at::kFloat));
     // Who has all weights adds up a gradient of all, whatever it keeps of the rest.
-    grad_ = at::zeros({is_fetched ? kept : elements}, options.dtype(at::kFloat));
+    grad_ = at::zeros({is_in_parts ? kept : elements}, options.dtype(at::kFloat));
   }
-  if (is_fetched) {
+  if (is_in_parts) {
     const bool is_one = use == Use::kTrained && compute == at::kFloat;
     own_compute_ = is_one ? master_ : at::zeros({kept}, options.dtype(compute));
   }
-  if (is_fetched || (ranks > 1 && use == Use::kTrained)) share();
+  if (is_fetched || (ranks > 1 && use == Use::kTrained && !sharing.by_layer)) share();
 }
 
 void ParameterStore::share() {
@@ -276,8 +287,13 @@ at::Tensor ParameterStore::view(const at::Tensor& arena, const std::string& name
 
 ParameterStore::Home ParameterStore::home(size_t i) const {
   if (own_[i].defined()) return {own_[i], {}, offsets_[i]};
-  if (!layers_) return {compute_, grad_, offsets_[i]};
+  if (!layers_ && !has_layers_alone()) return {compute_, grad_, offsets_[i]};
   const size_t group = group_of_[i];
+  if (!layers_) {
+    HALO_CHECK(has_layer(groups_[group].layer), "parameter '{}' is another rank's", specs_[i].name);
+    return {own_compute_, grad_,
+            offsets_[i] - groups_[group].range.begin + groups_[group].kept.begin};
+  }
   return {layers_->compute(group), layers_->gradient(group),
           offsets_[i] - groups_[group].range.begin};
 }
@@ -366,7 +382,7 @@ void ParameterStore::refresh_compute() {
     const at::Tensor kept = master_.narrow(0, groups_[g].kept.begin, groups_[g].kept.size);
     const at::Tensor copy = kept_compute(groups_[g]);
     if (!copy.is_alias_of(kept)) copy.copy_(kept);
-    if (is_divided_) layers_->give_out(g);
+    if (is_divided_ && layers_) layers_->give_out(g);
   }
 }
 

@@ -10,6 +10,10 @@
 //   compute copy        all              all          its part, and all that belongs to no layer
 // With kFull a micro-batch's gradient and a layer's weights are nowhere but in a window that
 // LayerSharing opens. Of a frozen store only kFull divides anything.
+//
+// Where each has layers of its own instead (Sharing::by_layer), layer i is rank (i mod ranks)'s: it
+// alone has master, moments, gradient and compute copy of it, whole, and no other rank has any use
+// for them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,6 +22,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "halo/base/range.h"
@@ -47,6 +52,7 @@ int64_t num_parameters(const std::vector<ParameterSpec>& specs);
 struct Sharing {
   Communicator* ranks = &one_rank();  // must outlive the store
   Shard shard = Shard::kNone;
+  bool by_layer = false;  // of a trained store, all of whose parameters belong to layers
 };
 
 class LayerSharing;
@@ -89,7 +95,7 @@ class ParameterStore {
   };
   const std::vector<Group>& groups() const { return groups_; }
   Communicator& ranks() const { return *sharing_.ranks; }
-  // What runs the model; none: all of it is here.
+  // What runs the model; none: all of it is here, or all that this rank has to do with.
   const std::shared_ptr<LayerSharing>& layers() const { return layers_; }
 
   // 1-D arenas, whole or what this rank keeps of them. master() is compute() where the compute type
@@ -101,6 +107,9 @@ class ParameterStore {
   at::Tensor& moment2() { return moment(moment2_); }
   at::Tensor& compute() { return compute_; }  // undefined with kFull
   const at::Tensor& compute() const { return compute_; }
+  // Whether ranks have layers of their own, and whether this one has the layer's parameters at all.
+  bool has_layers_alone() const { return sharing_.by_layer && sharing_.ranks->size() > 1; }
+  bool has_layer(int64_t layer) const { return !has_layers_alone() || is_own_layer(layer); }
   // Whether master and moments are of all parameters.
   bool keeps_all() const { return !is_divided_; }
   // Views of the group's elements: of the gradient those that this rank has summed up, of the
@@ -144,7 +153,11 @@ class ParameterStore {
   };
 
   void index_specs();
-  int64_t lay_out();
+  bool is_own_layer(int64_t layer) const {
+    return layer % sharing_.ranks->size() == sharing_.ranks->rank();
+  }
+  // Returns the elements of an arena and how many of them this rank keeps.
+  std::pair<int64_t, int64_t> lay_out();
   void share();
   at::Tensor& moment(at::Tensor& tensor);
   size_t index_of(const std::string& name) const;  // an Error where there is no such parameter

@@ -153,7 +153,7 @@ Mixer bind_mixer(const ModelConfig& config, int64_t layer, const ParameterStore&
 std::vector<Mixer> bind_mixers(const ModelConfig& config, const ParameterStore& store) {
   std::vector<Mixer> mixers;
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    mixers.push_back(bind_mixer(config, layer, store));
+    mixers.push_back(store.has_layer(layer) ? bind_mixer(config, layer, store) : Mixer());
   }
   return mixers;
 }

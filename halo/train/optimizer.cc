@@ -53,7 +53,9 @@ Optimizer::Optimizer(ParameterStore& store, const TrainRecipe& recipe)
 at::Tensor Optimizer::squares() const {
   std::vector<at::Tensor> own;
   for (const ParameterStore::Group& group : store_.groups()) {
-    own.push_back(squared_norm(store_.summed_gradient(group)));
+    const at::Tensor gradient = store_.summed_gradient(group);
+    own.push_back(gradient.numel() > 0 ? squared_norm(gradient)
+                                       : at::zeros({}, gradient.options().dtype(at::kDouble)));
   }
   return store_.ranks().sum(at::stack(own));
 }
@@ -63,6 +65,7 @@ at::Tensor Optimizer::squares() const {
 void Optimizer::update(AdamWStep args, const at::Tensor& factors) {
   const std::vector<ParameterStore::Group>& groups = store_.groups();
   for (size_t g = 0; g < groups.size(); ++g) {
+    if (groups[g].kept.size == 0) continue;  // another rank's
     at::Tensor master = kept(store_.master(), groups[g]), m = kept(store_.moment1(), groups[g]),
                v = kept(store_.moment2(), groups[g]), copy = store_.kept_compute(groups[g]);
     args.grad_scale = factors.dim() == 0 ? factors : factors[static_cast<int64_t>(g)];
@@ -70,7 +73,7 @@ void Optimizer::update(AdamWStep args, const at::Tensor& factors) {
         store_.keeps_all() ? kept(store_.grad(), groups[g]) : store_.summed_gradient(groups[g]);
     adamw_step(master, gradient, m, v, copy,
                decay_mask_.defined() ? kept(decay_mask_, groups[g]) : decay_mask_, args);
-    if (!store_.keeps_all()) store_.layers()->give_out(g);
+    if (!store_.keeps_all() && store_.layers()) store_.layers()->give_out(g);
   }
 }
 
