@@ -136,7 +136,7 @@ def main():
             time.sleep(max(0.0, number / args.rate - (time.monotonic() - begin)))
     time.sleep(5)
     points.append(((time.monotonic() - begin) / 3600, number, resident(server.pid)))
-    result["metrics"] = serving.metrics(port)
+    result["metrics"] = {name: value for name, value in serving.metrics(port).items() if "_bucket{" not in name}
     server.terminate()
     report(server.wait(60))
     print(json.dumps(result, indent=1))

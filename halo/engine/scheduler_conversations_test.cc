@@ -86,6 +86,7 @@ class Conversations {
   }
 
   static void ask_again(Talk& talk) {
+    if (talk.asked == 0) return;
     talk.tokens.resize(std::min(talk.asked, talk.tokens.size()));
     while (talk.turns.back() >= talk.tokens.size()) talk.turns.pop_back();
   }
