@@ -9,16 +9,21 @@ transformers on a model directory and local task files, fp32 on the CPU, and com
 `run` hands the harness the items as tasks of its own kinds; prompts, splitting into tokens, scoring and metrics
 are its own. Log-likelihoods are asked for with softmax_dtype=float64. `compare` exits 1 where they differ by more
 than 1e-3 nats, or any choice or written answer differs. With `--halo PROGRAM` the harness drives halo in place of
-transformers, as a process that is handed its requests as items of files.
+transformers, as a process that is handed its requests as items of files; with `--serve PROGRAM` it asks `halo serve` over
+HTTP by its own client (local-completions), which needs `pip install lm_eval[api]` and neither transformers nor PyTorch.
 """
 
 import argparse
+import contextlib
 import gzip
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
+import urllib.request
+
+import serving
 
 CHOICE = ["hellaswag", "arc_easy", "arc_challenge", "piqa", "boolq", "sciq", "openbookqa", "social_iqa",
           "commonsense_qa", "copa"]
@@ -121,13 +126,41 @@ def halo_model(program, directory):
     return HaloModel()
 
 
+@contextlib.contextmanager
+def served_model(program, directory, batch):
+    """The harness's own client of a server, which asks it for tokens, too."""
+    from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    server, port = serving.start(program, directory, ["--memory", "0.5"])
+    try:
+        url = f"http://127.0.0.1:{port}/v1/"
+        with urllib.request.urlopen(url + "models") as answer:
+            served = json.load(answer)["data"][0]
+        yield LocalCompletionsAPI(base_url=url + "completions", model=served["id"], batch_size=batch,
+                                  max_length=served["max_model_len"])
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
+@contextlib.contextmanager
+def asked_model(args):
+    if args.serve:
+        with served_model(args.serve, args.model, args.batch) as model:
+            yield model
+    elif args.halo:
+        yield halo_model(args.halo, args.model)
+    else:
+        from lm_eval.models.huggingface import HFLM
+
+        yield HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch, softmax_dtype="float64")
+
+
 def run(args):
     import lm_eval
-    from lm_eval.models.huggingface import HFLM
 
-    model = halo_model(args.halo, args.model) if args.halo else HFLM(
-        pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch, softmax_dtype="float64")
-    with open(args.out, "a" if args.append else "w") as out, tempfile.TemporaryDirectory() as folder:
+    with (open(args.out, "a" if args.append else "w") as out, tempfile.TemporaryDirectory() as folder,
+          asked_model(args) as model):
         for task in args.tasks.split(","):
             # With shots: the first of TASK.shots.jsonl, or of the task's own file, which then are not asked.
             items = read_items(pathlib.Path(args.data), task, args.limit and args.limit + args.shots)
@@ -152,14 +185,14 @@ def compare(args):
     ours = {}
     for line in open(args.halo):
         sample = json.loads(line)
-        ours[sample["task"], sample["id"]] = sample
+        ours[sample["task"], str(sample["id"])] = sample
     report, wrong = {}, 0
     for line in open(args.harness):
         theirs = json.loads(line)
-        mine = ours.get((theirs["task"], theirs["id"]))
+        row = report.setdefault(theirs["task"], {"items": 0, "largest difference, nats": 0.0, "choices": 0})
+        mine = ours.get((theirs["task"], str(theirs["id"])))
         if mine is None:
             continue
-        row = report.setdefault(theirs["task"], {"items": 0, "largest difference, nats": 0.0, "choices": 0})
         row["items"] += 1
         if "answer" in theirs:
             same = mine["answer"].strip() == theirs["answer"].strip()
@@ -179,7 +212,7 @@ def compare(args):
             print(f"differs: {json.dumps(theirs)}\n   halo: {json.dumps(mine)}")
         wrong += not same
     for task, row in report.items():
-        wrong += row["largest difference, nats"] > NATS
+        wrong += row["largest difference, nats"] > NATS or row["items"] == 0
         print(f"{task:16} {row['items']:5} items, largest difference {row['largest difference, nats']:.2e} nats, "
               f"{row['choices']} choices or answers differ")
     return 1 if wrong or not report else 0
@@ -198,6 +231,7 @@ def main():
                          help="items of each task that are left out at its beginning: a run in pieces, with --append")
     command.add_argument("--shots", type=int, default=0)
     command.add_argument("--halo", help="program that answers in place of transformers")
+    command.add_argument("--serve", help="program whose server answers")
     command.add_argument("--batch", type=int, default=8)
     command.add_argument("--append", action="store_true")
     command.set_defaults(function=run)

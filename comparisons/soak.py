@@ -2,11 +2,14 @@
 """Hours of mixed requests to `halo serve`, and what becomes of its memory.
 
   python3 comparisons/soak.py --halo build/halo --model runs/demo/model --hours 2 --out soak.json
+  python3 comparisons/soak.py --halo build/halo --model runs/demo/model --requests 20000 --clients 4
 
---rate requests a second, drawn from a fixed seed: prompts that share their beginnings and that do
-not, streams, several answers, JSON answers, wrong requests, clients that go. The resident memory is
-read every ten seconds; its slope is that of a straight line through the last three quarters of the
-time, by when the prefixes that are kept have filled their memory (--memory, in GB).
+--rate requests a second, or of --clients at a time one after the other, drawn from a fixed seed:
+prompts that share their beginnings and that do not, streams, several answers, JSON answers, wrong
+requests, clients that go. The resident memory is read every ten seconds, by kind: malloc's heap and its
+other arenas, what is mapped (pools of keys, values and states; large pieces; stacks), files. Its slope,
+an hour and 10,000 requests, is that of a straight line through the last three quarters, by when the
+prefixes that are kept have filled their memory (--memory, in GB).
 """
 import argparse, json, random, re, socket, sys, threading, time
 
@@ -62,8 +65,19 @@ def ask(port, source, kind, counts):
 
 
 def resident(pid):
-    with open(f"/proc/{pid}/status") as f:
-        return int(re.search(r"VmRSS:\s+(\d+)", f.read()).group(1)) * 1024
+    """Bytes of the process by kind of mapping."""
+    kinds = dict.fromkeys(["heap", "arenas", "mapped", "files"], 0)
+    kind = ""
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            if found := re.match(r"([0-9a-f]+)-[0-9a-f]+ \S+ \S+ \S+ (\d+) *(.*)", line):
+                begin, file, name = int(found[1], 16), int(found[2]), found[3]
+                # An arena is at a multiple of 64 MB, which other mappings hardly are.
+                kind = ("heap" if name == "[heap]" else "files" if file
+                        else "arenas" if begin % (64 << 20) == 0 else "mapped")
+            elif line.startswith("Rss:"):
+                kinds[kind] += int(line.split()[1]) * 1024
+    return kinds
 
 
 def slope(points):
@@ -72,21 +86,14 @@ def slope(points):
     return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
 
 
-def metrics(port):
-    client = socket.create_connection(("127.0.0.1", port), timeout=60)
-    client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    answer = b""
-    while piece := client.recv(1 << 16):
-        answer += piece
-    return {k: float(v) for k, v in re.findall(r"^(halo_\w+) (\S+)$", answer.decode(), re.M)}
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--halo", default="build/halo")
     parser.add_argument("--model", required=True)
     parser.add_argument("--hours", type=float, default=2)
+    parser.add_argument("--requests", type=int, help="end after so many")
     parser.add_argument("--rate", type=float, default=3)
+    parser.add_argument("--clients", type=int, default=0, help="so many at a time, in place of --rate")
     parser.add_argument("--memory", type=float, default=0.05)
     parser.add_argument("--serve", default="", help="more options of `halo serve`")
     parser.add_argument("--out")
@@ -98,24 +105,38 @@ def main():
     def report(end):
         hours = (time.monotonic() - begin) / 3600
         late = [p for p in points if p[0] > hours / 4]
+        whole = lambda which: [(p[which], sum(p[2].values())) for p in late]
         result.update({"command": " ".join(sys.argv), "hours": hours, "requests": number,
-                       "answers": dict(sorted(counts.items())), "resident_bytes": [p[1] for p in points[::6]],
-                       "slope_bytes_an_hour": slope(late) if len(late) > 2 else None, "ended": end})
+                       "answers": dict(sorted(counts.items())),
+                       "resident_bytes": [{"requests": p[1], **p[2]} for p in points],
+                       "slope_bytes_an_hour": slope(whole(0)) if len(late) > 2 else None,
+                       "slope_bytes_10000_requests": slope(whole(1)) * 1e4 if len(late) > 2 else None,
+                       "ended": end})
         if args.out:
             with open(args.out, "w") as f:
                 f.write(json.dumps(result, indent=1) + "\n")
 
+    running = threading.Semaphore(args.clients or 1 << 20)
+
+    def client(source):
+        ask(port, source, source.choice(KINDS), counts)
+        running.release()
+
     while (now := time.monotonic() - begin) < args.hours * 3600 and server.poll() is None:
-        source = random.Random(number)
-        threading.Thread(target=ask, args=(port, source, source.choice(KINDS), counts), daemon=True).start()
+        if args.requests and number == args.requests:
+            break
+        running.acquire()
+        threading.Thread(target=client, args=(random.Random(number),), daemon=True).start()
         number += 1
         if now / 10 >= len(points):
-            points.append((now / 3600, resident(server.pid)))
+            points.append((now / 3600, number, resident(server.pid)))
             if len(points) % 30 == 0:
                 report("not yet")
-        time.sleep(max(0.0, number / args.rate - (time.monotonic() - begin)))
+        if not args.clients:
+            time.sleep(max(0.0, number / args.rate - (time.monotonic() - begin)))
     time.sleep(5)
-    result["metrics"] = metrics(port)
+    points.append(((time.monotonic() - begin) / 3600, number, resident(server.pid)))
+    result["metrics"] = {name: value for name, value in serving.metrics(port).items() if "_bucket{" not in name}
     server.terminate()
     report(server.wait(60))
     print(json.dumps(result, indent=1))

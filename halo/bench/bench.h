@@ -84,7 +84,7 @@ struct TokenizeBenchArgs {
 json::object bench_tokenize(const TokenizeBenchArgs& args);
 
 // How long a grammar's masks over the tokens of a folder with a tokenizer.json take: {"vocabulary",
-// "prepare_ms" once a model, "compile_ms" once a schema, "masks", "mask_us_median",
+// "prepare_ms" once a model, "schemas": by name, each with "compile_ms", "masks", "mask_us_median",
 // "mask_us_p99", "mask_us_most"}.
 json::object bench_grammar(const std::string& model);
 

@@ -40,12 +40,12 @@ class Echo {
     EXPECT_TRUE(change.wait_for(lock, std::chrono::seconds(20), [&] { return gone > 0; }));
   }
 
-  std::unique_ptr<HttpServer> server;
   std::atomic<int> answered = 0;
   std::mutex mutex;
   std::condition_variable change;
   int gone = 0;
   std::shared_ptr<Exchange> waiting;
+  std::unique_ptr<HttpServer> server;  // last: its threads use all above
 
  private:
   void handle(const std::shared_ptr<Exchange>& exchange) {

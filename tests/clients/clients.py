@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The packages `openai` and `anthropic` against a running `halo serve`: what their users call, what they read,
-and the errors that they raise; answers by JSON schemas beside the package `jsonschema`; and `schemathesis`, which
-makes requests of /openapi.json.
+and the errors that they raise; answers by JSON schemas beside the package `jsonschema`; `schemathesis`, which
+makes requests of /openapi.json; and `promtool`, which reads /metrics.
 
     tests/clients/environment tests/clients/clients.py build/halo demo/teacher
 """
@@ -23,6 +23,8 @@ import urllib.request
 import anthropic
 import jsonschema
 import openai
+
+from schemas import random_schema
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -131,35 +133,6 @@ def check_chat(client):
     assert ask(**plain, tools=[TOOL]).choices[0].message.role == "assistant"
 
 
-def random_schema(draw, depth):
-    kind = draw.randrange(10 if depth else 6)
-    low = draw.randrange(-50, 50)
-    if kind == 0:
-        return {"type": "integer", "minimum": low, "maximum": low + draw.randrange(500)}
-    if kind == 1:
-        return {"type": "number", "exclusiveMinimum": low / 8, "maximum": low / 8 + 2}
-    if kind == 2:
-        least = draw.randrange(3)
-        return {"type": "string", "minLength": least, "maxLength": least + draw.randrange(6)}
-    if kind == 3:
-        return {"enum": ["a/b", "c", 5, None, True]}
-    if kind == 4:
-        return {"type": "string", "pattern": "^[a-z]{1,4}-[0-9]+$", "title": "a code"}
-    if kind == 5:
-        return {"type": ["boolean", "null"]}
-    if kind < 8:
-        names = [f"p{i}" for i in range(draw.randrange(1, 4))]
-        return {
-            "type": "object",
-            "properties": {name: random_schema(draw, depth - 1) for name in names},
-            "required": [name for name in names if draw.randrange(3)],
-            "additionalProperties": False,
-        }
-    if kind == 8:
-        return {"type": "array", "items": random_schema(draw, depth - 1), "maxItems": draw.randrange(1, 4)}
-    return {"anyOf": [random_schema(draw, depth - 1) for _ in range(2)]}
-
-
 def check_schemas(client):
     """Whatever the model, the temperature and the schema: what ends is JSON and valid."""
     ask = client.chat.completions.create
@@ -228,6 +201,14 @@ def check_description(url):
         )
 
 
+def check_metrics(url):
+    """What Prometheus' own tool says of them: nothing."""
+    request = urllib.request.Request(url + "/metrics", headers={"Authorization": "Bearer secret"})
+    with urllib.request.urlopen(request) as answer:
+        text = answer.read()
+    subprocess.run([pathlib.Path(__file__).with_name("promtool"), "check", "metrics"], input=text, check=True)
+
+
 def check_responses(client):
     plain = dict(model="m", input="The old man", max_output_tokens=12, temperature=0)
     whole = client.responses.create(**plain)
@@ -282,6 +263,7 @@ def main():
         check_responses(client)
         check_messages(url)
         check_cancellation(client)
+        check_metrics(url)
     with serving(halo, teacher, "--max-context", "128", "--slots") as url:
         check_description(url)
     print("clients: openai", openai.__version__, "and anthropic", anthropic.__version__, "are content")
