@@ -40,7 +40,7 @@ set(HALO_NVCC_FLAGS -std=c++20 -O3 -lineinfo -I${CMAKE_SOURCE_DIR} -ccbin ${CMAK
 # one architecture preprocesses to, and takes an object in which another's code is old.
 set(HALO_NVCC_LAUNCHER "")
 if(CCACHE)
-  set(HALO_NVCC_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_DEPEND=1 ${CCACHE})
+  set(HALO_NVCC_LAUNCHER ${HALO_CCACHE} CCACHE_DEPEND=1 ${CCACHE})
 endif()
 
 # halo_cuda_objects(OUT sources...): one object file a source.
