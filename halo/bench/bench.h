@@ -28,7 +28,8 @@ struct TrainBenchArgs {
   int64_t micro_batches = 1;  // a step, on each rank or group
   int64_t context_ranks = 1;  // that share a row
   int64_t warmup = 2, steps = 9;
-  std::string ids;  // safetensors with input_ids [rows, sequence_length]; empty: random ids
+  std::string ids;      // safetensors with input_ids [rows, sequence_length]; empty: random ids
+  std::string save_to;  // folder for checkpoints that are timed and removed; empty: none
   RunRecipe run;
 
   void settings(Settings& s) {
@@ -47,6 +48,9 @@ struct TrainBenchArgs {
     s("run", run, {});
   }
 };
+    s("save_to", save_to,
+      {.help = "folder to write two checkpoints to, which go again: a step with one, with and "
+               "without run.async_checkpoints"});
 
 // Steps of a stage (forward, backward, clipped AdamW), repeated on one micro-batch:
 // {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, the untimed first

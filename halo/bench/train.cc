@@ -7,6 +7,7 @@
 #include "halo/base/random.h"
 #include "halo/bench/bench.h"
 #include "halo/bench/random_model.h"
+#include "halo/bench/save_times.h"
 #include "halo/bench/step_profile.h"
 #include "halo/formats/safetensors.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -149,7 +150,7 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
   const TrainRecipe recipe;  // for the optimiser's settings
   Optimizer optimizer(*stage.trained, recipe);
   int64_t updates = 0;
-  const auto run_step = [&](int64_t micro_batches) {
+  const auto run_step = [&](int64_t micro_batches, BackgroundSaves* saves = nullptr) {
     stage.trained->zero_grad();
     if (stage.trained->layers()) stage.trained->layers()->begin_step(micro_batches);
     at::Tensor loss;
@@ -171,6 +172,7 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
   std::vector<DeviceEvent> events{DeviceEvent(machine.device)};
   for (int64_t i = 0; i < args.steps; ++i) {
     step_losses.push_back(run_step(args.micro_batches));
+    if (saves) saves->before_update();
     events.emplace_back(machine.device);
   }
   events.back().wait();
@@ -210,3 +212,8 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
 }
 
 }  // namespace halo
+  if (!args.save_to.empty()) {
+    result["saves"] = time_saves(args.save_to, *stage.trained, [&](BackgroundSaves* saves) {
+      run_step(args.micro_batches, saves);
+    });
+  }

@@ -49,7 +49,7 @@ ParameterStore make_trained_mixers(
 // Trains the mixers in `trained` (a store of mixers alone) towards the teacher's and writes whole
 // models: everything else comes from `rest`, which is on the CPU, for nothing runs it.
 void align_mixers(const TrainRecipe& train, const StageContext& context, const StageArgs& args,
-                  const ModelConfig& config, ParameterStore& trained, ParameterStore& rest) {
+                  const ModelConfig& config, ParameterStore& trained, const ParameterStore& rest) {
   const Loader loader = context.loader(context.data(), train, args.name);
   ModelConfig unscaled = config;
   unscaled.attn_logits_scaling = {};  // an inference-time setting, off in every training stage
@@ -60,14 +60,7 @@ void align_mixers(const TrainRecipe& train, const StageContext& context, const S
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     job.extra_metrics.push_back(fmt::format("layer_{}", layer));
   }
-  job.write_model = [&](const fs::path& directory) {
-    at::NoGradGuard no_grad;
-    const bool is_first = context.ranks().is_first();
-    trained.visit_values([&](const ParameterSpec& spec, const at::Tensor& value) {
-      if (is_first) rest.value(spec.name).copy_(value);
-    });
-    if (is_first) context.save(directory, config, rest);
-  };
+  job.model.rest = &rest;
   const TrainResult result = halo::train(job);
   if (!context.takes_part()) return;
 
