@@ -194,7 +194,7 @@ void Trainer::restore_history(const JsonLines& metrics) {
 
 TrainBatch Trainer::next_batch(int64_t index) const {
   const int64_t first = index % micro_batches_ * recipe_.micro_batch_rows;
-  const int64_t group = ranks_.rank() / recipe_.context_ranks;
+  const int64_t group = ranks_.rank() / recipe_.ranks_of_a_row(ranks_.size());
   return job_.data(index / micro_batches_, group * rows_ + first,
                    std::min(recipe_.micro_batch_rows, rows_ - first));
 }
@@ -219,7 +219,7 @@ std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
     const std::vector<double> sums =
         ranks_.sum({static_cast<double>(count), stop_requested() ? 1.0 : 0.0, is_part_done});
     // Each counts the whole rows.
-    count = static_cast<int64_t>(sums[0]) / recipe_.context_ranks;
+    count = static_cast<int64_t>(sums[0]) / recipe_.ranks_of_a_row(ranks_.size());
     if (sums[1] > 0) return std::nullopt;
     is_part_done = sums[2] == static_cast<double>(ranks_.size());
   }

@@ -108,6 +108,49 @@ TEST(Ranks, EveryStageTrainsAsOnOneRank) {
   }
 }
 
+// More ranks than layers too: some then have none.
+TEST(Ranks, DivideTheLayersOfStageOne) {
+  Recipe recipe = recipe_of_eight_rows();
+  recipe.align.micro_batch_rows = recipe.align_attention.micro_batch_rows = 8;
+  const auto stages = pipeline_stages();
+  for (const char* name : {"align", "align-attention"}) {
+    const Stage& stage = find_stage(stages, name);
+    const StageArgs in_run = args_in_run(stages, stage, recipe, World::get().reference());
+    const auto train_on = [&](int64_t n, Split split, Shard shard) {
+      Recipe on = recipe;
+      on.align.split = on.align_attention.split = split;
+      on.run.shard = shard;
+      StageArgs args = in_run;
+      args.out = World::get().folder(stage.name) / "out";
+      run_threads(n, 120, [&](Communicator& ranks) { run_stage(on, stage, args, ranks); });
+      return args.out;
+    };
+    const auto variance = [](const fs::path& out) {
+      return json::value_to<std::vector<double>>(
+          read_json(out / "result.json").at("explained_variance"));
+    };
+    const fs::path one = train_on(1, Split::kRows, Shard::kNone);
+    for (const int64_t n : {1, 2, 4, 8}) {
+      SCOPED_TRACE(fmt::format("{} on {} ranks", name, n));
+      const fs::path several = train_on(n, Split::kLayers, Shard::kNone);
+      const double worst = difference(several, one);
+      EXPECT_LE(worst, 1e-6);
+      RecordProperty(fmt::format("{}-layers-{}", name, n), fmt::format("{:.2g}", worst));
+      ASSERT_EQ(variance(several).size(), variance(one).size());
+      for (size_t layer = 0; layer < variance(one).size(); ++layer) {
+        EXPECT_NEAR(variance(several)[layer], variance(one)[layer], 1e-5);
+      }
+      // What ranks do not have between them changes nothing.
+      const fs::path fetched = train_on(n, Split::kLayers, Shard::kFull);
+      EXPECT_EQ(curve_of(fetched), curve_of(several));
+      for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+        const std::string path = fmt::format("step-10/{}.safetensors", file);
+        EXPECT_EQ(hash_file(fetched / path), hash_file(several / path)) << path;
+      }
+    }
+  }
+}
+
 // Candidates of the selection and the scale, haystacks and text of the evaluation: whoever does
 // them, nothing depends on it.
 TEST(Ranks, MeasureTogetherToTheSameBits) {
