@@ -7,8 +7,10 @@ it in time: what there was no time for is named under "left_out". NVLink multica
 (NCCL_NVLS_ENABLE=0). With --device cpu and a small --config it runs anywhere, to try it out.
 --rows 131072,524288 adds stage 3 with rows of so many tokens, which all ranks share
 (finetune.context_ranks). --kill adds a conversion of the demo in which a rank is killed and all
-start again, beside one that nobody disturbs. What share of a step GPUs idle and talk is in each
-run's "shares".
+start again, beside one that nobody disturbs; both write checkpoints behind their steps. --saves DIR
+adds a step of stage 2 with a checkpoint, with and without run.async_checkpoints: DIR is on the disk
+in question and has room for one of 14 bytes a parameter. What share of a step GPUs idle and talk is
+in each run's "shares".
 """
 import argparse
 import hashlib
@@ -74,8 +76,11 @@ def killed_and_started_again(args, ranks, environment, deadline):
         for kills in (False, True):
             run = pathlib.Path(name) / f"kills-{kills}"
             command = [args.halo, "launch", "-n", str(ranks), "--max-restarts", "1", "--", "convert",
-                       "demo/demo-quick.toml", "--run", str(run), "--set", "run.shard=optimizer",
-                       "--device", args.device, "--rank-seconds", "60"]
+                       "demo/demo-quick.toml", "--run", str(run), "--device", args.device,
+                       "--rank-seconds", "60"]
+            for setting in ("run.shard=optimizer", "run.async_checkpoints=true",
+                            "align.checkpoint_every=10", "distill.checkpoint_every=20"):
+                command += ["--set", setting]
             start = time.time()
             with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE, text=True) as launcher:
@@ -94,6 +99,24 @@ def killed_and_started_again(args, ranks, environment, deadline):
             hashes.append(hashlib.sha256(model).hexdigest())
     return {"ranks": ranks, "command": " ".join(command), "seconds": seconds[0],
             "seconds_with_a_kill": seconds[1], "same_bits": hashes[0] == hashes[1]}
+
+
+def step_with_a_checkpoint(args, config, ranks, environment, seconds):
+    """How long training stands still for a checkpoint, of what it may: a tenth of a step or 0.3 s."""
+    length, rows, batches, _ = micro_batch("distill", ranks)
+    words = ["bench", "train", "--config", config, "--stage", "distill", "--sequence-length",
+             str(args.length or length), "--rows", str(rows), "--micro-batches", str(batches),
+             "--steps", "2", "--compute", args.compute, "--shard",
+             "optimizer" if ranks > 1 else "none", "--save-to", args.saves]
+    run = measure(command_of(args, ranks, words), environment, seconds)
+    if "error" in run:
+        return run
+    saves = run["saves"]
+    step = saves["step_seconds"]
+    return {"command": run["command"], "tokens_a_step": run["tokens_a_step"], **saves,
+            "delay_seconds": {"waiting": saves["waiting_step_seconds"] - step,
+                              "behind": saves["behind_step_seconds"] - step,
+                              "may_be": max(0.1 * step, 0.3)}}
 
 
 def compare(runs):
@@ -119,6 +142,7 @@ def main():
     parser.add_argument("--shards", default="none,optimizer,full")
     parser.add_argument("--rows", default="", help="tokens of rows that all ranks share")
     parser.add_argument("--kill", action="store_true", help="a rank of a conversion, once")
+    parser.add_argument("--saves", metavar="DIR", help="a step with a checkpoint in there")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compute", default="bfloat16")
     parser.add_argument("--length", type=int, help="tokens a row of every stage, for a small trial")
@@ -176,6 +200,15 @@ def main():
                          "--context-ranks", str(ranks), "--activation-checkpointing", "--compute",
                          args.compute, "--shard", "optimizer" if ranks > 1 else "none"]
                 add({"size": size, "stage": f"finetune, rows of {tokens}", "ranks": ranks}, words, 40)
+    for size, config in configs.items() if args.saves else ():
+        for ranks in counts:
+            if deadline - time.time() < 40:
+                result["left_out"].append(f"a step with a checkpoint, {size}, {ranks} ranks")
+                continue
+            run = step_with_a_checkpoint(args, config, ranks, environment, deadline - time.time())
+            result.setdefault("saves", []).append({"size": size, "ranks": ranks} | run)
+            print(size, ranks, run.get("error") or run["delay_seconds"], flush=True)
+            save()
     if args.kill:
         result["kill"] = killed_and_started_again(args, counts[-1], environment, deadline)
         print(result["kill"], flush=True)

@@ -12,6 +12,7 @@
 #include "halo/engine/engine_recipe.h"
 #include "halo/runtime/communicator.h"
 #include "halo/runtime/run_recipe.h"
+#include "halo/train/settings.h"
 
 namespace halo {
 
@@ -28,8 +29,10 @@ struct TrainBenchArgs {
   int64_t rows = 2;           // a micro-batch
   int64_t micro_batches = 1;  // a step, on each rank or group
   int64_t context_ranks = 1;  // that share a row
+  Split split = Split::kRows;
   int64_t warmup = 2, steps = 9;
-  std::string ids;  // safetensors with input_ids [rows, sequence_length]; empty: random ids
+  std::string ids;      // safetensors with input_ids [rows, sequence_length]; empty: random ids
+  std::string save_to;  // folder for checkpoints that are timed and removed; empty: none
   RunRecipe run;
 
   void settings(Settings& s) {
@@ -43,8 +46,12 @@ struct TrainBenchArgs {
       {.help = "micro-batches a step of each rank", .min = 1, .max = 65'536});
     s("context_ranks", context_ranks,
       {.help = "stage 3: ranks that share a row", .min = 1, .max = 1024});
+    s("split", split, kSplits, {.help = "stage 1: what ranks divide"});
     s("steps", steps, {.help = "timed steps", .min = 1, .max = 1e6});
     s("ids", ids, {.help = "safetensors with input_ids; else random ids"});
+    s("save_to", save_to,
+      {.help = "folder to write two checkpoints to, which go again: a step with one, with and "
+               "without run.async_checkpoints"});
     s("run", run, {});
   }
 };
@@ -53,7 +60,8 @@ struct TrainBenchArgs {
 // {"tokens_per_second" (median), "seconds" of each step, "loss" of each step, the untimed first
 // ones included, "flops" of a step, "matrix_gflops" (measure_matrix_gflops),
 // "share_of_matrix_rate", "peak_memory_bytes" (GPU: of tensors; CPU: resident),
-// "planned_memory_bytes" (peak_memory of pipeline/cost.h), and on a GPU "profile" (profile_step)}.
+// "planned_memory_bytes" (peak_memory of pipeline/cost.h), on a GPU "profile" (profile_step), and
+// with save_to "saves" (time_saves)}.
 // Called by every rank: tokens and losses are of all of them, memory is of the one that needs most.
 json::object bench_train(const TrainBenchArgs& args, Communicator& ranks = one_rank());
 

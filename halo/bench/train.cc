@@ -7,6 +7,7 @@
 #include "halo/base/random.h"
 #include "halo/bench/bench.h"
 #include "halo/bench/random_model.h"
+#include "halo/bench/save_times.h"
 #include "halo/bench/step_profile.h"
 #include "halo/formats/safetensors.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -80,9 +81,11 @@ OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine, const S
                                machine.device, sharing)
                         .store;
   } else {
+    Sharing of_trained = sharing;
+    of_trained.by_layer = args.split == Split::kLayers;
     stage.trained = std::make_shared<ParameterStore>(
         training.whole_student ? decoder_parameters(student) : all_mixer_parameters(student),
-        ParameterStore::Use::kTrained, machine.compute, machine.device, sharing);
+        ParameterStore::Use::kTrained, machine.compute, machine.device, of_trained);
     randomise(*stage.trained);
   }
   stage.step = training.step(student, *stage.trained, teacher.weights, machine, group);
@@ -108,6 +111,14 @@ void check_groups(const TrainBenchArgs& args, int64_t ranks) {
   Recipe recipe;
   if (args.context_ranks > 1 && !settings_of(recipe).find(args.stage + ".context_ranks")) {
     throw_error("bench train: --context-ranks: ranks do not share rows in stage {}", args.stage);
+  }
+  if (args.split == Split::kLayers &&
+      (!settings_of(recipe).find(section_of(find_stage(pipeline_stages(), args.stage)) +
+                                 ".split") ||
+       args.rows % ranks != 0)) {
+    throw_error(
+        "bench train: --split layers: is of stage 1, with a multiple of the {} ranks as --rows",
+        ranks);
   }
   if (ranks % args.context_ranks != 0 || args.sequence_length % args.context_ranks != 0) {
     throw_error(
@@ -144,12 +155,14 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
   at::manual_seed(static_cast<uint64_t>(args.run.seed));
   const OpenStage stage =
       open_stage(args, machine, {&ranks, args.run.shard}, {&ranks, args.context_ranks});
-  const int64_t groups = ranks.size() / args.context_ranks;
-  const TrainBatch batch = make_rows(args, stage.vocab_size, ranks.rank() / args.context_ranks);
+  const bool by_layers = args.split == Split::kLayers;
+  const int64_t ranks_of_a_row = by_layers ? ranks.size() : args.context_ranks;
+  const int64_t groups = ranks.size() / ranks_of_a_row;
+  const TrainBatch batch = make_rows(args, stage.vocab_size, ranks.rank() / ranks_of_a_row);
   const TrainRecipe recipe;  // for the optimiser's settings
   Optimizer optimizer(*stage.trained, recipe);
   int64_t updates = 0;
-  const auto run_step = [&](int64_t micro_batches) {
+  const auto run_step = [&](int64_t micro_batches, BackgroundSaves* saves = nullptr) {
     stage.trained->zero_grad();
     if (stage.trained->layers()) stage.trained->layers()->begin_step(micro_batches);
     at::Tensor loss;
@@ -159,6 +172,7 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
       loss = loss.defined() ? loss + part : part;
     }
     loss = ranks.sum(loss.reshape({1}))[0];
+    if (saves) saves->before_update();
     optimizer.step(++updates, 1e-4, loss);
     return loss;
   };
@@ -186,12 +200,14 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
   const double median = seconds[seconds.size() / 2];
   const int64_t tokens = groups * args.micro_batches * batch.tokens.numel();
   const double flops = double(tokens) * stage.cost.flops_a_token;
+  const auto compute_bytes = static_cast<int64_t>(c10::elementSize(machine.compute));
   json::object result{
       {"device", machine.device_name},
       {"stage", args.stage},
       {"ranks", ranks.size()},
       {"context_ranks", args.context_ranks},
       {"shard", word_of<Shard>(kShards, args.run.shard)},
+      {"split", word_of<Split>(kSplits, args.split)},
       {"tokens_a_step", tokens},
       {"tokens_per_second", double(tokens) / median},
       {"seconds", times},
@@ -200,11 +216,19 @@ json::object bench_train(const TrainBenchArgs& args, Communicator& ranks) {
       {"matrix_gflops", matrix_rate},
       {"share_of_matrix_rate", flops / median / (matrix_rate * 1e9 * double(ranks.size()))},
       {"peak_memory_bytes", most(ranks, peak_memory_bytes(machine))},
-      {"planned_memory_bytes", peak_memory(stage.cost, batch.tokens.numel() / args.context_ranks,
-                                           static_cast<int64_t>(c10::elementSize(machine.compute)),
-                                           machine.device.is_cpu(), args.run.shard, ranks.size())}};
+      {"planned_memory_bytes",
+       by_layers && ranks.size() > 1
+           ? peak_memory_by_layers(stage.cost, batch.tokens.numel(), compute_bytes, args.run.shard,
+                                   ranks.size())
+           : peak_memory(stage.cost, batch.tokens.numel() / args.context_ranks, compute_bytes,
+                         machine.device.is_cpu(), args.run.shard, ranks.size())}};
   if (machine.device.is_cuda()) {
     result["profile"] = profile_step([&] { run_step(args.micro_batches); });
+  }
+  if (!args.save_to.empty()) {
+    result["saves"] = time_saves(args.save_to, *stage.trained, [&](BackgroundSaves* saves) {
+      run_step(args.micro_batches, saves);
+    });
   }
   return result;
 }

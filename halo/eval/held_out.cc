@@ -2,11 +2,13 @@
 #include "halo/eval/held_out.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/progress.h"
+#include "halo/base/range.h"
 #include "halo/kernels/linear/linear.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
@@ -29,18 +31,30 @@ at::Tensor best_tokens(const at::Tensor& hidden, const at::Tensor& head) {
 
 }  // namespace
 
-TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text,
-                             bool with_best) {
+TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text, bool with_best,
+                             const Communicator& ranks) {
   at::NoGradGuard no_grad;
   TeacherStates states{dense_matrix(teacher.head, teacher.norm.value.scalar_type()), {}, {}};
   Progress progress("teacher on held-out text", std::ssize(text.items()));
   for (const auto& item : text.items()) {
-    states.hidden.push_back(decode(teacher, item.batch));
-    if (with_best) states.best.push_back(best_tokens(states.hidden.back(), states.head));
+    const bool is_own = does_piece(ranks, std::ssize(states.hidden));
+    states.hidden.push_back(is_own ? decode(teacher, item.batch) : at::Tensor());
+    if (with_best) {
+      states.best.push_back(is_own ? best_tokens(states.hidden.back(), states.head) : at::Tensor());
+    }
     progress.update(std::ssize(states.hidden));
   }
   return states;
 }
+
+namespace {
+
+template <class Scores>
+auto vectors_of(Scores& scores) {
+  return std::array{&scores.tokens, &scores.loss, &scores.kl, &scores.top1};
+}
+
+}  // namespace
 
 TextScores empty_scores(const TextBatches& text, const TeacherStates* teacher) {
   TextScores scores{text.text().clusters, text.edges(), {}, {}, {}, {}};
@@ -89,15 +103,46 @@ void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden,
 
 TextScores score_text(const DecoderWeights& model, const TextBatches& text,
                       const TeacherStates* teacher,
-                      const std::function<void(size_t done)>& on_batch) {
+                      const std::function<void(size_t done)>& on_batch, Communicator& ranks) {
   at::NoGradGuard no_grad;
   TextScores scores = empty_scores(text, teacher);
   Progress progress("held-out text", std::ssize(text.items()));
-  for (size_t b = 0; b < text.items().size(); ++b) {
-    add_scores(text, b, decode(model, text.items()[b].batch), model.head, teacher, scores);
-    progress.update(static_cast<int64_t>(b) + 1);
-    if (on_batch) on_batch(b + 1);
+  const auto rows_of = [&](int64_t batch) {
+    const TextBatches::Item& item = text.items()[batch];
+    const auto buckets = static_cast<int64_t>(scores.num_buckets());
+    return Range{static_cast<int64_t>(item.first_row) * buckets,
+                 item.batch.sequences.count() * buckets};
+  };
+  const std::vector<std::string> scored = deal(ranks, std::ssize(text.items()), [&](int64_t batch) {
+    add_scores(text, batch, decode(model, text.items()[batch].batch), model.head, teacher, scores);
+    progress.update(batch + 1);
+    if (on_batch) on_batch(batch + 1);
+    const Range rows = rows_of(batch);
+    Packer packed;
+    for (const std::vector<double>* values : vectors_of(scores)) {
+      if (values->empty()) continue;
+      packed.add(std::vector(values->begin() + rows.begin, values->begin() + rows.end()));
+    }
+    return packed.bytes();
+  });
+  for (int64_t batch = 0; batch < std::ssize(scored); ++batch) {
+    if (does_piece(ranks, batch)) continue;
+    Unpacker packed(scored[batch]);
+    for (std::vector<double>* values : vectors_of(scores)) {
+      if (values->empty()) continue;
+      std::ranges::copy(packed.numbers(), values->begin() + rows_of(batch).begin);
+    }
   }
+  return scores;
+}
+
+void pack(const TextScores& scores, Packer& to) {
+  for (const std::vector<double>* values : vectors_of(scores)) to.add(*values);
+}
+
+TextScores unpack_text(Unpacker& from, const TextBatches& text, const TeacherStates* teacher) {
+  TextScores scores = empty_scores(text, teacher);
+  for (std::vector<double>* values : vectors_of(scores)) *values = from.numbers();
   return scores;
 }
 

@@ -8,6 +8,7 @@
 #include "halo/eval/statistics.h"
 #include "halo/formats/token_shard.h"
 #include "halo/model/decoder.h"
+#include "halo/runtime/deal.h"
 #include "halo/tokenizer/tokenizer.h"
 
 namespace halo {
@@ -88,14 +89,21 @@ struct TeacherStates {
   std::vector<at::Tensor> hidden;  // [N, D'] of each batch
   std::vector<at::Tensor> best;    // [N] int64 of each batch: the likeliest next token
 };
-// `with_best`: also its likeliest tokens, so that students can be compared with them (top1).
+// `with_best`: also its likeliest tokens, so that students can be compared with them (top1). Of
+// `ranks` this one gets those of the batches that it scores.
 TeacherStates teacher_states(const DecoderWeights& teacher, const TextBatches& text,
-                             bool with_best = false);
+                             bool with_best = false, const Communicator& ranks = one_rank());
 
-// `on_batch` sees the number of batches done.
+// `on_batch` sees the number of batches done. Ranks deal the batches among themselves: the same
+// bits whatever their number.
 TextScores score_text(const DecoderWeights& model, const TextBatches& text,
                       const TeacherStates* teacher = nullptr,
-                      const std::function<void(size_t done)>& on_batch = {});
+                      const std::function<void(size_t done)>& on_batch = {},
+                      Communicator& ranks = one_rank());
+
+// The sums as ranks tell them each other, and again, of the same text with a teacher or without.
+void pack(const TextScores& scores, Packer& to);
+TextScores unpack_text(Unpacker& from, const TextBatches& text, const TeacherStates* teacher);
 // Its two halves, for callers with hidden states of their own (shared prefixes).
 TextScores empty_scores(const TextBatches& text, const TeacherStates* teacher);
 void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden, const Weight& head,

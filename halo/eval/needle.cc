@@ -162,20 +162,55 @@ void score_group(Engine& engine, const std::vector<NeedleTask>& tasks, size_t fi
 }  // namespace
 
 std::vector<NeedleItem> score_needles(Engine& engine, const std::vector<NeedleTask>& tasks,
-                                      const std::function<void(size_t done)>& on_haystack) {
+                                      const std::function<void(size_t done)>& on_haystack,
+                                      Communicator& ranks) {
   at::NoGradGuard no_grad;
-  std::vector<NeedleItem> items;
-  for (size_t first = 0, last = 0; first < tasks.size(); first = last) {
-    // As many haystacks as one decoder call takes, at least one.
-    int64_t tokens = 0;
-    for (; last < tasks.size(); ++last) {
-      tokens += static_cast<int64_t>(tasks[last].haystack.ids.size());
-      if (last > first && tokens > engine.options().max_batch_tokens) break;
+  std::vector<size_t> ends;  // of groups: as many haystacks as one decoder call takes, at least one
+  int64_t tokens = 0;
+  for (size_t t = 0; t < tasks.size(); ++t) {
+    const auto more = static_cast<int64_t>(tasks[t].haystack.ids.size());
+    if (tokens > 0 && tokens + more > engine.options().max_batch_tokens) {
+      ends.push_back(t);
+      tokens = 0;
     }
-    score_group(engine, tasks, first, last, items);
-    if (on_haystack) on_haystack(last);
+    tokens += more;
+  }
+  if (!tasks.empty()) ends.push_back(tasks.size());
+  std::vector<NeedleItem> items;
+  const std::vector<std::string> scored = deal(ranks, std::ssize(ends), [&](int64_t group) {
+    std::vector<NeedleItem> of_group;
+    score_group(engine, tasks, group == 0 ? 0 : ends[group - 1], ends[group], of_group);
+    if (on_haystack) on_haystack(ends[group]);
+    Packer packed;
+    pack(of_group, packed);
+    return packed.bytes();
+  });
+  for (const std::string& bytes : scored) {
+    Unpacker packed(bytes);
+    const std::vector<NeedleItem> of_group = unpack_needles(packed);
+    items.insert(items.end(), of_group.begin(), of_group.end());
   }
   std::ranges::stable_sort(items, {}, &NeedleItem::haystack);
+  return items;
+}
+
+void pack(const std::vector<NeedleItem>& items, Packer& to) {
+  to.add(std::ssize(items));
+  for (const NeedleItem& item : items) {
+    to.add(item.length).add(item.depth).add(item.haystack);
+    to.add(int64_t{item.correct}).add(item.logprob);
+  }
+}
+
+std::vector<NeedleItem> unpack_needles(Unpacker& from) {
+  std::vector<NeedleItem> items(from.integer());
+  for (NeedleItem& item : items) {
+    item.length = from.integer();
+    item.depth = from.number();
+    item.haystack = from.integer();
+    item.correct = from.integer() != 0;
+    item.logprob = from.number();
+  }
   return items;
 }
 

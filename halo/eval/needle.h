@@ -9,6 +9,7 @@
 #include "halo/engine/engine.h"
 #include "halo/eval/held_out.h"
 #include "halo/eval/statistics.h"
+#include "halo/runtime/deal.h"
 
 namespace halo {
 
@@ -51,9 +52,15 @@ struct NeedleItem {
 // One item a question, tasks in order. What questions share of a haystack is
 // fed once and forked; one pass over the rest and the answer then says whether greedy decoding
 // would give the answer: it would exactly if every digit is the best token after the true ones
-// before it. `on_haystack` sees how many are done.
+// before it. `on_haystack` sees how many are done. Ranks deal the haystacks among themselves, as
+// many at once as one decoder call takes: the same bits whatever their number.
 std::vector<NeedleItem> score_needles(Engine& engine, const std::vector<NeedleTask>& tasks,
-                                      const std::function<void(size_t done)>& on_haystack = {});
+                                      const std::function<void(size_t done)>& on_haystack = {},
+                                      Communicator& ranks = one_rank());
+
+// Items as ranks tell them each other.
+void pack(const std::vector<NeedleItem>& items, Packer& to);
+std::vector<NeedleItem> unpack_needles(Unpacker& from);
 
 Estimate needle_accuracy(const std::vector<NeedleItem>& items);
 Estimate needle_logprob(const std::vector<NeedleItem>& items);

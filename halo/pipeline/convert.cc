@@ -165,7 +165,7 @@ class Run {
       args.again = shell_line({"halo", "convert", (args_.run / kResolvedRecipe).string(), "--run",
                                args_.run.string(), "--resume"});
       const auto start = std::chrono::steady_clock::now();
-      if (stage.training) context.ranks().broadcast(stage.name);
+      if (is_run_by_all(stage)) context.ranks().broadcast(stage.name);
       stage.run(recipe_, context, args);
       const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
       json::object seconds = seconds_of(args_.run);
@@ -188,12 +188,16 @@ class Run {
     const bool is_current =
         records_->has(evaluation()) && records_->changes(evaluation(), true).empty();
     if (has_figures && is_older) records_->write(evaluation());
-    if (!has_figures || !(is_older || is_current)) {
+    if (has_figures && (is_older || is_current)) {
+      dismiss(context.ranks());
+    } else {
       for (const char* file : {"summary.json", "report.html"}) fs::remove(args_.run / file);
       say("evaluation");
       with_status(args_.run, evaluation().name, [&] {
         if (!is_current) records_->write(evaluation());
+        context.ranks().broadcast(evaluation().name);
         summarise(context);
+        context.ranks().broadcast("");  // lets the others go
       });
     }
     write_status(args_.run, "done", false, false);
@@ -274,12 +278,16 @@ class Run {
   std::string last_run_;  // the stage that ran last; empty: none has
 };
 
-// What the other ranks do: train, when the first one comes to a stage that does.
+// What the other ranks do: what all do, when the first one comes to it.
 void follow(const Recipe& recipe, const fs::path& run, Communicator& ranks,
             std::span<const Stage> all) {
   std::optional<StageContext> context;
   for (std::string name; !(name = ranks.broadcast("")).empty();) {
     if (!context) context.emplace(context_settings(recipe), ranks);
+    if (name == evaluation().name) {
+      evaluate(recipe.eval, *context, run / "model");
+      continue;
+    }
     const Stage& stage = find_stage(all, name);
     stage.run(recipe, *context, args_in_run(all, stage, recipe, run));
   }
@@ -312,7 +320,6 @@ void convert(const Recipe& relative, const ConvertArgs& args, Communicator& rank
                     done ? ": done before" : ""));
     if (!done) run.run(stage, context);
   }
-  run.dismiss(ranks);
   run.finish(context);
 }
 
@@ -347,7 +354,9 @@ void run_stage(const Recipe& relative, const Stage& stage, const StageArgs& args
   const Recipe recipe = with_absolute_paths(relative);
   if (!ranks.is_first()) {
     ranks.wait();
-    if (stage.training) stage.run(recipe, StageContext(context_settings(recipe), ranks), args);
+    if (is_run_by_all(stage)) {
+      stage.run(recipe, StageContext(context_settings(recipe), ranks), args);
+    }
     return;
   }
   if (stage_finished(args.out)) {

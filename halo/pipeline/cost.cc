@@ -87,9 +87,12 @@ StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int
   cost.trained = parameters_of(all_mixer_parameters(student));
   cost.frozen = parameters_of(decoder_parameters(teacher));
   // Backward stops at the mixers' input, so the gradient of their first product's is not needed.
-  cost.flops_a_token = forward_flops(teacher, length, false) + 4.0 * double(cost.trained.all) +
-                       2.0 * double(student.num_layers * student.hidden_size * width) +
-                       3 * mixing_flops(student, length);
+  cost.layer_flops_a_token = 4.0 * double(cost.trained.all) +
+                             2.0 * double(student.num_layers * student.hidden_size * width) +
+                             3 * mixing_flops(student, length);
+  cost.num_layers = student.num_layers;
+  cost.flops_a_token = forward_flops(teacher, length, false) + cost.layer_flops_a_token;
+  cost.passed_on_a_token = 2 * student.num_layers * student.hidden_size;  // input and output
   // One layer at a time: its input, target, output's gradient and the residual stream; what its
   // mixer keeps, and the gradients of that but for the last two.
   const bool gate = has_gate(student, type);
@@ -162,6 +165,25 @@ int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes
              double(cost.vocabulary * cost.hidden_size * 4);
   }
   return saturated(bytes);
+}
+
+int64_t peak_memory_by_layers(const StageCost& cost, int64_t tokens, int64_t compute_bytes,
+                              Shard shard, int64_t ranks) {
+  StageCost own = cost;
+  const int64_t layers = (cost.num_layers + ranks - 1) / ranks;
+  own.trained.all = layers * cost.trained.largest_layer;
+  own.frozen = {};
+  const auto c = double(compute_bytes);
+  double frozen = double(cost.frozen.all) * c;
+  if (shard == Shard::kFull) {
+    frozen = frozen / double(ranks) +
+             c * double(2 * cost.frozen.largest_layer + cost.frozen.of_no_layer);
+  }
+  // What is passed on of as many layers as there are ranks: by layer, as one tensor, and from all.
+  const double passed =
+      3 * double(tokens) * double(cost.passed_on_a_token) / double(cost.num_layers) * c;
+  return saturated(parameter_bytes(own, c, Shard::kNone, 1) + frozen + passed +
+                   double(tokens) * double(cost.elements_a_token) * c);
 }
 
 }  // namespace halo

@@ -14,6 +14,9 @@ struct ParameterCount {
 // backward.
 struct StageCost {
   double flops_a_token = 0;
+  double layer_flops_a_token =
+      0;                   // of them those of all layers that stage 1 trains; 0: another one
+  int64_t num_layers = 0;  // that it trains
   ParameterCount trained, frozen;
   int64_t elements_a_token = 0;                         // of the compute type, alive at once
   int64_t vocabulary = 0, hidden_size = 0, logits = 0;  // of the loss; 0: it has no head
@@ -21,6 +24,8 @@ struct StageCost {
   // backward: q, k, v and o of the attention layers. The states of lightning layers are too small
   // to count.
   int64_t exchanged_a_token = 0;
+  // Where ranks divide the layers of stage 1: the teacher's of all of them.
+  int64_t passed_on_a_token = 0;
 };
 // Of stage 1 (`student` has the mixers that are trained in every layer), 2 and 3, on rows of
 // `length` tokens, without activation checkpointing or (`recompute`) with it.
@@ -37,5 +42,8 @@ int64_t saturated(double bytes);
 // GPU (others keep a little more). Of one of `ranks` that have them between them as `shard` says.
 int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu,
                     Shard shard = Shard::kNone, int64_t ranks = 1);
+// The same of a rank that has layers of its own and a micro-batch of `tokens` with all of them.
+int64_t peak_memory_by_layers(const StageCost& cost, int64_t tokens, int64_t compute_bytes,
+                              Shard shard, int64_t ranks);
 
 }  // namespace halo

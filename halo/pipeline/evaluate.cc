@@ -20,7 +20,8 @@ class Evaluation {
         lengths_(report_lengths(recipe, context.training_length())),
         text_(batches(context.training_length(), recipe_.held_out_tokens, TextRows::kDocuments)),
         long_text_(batches(long_row(), recipe_.position_documents * long_row(), TextRows::kStream)),
-        teacher_(teacher_states(context.teacher().weights, text_, /*with_best=*/true)) {
+        teacher_(
+            teacher_states(context.teacher().weights, text_, /*with_best=*/true, context.ranks())) {
     NeedleArgs args;
     args.lengths = lengths_;
     args.haystacks = recipe_.haystacks;
@@ -34,7 +35,8 @@ class Evaluation {
 
   // Text figures of a model; with the KL where it is not the teacher.
   json::object text(const DecoderWeights& weights, bool is_teacher) const {
-    const TextScores scores = score_text(weights, text_, is_teacher ? nullptr : &teacher_);
+    const TextScores scores =
+        score_text(weights, text_, is_teacher ? nullptr : &teacher_, {}, context_.ranks());
     json::object out = text_to_json(scores, bytes_);
     out["loss_by_position"] = by_position(weights);
     return out;
@@ -43,14 +45,16 @@ class Evaluation {
   json::object needles(const std::string& title, const DecoderWeights& weights) const {
     Engine engine = engine_of(weights);
     Progress progress("needles: " + title, static_cast<int64_t>(tasks_.size()));
-    return needles_to_json(score_needles(engine, tasks_, [&](size_t done) {
+    const auto on_haystack = [&](size_t done) {
       progress.update(static_cast<int64_t>(done),
                       fmt::format("{} tokens", tasks_[done - 1].length));
-    }));
+    };
+    return needles_to_json(score_needles(engine, tasks_, on_haystack, context_.ranks()));
   }
 
-  // What running a model costs: memory by its configuration, time as measured.
+  // What running a model costs: memory by its configuration, time as measured. By the first rank.
   void add_cost(const ModelConfig& config, const DecoderWeights& weights, json::object& out) const {
+    if (!context_.ranks().is_first()) return;
     out["kv_bytes_per_token"] = config.kv_bytes_per_token();
     out["state_bytes"] = config.state_bytes();
     Engine engine = engine_of(weights);
@@ -69,6 +73,7 @@ class Evaluation {
   }
   void add_continuations(const std::string& name, const DecoderWeights& weights,
                          json::array& openings) const {
+    if (!context_.ranks().is_first()) return;
     constexpr int64_t kMemory = int64_t{1} << 28;  // of a few short texts
     Scheduler scheduler(std::make_shared<DecoderWeights>(weights),
                         {.kernels = kernels_for(context_.machine(), recipe_.engine),
@@ -100,7 +105,8 @@ class Evaluation {
   }
 
   json::value by_position(const DecoderWeights& weights) const {
-    return text_to_json(score_text(weights, long_text_), 0)["by_position"];
+    return text_to_json(score_text(weights, long_text_, nullptr, {}, context_.ranks()),
+                        0)["by_position"];
   }
 
   const StageContext& context_;

@@ -110,9 +110,12 @@ std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
       }
     }
   }
-  const int64_t now = training.recipe(recipe).micro_batch_rows;
+  const TrainRecipe& train = training.recipe(recipe);
+  const int64_t now = train.micro_batch_rows;
+  // Ranks that divide layers divide the rows of a micro-batch too.
+  const int64_t least = train.split == Split::kLayers ? num_ranks(recipe.run) : 1;
   for (const auto& variant : variants) {
-    for (int64_t rows = now; rows >= 1; rows /= 2) {
+    for (int64_t rows = now; rows >= 1 && (rows == now || rows % least == 0); rows /= 2) {
       out.push_back(variant);
       if (rows == now) continue;
       out.back().push_back(fmt::format("{}.micro_batch_rows={}", section_name(stage), rows));

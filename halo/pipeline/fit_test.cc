@@ -95,6 +95,34 @@ TEST(Fit, RanksShareRowsThatOneCannotHold) {
       check_fit(recipe, plan(recipe, card.matrix_gflops, card.links), card).at("fits").as_bool());
 }
 
+TEST(Fit, ThePlanSaysWhichSplitOfStageOneIsFaster) {
+  const auto plan_of = [&](const std::string& split, const std::string& ranks) {
+    Recipe recipe = recipe_of(
+        "1.7b", {"align.split=" + split, "run.ranks=" + ranks, "align.micro_batch_rows=32"});
+    const Capacity card = card_capacity("h200", recipe.run);
+    return plan(recipe, card.matrix_gflops, card.links);
+  };
+  const auto align = [&](const std::string& split, const std::string& ranks) {
+    return plan_of(split, ranks).at("stages").as_array().front().as_object();
+  };
+  for (const char* ranks : {"2", "4"}) {
+    const json::object rows = align("rows", ranks), layers = align("layers", ranks);
+    const auto of = [](const json::object& stage, const char* key) {
+      return stage.at(key).to_number<double>();
+    };
+    EXPECT_EQ(rows.at("split_seconds"), layers.at("split_seconds"));
+    EXPECT_EQ(rows.at("split_seconds").at("rows"), rows.at("seconds_at_least"));
+    EXPECT_EQ(layers.at("split_seconds").at("layers"), layers.at("seconds_at_least"));
+    EXPECT_LT(of(layers, "memory_bytes_per_rank"), of(rows, "memory_bytes_per_rank"));
+  }
+  EXPECT_THAT(format_plan(plan_of("rows", "2")), HasSubstr("align: ranks divide rows: "));
+  EXPECT_THAT(format_plan(plan_of("rows", "2")), HasSubstr("\" is faster\n"));
+  Recipe odd = recipe_of("1.7b", {"run.ranks=2", "align.micro_batch_rows=9"});
+  const json::object planned = plan(odd, 1e6).at("stages").as_array().front().as_object();
+  EXPECT_TRUE(planned.at("split_seconds").at("layers").is_null());
+  EXPECT_FALSE(planned.at("split_seconds").at("rows").is_null());
+}
+
 // What is exchanged takes time; a rank has half of a row's activations.
 TEST(Fit, TwoRanksOfARowNeedLessMemoryAndSendMore) {
   const auto finetune = [&](const std::string& context_ranks) {

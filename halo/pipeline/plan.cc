@@ -1,6 +1,7 @@
 #include "halo/pipeline/plan.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "halo/base/check.h"
 #include "halo/runtime/ranks.h"
@@ -11,34 +12,135 @@
 namespace halo {
 namespace {
 
+// Of a rank, for checkpoints that are written behind the training; on a GPU it is not its memory.
+double checkpoint_copy_bytes(const TrainRecipe& train, const StageCost& cost, const RunRecipe& run,
+                             int64_t compute_bytes) {
+  if (!run.async_checkpoints || train.checkpoint_every == 0 || run.device != at::kCPU) return 0;
+  const bool is_whole = run.shard == Shard::kNone && train.split == Split::kRows;
+  const double ranks = is_whole ? 1 : double(num_ranks(run));
+  return double(cost.trained.all) / ranks * double(12 + (compute_bytes < 4 ? compute_bytes : 0));
+}
+
+struct StageTime {
+  double computing = 0, beside = 0, before = 0, hides = 0;
+  // What goes on beside the computation takes time of its own only where it lasts longer.
+  double all() const { return computing + std::max(0.0, beside - hides) + before; }
+};
+
+// Where ranks divide rows.
+StageTime time_by_rows(const TrainRecipe& train, const StageCost& cost, const RunRecipe& run,
+                       double gflops, const Links& links) {
+  const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
+  const int64_t ranks = num_ranks(run), rows_of_rank = train.rows_per_rank(ranks);
+  const int64_t rows = std::min(train.micro_batch_rows, rows_of_rank);
+  const double tokens = double(train.steps() * train.tokens_per_step);
+  const StepTalk talk =
+      step_talk(links, ranks, run.shard, cost, compute_bytes, (rows_of_rank + rows - 1) / rows);
+  StageTime time;
+  time.computing = tokens * cost.flops_a_token / (gflops * 1e9 * double(ranks));
+  time.before =
+      double(train.steps()) * talk.before +
+      exchange_seconds(links, train.context_ranks,
+                       tokens / double(ranks) * double(cost.exchanged_a_token * compute_bytes));
+  time.beside = double(train.steps()) * talk.beside;
+  time.hides = time.computing * talk.share_beside;
+  return time;
+}
+
+// Where they divide layers: a rank that has one more than another is waited for.
+StageTime time_by_layers(const TrainRecipe& train, const StageCost& cost, const RunRecipe& run,
+                         double gflops, const Links& links) {
+  const int64_t ranks = num_ranks(run), layers = (cost.num_layers + ranks - 1) / ranks;
+  const double tokens = double(train.steps() * train.tokens_per_step);
+  const double teacher = (cost.flops_a_token - cost.layer_flops_a_token) / double(ranks);
+  const double own = cost.layer_flops_a_token * double(layers) / double(cost.num_layers);
+  StageTime time;
+  time.computing = tokens * (teacher + own) / (gflops * 1e9);
+  time.before =
+      exchange_seconds(links, ranks,
+                       tokens / double(ranks) *
+                           double(cost.passed_on_a_token * c10::elementSize(compute_type(run))));
+  if (run.shard == Shard::kFull && links.in_node > 0) {  // the teacher, layer by layer
+    const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_step());
+    const double batches = std::ceil(double(train.rows_per_step()) / double(rows));
+    time.beside =
+        double(train.steps()) * batches *
+        gather_seconds(links, ranks, double(cost.frozen.all * c10::elementSize(compute_type(run))));
+    time.hides = time.computing;
+  }
+  return time;
+}
+
+// Seconds by either split, where ranks can divide both; null where they cannot.
+json::object split_seconds(TrainRecipe train, const StageCost& cost, const RunRecipe& run,
+                           double gflops, const Links& links) {
+  json::object out;
+  for (const Word<Split>& split : kSplits) {
+    train.split = split.value;
+    json::value& seconds = out[split.word] = nullptr;
+    try {
+      check_recipe(train, std::string(split.word), num_ranks(run));
+    } catch (const Error&) {
+      continue;
+    }
+    seconds = (split.value == Split::kRows ? time_by_rows : time_by_layers)(train, cost, run,
+                                                                            gflops, links)
+                  .all();
+  }
+  return out;
+}
+
 json::object stage_plan(const std::string& name, const TrainRecipe& train, const StageCost& cost,
                         const RunRecipe& run, double gflops, const Links& links) {
   const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
   const int64_t ranks = num_ranks(run);
-  const int64_t rows_of_rank = train.rows_per_rank(ranks);
-  const int64_t rows = std::min(train.micro_batch_rows, rows_of_rank);
-  const double tokens = double(train.steps() * train.tokens_per_step);
-  const double computing = tokens * cost.flops_a_token / (gflops * 1e9 * double(ranks));
-  const StepTalk talk =
-      step_talk(links, ranks, run.shard, cost, compute_bytes, (rows_of_rank + rows - 1) / rows);
-  // What goes on beside the computation takes time of its own only where it lasts longer.
-  const double exchanged =
-      exchange_seconds(links, train.context_ranks,
-                       tokens / double(ranks) * double(cost.exchanged_a_token * compute_bytes));
-  const double before = double(train.steps()) * talk.before + exchanged,
-               beside = double(train.steps()) * talk.beside, hides = computing * talk.share_beside;
-  const int64_t memory = peak_memory(cost, rows * train.sequence_length / train.context_ranks,
-                                     compute_bytes, run.device == at::kCPU, run.shard, ranks);
-  return {{"stage", name},
-          {"tokens", train.steps() * train.tokens_per_step},
-          {"steps", train.steps()},
-          {"flops", tokens * cost.flops_a_token},
-          {"seconds_at_least", computing + std::max(0.0, beside - hides) + before},
-          {"communication_seconds", beside + before},
-          {"memory_bytes", memory},
-          {"memory_bytes_per_rank", memory},
-          {"disk_bytes", saturated(double(train.keep_checkpoints) * double(cost.trained.all) *
-                                   double(12 + compute_bytes))}};
+  const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_rank(ranks));
+  const bool by_layers = train.split == Split::kLayers && ranks > 1;
+  const StageTime time =
+      (by_layers ? time_by_layers : time_by_rows)(train, cost, run, gflops, links);
+  const int64_t tensors =
+      by_layers ? peak_memory_by_layers(cost, rows * train.sequence_length, compute_bytes,
+                                        run.shard, ranks)
+                : peak_memory(cost, rows * train.sequence_length / train.context_ranks,
+                              compute_bytes, run.device == at::kCPU, run.shard, ranks);
+  const int64_t memory =
+      saturated(double(tensors) + checkpoint_copy_bytes(train, cost, run, compute_bytes));
+  json::object out{
+      {"stage", name},
+      {"tokens", train.steps() * train.tokens_per_step},
+      {"steps", train.steps()},
+      {"flops", double(train.steps() * train.tokens_per_step) * cost.flops_a_token},
+      {"seconds_at_least", time.all()},
+      {"communication_seconds", time.beside + time.before},
+      {"memory_bytes", memory},
+      {"memory_bytes_per_rank", memory},
+      {"disk_bytes", saturated(double(train.keep_checkpoints) * double(cost.trained.all) *
+                               double(12 + compute_bytes))}};
+  if (ranks > 1 && cost.layer_flops_a_token > 0) {
+    out["split"] = word_of<Split>(kSplits, train.split);
+    out["split_seconds"] = split_seconds(train, cost, run, gflops, links);
+  }
+  return out;
+}
+
+// "align: ranks divide rows; 410 seconds by rows, 395 by layers: align.split = "layers" is faster".
+std::string format_split(const json::object& stage) {
+  const json::object& seconds = stage.at("split_seconds").as_object();
+  const std::string section =
+      section_of(find_stage(pipeline_stages(), std::string(stage.at("stage").as_string())));
+  const auto said = [&](const char* split) {
+    const json::value& of = seconds.at(split);
+    return of.is_null() ? fmt::format("not possible by {}", split)
+                        : fmt::format("{:.0f} seconds by {}", of.as_double(), split);
+  };
+  std::string faster;
+  if (!seconds.at("rows").is_null() && !seconds.at("layers").is_null()) {
+    const bool layers = seconds.at("layers").as_double() < seconds.at("rows").as_double();
+    faster = fmt::format("; {}.split = \"{}\" is faster", section, layers ? "layers" : "rows");
+  }
+  return fmt::format("{}: ranks divide {}: {}, {}{}\n", section,
+                     std::string(stage.at("split").as_string()), said("rows"), said("layers"),
+                     faster);
 }
 
 StageCost stage_cost(const StageTraining& training, const ModelConfig& teacher,
@@ -123,6 +225,9 @@ std::string format_plan(const json::object& plan) {
   if (ranks > 1) {
     out += fmt::format("{} ranks, run.shard = \"{}\"; memory is that of each\n", ranks,
                        std::string(plan.at("shard").as_string()));
+    for (const json::value& stage : plan.at("stages").as_array()) {
+      if (stage.as_object().contains("split")) out += format_split(stage.as_object());
+    }
   }
   return out;
 }

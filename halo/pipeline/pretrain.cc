@@ -177,10 +177,6 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run, Communicator& r
   const DecoderWeights weights = bind_decoder(config, store);
   const Curriculum curriculum(recipe, data, tokenizer, tokenizer_path);
 
-  const auto write_model = [&](const fs::path& directory, DType dtype) {
-    save_model(directory, config, store, dtype);
-    if (ranks.is_first()) copy_side_files(tokenizer_path.parent_path(), directory);
-  };
   TrainJob job;
   job.stage = job.title = "pretrain";
   job.directory = run / "pretrain";
@@ -195,9 +191,14 @@ void pretrain(const PretrainRecipe& recipe, const fs::path& run, Communicator& r
   };
   job.count = count_targets;
   job.forward_backward = cross_entropy_step(weights, machine);
-  job.write_model = [&](const fs::path& directory) { write_model(directory, DType::kF32); };
+  job.async_checkpoints = recipe.run.async_checkpoints;
+  job.model.write_side_files = [&](const fs::path& directory) {
+    write_model_config(directory, config, DType::kF32);
+    copy_side_files(tokenizer_path.parent_path(), directory);
+  };
   train(job);
-  write_model(run / "model", DType::kBF16);
+  save_model(run / "model", config, store, DType::kBF16);
+  if (ranks.is_first()) copy_side_files(tokenizer_path.parent_path(), run / "model");
 }
 
 }  // namespace halo

@@ -136,7 +136,8 @@ std::vector<Stage> make_stages() {
              }
            },
        .run = [](const Recipe& r, const StageContext& context,
-                 const StageArgs& args) { run_select(r.select, r.transfer.init, context, args); }},
+                 const StageArgs& args) { run_select(r.select, r.transfer.init, context, args); },
+       .deals = true},
       {.name = "distill",
        .help = "Stage 2: KL from the teacher",
        .inputs = {student_of({"select"})},
@@ -176,7 +177,8 @@ std::vector<Stage> make_stages() {
                  scale_text(r.scale, lengths_beyond(r.scale.lengths, trained), trained));
            },
        .run = [](const Recipe& r, const StageContext& context,
-                 const StageArgs& args) { run_scale(r.scale, context, args); }}};
+                 const StageArgs& args) { run_scale(r.scale, context, args); },
+       .deals = true}};
 }
 
 }  // namespace

@@ -56,7 +56,13 @@ struct Stage {
   // Refuses text that the stage could not do with; asked before the first stage begins (checks.h).
   std::function<void(const Recipe&, const StageInputs&)> check;
   std::function<void(const Recipe&, const StageContext&, const StageArgs&)> run;
+  bool deals = false;  // what it measures among the ranks
 };
+
+// Whether all ranks run the stage: those that train or deal. Others are the first one's.
+inline bool is_run_by_all(const Stage& stage) {
+  return stage.training.has_value() || stage.deals;
+}
 
 // In the order they run; the last one's student is the result.
 std::span<const Stage> pipeline_stages();

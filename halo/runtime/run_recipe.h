@@ -53,6 +53,7 @@ struct RunRecipe : MachineRecipe {
   int64_t seed = 1;
   bool activation_checkpointing = false;
   bool cuda_graphs = true;
+  bool async_checkpoints = false;
   int64_t ranks = 1;
   double rank_seconds = 120;
   Shard shard = Shard::kNone;
@@ -69,6 +70,10 @@ struct RunRecipe : MachineRecipe {
     s("cuda_graphs", cuda_graphs,
       {.help = "on a GPU small models' micro-batches are recorded and launched as a whole: the "
                "same bits, faster",
+       .effect = Effect::kNone});
+    s("async_checkpoints", async_checkpoints,
+      {.help = "checkpoints are copied to the host's memory and written beside the steps that "
+               "follow: the same files, more of that memory",
        .effect = Effect::kNone});
     s("ranks", ranks,
       {.help = "workers that share each step's rows: threads on a CPU; on GPUs those that `halo "

@@ -38,10 +38,12 @@ TransferArgs transfer_args(const TransferRecipe& recipe, const StageContext& con
 
 // A trained store of the mixers alone, with values that the caller gives by name.
 ParameterStore make_trained_mixers(
-    const StageContext& context, const ModelConfig& config,
+    const StageContext& context, const ModelConfig& config, Split split,
     const std::function<at::Tensor(const std::string& name)>& value_of) {
+  Sharing sharing = context.sharing();
+  sharing.by_layer = split == Split::kLayers;
   ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
-                        context.machine().compute, context.machine().device, context.sharing());
+                        context.machine().compute, context.machine().device, sharing);
   for (const ParameterSpec& spec : mixers.specs()) mixers.write(spec.name, value_of(spec.name));
   return mixers;
 }
@@ -49,7 +51,7 @@ ParameterStore make_trained_mixers(
 // Trains the mixers in `trained` (a store of mixers alone) towards the teacher's and writes whole
 // models: everything else comes from `rest`, which is on the CPU, for nothing runs it.
 void align_mixers(const TrainRecipe& train, const StageContext& context, const StageArgs& args,
-                  const ModelConfig& config, ParameterStore& trained, ParameterStore& rest) {
+                  const ModelConfig& config, ParameterStore& trained, const ParameterStore& rest) {
   const Loader loader = context.loader(context.data(), train, args.name);
   ModelConfig unscaled = config;
   unscaled.attn_logits_scaling = {};  // an inference-time setting, off in every training stage
@@ -60,16 +62,9 @@ void align_mixers(const TrainRecipe& train, const StageContext& context, const S
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     job.extra_metrics.push_back(fmt::format("layer_{}", layer));
   }
-  job.write_model = [&](const fs::path& directory) {
-    at::NoGradGuard no_grad;
-    const bool is_first = context.ranks().is_first();
-    trained.visit_values([&](const ParameterSpec& spec, const at::Tensor& value) {
-      if (is_first) rest.value(spec.name).copy_(value);
-    });
-    if (is_first) context.save(directory, config, rest);
-  };
+  job.model.rest = &rest;
   const TrainResult result = halo::train(job);
-  if (!context.takes_part()) return;
+  if (!context.takes_part() && !trained.has_layers_alone()) return;
 
   const std::vector<double> variance = explained_variance(context, mixers, trained);
   if (!context.ranks().is_first()) return;
@@ -116,8 +111,9 @@ void run_transfer(const TransferRecipe& recipe, const StageContext& context,
 
 void run_align(const AlignRecipe& recipe, const StageContext& context, const StageArgs& args) {
   Model model = context.load_student(args.inputs[0], at::kCPU);
-  ParameterStore mixers = make_trained_mixers(
-      context, model.config, [&](const std::string& name) { return model.store->value(name); });
+  ParameterStore mixers =
+      make_trained_mixers(context, model.config, recipe.split,
+                          [&](const std::string& name) { return model.store->value(name); });
   align_mixers(recipe, context, args, model.config, mixers, *model.store);
 }
 
@@ -140,7 +136,7 @@ void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecip
   }
   ParameterStore mixers = [&] {
     const ParameterStore whole = start(all_mixer_parameters(config), ParameterStore::Use::kTrained);
-    return make_trained_mixers(context, config,
+    return make_trained_mixers(context, config, recipe.split,
                                [&](const std::string& name) { return whole.value(name); });
   }();
   align_mixers(recipe, context, args, config, mixers, rest);
@@ -167,6 +163,7 @@ std::vector<double> explained_variance(const StageContext& context,
     tokens += static_cast<double>(item.batch.tokens.size(0));
     decode_visiting(
         teacher, item.batch, [&](int64_t layer, const at::Tensor& x, const at::Tensor& y) {
+          if (!trained.has_layer(layer)) return;
           const at::Tensor target = y.to(at::kDouble);
           if (sharing) sharing->acquire(layer, layer + 1, /*gradient=*/false);
           const at::Tensor got =
@@ -181,10 +178,16 @@ std::vector<double> explained_variance(const StageContext& context,
   }
   std::vector<double> out;
   for (const Sums& s : sums) {
+    if (!s.error.defined()) {  // another rank's
+      out.push_back(0);
+      continue;
+    }
     const at::Tensor variance = s.square / tokens - (s.output / tokens).square();
     out.push_back(1 - (s.error.sum() / tokens / variance.sum()).item<double>());
   }
-  return out;
+  if (!trained.has_layers_alone()) return out;
+  trained.ranks().wait();
+  return trained.ranks().sum(out);
 }
 
 }  // namespace halo

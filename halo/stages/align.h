@@ -10,6 +10,15 @@ namespace halo {
 // The published settings (hypenet.md 2.2).
 struct AlignRecipe : TrainRecipe {
   AlignRecipe();
+
+  void settings(Settings& s) {
+    TrainRecipe::settings(s);
+    s("split", split, kSplits,
+      {.help =
+           "what ranks divide: the rows of a step, or the layers, of which each then trains its "
+           "own on all rows",
+       .effect = Effect::kNone});
+  }
 };
 struct AlignAttentionRecipe : AlignRecipe {
   AlignAttentionRecipe();  // off
@@ -26,7 +35,7 @@ void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecip
                          const StageContext& context, const StageArgs& args);
 
 // Held-out explained variance of each layer's mixer, 1 - MSE / variance of the teacher's output.
-// `trained` has the mixers, on all ranks that call.
+// `trained` has the mixers, on all ranks that call: all that it is divided among.
 std::vector<double> explained_variance(const StageContext& context,
                                        const std::vector<Mixer>& student,
                                        const ParameterStore& trained);

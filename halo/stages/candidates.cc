@@ -72,20 +72,32 @@ Candidates::Candidates(const SelectRecipe& recipe, const StageContext& context,
   teacher_ = teacher_states(context.teacher().weights, text_);
 }
 
-CandidateScores Candidates::score_set(const Layers& kept) const {
-  DecoderWeights model = aligned_;
-  for (int64_t layer : kept) model.layers[layer].mixer = attention_.layers[layer].mixer;
-  return score(model);
+std::vector<CandidateScores> Candidates::score_sets(
+    const std::vector<Layers>& kept, const std::function<void(size_t)>& on_set) const {
+  return score_all(
+      kept.size(),
+      [&](size_t set) {
+        DecoderWeights model = aligned_;
+        for (int64_t layer : kept[set]) model.layers[layer].mixer = attention_.layers[layer].mixer;
+        return model;
+      },
+      on_set);
 }
 
-CandidateScores Candidates::score_swap(int64_t layer) const {
-  DecoderWeights model = context_.teacher().weights;
-  model.layers[layer].mixer = aligned_.layers[layer].mixer;
-  return score(model);
+std::vector<CandidateScores> Candidates::score_swaps(
+    const std::function<void(size_t)>& on_layer) const {
+  return score_all(
+      aligned_.layers.size(),
+      [&](size_t layer) {
+        DecoderWeights model = context_.teacher().weights;
+        model.layers[layer].mixer = aligned_.layers[layer].mixer;
+        return model;
+      },
+      on_layer);
 }
 
 CandidateScores Candidates::score_teacher() const {
-  return score(context_.teacher().weights);
+  return score_all(1, [&](size_t) { return context_.teacher().weights; }, {}).front();
 }
 
 Resample Candidates::resample(uint64_t index) const {
@@ -101,6 +113,29 @@ Resample Candidates::resample(uint64_t index) const {
     ++draw.row[random.below(n++, static_cast<int64_t>(draw.row.size()))];
   }
   return draw;
+}
+
+std::vector<CandidateScores> Candidates::score_all(
+    size_t candidates, const std::function<DecoderWeights(size_t)>& model_of,
+    const std::function<void(size_t)>& on_candidate) const {
+  const std::vector<std::string> scored =
+      deal(context_.ranks(), static_cast<int64_t>(candidates), [&](int64_t candidate) {
+        const CandidateScores scores = score(model_of(candidate));
+        if (on_candidate) on_candidate(candidate);
+        Packer packed;
+        pack(scores.needles, packed);
+        pack(scores.text, packed);
+        return packed.bytes();
+      });
+  std::vector<CandidateScores> all;
+  for (const std::string& bytes : scored) {
+    Unpacker packed(bytes);
+    CandidateScores scores;
+    scores.needles = unpack_needles(packed);
+    scores.text = unpack_text(packed, text_, &teacher_);
+    all.push_back(std::move(scores));
+  }
+  return all;
 }
 
 CandidateScores Candidates::score(const DecoderWeights& carried) const {

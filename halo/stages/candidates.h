@@ -2,6 +2,7 @@
 // (hypenet.md 2.3). Scores stay item by item, so that they can be resampled.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "halo/eval/needle.h"
@@ -39,10 +40,13 @@ class Candidates {
   Candidates(const SelectRecipe& recipe, const StageContext& context, const DecoderWeights& aligned,
              const DecoderWeights& attention);
 
-  // All layers lightning but the kept ones.
-  CandidateScores score_set(const Layers& kept) const;
-  // The teacher with layer i alone swapped for its lightning mixer.
-  CandidateScores score_swap(int64_t layer) const;
+  // What follows is called by all ranks, which deal the candidates among themselves.
+
+  // All layers lightning but the kept ones, of each. `on_set` sees those that this rank has done.
+  std::vector<CandidateScores> score_sets(const std::vector<Layers>& kept,
+                                          const std::function<void(size_t set)>& on_set = {}) const;
+  // The teacher with one layer alone swapped for its lightning mixer, of each layer.
+  std::vector<CandidateScores> score_swaps(const std::function<void(size_t layer)>& on_layer) const;
   // The teacher itself.
   CandidateScores score_teacher() const;
 
@@ -55,6 +59,9 @@ class Candidates {
  private:
   // Without the logit scale that the model may carry.
   CandidateScores score(const DecoderWeights& carried) const;
+  std::vector<CandidateScores> score_all(
+      size_t candidates, const std::function<DecoderWeights(size_t candidate)>& model_of,
+      const std::function<void(size_t candidate)>& on_candidate) const;
 
   const StageContext& context_;
   const DecoderWeights &aligned_, &attention_;

@@ -33,17 +33,23 @@ LayerChoice choose_joint(const Candidates& candidates, int64_t num_layers, int64
   const bool tries_all = count_sets(num_layers, keep) <= double(recipe.max_sets);
   Progress progress("select", tries_all ? static_cast<int64_t>(count_sets(num_layers, keep))
                                         : most_searched_sets(num_layers, keep));
-  const auto score = [&](const Layers& set) {
-    sets.push_back(set);
-    scores.push_back(candidates.score_set(set));
-    progress.update(static_cast<int64_t>(sets.size()),
-                    fmt::format("layers {}", fmt::join(set, " ")));
-    return scores.back().figures(nullptr);
+  const auto score = [&](const std::vector<Layers>& asked) {
+    const size_t before = sets.size();
+    sets.insert(sets.end(), asked.begin(), asked.end());
+    const auto on_set = [&](size_t set) {
+      progress.update(static_cast<int64_t>(before + set + 1),
+                      fmt::format("layers {}", fmt::join(asked[set], " ")));
+    };
+    std::vector<SetFigures> figures;
+    for (CandidateScores& scored : candidates.score_sets(asked, on_set)) {
+      figures.push_back(scored.figures(nullptr));
+      scores.push_back(std::move(scored));
+    }
+    return figures;
   };
   LayerChoice choice;
   if (tries_all) {
-    std::vector<SetFigures> all;
-    for (const Layers& set : all_sets(num_layers, keep)) all.push_back(score(set));
+    const std::vector<SetFigures> all = score(all_sets(num_layers, keep));
     choice.layers = sets[choose_set(all)];
   } else {
     choice.layers = search_sets(num_layers, keep, score);
@@ -82,16 +88,21 @@ std::vector<double> sweep_scores(SelectionRule rule, const std::vector<Candidate
 
 LayerChoice choose_by_sweep(const Candidates& candidates, SelectionRule rule, int64_t num_layers,
                             int64_t keep, const SelectRecipe& recipe) {
-  std::vector<CandidateScores> scores;
   Progress progress("select", num_layers);
   LayerChoice choice;
   const bool keeps = rule == SelectionRule::kProbe;  // the layer, alone of all; else swaps it alone
+  const auto on_layer = [&](size_t layer) {
+    progress.update(static_cast<int64_t>(layer) + 1,
+                    fmt::format("layer {} {}", layer, keeps ? "kept" : "swapped"));
+  };
+  std::vector<Layers> alone;
+  for (int64_t layer = 0; layer < num_layers; ++layer) alone.push_back({layer});
+  const std::vector<CandidateScores> scores =
+      keeps ? candidates.score_sets(alone, on_layer) : candidates.score_swaps(on_layer);
   for (int64_t layer = 0; layer < num_layers; ++layer) {
-    scores.push_back(keeps ? candidates.score_set({layer}) : candidates.score_swap(layer));
-    json::object row = candidate_to_json({layer}, scores.back());
+    json::object row = candidate_to_json({layer}, scores[layer]);
     if (!keeps) row["swapped"] = true;
     choice.candidates.push_back(row);
-    progress.update(layer + 1, fmt::format("layer {} {}", layer, keeps ? "kept" : "swapped"));
   }
   choice.scores = sweep_scores(rule, scores, nullptr);
   choice.layers = top_layers(choice.scores, keep);
@@ -116,6 +127,22 @@ LayerChoice choose_by_tasks(const Candidates& candidates, const StageContext& co
       choice.frequency[layer] += 1 / static_cast<double>(recipe.bootstrap);
     }
   }
+  return choice;
+}
+
+// What the first rank does alone. The others get the layers.
+LayerChoice choose_alone(Communicator& ranks, const std::function<LayerChoice()>& choose) {
+  LayerChoice choice;
+  Packer packed;
+  if (ranks.is_first()) {
+    choice = choose();
+    packed.add(std::ssize(choice.layers));
+    for (const int64_t layer : choice.layers) packed.add(layer);
+  }
+  const std::string said = ranks.broadcast(packed.bytes());
+  Unpacker unpacked(said);
+  choice.layers.resize(unpacked.integer());
+  for (int64_t& layer : choice.layers) layer = unpacked.integer();
   return choice;
 }
 
@@ -158,6 +185,7 @@ std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
   const double digit = -std::log(10.0);
   const double token = std::log(static_cast<double>(context.teacher().config.vocab_size));
   const auto refuse = [&](const std::string& what, const std::string& more) {
+    if (!context.ranks().is_first()) context.ranks().wait();  // the first one says it
     throw_error(
         "select: the teacher {}, so select.rule = \"{}\" would choose by noise; {}give select.rule "
         "= \"kl\", the layers in select.layers, or a teacher that does better",
@@ -183,18 +211,19 @@ LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidat
                           const StageContext& context, int64_t keep, const StageArgs& args) {
   const int64_t layers = context.teacher().config.num_layers;
   if (!recipe.layers.empty()) return {recipe.layers, {}, {}, {}};
+  const bool asks_tasks = recipe.rule == SelectionRule::kRecallRatio && !recipe.recall.empty();
+  if (asks_tasks || recipe.rule == SelectionRule::kGate) {
+    return choose_alone(context.ranks(), [&] {
+      if (asks_tasks) return choose_by_tasks(candidates, context, keep, recipe);
+      const std::vector<double> gates = learn_gates(recipe, candidates, context, keep, args);
+      return LayerChoice{top_layers(gates, keep), gates, {}, {}};
+    });
+  }
   switch (recipe.rule) {
     case SelectionRule::kJoint:
       return choose_joint(candidates, layers, keep, recipe);
-    case SelectionRule::kGate: {
-      const std::vector<double> gates = learn_gates(recipe, candidates, context, keep, args);
-      return {top_layers(gates, keep), gates, {}, {}};
-    }
     case SelectionRule::kEven:
       return {even_layers(layers, keep), {}, {}, {}};
-    case SelectionRule::kRecallRatio:
-      return recipe.recall.empty() ? choose_by_sweep(candidates, recipe.rule, layers, keep, recipe)
-                                   : choose_by_tasks(candidates, context, keep, recipe);
     case SelectionRule::kRandom:
       return {random_layers(layers, keep, context.seed()), {}, {}, {}};
     default:

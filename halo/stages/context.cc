@@ -80,8 +80,11 @@ TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train, cons
     return loader.step(step, row, rows);
   };
   job.count = count_tokens;
-  job.write_model = [this, &store, config](const fs::path& directory) {
-    save(directory, config, store);
+  job.async_checkpoints = settings().run.async_checkpoints;
+  job.model.dtype = file_type();
+  job.model.write_side_files = [this, config](const fs::path& directory) {
+    write_model_config(directory, config, file_type());
+    copy_side_files(teacher_directory(), directory);
   };
   return job;
 }
@@ -120,7 +123,7 @@ void StageContext::check_student(const fs::path& directory) const {
 
 void StageContext::save(const fs::path& directory, const ModelConfig& config,
                         const ParameterStore& store) const {
-  save_model(directory, config, store, machine_.compute == at::kFloat ? DType::kF32 : DType::kBF16);
+  save_model(directory, config, store, file_type());
   if (store.ranks().is_first()) copy_side_files(teacher_directory(), directory);
 }
 

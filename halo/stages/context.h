@@ -77,6 +77,7 @@ class StageContext : public StageInputs {
   bool divides_weights() const { return ranks_.size() > 1 && sharing().shard == Shard::kFull; }
   const Model& teacher_with(const Sharing& sharing) const;
   void check_student(const fs::path& directory) const;
+  DType file_type() const { return machine_.compute == at::kFloat ? DType::kF32 : DType::kBF16; }
 
   Communicator& ranks_;
   Machine machine_;

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "ATen/ATen.h"
-#include "halo/base/files.h"
 #include "halo/stages/losses.h"
 
 namespace halo {
@@ -69,10 +68,7 @@ std::vector<double> learn_gates(const SelectRecipe& recipe, const Candidates& ca
   for (int64_t layer = 0; layer < layers; ++layer) {
     job.extra_metrics.push_back(fmt::format("layer_{}", layer));
   }
-  job.write_model = [&](const fs::path& directory) {
-    write_json(directory / "gates.json",
-               json::object{{kGates, json::value_from(values_of(store))}});
-  };
+  job.model = {.write_side_files = [](const fs::path&) {}};  // the gates themselves are all
   halo::train(job);
   return values_of(store);
 }

@@ -1,6 +1,7 @@
 #include "halo/stages/losses.h"
 
 #include "ATen/ATen.h"
+#include "halo/base/check.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
 #include "halo/kernels/squared_error/squared_error.h"
@@ -89,29 +90,106 @@ ForwardBackward gate_step(const DecoderWeights& attention, const DecoderWeights&
   return forward_backward_of(loss, weights, machine);
 }
 
+namespace {
+
+// What stage 1 makes of the teacher's layers in a micro-batch.
+class MixerErrors {
+ public:
+  // Of a mean over layers with this divisor. All must outlive this.
+  MixerErrors(const std::vector<Mixer>& student, const DecoderWeights& teacher, const Batch& batch,
+              const at::Tensor& step_count, double divisor)
+      : student_(student),
+        eps_(teacher.eps),
+        batch_(batch),
+        elements_(step_count * static_cast<double>(teacher.embedding.value.size(1))),
+        scale_((2 / (elements_ * divisor)).to(at::kFloat).reshape({1})),
+        figures_(at::zeros({1 + std::ssize(student)}, step_count.options().dtype(at::kFloat))) {}
+
+  // Runs a layer's mixer forward and back: `input` and `target` [N, D], the teacher's.
+  void add(int64_t layer, const at::Tensor& input, const at::Tensor& target) {
+    at::AutoGradMode with_gradients(true);
+    const at::Tensor output = run_mixer(student_[layer], eps_, input, batch_, layer);
+    const SquaredError error = squared_error(output, target, scale_);
+    torch::autograd::backward({output}, {error.gradient});
+    figures_[1 + layer] = error.sum / elements_.to(at::kFloat);
+  }
+
+  // The mean over all layers, with 0 of those that were not added, then each.
+  at::Tensor figures() {
+    figures_[0] = figures_.slice(0, 1).mean();
+    return figures_;
+  }
+
+ private:
+  const std::vector<Mixer>& student_;
+  const double eps_;
+  const Batch& batch_;
+  const at::Tensor elements_, scale_;
+  at::Tensor figures_;
+};
+
+// This rank's of the rows that a group has together.
+TrainBatch own_rows(const TrainBatch& whole, const ContextGroup& group) {
+  HALO_CHECK(whole.rows % group.size == 0, "align: {} rows for {} ranks", whole.rows, group.size);
+  const int64_t count = whole.tokens.numel() / group.size, begin = group.place() * count;
+  TrainBatch own;
+  own.tokens = whole.tokens.narrow(0, begin, count);
+  own.offsets = offsets_within(whole.offsets, begin, count);
+  own.rows = whole.rows / group.size;
+  return own;
+}
+
+// Where ranks have layers of their own: of as many layers as there are ranks each gets one, with
+// what all rows had there, as soon as the teacher has passed them.
+ForwardBackward align_own_layers(const std::vector<Mixer>& student, const DecoderWeights& teacher,
+                                 const Machine& machine, double divisor,
+                                 const ContextGroup& group) {
+  return [=](const TrainBatch& data, int64_t step_count) {
+    const Batch whole = to_batch(data, machine);
+    const at::Tensor count =
+        at::full({}, static_cast<double>(step_count),
+                 at::TensorOptions().dtype(at::kDouble).device(machine.device));
+    MixerErrors errors(student, teacher, whole, count, divisor);
+    const int64_t layers = std::ssize(student);
+    std::vector<at::Tensor> passed;  // [2, n, D] input and output of each
+    decode_visiting(teacher, to_batch(own_rows(data, group), machine),
+                    [&](int64_t layer, const at::Tensor& input, const at::Tensor& target) {
+                      passed.push_back(at::stack({input, target}));
+                      if (std::ssize(passed) < group.size && layer + 1 < layers) return;
+                      const int64_t own = layer + 1 - std::ssize(passed) + group.place();
+                      passed.resize(group.size, passed.back());  // for ranks that get none
+                      const at::Tensor all = group.ranks->all_to_all(at::stack(passed), group.size);
+                      passed.clear();
+                      if (own >= layers) return;
+                      const auto of_all_rows = [&](int64_t which) {
+                        return all.select(1, which).reshape({data.tokens.numel(), -1});
+                      };
+                      errors.add(own, of_all_rows(0), of_all_rows(1));
+                    });
+    return errors.figures();
+  };
+}
+
+}  // namespace
+
 ForwardBackward align_step(const std::vector<Mixer>& student, const ParameterStore& trained,
                            const DecoderWeights& teacher, const Machine& machine,
                            ClipMode clip_mode) {
   const double divisor = clip_mode == ClipMode::kPerLayer ? 1 : static_cast<double>(student.size());
+  if (trained.has_layers_alone()) {
+    return align_own_layers(student, teacher, machine, divisor,
+                            {&trained.ranks(), trained.ranks().size()});
+  }
   const std::shared_ptr<LayerSharing> sharing = trained.layers();
   const Loss loss = [student, sharing, teacher, divisor](const LossInputs& in) {
-    const auto layers = static_cast<int64_t>(student.size());
-    at::Tensor figures = at::zeros({1 + layers}, in.step_count.options().dtype(at::kFloat));
-    const at::Tensor elements =
-        in.step_count * static_cast<double>(teacher.embedding.value.size(1));
-    const at::Tensor scale = (2 / (elements * divisor)).to(at::kFloat).reshape({1});
-    decode_visiting(
-        teacher, in.batch, [&](int64_t layer, const at::Tensor& input, const at::Tensor& target) {
-          at::AutoGradMode with_gradients(true);
-          if (sharing) sharing->acquire(layer, layer + 1, /*gradient=*/true);
-          const at::Tensor output = run_mixer(student[layer], teacher.eps, input, in.batch, layer);
-          const SquaredError error = squared_error(output, target, scale);
-          torch::autograd::backward({output}, {error.gradient});
-          if (sharing) sharing->release(layer);
-          figures[1 + layer] = error.sum / elements.to(at::kFloat);
-        });
-    figures[0] = figures.slice(0, 1).mean();
-    return figures;
+    MixerErrors errors(student, teacher, in.batch, in.step_count, divisor);
+    decode_visiting(teacher, in.batch,
+                    [&](int64_t layer, const at::Tensor& input, const at::Tensor& target) {
+                      if (sharing) sharing->acquire(layer, layer + 1, /*gradient=*/true);
+                      errors.add(layer, input, target);
+                      if (sharing) sharing->release(layer);
+                    });
+    return errors.figures();
   };
   LossWeights weights{teacher.layers, sharing};
   for (const Mixer& mixer : student) weights.layers.push_back({.mixer = mixer});

@@ -27,6 +27,9 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
 // Layers are independent: each is run back as soon as the teacher has passed it, and its memory
 // freed. With per-layer clipping each layer is normalised alone too: its gradient is that of its
 // own MSE, as many times that of the mean as there are layers. `trained`: has the student's mixers.
+// Where its ranks have layers of their own, all of them are given the same rows, of which each runs
+// the teacher on its equal part; what the teacher's layers had is exchanged, so that each trains
+// its layers on all rows, and returns 0 of the others.
 ForwardBackward align_step(const std::vector<Mixer>& student, const ParameterStore& trained,
                            const DecoderWeights& teacher, const Machine& machine,
                            ClipMode clip_mode = ClipMode::kGlobal);

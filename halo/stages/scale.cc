@@ -98,6 +98,43 @@ std::vector<NeedleItem> items_beyond(const std::vector<NeedleItem>& items, int64
   return beyond;
 }
 
+// What a candidate was measured to be, as ranks tell each other; of tasks what the choice and its
+// record read.
+std::string pack_measured(const Candidate& c) {
+  Packer packed;
+  pack(c.needles, packed);
+  pack(c.text, packed);
+  packed.add(std::ssize(c.tasks));
+  for (const TaskResult& task : c.tasks) {
+    packed.add(task.task).add(std::ssize(task.figures));
+    for (const FigureResult& figure : task.figures) {
+      const Estimate& estimate = figure.estimate;
+      packed.add(figure.name).add(estimate.mean).add(estimate.standard_error);
+      packed.add(estimate.n).add(estimate.clusters);
+    }
+  }
+  return packed.bytes();
+}
+
+void unpack_measured(const std::string& bytes, const TextBatches& text, Candidate& c) {
+  Unpacker packed(bytes);
+  c.needles = unpack_needles(packed);
+  c.text = unpack_text(packed, text, nullptr);
+  c.tasks.resize(packed.integer());
+  for (TaskResult& task : c.tasks) {
+    task.task = packed.text();
+    task.figures = std::vector<FigureResult>(packed.integer());
+    for (FigureResult& figure : task.figures) {
+      figure.name = packed.text();
+      Estimate& estimate = figure.estimate;
+      estimate.mean = packed.number();
+      estimate.standard_error = packed.number();
+      estimate.n = packed.integer();
+      estimate.clusters = packed.integer();
+    }
+  }
+}
+
 json::object to_json(const Candidate& c, int64_t training_length) {
   json::object tasks;
   for (const TaskResult& task : c.tasks) {
@@ -172,7 +209,7 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
     tasks.push_back(make_task(name, task_args, reader));
   }
 
-  const auto measure = [&](Candidate& c) {
+  const auto measure = [&](Candidate c) {
     const auto weights =
         std::make_shared<const DecoderWeights>(with_logit_scale(model.weights, c.scale));
     EngineOptions options;
@@ -189,17 +226,22 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
           [&](size_t done) { items.update(static_cast<int64_t>(done)); }));
     }
     c.text = score_text(*weights, text);
-    std::vector<Estimate> found = by_length(c.tasks, beyond);
-    found.push_back(needle_accuracy(items_beyond(c.needles, training_length)));
-    c.accuracy = mean_of(found);
-    c.loss = mean_loss(c.text, training_length);
+    return pack_measured(c);
   };
   Progress progress(args.name, std::ssize(candidates) + 2 * recipe.refine);
   size_t measured = 0;
   const auto measure_new = [&] {
+    const size_t before = measured;
+    const std::vector<std::string> results =
+        deal(context.ranks(), std::ssize(candidates) - static_cast<int64_t>(before),
+             [&](int64_t i) { return measure(candidates[before + i]); });
     for (; measured < candidates.size(); ++measured) {
       Candidate& c = candidates[measured];
-      measure(c);
+      unpack_measured(results[measured - before], text, c);
+      std::vector<Estimate> found = by_length(c.tasks, beyond);
+      found.push_back(needle_accuracy(items_beyond(c.needles, training_length)));
+      c.accuracy = mean_of(found);
+      c.loss = mean_loss(c.text, training_length);
       progress.update(
           static_cast<int64_t>(measured) + 1,
           fmt::format("{}: found {:.2f}, loss {:.3f}", c.name, c.accuracy.mean, c.loss.mean));
@@ -212,6 +254,7 @@ void run_scale(const ScaleRecipe& recipe, const StageContext& context, const Sta
   }
   const size_t chosen = choose(candidates);
   progress.finish(fmt::format("chosen: {}", candidates[chosen].name));
+  if (!context.ranks().is_first()) return;
 
   json::array curve;
   for (const Candidate& c : candidates) curve.push_back(to_json(c, training_length));

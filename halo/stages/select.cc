@@ -116,8 +116,9 @@ void run_select(const SelectRecipe& recipe, TransferInit init, const StageContex
   const Candidates candidates(recipe, context, aligned.weights, attention.weights);
   const std::optional<CandidateScores> teacher = check_teacher(recipe, candidates, context);
   const LayerChoice choice = choose_layers(recipe, candidates, context, keep, args);
-  const CandidateScores chosen = candidates.score_set(choice.layers);
-  const CandidateScores nothing_kept = candidates.score_set({});
+  const std::vector<CandidateScores> scores = candidates.score_sets({choice.layers, {}});
+  if (!context.ranks().is_first()) return;
+  const CandidateScores &chosen = scores[0], &nothing_kept = scores[1];
   write_hybrid(context, aligned, attention, choice.layers, args.out);
 
   const double ratio = kept_loss_share(chosen.figures(nullptr), nothing_kept.figures(nullptr));

@@ -74,7 +74,8 @@ inline constexpr const char* kLayerSweep = "layer-sweep.csv";
 
 // From align's model and that of align-attention, without which kept layers start as the teacher's,
 // by `init`. OUT/step-0: the hybrid; OUT/selection.json: scores and their uncertainty; of a rule
-// that asks tasks also OUT/layer-sweep.csv, of rule `gate` OUT/gates (learned_gates.h).
+// that asks tasks also OUT/layer-sweep.csv, of rule `gate` OUT/gates (learned_gates.h). Called by
+// all ranks.
 void run_select(const SelectRecipe& recipe, TransferInit init, const StageContext& context,
                 const StageArgs& args);
 

@@ -115,15 +115,17 @@ double kept_loss_share(const SetFigures& chosen, const SetFigures& nothing_kept)
   return kl > kMostKlShare ? kl : std::min(kl, needle);
 }
 
-std::vector<int64_t> search_sets(
-    int64_t n, int64_t k, const std::function<SetFigures(const std::vector<int64_t>&)>& score) {
+std::vector<int64_t> search_sets(int64_t n, int64_t k, const ScoreSets& score) {
   std::map<std::vector<int64_t>, SetFigures> known;
   const auto best_of = [&](const std::vector<std::vector<int64_t>>& sets) {
-    std::vector<SetFigures> figures;
+    std::vector<std::vector<int64_t>> asked;
     for (const auto& set : sets) {
-      if (!known.count(set)) known[set] = score(set);
-      figures.push_back(known[set]);
+      if (!known.count(set)) asked.push_back(set);
     }
+    const std::vector<SetFigures> answers = score(asked);
+    for (size_t i = 0; i < asked.size(); ++i) known[asked[i]] = answers[i];
+    std::vector<SetFigures> figures;
+    for (const auto& set : sets) figures.push_back(known[set]);
     return sets[choose_set(figures)];
   };
   const auto with = [](std::vector<int64_t> set, int64_t layer) {

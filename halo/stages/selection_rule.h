@@ -61,9 +61,10 @@ inline constexpr double kMostKlShare = 1.5;
 
 // Searches sets of k of n layers: forward greedy (the layer whose addition choose_set prefers),
 // then one pass of exchanges of each kept layer for each other one. `score` is asked once a set at
-// most.
-std::vector<int64_t> search_sets(
-    int64_t n, int64_t k, const std::function<SetFigures(const std::vector<int64_t>&)>& score);
+// most, of all that a step compares together.
+using ScoreSets =
+    std::function<std::vector<SetFigures>(const std::vector<std::vector<int64_t>>& sets)>;
+std::vector<int64_t> search_sets(int64_t n, int64_t k, const ScoreSets& score);
 // The most sets that it asks for.
 int64_t most_searched_sets(int64_t n, int64_t k);
 

@@ -100,7 +100,7 @@ TEST(SelectionRule, KeptLossShareIsTheSmallerOfNeedlesAndKl) {
 // the better of the two alone; the exchanges leave the best pair with it.
 TEST(SelectionRule, SearchFindsWhatExchangesReachAndAsksOnceASet) {
   std::map<Set, int> asked;
-  const auto score = [&](const Set& set) {
+  const auto score_set = [&](const Set& set) {
     ++asked[set];
     const auto has = [&](int64_t layer) { return std::ranges::count(set, layer) > 0; };
     double kl = 1;
@@ -108,6 +108,11 @@ TEST(SelectionRule, SearchFindsWhatExchangesReachAndAsksOnceASet) {
     if (has(2) && has(3)) kl -= 0.6;  // better, and seen only by exchanging 1
     if (has(2) || has(3)) kl -= 0.2;
     return SetFigures{has(5) ? -0.1 : -5.0, 0.05, kl};
+  };
+  const auto score = [&](const std::vector<Set>& sets) {
+    std::vector<SetFigures> figures;
+    for (const Set& set : sets) figures.push_back(score_set(set));
+    return figures;
   };
   EXPECT_THAT(search_sets(8, 3, score), ElementsAre(2, 3, 5));
   for (const auto& [set, times] : asked) EXPECT_EQ(times, 1) << testing::PrintToString(set);

@@ -12,7 +12,9 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/files.h"
-#include "halo/train/arena_file.h"
+#include "halo/base/progress.h"
+#include "halo/train/checkpoint_save.h"
+#include "halo/train/parameter_file.h"
 
 namespace halo {
 namespace {
@@ -28,9 +30,9 @@ struct Arena {
   at::Tensor& (ParameterStore::*tensor)();
 };
 constexpr Arena kArenas[] = {
-    {"state/masters.safetensors", &ParameterStore::master},
-    {"state/moment1.safetensors", &ParameterStore::moment1},
-    {"state/moment2.safetensors", &ParameterStore::moment2},
+    {kMastersFile, &ParameterStore::master},
+    {kMoment1File, &ParameterStore::moment1},
+    {kMoment2File, &ParameterStore::moment2},
 };
 
 void check(const std::error_code& error, const char* what, const fs::path& path) {
@@ -234,60 +236,26 @@ void Checkpoints::load(int64_t step, ParameterStore& store) const {
 }
 
 void Checkpoints::save(const TrainState& state, ParameterStore& store,
-                       const WriteModel& write_model) const {
-  const fs::path final = path(state.step);
-  const fs::path temporary = final.string() + ".tmp";
-  if (!ranks_.is_first()) {
-    write_model(temporary);
-    write_state(temporary, store);
+                       const SavedModel& model) const {
+  const Progress phase("writing " + path(state.step).string());
+  CheckpointSave save(*this, state, store, model, values_of(store));
+  for (int64_t part = 0; part < save.num_parts(); ++part) {
+    save.do_part(part);
     ranks_.wait();
-    return;
   }
-  require_space(directory_, checkpoint_bytes(store));
-  TemporaryPath folder(temporary);
-  remove_folder(folder.path());
-  write(folder.path(), state, store, write_model);
+}
+
+void Checkpoints::put_in_place(TemporaryPath& folder, const TrainState& state) const {
+  json::array files = sync_and_list(folder.path());
+  crash_point("checkpoint.before_manifest");
+  write_json(folder.path() / kManifest, to_json(state, std::move(files)));
+  sync_directory(folder.path());
   crash_point("checkpoint.before_rename");
-  folder.rename_to(final);
+  folder.rename_to(path(state.step));
   sync_directory(directory_);
   verify(state.step, /*hashes=*/true);
   crash_point("checkpoint.before_cleanup");
   remove_old();
-  ranks_.wait();
-}
-
-void Checkpoints::write(const fs::path& folder, const TrainState& state, ParameterStore& store,
-                        const WriteModel& write_model) const {
-  std::error_code error;
-  fs::create_directories(folder / "state", error);
-  check(error, "create the folder", folder);
-  write_model(folder);
-  crash_point("checkpoint.after_weights");
-  write_state(folder, store);
-  crash_point("checkpoint.after_state");
-  json::array files = sync_and_list(folder);
-  crash_point("checkpoint.before_manifest");
-  write_json(folder / kManifest, to_json(state, std::move(files)));
-  sync_directory(folder);
-}
-
-// By the first rank alone where it has all.
-void Checkpoints::write_state(const fs::path& folder, ParameterStore& store) const {
-  if (store.keeps_all() && !ranks_.is_first()) return;
-  for (const Arena& arena : kArenas) {
-    const fs::path path = folder / arena.file;
-    if (store.keeps_all()) {
-      write_arena(path, store, (store.*arena.tensor)());
-    } else if (ranks_.is_first()) {
-      make_arena_file(path, store);
-    }
-  }
-  if (store.keeps_all()) return;
-  ranks_.wait();
-  for (const Arena& arena : kArenas) {
-    write_kept(folder / arena.file, store, (store.*arena.tensor)());
-  }
-  ranks_.wait();
 }
 
 void Checkpoints::remove_old() const {
@@ -302,9 +270,9 @@ void Checkpoints::remove_old() const {
   }
 }
 
-uint64_t checkpoint_bytes(ParameterStore& store) {
-  const size_t bytes = c10::elementSize(store.compute_type()) + std::size(kArenas) * sizeof(float);
-  return kSideFileBytes + num_parameters(store.specs()) * bytes;
+uint64_t checkpoint_bytes(const ParameterStore& store, const SavedModel& model) {
+  const auto arena = num_parameters(store.specs()) * sizeof(float);
+  return kSideFileBytes + bytes_of(model_file_of(model, store, {})) + std::size(kArenas) * arena;
 }
 
 void require_space(const fs::path& directory, uint64_t bytes) {

@@ -4,8 +4,8 @@
 // (docs/formats/checkpoint.md). A checkpoint is written as step-N.tmp/, synced and renamed, so a
 // crash at any moment leaves the earlier ones whole and at most a *.tmp folder behind.
 //
-// With several ranks, a rank writes and reads what its store keeps: the files are those of one
-// rank, so any number of ranks can go on from them.
+// With several ranks, a rank writes and reads what its store keeps, of the model too: the files are
+// those of one rank, so any number of ranks can go on from them.
 #pragma once
 
 #include <filesystem>
@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "halo/base/files.h"
 #include "halo/base/json.h"
 #include "halo/model/parameters.h"
 #include "halo/runtime/communicator.h"
@@ -35,8 +36,19 @@ struct TrainState {
   std::string compute;  // "float32", "bfloat16"; empty: written before this was recorded
 };
 
-// Called on every rank; the first one writes.
-using WriteModel = std::function<void(const std::filesystem::path&)>;
+// What a checkpoint's model is beside what is trained.
+struct SavedModel {
+  DType dtype = DType::kF32;  // of model.safetensors: F32, or the store's compute type
+  // All parameters of the model, in the order of the file and its type, on the CPU; those that are
+  // not trained are taken from here. None: what is trained is all.
+  const ParameterStore* rest = nullptr;
+  // Writes config.json and the like; called by the first rank, on any thread.
+  std::function<void(const std::filesystem::path& directory)> write_side_files;
+};
+
+inline constexpr const char* kMastersFile = "state/masters.safetensors";
+inline constexpr const char* kMoment1File = "state/moment1.safetensors";
+inline constexpr const char* kMoment2File = "state/moment2.safetensors";
 
 class Checkpoints {
  public:
@@ -63,13 +75,13 @@ class Checkpoints {
   void load(int64_t step, ParameterStore& store) const;
 
   // Writes, verifies by reading everything back, then removes all but the newest `keep`.
-  void save(const TrainState& state, ParameterStore& store, const WriteModel& write_model) const;
+  void save(const TrainState& state, ParameterStore& store, const SavedModel& model) const;
+
+  // The end of a save, the first rank's (CheckpointSave): `folder` has all files but the manifest.
+  void put_in_place(TemporaryPath& folder, const TrainState& state) const;
 
  private:
   std::optional<TrainState> find_newest(const std::function<void(const std::string&)>& warn) const;
-  void write(const std::filesystem::path& folder, const TrainState& state, ParameterStore& store,
-             const WriteModel& write_model) const;
-  void write_state(const std::filesystem::path& folder, ParameterStore& store) const;
   void remove_old() const;
 
   std::filesystem::path directory_;
@@ -78,7 +90,7 @@ class Checkpoints {
 };
 
 // Bytes a checkpoint of this store takes.
-uint64_t checkpoint_bytes(ParameterStore& store);
+uint64_t checkpoint_bytes(const ParameterStore& store, const SavedModel& model);
 // Error "needs X, has Y" where the file system of `directory` has less than `bytes` free.
 void require_space(const std::filesystem::path& directory, uint64_t bytes);
 

@@ -33,7 +33,7 @@ class CheckpointTest : public TrainTest {
     state.step = step;
     state.seed = ~uint64_t{0};
     state.recipe = {{"learning_rate", 0.1}};
-    checkpoints_.save(state, toy_.store, toy_.job.write_model);
+    checkpoints_.save(state, toy_.store, toy_.job.model);
   }
   // The step of the newest checkpoint, which is then in the store; -1: there is none.
   int64_t load() {

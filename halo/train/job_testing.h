@@ -53,7 +53,10 @@ class ToyJob {
     job.forward_backward = [this](const TrainBatch& batch, int64_t count) {
       return loss(batch, count);
     };
-    job.write_model = [this](const std::filesystem::path& folder) { write_model(folder); };
+    job.model.dtype = compute == at::kFloat ? DType::kF32 : DType::kBF16;
+    job.model.write_side_files = [](const std::filesystem::path& folder) {
+      write_file(folder / "config.json", "{}");
+    };
   }
   ToyJob(const ToyJob&) = delete;
 
@@ -63,18 +66,6 @@ class ToyJob {
   int64_t signal_at = 0;                      // SIGTERM to itself during this step
 
  private:
-  // In the compute type.
-  void write_model(const std::filesystem::path& folder) {
-    std::vector<at::Tensor> values;
-    store.visit_values([&](const ParameterSpec& spec, const at::Tensor& value) {
-      values.push_back(at::empty(spec.shape, store.compute_type()).copy_(value));
-    });
-    if (!store.ranks().is_first()) return;
-    write_file(folder / "config.json", "{}");
-    write_safetensors(folder / "model.safetensors",
-                      std::vector{to_view("first", values[0]), to_view("second", values[1])});
-  }
-
   at::Tensor loss(const TrainBatch& batch, int64_t count) {
     const int64_t step = batch.targets[0].item<int64_t>();
     if (step == signal_at) raise(SIGTERM);

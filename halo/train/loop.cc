@@ -16,6 +16,7 @@
 #include "halo/base/stop.h"
 #include "halo/model/layer_sharing.h"
 #include "halo/runtime/device_event.h"
+#include "halo/train/background_saves.h"
 #include "halo/train/checkpoint.h"
 #include "halo/train/health.h"
 #include "halo/train/optimizer.h"
@@ -25,6 +26,7 @@ namespace halo {
 namespace {
 
 constexpr int64_t kMaxSkippedInARow = 10;
+constexpr int64_t kMaxFailedSavesInARow = 3;
 
 // A device tensor on its way to the host; nothing waits for it before values().
 class HostCopy {
@@ -67,7 +69,11 @@ class Trainer {
   void read(Pending step);
   void log_metrics(const Pending& step, const std::vector<double>& record);
   void watch(int64_t step);
-  void save(int64_t step, bool healthy_only);
+  void save_between(int64_t step);
+  void save_last(int64_t step);
+  void save_now(int64_t step);
+  void saved(int64_t step, double seconds, double waited);
+  void note(const std::optional<BackgroundSaves::Ended>& save);
   [[noreturn]] void stop(int64_t step);
   void event(const char* what, int64_t step, json::object more = {});
   void warn(const std::string& text, int64_t step);
@@ -85,8 +91,10 @@ class Trainer {
   std::optional<Prefetcher> batches_;
   std::optional<Progress> progress_;
   std::optional<Pending> pending_;
-  int64_t done_ = 0;         // updates in the weights
-  int64_t last_saved_ = -1;  // the newest checkpoint's step
+  std::optional<BackgroundSaves> saves_;
+  int64_t failed_saves_ = 0;  // in a row
+  int64_t done_ = 0;          // updates in the weights
+  int64_t last_saved_ = -1;   // the newest checkpoint's step
   double seconds_ = 0;
   std::optional<DeviceEvent> last_arrival_;  // of the step before, or when the first one began
 };
@@ -124,13 +132,12 @@ void Trainer::warn(const std::string& text, int64_t step) {
 void Trainer::check_same_job() {
   ranks_.wait();
   const TrainState job = describe(job_, 0);
-  const std::string mine = fmt::format("{} {} {} {}", job.data_id, job.seed, recipe_.context_ranks,
-                                       json::serialize(job.recipe));
+  const std::string mine = fmt::format("{} {} {} {} {}", job.data_id, job.seed, job.context_ranks,
+                                       job_.async_checkpoints, json::serialize(job.recipe));
   if (ranks_.broadcast(mine) != mine) {
     throw_error(
         "{}: has other data or another recipe than the first rank; give all of them the same "
-        "shards "
-        "and settings",
+        "shards and settings",
         job_.stage);
   }
 }
@@ -163,11 +170,11 @@ void Trainer::start() {
     return;
   }
   // Proves before the first step that a save works and reads back.
-  if (ranks_.is_first()) require_space(job_.directory, 2 * checkpoint_bytes(store_));
+  if (ranks_.is_first()) require_space(job_.directory, 2 * checkpoint_bytes(store_, job_.model));
   store_.moment1().zero_();
   store_.moment2().zero_();
   const at::Tensor before = store_.master().clone();
-  save(0, /*healthy_only=*/false);
+  save_now(0);
   checkpoints_.load(0, store_);
   HALO_CHECK(at::equal(before, store_.master()), "{}: the first checkpoint reads back differently",
              checkpoints_.path(0).string());
@@ -187,7 +194,7 @@ void Trainer::restore_history(const JsonLines& metrics) {
 
 TrainBatch Trainer::next_batch(int64_t index) const {
   const int64_t first = index % micro_batches_ * recipe_.micro_batch_rows;
-  const int64_t group = ranks_.rank() / recipe_.context_ranks;
+  const int64_t group = ranks_.rank() / recipe_.ranks_of_a_row(ranks_.size());
   return job_.data(index / micro_batches_, group * rows_ + first,
                    std::min(recipe_.micro_batch_rows, rows_ - first));
 }
@@ -206,13 +213,17 @@ std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
     batches.push_back(batches_->next());
     count += job_.count(batches.back());
   }
+  double is_part_done = saves_ && saves_->is_part_done() ? 1 : 0;
   if (ranks_.size() > 1) {
     // A signal to one rank is one to all, between two steps.
     const std::vector<double> sums =
-        ranks_.sum({static_cast<double>(count), stop_requested() ? 1.0 : 0.0});
-    count = static_cast<int64_t>(sums[0]) / recipe_.context_ranks;  // each counts the whole rows
+        ranks_.sum({static_cast<double>(count), stop_requested() ? 1.0 : 0.0, is_part_done});
+    // Each counts the whole rows.
+    count = static_cast<int64_t>(sums[0]) / recipe_.ranks_of_a_row(ranks_.size());
     if (sums[1] > 0) return std::nullopt;
+    is_part_done = sums[2] == static_cast<double>(ranks_.size());
   }
+  if (is_part_done) note(saves_->go_on());
   if (count <= 0) throw_error("{}: step {} has no token that counts", job_.stage, step);
   store_.zero_grad();
   if (store_.layers()) store_.layers()->begin_step(micro_batches_);
@@ -273,40 +284,85 @@ void Trainer::log_metrics(const Pending& step, const std::vector<double>& record
 // The two reasons to give up. Nothing is saved: the update before the first bad one may be what
 // ruined the weights, and a resume would begin with them.
 void Trainer::watch(int64_t step) {
-  if (health_.skipped_in_a_row() >= kMaxSkippedInARow) {
+  const bool is_stuck = health_.skipped_in_a_row() >= kMaxSkippedInARow;
+  const std::optional<std::string> reason = health_.diverged();
+  if (!is_stuck && !reason) return;
+  // The newest is named, if no other rank is needed for it.
+  if (saves_ && ranks_.size() == 1) note(saves_->finish());
+  const std::string newest = checkpoints_.path(last_saved_).string();
+  if (is_stuck) {
     events_->sync();
     throw_error(
         "{}: {} updates in a row up to step {} had a loss or gradient that is not finite (batches "
         "in {}); start from {} with a lower learning_rate than {:g}",
-        job_.stage, kMaxSkippedInARow, step, (job_.directory / "events.jsonl").string(),
-        checkpoints_.path(last_saved_).string(), recipe_.learning_rate);
+        job_.stage, kMaxSkippedInARow, step, (job_.directory / "events.jsonl").string(), newest,
+        recipe_.learning_rate);
   }
-  if (const std::optional<std::string> reason = health_.diverged()) {
-    event("diverged", step, {{"text", *reason}});
-    throw_error("{}: diverged at step {}: {}; start from {} with a lower learning_rate than {:g}",
-                job_.stage, step, *reason, checkpoints_.path(last_saved_).string(),
-                recipe_.learning_rate);
-  }
+  event("diverged", step, {{"text", *reason}});
+  throw_error("{}: diverged at step {}: {}; start from {} with a lower learning_rate than {:g}",
+              job_.stage, step, *reason, newest, recipe_.learning_rate);
 }
 
-void Trainer::save(int64_t step, bool healthy_only) {
+// Writes what there is now, while the training waits.
+void Trainer::save_now(int64_t step) {
+  if (metrics_) metrics_->sync();
+  const auto begin = std::chrono::steady_clock::now();
+  checkpoints_.save(describe(job_, step), store_, job_.model);
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - begin;
+  saved(step, time.count(), time.count());
+  last_arrival_.emplace(store_.device());
+}
+
+void Trainer::saved(int64_t step, double seconds, double waited) {
+  failed_saves_ = 0;
+  last_saved_ = step;
+  event("save", step, {{"seconds", seconds}, {"waited", waited}});
+  if (events_) events_->sync();
+}
+
+// How a save behind the training ended, if one did.
+void Trainer::note(const std::optional<BackgroundSaves::Ended>& save) {
+  if (!save) return;
+  if (save->error.empty()) return saved(save->step, save->seconds, save->waited);
+  ++failed_saves_;
+  const std::string text =
+      fmt::format("no checkpoint at step {} ({} in a row have failed, {} end the run): {}",
+                  save->step, failed_saves_, kMaxFailedSavesInARow, save->error);
+  if (ranks_.is_first()) spdlog::error("{}: {}", job_.stage, text);
+  event("save_failed", save->step, {{"text", save->error}});
+  if (failed_saves_ < kMaxFailedSavesInARow) return;
+  if (events_) events_->sync();
+  if (ranks_.rank() != save->failed_rank) ranks_.wait();  // ends with the error of that rank
+  throw_error(
+      "{}: {} checkpoints in a row could not be saved, the last one, of step {}: {}; the "
+      "newest is {}",
+      job_.stage, failed_saves_, save->step, save->error, checkpoints_.path(last_saved_).string());
+}
+
+// Between two steps that go on.
+void Trainer::save_between(int64_t step) {
   read_pending();
-  if (step == last_saved_) return;
-  if (healthy_only && agree(health_.suspicious())) {
+  if (saves_) note(saves_->finish());
+  if (agree(health_.suspicious())) {
     warn(fmt::format("gradient norms are far above their median: no checkpoint at step {}", step),
          step);
     return;
   }
+  if (!saves_) return save_now(step);
   if (metrics_) metrics_->sync();
-  checkpoints_.save(describe(job_, step), store_, job_.write_model);
-  last_saved_ = step;
-  event("save", step);
-  if (events_) events_->sync();
+  saves_->begin(describe(job_, step));
   last_arrival_.emplace(store_.device());
 }
 
+// Where no step follows.
+void Trainer::save_last(int64_t step) {
+  read_pending();
+  if (saves_) note(saves_->finish());
+  if (step != last_saved_) save_now(step);
+}
+
 void Trainer::stop(int64_t step) {
-  save(step, /*healthy_only=*/false);
+  save_last(step);
   event("stop", step);
   progress_->finish("stopped");
   throw Stopped(fmt::format("{}: stopped at step {} of {}, saved in {}; run it again to go on",
@@ -318,6 +374,9 @@ TrainResult Trainer::run() {
   start();
   if (done_ < steps_) {
     batches_.emplace([this](int64_t index) { return next_batch(index); }, done_ * micro_batches_);
+    if (job_.async_checkpoints && recipe_.checkpoint_every > 0) {
+      saves_.emplace(checkpoints_, store_, job_.model);
+    }
   }
   last_arrival_.emplace(store_.device());
   const StopLater later(
@@ -327,6 +386,7 @@ TrainResult Trainer::run() {
     const std::optional<at::Tensor> loss = accumulate(step);
     if (!loss) stop(done_);
     crash_point("train.mid_step");
+    if (saves_) saves_->before_update();
     const Optimizer::Update update = optimizer_.step(step, schedule_.rate(step), (*loss)[0]);
     at::Tensor record = at::cat({loss->narrow(0, 0, 1), update.norm.reshape({1}),
                                  update.applied.to(at::kDouble).reshape({1}),
@@ -335,8 +395,10 @@ TrainResult Trainer::run() {
     std::optional<Pending> before =
         std::exchange(pending_, Pending{step, schedule_.rate(step), HostCopy(record)});
     if (before) read(std::move(*before));
-    if (step == steps_ || (recipe_.checkpoint_every > 0 && step % recipe_.checkpoint_every == 0)) {
-      save(step, /*healthy_only=*/step < steps_);
+    if (step == steps_) {
+      save_last(step);
+    } else if (recipe_.checkpoint_every > 0 && step % recipe_.checkpoint_every == 0) {
+      save_between(step);
     }
   }
   if (store_.layers()) store_.layers()->settle();
@@ -348,8 +410,9 @@ TrainResult Trainer::run() {
 }  // namespace
 
 TrainResult train(const TrainJob& job) {
-  HALO_CHECK(job.store && job.data && job.count && job.forward_backward && job.write_model,
-             "train: an incomplete job");
+  HALO_CHECK(
+      job.store && job.data && job.count && job.forward_backward && job.model.write_side_files,
+      "train: an incomplete job");
   return Trainer(job).run();
 }
 

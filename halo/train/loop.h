@@ -6,7 +6,7 @@
 //
 // Where there are several ranks, each runs the loop on its share of a step's rows; what is logged,
 // and whether an update is left out, is of all of them. Files are the first rank's, but for the
-// state that each keeps for itself.
+// values that each keeps for itself.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -20,6 +20,7 @@
 #include "halo/data/loader.h"
 #include "halo/kernels/common/sequences.h"
 #include "halo/model/parameters.h"
+#include "halo/train/checkpoint.h"
 #include "halo/train/settings.h"
 
 namespace halo {
@@ -47,8 +48,8 @@ struct TrainJob {
   // micro-batches.
   std::function<at::Tensor(const TrainBatch&, int64_t step_count)> forward_backward;
   std::vector<std::string> extra_metrics;  // keys of metrics.jsonl, "layer_3"
-  // Writes a Hugging Face directory from the store; called on every rank, the first one writes.
-  std::function<void(const std::filesystem::path&)> write_model;
+  SavedModel model;                        // of checkpoints
+  bool async_checkpoints = false;          // those before the last one are written behind the steps
 };
 
 struct TrainResult {
@@ -64,11 +65,12 @@ struct TrainResult {
 //
 // metrics.jsonl: {"step", "tokens", "loss", "grad_norm", "lr", "skipped", extras...,
 // "tokens_per_second", "seconds"}, loss and norm null where not finite. events.jsonl: resumes,
-// saves, skipped updates with their batch position.
+// saves and those that failed, skipped updates with their batch position.
 //
 // Throws Stopped after a signal to any rank (state saved) and Error, naming the last good
-// checkpoint, when 10 updates in a row were not finite or the run diverged. Only the first rank has
-// figures in its result.
+// checkpoint, when 10 updates in a row were not finite or the run diverged, and where a checkpoint
+// cannot be written; with async_checkpoints the third in a row that cannot, or the last one. Only
+// the first rank has figures in its result.
 TrainResult train(const TrainJob& job);
 
 }  // namespace halo

@@ -1,6 +1,7 @@
 #include "halo/train/loop.h"
 
 #include <set>
+#include <tuple>
 
 #include "halo/base/check.h"
 #include "halo/base/stop.h"
@@ -178,7 +179,9 @@ TEST_F(LoopTest, ADamagedCheckpointCostsOneIntervalOnly) {
 
 TEST_F(LoopTest, TheFirstCheckpointFindsWhatCannotBeWritten) {
   ToyJob toy(directory_ / "run");
-  toy.job.write_model = [](const fs::path& folder) { throw_error("{}: no", folder.string()); };
+  toy.job.model.write_side_files = [](const fs::path& folder) {
+    throw_error("{}: no", folder.string());
+  };
   EXPECT_NE(train_error(toy.job).find("step-0.tmp: no"), std::string::npos);
   EXPECT_TRUE(step_folders(toy.job.directory).empty());
 }
@@ -187,9 +190,9 @@ TEST_F(LoopTest, TheFirstCheckpointFindsWhatCannotBeWritten) {
 // anything is computed.
 TEST_F(LoopTest, TheFirstCheckpointIsReadBackBeforeTheFirstStep) {
   ToyJob toy(directory_ / "run");
-  const auto write_model = toy.job.write_model;
-  toy.job.write_model = [&](const fs::path& folder) {
-    write_model(folder);
+  const auto write_side_files = toy.job.model.write_side_files;
+  toy.job.model.write_side_files = [&](const fs::path& folder) {
+    write_side_files(folder);
     toy.store.master()[0] += 1;  // the masters' file follows
   };
   toy.job.forward_backward = [](const TrainBatch&, int64_t) -> at::Tensor {
@@ -200,7 +203,11 @@ TEST_F(LoopTest, TheFirstCheckpointIsReadBackBeforeTheFirstStep) {
 }
 
 // A run told to stop during step k goes on to the same bits.
-class StopTest : public LoopTest, public ::testing::WithParamInterface<int64_t> {};
+class StopTest : public LoopTest, public ::testing::WithParamInterface<std::tuple<int64_t, bool>> {
+ protected:
+  int64_t step() const { return std::get<0>(GetParam()); }
+  bool async() const { return std::get<1>(GetParam()); }
+};
 
 TEST_P(StopTest, ResumesExactly) {
   const fs::path run = directory_ / "run";
@@ -208,7 +215,8 @@ TEST_P(StopTest, ResumesExactly) {
       {
         install_stop_handler([](const std::string&) { std::_Exit(9); });
         ToyJob toy(run);
-        toy.signal_at = GetParam();
+        toy.job.async_checkpoints = async();
+        toy.signal_at = step();
         try {
           train(toy.job);
         } catch (const Stopped& stopped) {
@@ -218,43 +226,65 @@ TEST_P(StopTest, ResumesExactly) {
       },
       ::testing::ExitedWithCode(3), "run it again");
   // Told in the first of two micro-batches: the step is given up.
-  EXPECT_TRUE(fs::exists(run / fmt::format("step-{}", GetParam() - 1)));
+  EXPECT_TRUE(fs::exists(run / fmt::format("step-{}", step() - 1)));
   ToyJob toy(run);
+  toy.job.async_checkpoints = async();
   train(toy.job);
   EXPECT_EQ(fingerprint(run, 8), unbroken());
 }
 
-INSTANTIATE_TEST_SUITE_P(EachStep, StopTest, ::testing::Range<int64_t>(1, 9));
+INSTANTIATE_TEST_SUITE_P(EachStep, StopTest,
+                         ::testing::Combine(::testing::Range<int64_t>(1, 9),
+                                            ::testing::Values(false)));
+INSTANTIATE_TEST_SUITE_P(BehindTheTraining, StopTest,
+                         ::testing::Combine(::testing::Values(3, 6), ::testing::Values(true)));
 
 // A run killed at any point of a save goes on to the same bits.
-class CrashTest : public LoopTest, public ::testing::WithParamInterface<const char*> {};
+class CrashTest : public LoopTest,
+                  public ::testing::WithParamInterface<std::tuple<const char*, bool>> {
+ protected:
+  const char* point() const { return std::get<0>(GetParam()); }
+  bool async() const { return std::get<1>(GetParam()); }
+};
 
 TEST_P(CrashTest, ResumesExactly) {
   const fs::path run = directory_ / "run";
   EXPECT_EXIT(
       {
-        setenv("HALO_CRASH_AT", GetParam(), 1);
+        setenv("HALO_CRASH_AT", point(), 1);
         ToyJob toy(run);
+        toy.job.async_checkpoints = async();
         train(toy.job);
       },
       ::testing::KilledBySignal(SIGKILL), "");
   ToyJob toy(run);
+  toy.job.async_checkpoints = async();
   train(toy.job);
   EXPECT_EQ(fingerprint(run, 8), unbroken());
   EXPECT_EQ(step_folders(run), (std::set<std::string>{"step-6", "step-8"}));
 }
 
-// The K-th passing of a save's points is the save of step 2 (K - 1).
+// The K-th passing of a save's points is the save of step 2 (K - 1); a save writes eight tensors
+// and, with temporary names of their own, two files.
 INSTANTIATE_TEST_SUITE_P(
     EachPoint, CrashTest,
-    ::testing::Values("train.mid_step:1", "train.mid_step:5", "checkpoint.after_weights:1",
-                      "checkpoint.after_weights:3", "checkpoint.after_state:1",
-                      "checkpoint.after_state:3", "checkpoint.before_manifest:1",
-                      "checkpoint.before_manifest:3", "checkpoint.before_rename:1",
-                      "checkpoint.before_rename:3", "checkpoint.before_cleanup:1",
-                      "checkpoint.before_cleanup:4", "checkpoint.mid_cleanup:1",
-                      "checkpoint.mid_cleanup:3", "file.before_write:9", "file.before_rename:14",
-                      "file.after_rename:18"));
+    ::testing::Combine(::testing::Values("train.mid_step:1", "train.mid_step:5",
+                                         "checkpoint.mid_write:2", "checkpoint.after_weights:1",
+                                         "checkpoint.after_weights:3", "checkpoint.after_state:1",
+                                         "checkpoint.after_state:3", "checkpoint.before_manifest:1",
+                                         "checkpoint.before_manifest:3",
+                                         "checkpoint.before_rename:1", "checkpoint.before_rename:3",
+                                         "checkpoint.before_cleanup:1",
+                                         "checkpoint.before_cleanup:4", "checkpoint.mid_cleanup:1",
+                                         "checkpoint.mid_cleanup:3", "file.before_write:5",
+                                         "file.before_rename:6", "file.after_rename:8"),
+                       ::testing::Values(false)));
+INSTANTIATE_TEST_SUITE_P(
+    BehindTheTraining, CrashTest,
+    ::testing::Combine(::testing::Values("train.mid_step:4", "checkpoint.mid_write:28",
+                                         "checkpoint.before_manifest:3",
+                                         "checkpoint.before_rename:3", "checkpoint.mid_cleanup:2"),
+                       ::testing::Values(true)));
 
 }  // namespace
 }  // namespace halo

@@ -198,6 +198,23 @@ TEST_F(RanksTest, ThatDoNotDivideAStepAreRefused) {
   EXPECT_THAT(error(16), HasSubstr("16 ranks do not divide its 12 rows; 12 does"));
 }
 
+TEST_F(RanksTest, ThatCannotDivideLayersAreRefused) {
+  const auto error = [&](int64_t ranks, int64_t micro_batch_rows) {
+    TrainRecipe recipe;
+    recipe.split = Split::kLayers;
+    recipe.micro_batch_rows = micro_batch_rows;
+    recipe.tokens_per_step = 12 * recipe.sequence_length;
+    return test::error_of([&] { check_recipe(recipe, "align", ranks); });
+  };
+  EXPECT_EQ(error(4, 8), "no error");
+  EXPECT_EQ(error(1, 3), "no error");
+  EXPECT_THAT(error(4, 6), HasSubstr("align.micro_batch_rows: the 4 ranks, which divide the layers "
+                                     "(split = \"layers\"), must divide the 6 rows too, to run "
+                                     "the teacher on them; 8 rows would do"));
+  EXPECT_THAT(error(8, 8), HasSubstr("align.tokens_per_step: 8 ranks do not divide its 12 rows; 6 "
+                                     "and 12 do"));
+}
+
 TEST_F(RanksTest, ThatCannotShareRowsAreRefused) {
   const auto error = [&](int64_t ranks, int64_t context_ranks, int64_t length = 512) {
     TrainRecipe recipe;

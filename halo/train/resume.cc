@@ -33,7 +33,7 @@ TrainState describe(const TrainJob& job, int64_t step) {
   for (const auto& [name, value] : job.objective) state.recipe[name] = value;
   state.threads = at::get_num_threads();
   state.ranks = job.store->ranks().size();
-  state.context_ranks = job.recipe.context_ranks;
+  state.context_ranks = job.recipe.ranks_of_a_row(state.ranks);
   state.device = c10::DeviceTypeName(job.store->device().type(), /*lower_case=*/true);
   state.kernels = job.kernels == Kernels::kFast ? "fast" : "reference";
   state.compute = word_of(kComputeTypes, std::optional(job.store->compute_type()));

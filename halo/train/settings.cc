@@ -32,6 +32,14 @@ void check_context_ranks(const TrainRecipe& r, const std::string& where, int64_t
                       r.sequence_length, nearest_divisors(r.sequence_length, size)));
 }
 
+// Each runs the teacher on its part of every micro-batch.
+void check_layers(const TrainRecipe& r, const std::string& where, int64_t ranks) {
+  require(r.micro_batch_rows % ranks == 0, where, "micro_batch_rows",
+          fmt::format("the {} ranks, which divide the layers (split = \"layers\"), must divide the "
+                      "{} rows too, to run the teacher on them; {} rows would do",
+                      ranks, r.micro_batch_rows, (r.micro_batch_rows + ranks - 1) / ranks * ranks));
+}
+
 }  // namespace
 
 Schedule make_schedule(const TrainRecipe& recipe) {
@@ -46,7 +54,7 @@ void check_recipe(const TrainRecipe& r, const std::string& where, int64_t ranks)
           fmt::format("{} is not a multiple of sequence_length ({})", r.tokens_per_step,
                       r.sequence_length));
   check_context_ranks(r, where, ranks);
-  const int64_t groups = ranks / r.context_ranks;
+  const int64_t groups = ranks / r.context_ranks;  // those that divide layers divide rows as well
   require(
       r.rows_per_step() % groups == 0, where, "tokens_per_step",
       fmt::format("{} ranks{} do not divide its {} rows; {}", ranks,
@@ -54,6 +62,7 @@ void check_recipe(const TrainRecipe& r, const std::string& where, int64_t ranks)
                       ? std::string()
                       : fmt::format(", {} of them to a row (context_ranks),", r.context_ranks),
                   r.rows_per_step(), nearest_divisors(r.rows_per_step(), groups, r.context_ranks)));
+  if (r.split == Split::kLayers) check_layers(r, where, ranks);
   // A constant rate ends where it begins.
   const double least = TrainRecipe().min_learning_rate;
   require(r.schedule == RateCurve::kConstant || r.min_learning_rate <= r.learning_rate, where,

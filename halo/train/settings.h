@@ -13,12 +13,20 @@ enum class ClipMode { kGlobal, kPerLayer };
 inline constexpr Word<ClipMode> kClipModes[] = {{"global", ClipMode::kGlobal},
                                                 {"per-layer", ClipMode::kPerLayer}};
 
+// What ranks divide of a step.
+enum class Split {
+  kRows,    // its rows: each trains everything on its own of them, or on its group's
+  kLayers,  // the layers: each trains its own on all rows
+};
+inline constexpr Word<Split> kSplits[] = {{"rows", Split::kRows}, {"layers", Split::kLayers}};
+
 struct TrainRecipe {
   int64_t tokens = 500'000;
   int64_t sequence_length = 512;
   int64_t tokens_per_step = 16'384;
   int64_t micro_batch_rows = 8;
-  int64_t context_ranks = 1;  // that share a row; a setting of stage 3 alone (FinetuneRecipe)
+  int64_t context_ranks = 1;   // that share a row; a setting of stage 3 alone (FinetuneRecipe)
+  Split split = Split::kRows;  // a setting of stage 1 alone (AlignRecipe)
   double learning_rate = 1e-3;
   double min_learning_rate = 1e-5;
   int64_t warmup_steps = 50;
@@ -71,8 +79,14 @@ struct TrainRecipe {
 
   int64_t steps() const { return (tokens + tokens_per_step - 1) / tokens_per_step; }
   int64_t rows_per_step() const { return tokens_per_step / sequence_length; }
-  // Those of a step that each of so many ranks trains, or its group of context_ranks.
-  int64_t rows_per_rank(int64_t ranks) const { return rows_per_step() * context_ranks / ranks; }
+  // Of so many ranks those that have the same rows.
+  int64_t ranks_of_a_row(int64_t ranks) const {
+    return split == Split::kLayers ? ranks : context_ranks;
+  }
+  // Those of a step that each of so many ranks has.
+  int64_t rows_per_rank(int64_t ranks) const {
+    return rows_per_step() * ranks_of_a_row(ranks) / ranks;
+  }
 };
 
 // Every value that cannot work, on that many ranks, is an Error that names `where` ("align") and

@@ -158,6 +158,7 @@ TEST_F(RankFaults, AtRandomMomentsCostNoBit) {
                                all ? "all" : fmt::format("rank {}", victim)));
       recipe_.run.rank_seconds = signal == SIGSTOP ? kImpatient : kPatient;
       recipe_.run.shard = kShards[random.below(n++, std::size(kShards))].value;
+      recipe_.run.async_checkpoints = random.below(n++, 2) == 0;
       fs::remove(run / "STATUS");
       Conversion conversion = start(run);
       conversion.wait_until_joined();

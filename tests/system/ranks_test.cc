@@ -13,9 +13,12 @@
 #include <fstream>
 #include <thread>
 
+#include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/pipeline/convert.h"
+#include "halo/pipeline/evaluate.h"
+#include "halo/stages/choose_layers.h"
 #include "tests/system/world.h"
 
 namespace halo::system_test {
@@ -102,6 +105,146 @@ TEST(Ranks, EveryStageTrainsAsOnOneRank) {
         }
       }
     }
+  }
+}
+
+// More ranks than layers too: some then have none.
+TEST(Ranks, DivideTheLayersOfStageOne) {
+  Recipe recipe = recipe_of_eight_rows();
+  recipe.align.micro_batch_rows = recipe.align_attention.micro_batch_rows = 8;
+  const auto stages = pipeline_stages();
+  for (const char* name : {"align", "align-attention"}) {
+    const Stage& stage = find_stage(stages, name);
+    const StageArgs in_run = args_in_run(stages, stage, recipe, World::get().reference());
+    const auto train_on = [&](int64_t n, Split split, Shard shard) {
+      Recipe on = recipe;
+      on.align.split = on.align_attention.split = split;
+      on.run.shard = shard;
+      StageArgs args = in_run;
+      args.out = World::get().folder(stage.name) / "out";
+      run_threads(n, 120, [&](Communicator& ranks) { run_stage(on, stage, args, ranks); });
+      return args.out;
+    };
+    const auto variance = [](const fs::path& out) {
+      return json::value_to<std::vector<double>>(
+          read_json(out / "result.json").at("explained_variance"));
+    };
+    const fs::path one = train_on(1, Split::kRows, Shard::kNone);
+    for (const int64_t n : {1, 2, 4, 8}) {
+      SCOPED_TRACE(fmt::format("{} on {} ranks", name, n));
+      const fs::path several = train_on(n, Split::kLayers, Shard::kNone);
+      const double worst = difference(several, one);
+      EXPECT_LE(worst, 1e-6);
+      RecordProperty(fmt::format("{}-layers-{}", name, n), fmt::format("{:.2g}", worst));
+      ASSERT_EQ(variance(several).size(), variance(one).size());
+      for (size_t layer = 0; layer < variance(one).size(); ++layer) {
+        EXPECT_NEAR(variance(several)[layer], variance(one)[layer], 1e-5);
+      }
+      // What ranks do not have between them changes nothing.
+      const fs::path fetched = train_on(n, Split::kLayers, Shard::kFull);
+      EXPECT_EQ(curve_of(fetched), curve_of(several));
+      for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+        const std::string path = fmt::format("step-10/{}.safetensors", file);
+        EXPECT_EQ(hash_file(fetched / path), hash_file(several / path)) << path;
+      }
+    }
+  }
+}
+
+// Candidates of the selection and the scale, haystacks and text of the evaluation: whoever does
+// them, nothing depends on it.
+TEST(Ranks, MeasureTogetherToTheSameBits) {
+  const auto stages = pipeline_stages();
+  const std::vector<std::pair<std::string, Words>> cases = {{"select", {"select.rule=\"kl\""}},
+                                                            {"select", {"select.rule=\"probe\""}},
+                                                            {"select", {"select.rule=\"even\""}},
+                                                            {"scale", {"scale.refine=1"}}};
+  for (const auto& [name, set] : cases) {
+    SCOPED_TRACE(fmt::format("{} {}", name, fmt::join(set, " ")));
+    Recipe recipe = read_recipe(World::get().recipe(), set);
+    recipe.run.threads = 1;
+    const Stage& stage = find_stage(stages, name);
+    const StageArgs in_run = args_in_run(stages, stage, recipe, World::get().reference());
+    const auto measure_on = [&](int64_t n) {
+      StageArgs args = in_run;
+      args.gate = name == "select" ? 1e9 : 0;
+      args.out = World::get().folder(name) / "out";
+      run_threads(n, 120, [&](Communicator& ranks) { run_stage(recipe, stage, args, ranks); });
+      std::string all = read_file(args.out / "result.json");
+      all += read_file(args.out / (name == "select" ? "selection.json" : "scale.json"));
+      return all + read_file(args.out / "step-0/config.json") +
+             hash_file(args.out / "step-0/model.safetensors");
+    };
+    const std::string one = measure_on(1);
+    for (const int64_t n : {2, 3}) EXPECT_EQ(measure_on(n), one) << n << " ranks";
+  }
+}
+
+// Rules whose teacher must find needles, which the world's does not.
+TEST(Ranks, ChooseLayersTogetherToTheSameBits) {
+  const std::vector<Words> rules = {{"select.rule=\"joint\""},
+                                    {"select.rule=\"joint\"", "select.max_sets=1"},
+                                    {"select.rule=\"recall-ratio\""},
+                                    {"select.rule=\"gate\"", "select.gate_tokens=1024"}};
+  for (const Words& rule : rules) {
+    SCOPED_TRACE(fmt::format("{}", fmt::join(rule, " ")));
+    Recipe recipe = read_recipe(World::get().recipe(), rule);
+    recipe.run.threads = 1;
+    const auto choose_on = [&](int64_t n) {
+      StageArgs args;
+      args.name = "select";
+      args.out = World::get().folder("choose");
+      std::vector<json::object> choices(n);
+      run_threads(n, 120, [&](Communicator& ranks) {
+        at::NoGradGuard no_grad;
+        const StageContext context(context_settings(recipe), ranks);
+        const auto load = [&](const char* stage) {
+          return context.load_student(stage_model(World::get().reference() / stage), at::kCPU);
+        };
+        const Model aligned = load("align"), attention = load("align-attention");
+        const Candidates candidates(recipe.select, context, aligned.weights, attention.weights);
+        const LayerChoice choice =
+            choose_layers(recipe.select, candidates, context, /*keep=*/2, args);
+        choices[ranks.rank()] = {{"layers", json::value_from(choice.layers)},
+                                 {"scores", json::value_from(choice.scores)},
+                                 {"frequency", json::value_from(choice.frequency)},
+                                 {"candidates", choice.candidates}};
+      });
+      for (const json::object& choice : choices) {
+        EXPECT_EQ(choice.at("layers"), choices.front().at("layers"));
+      }
+      EXPECT_EQ(choices.front().at("layers").as_array().size(), 2u);
+      return json::serialize(choices.front());
+    };
+    const std::string one = choose_on(1);
+    for (const int64_t n : {2, 3}) EXPECT_EQ(choose_on(n), one) << n << " ranks";
+  }
+}
+
+TEST(Ranks, EvaluateTogetherToTheSameBits) {
+  Recipe recipe = read_recipe(World::get().recipe(),
+                              {"eval.haystacks=9", "eval.lengths=[256,2048]",
+                               "eval.held_out_tokens=30000", "eval.position_documents=5"});
+  recipe.run.threads = 1;
+  const auto evaluate_on = [&](int64_t n, Shard shard) {
+    Recipe on = recipe;
+    on.run.shard = shard;
+    json::object figures;
+    run_threads(n, 120, [&](Communicator& ranks) {
+      const StageContext context(context_settings(on), ranks);
+      json::object all = evaluate(on.eval, context, World::get().reference() / "model");
+      if (ranks.is_first()) figures = std::move(all);
+    });
+    for (const char* model : {"teacher", "student"}) {  // times
+      EXPECT_FALSE(figures.at(model).at("decode").as_object().empty());
+      figures.at(model).as_object().erase("decode");
+    }
+    return json::serialize(figures);
+  };
+  const std::string one = evaluate_on(1, Shard::kNone);
+  for (const int64_t n : {2, 3}) {
+    EXPECT_EQ(evaluate_on(n, Shard::kNone), one);
+    EXPECT_EQ(evaluate_on(n, Shard::kFull), one);
   }
 }
 

@@ -68,9 +68,9 @@ TEST(Resume, KilledAroundCheckpointsOfEveryStage) {
 }
 
 // A process renames config.resolved.toml, env.json and STATUS, then inputs.json where the stage has
-// none yet, then, in a stage that trains and has no checkpoint, the files of step-0: model, config,
-// tokenizer, masters, two moments, manifest. Where the stage before lacks its result only, that is
-// written first: three files more.
+// none yet, then, in a stage that trains and has no checkpoint, of step-0 config, tokenizer and
+// manifest; its tensors are written in place, into a folder with a temporary name. Where the stage
+// before lacks its result only, that is written first: three files more.
 TEST(Resume, KilledAtEveryFile) {
   std::vector<Kill> kills;
   const auto add = [&](const char* point, std::initializer_list<int> times,
@@ -86,10 +86,12 @@ TEST(Resume, KilledAtEveryFile) {
       add("before_sync", {4, 7}, "select");
       add("after_rename", {8}, "select");
     }
-    add("after_rename", {7, 4, 5, 6, 7, 8, 9, 10}, stage);
-    add("before_rename", {4, 7, 10}, stage);
+    add("after_rename", {7, 4, 5, 6}, stage);
+    add("before_rename", {4, 5, 6}, stage);
     add("before_sync", {5}, stage);
-    add("before_write", {12}, stage);
+    add("before_write", {6}, stage);
+    kills.push_back({"checkpoint.mid_write:1", stage});  // the model, then the three of the state
+    kills.push_back({"checkpoint.mid_write:100", stage});
     kills.push_back({"stage.before_result:1", stage});
   }
   add("before_rename", {7, 8, 4, 5}, "scale");
