@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "halo/base/check.h"
+#include "halo/engine/draft.h"
 #include "halo/runtime/ranks.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
@@ -27,8 +28,14 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
                        tokens / double(ranks) * double(cost.exchanged_a_token * compute_bytes));
   const double before = double(train.steps()) * talk.before + exchanged,
                beside = double(train.steps()) * talk.beside, hides = computing * talk.share_beside;
-  const int64_t memory = peak_memory(cost, rows * train.sequence_length / train.context_ranks,
-                                     compute_bytes, run.device == at::kCPU, run.shard, ranks);
+  const int64_t texts = std::min(rows_of_rank, kTextsAtATime) + kMostDrafting;
+  int64_t written = texts * (cost.written_elements * compute_bytes + cost.written_bytes);
+  // A rank that has a part of the weights gets all of them to write with.
+  if (written > 0 && ranks > 1 && run.shard == Shard::kFull)
+    written += cost.trained.all * compute_bytes;
+  const int64_t memory =
+      written + peak_memory(cost, rows * train.sequence_length / train.context_ranks, compute_bytes,
+                            run.device == at::kCPU, run.shard, ranks);
   return {{"stage", name},
           {"tokens", train.steps() * train.tokens_per_step},
           {"steps", train.steps()},
