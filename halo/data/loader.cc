@@ -10,6 +10,7 @@
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "halo/base/settings_io.h"
+#include "halo/data/mixture.h"
 #include "halo/data/token_stream.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 
@@ -124,24 +125,30 @@ RowSplit::Place RowSplit::place(int64_t row) const {
   return {node->part, row};
 }
 
+Mixture open_mixture(const DataRecipe& recipe, const std::string& tokenizer_hash, uint64_t seed) {
+  Mixture out;
+  if (recipe.shards.empty()) return out;
+  const auto add = [&](const std::vector<fs::path>& paths, double weight) {
+    out.parts.push_back(std::make_unique<TokenStream>(paths, tokenizer_hash, seed,
+                                                      fmt::format("shuffle {}", out.parts.size())));
+    out.weights.push_back(weight);
+  };
+  if (recipe.weights.empty()) add(expand_all(recipe.shards), 1);
+  for (size_t i = 0; i < recipe.weights.size(); ++i) {
+    add(expand_shards(recipe.shards[i]), recipe.weights[i]);
+  }
+  return out;
+}
+
 Loader::Loader(const DataRecipe& recipe, const Tokenizer& tokenizer,
                const std::string& tokenizer_hash, const LoaderPlan& plan)
     : recipe_(recipe), plan_(plan) {
   HALO_CHECK(plan.sequence_length >= 2 && plan.rows_per_step >= 1,
              "loader: {} rows of {} tokens a step", plan.rows_per_step, plan.sequence_length);
   check_recipe(recipe);
-  std::vector<double> weights = recipe.weights;
-  if (!recipe.weights.empty()) {
-    for (size_t i = 0; i < recipe.shards.size(); ++i) {
-      parts_.push_back(std::make_unique<TokenStream>(expand_shards(recipe.shards[i]),
-                                                     tokenizer_hash, plan.seed,
-                                                     fmt::format("shuffle {}", i)));
-    }
-  } else if (!recipe.shards.empty()) {
-    parts_.push_back(std::make_unique<TokenStream>(expand_all(recipe.shards), tokenizer_hash,
-                                                   plan.seed, "shuffle 0"));
-    weights = {1.0};
-  }
+  Mixture mixture = open_mixture(recipe, tokenizer_hash, plan.seed);
+  parts_ = std::move(mixture.parts);
+  std::vector<double> weights = std::move(mixture.weights);
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   for (double& weight : weights) weight *= (1 - recipe.needle_share) / total;
   if (recipe.needle_share > 0) {

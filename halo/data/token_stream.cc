@@ -13,7 +13,29 @@ namespace {
 // A batch touches two epochs at most where rows straddle their border.
 constexpr size_t kKeptEpochs = 2;
 
+// Tokens first .. last - 1 of the shard and their marks.
+void copy_run(const TokenShard& shard, int64_t first, int64_t last, int64_t* tokens,
+              uint8_t* marks) {
+  shard.copy_tokens(first, last, tokens);
+  if (shard.has_marks()) {
+    shard.copy_marks(first, last, marks);
+  } else {
+    std::fill_n(marks, last - first, uint8_t{0});
+  }
+}
+
 }  // namespace
+
+DocumentBeginning document_beginning(const TokenShard& shard, int64_t index, int64_t most) {
+  const int64_t begin = shard.document_begin(index);
+  DocumentBeginning out;
+  out.length = shard.document_end(index) - begin;
+  const int64_t taken = std::min(out.length, most);
+  out.tokens.resize(static_cast<size_t>(taken));
+  out.marks.resize(static_cast<size_t>(taken));
+  copy_run(shard, begin, begin + taken, out.tokens.data(), out.marks.data());
+  return out;
+}
 
 TokenStream::TokenStream(const std::vector<std::filesystem::path>& shards,
                          const std::string& tokenizer_hash, uint64_t seed, std::string purpose)
@@ -83,14 +105,8 @@ void TokenStream::for_each_run(int64_t begin, int64_t count,
 
 void TokenStream::copy(int64_t begin, int64_t count, int64_t* tokens, uint8_t* marks) const {
   for_each_run(begin, count, [&](const Run& run) {
-    const TokenShard& shard = shards_[run.shard];
     const int64_t length = run.last - run.first;
-    shard.copy_tokens(run.first, run.last, tokens);
-    if (shard.has_marks()) {
-      shard.copy_marks(run.first, run.last, marks);
-    } else {
-      std::fill_n(marks, length, uint8_t{0});
-    }
+    copy_run(shards_[run.shard], run.first, run.last, tokens, marks);
     tokens += length;
     marks += length;
   });
@@ -104,6 +120,12 @@ std::vector<int64_t> TokenStream::document_ends(int64_t begin, int64_t count) co
     if (run.ends_document) ends.push_back(position);
   });
   return ends;
+}
+
+DocumentBeginning TokenStream::beginning(int64_t document, int64_t most) const {
+  const auto order = epoch(document / num_documents());
+  const Document& found = documents_[order->order[document % num_documents()]];
+  return document_beginning(shards_[found.shard], found.index, most);
 }
 
 }  // namespace halo

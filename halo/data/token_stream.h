@@ -15,6 +15,15 @@
 
 namespace halo {
 
+// The first tokens of a document and their marks, 0 where the shard has none.
+struct DocumentBeginning {
+  std::vector<int64_t> tokens;
+  std::vector<uint8_t> marks;  // as many
+  int64_t length = 0;          // of the whole document
+};
+// Of document `index` of the shard, `most` tokens at most.
+DocumentBeginning document_beginning(const TokenShard& shard, int64_t index, int64_t most);
+
 class TokenStream {
  public:
   // The order of epoch e is Random(seed, purpose, e).permutation. A shard made with another
@@ -26,6 +35,8 @@ class TokenStream {
   void copy(int64_t begin, int64_t count, int64_t* tokens, uint8_t* marks) const;
   // Where documents end in it: positions 1 .. count relative to begin, ascending.
   std::vector<int64_t> document_ends(int64_t begin, int64_t count) const;
+  // A document of it, counted from 0 over all epochs.
+  DocumentBeginning beginning(int64_t document, int64_t most) const;
 
   int64_t num_tokens() const { return num_tokens_; }  // of an epoch
   int64_t num_documents() const { return static_cast<int64_t>(documents_.size()); }

@@ -10,6 +10,7 @@
 #include "halo/runtime/ranks.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/scale_rule.h"
+#include "halo/stages/training_stage.h"
 #include "halo/stages/transfer.h"
 
 namespace halo {
@@ -77,7 +78,7 @@ void check_shortest(const Recipe& recipe, const NeedleWriter& needles,
   if (recipe.data.needle_share == 0) return;
   const int64_t least = needles.min_length();
   for (const Stage& stage : stages) {
-    if (!stage.training || !is_wanted(stage, recipe)) continue;
+    if (!stage.training || stage.training->writes || !is_wanted(stage, recipe)) continue;
     const int64_t length = stage.training->recipe(recipe).sequence_length;
     if (length < least) {
       throw_error(
@@ -141,6 +142,8 @@ void check_settings(const Recipe& recipe, const std::string& file) {
     if (!stage.training || !is_wanted(stage, recipe)) continue;
     check_recipe(stage.training->recipe(recipe), section_of(stage), num_ranks(recipe.run));
   }
+  if (recipe.on_policy.tokens > 0) check_recipe(recipe.on_policy);
+  check_frozen("finetune", recipe.finetune.freeze_attention, recipe.finetune);
   check_recipe(recipe.select, file);
   check_recipe(recipe.scale, file);
   check_questions(file, "select.needle_questions", recipe.select.needle_questions,
@@ -177,7 +180,7 @@ std::vector<std::string> repeated_text(const Recipe& recipe, std::span<const Sta
   }
   std::vector<std::string> sentences;
   for (const Stage& stage : stages) {
-    if (!stage.training || !is_wanted(stage, recipe)) continue;
+    if (!stage.training || stage.training->writes || !is_wanted(stage, recipe)) continue;
     const TrainRecipe& train = stage.training->recipe(recipe);
     const double read =
         double(train.steps()) * double(train.tokens_per_step) * (1 - data.needle_share);

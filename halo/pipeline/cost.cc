@@ -125,6 +125,21 @@ StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, i
   return cost;
 }
 
+StageCost on_policy_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,
+                         bool recompute) {
+  StageCost cost = distill_cost(teacher, student, length, recompute);
+  cost.flops_a_token += forward_flops(student, length, true);
+  for (const MixerType type : student.mixer_types) {
+    if (type == MixerType::kAttention) {
+      cost.written_elements += 2 * length * student.num_kv_heads * student.head_dim;
+    } else {
+      cost.written_bytes +=
+          4 * student.lightning_heads * student.lightning_head_dim * student.lightning_head_dim;
+    }
+  }
+  return cost;
+}
+
 int64_t saturated(double bytes) {
   return bytes < double(kMaxCount) ? static_cast<int64_t>(bytes) : static_cast<int64_t>(kMaxCount);
 }

@@ -26,6 +26,9 @@ struct StageCost {
   int64_t exchanged_a_token = 0;
   // Where ranks divide the layers of stage 1: the teacher's of all of them.
   int64_t passed_on_a_token = 0;
+  // Of each text that the student writes, while it does: elements of the compute type, keys and
+  // values, and bytes of states.
+  int64_t written_elements = 0, written_bytes = 0;
 };
 // Of stage 1 (`student` has the mixers that are trained in every layer), 2 and 3, on rows of
 // `length` tokens, without activation checkpointing or (`recompute`) with it.
@@ -33,6 +36,9 @@ StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int
 StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,
                        bool recompute = false);
 StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompute = false);
+// Of stage 4: every row is written before it is trained on.
+StageCost on_policy_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,
+                         bool recompute = false);
 
 // `bytes` as a count; 2^53 where they are more.
 int64_t saturated(double bytes);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "halo/base/check.h"
+#include "halo/engine/draft.h"
 #include "halo/runtime/ranks.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
@@ -94,7 +95,8 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
                         const RunRecipe& run, double gflops, const Links& links) {
   const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
   const int64_t ranks = num_ranks(run);
-  const int64_t rows = std::min(train.micro_batch_rows, train.rows_per_rank(ranks));
+  const int64_t rows_of_rank = train.rows_per_rank(ranks);
+  const int64_t rows = std::min(train.micro_batch_rows, rows_of_rank);
   const bool by_layers = train.split == Split::kLayers && ranks > 1;
   const StageTime time =
       (by_layers ? time_by_layers : time_by_rows)(train, cost, run, gflops, links);
@@ -103,8 +105,13 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
                                         run.shard, ranks)
                 : peak_memory(cost, rows * train.sequence_length / train.context_ranks,
                               compute_bytes, run.device == at::kCPU, run.shard, ranks);
-  const int64_t memory =
-      saturated(double(tensors) + checkpoint_copy_bytes(train, cost, run, compute_bytes));
+  const int64_t texts = std::min(rows_of_rank, kTextsAtATime) + kMostDrafting;
+  int64_t written = texts * (cost.written_elements * compute_bytes + cost.written_bytes);
+  // A rank that has a part of the weights gets all of them to write with.
+  if (written > 0 && ranks > 1 && run.shard == Shard::kFull)
+    written += cost.trained.all * compute_bytes;
+  const int64_t memory = saturated(double(tensors + written) +
+                                   checkpoint_copy_bytes(train, cost, run, compute_bytes));
   json::object out{
       {"stage", name},
       {"tokens", train.steps() * train.tokens_per_step},

@@ -14,6 +14,7 @@
 #include "halo/runtime/run_recipe.h"
 #include "halo/stages/align.h"
 #include "halo/stages/distill.h"
+#include "halo/stages/on_policy.h"
 #include "halo/stages/scale.h"
 #include "halo/stages/select.h"
 
@@ -24,6 +25,7 @@ struct GateRecipe {
   double select_ratio = 0.9;
   double distill_kl = 0.27;
   double finetune_loss_decrease = 0;
+  double on_policy_kl_decrease = 0;
   double scale_needle = 0.9;
 
   void settings(Settings& s) {
@@ -40,6 +42,10 @@ struct GateRecipe {
       {.help = "most KL from the teacher, nats a token, held out", .max = 1e9});
     s("finetune_loss_decrease", finetune_loss_decrease,
       {.help = "held-out loss must fall by more than this, nats a token", .min = -1e9, .max = 1e9});
+    s("on_policy_kl_decrease", on_policy_kl_decrease,
+      {.help = "divergence of what the student writes must fall by more than this, nats a token",
+       .min = -1e9,
+       .max = 1e9});
     s("scale_needle", scale_needle,
       {.help = "least needle accuracy at the longest searched length", .max = 2});
   }
@@ -55,6 +61,7 @@ struct Recipe {
   SelectRecipe select;
   DistillRecipe distill;
   FinetuneRecipe finetune;
+  OnPolicyRecipe on_policy;
   ScaleRecipe scale;
   EvalRecipe eval;
   GateRecipe gates;
@@ -70,6 +77,8 @@ struct Recipe {
     s("select", select, {.help = "which layers keep attention"});
     s("distill", distill, {.help = "stage 2: KL from the teacher"});
     s("finetune", finetune, {.help = "stage 3: cross-entropy on long sequences; tokens = 0: off"});
+    s("on_policy", on_policy,
+      {.help = "stage 4: divergence from the teacher on what the student writes; tokens = 0: off"});
     s("scale", scale, {.help = "search of the logit scale"});
     s("eval", eval, {.help = "the figures of the report"});
     s("gates", gates, {.help = "what each stage must reach", .effect = Effect::kNone});

@@ -67,6 +67,22 @@ StageTraining finetune_training() {
   return out;
 }
 
+StageTraining on_policy_training() {
+  StageTraining out;
+  out.recipe = [](const Recipe& r) -> const TrainRecipe& { return r.on_policy; };
+  out.loss = "divergence from the teacher on what the student writes";
+  out.unit = "nats a token";
+  out.writes = true;
+  out.student = itself;
+  out.step = [](const ModelConfig& student, const ParameterStore& trained,
+                const DecoderWeights& teacher, const Machine& machine, const ContextGroup&) {
+    return on_policy_step(bind_decoder(student, trained), teacher, machine,
+                          OnPolicyRecipe().divergence);
+  };
+  out.cost = on_policy_cost;
+  return out;
+}
+
 // An Error that names the key if the text that layers and scales are chosen on has no such rows.
 void check_search_text(const std::string& key, const StageInputs& inputs, int64_t row_length) {
   HeldOutArgs args;
@@ -164,9 +180,24 @@ std::vector<Stage> make_stages() {
            },
        .run = [](const Recipe& r, const StageContext& context,
                  const StageArgs& args) { run_finetune(r.finetune, context, args); }},
+      {.name = "on-policy",
+       .help = "Stage 4: what the student writes, by the teacher's distribution",
+       .inputs = {student_of({"finetune", "distill"})},
+       .wanted = [](const Recipe& r) { return r.on_policy.tokens > 0; },
+       .training = on_policy_training(),
+       .gate = &GateRecipe::on_policy_kl_decrease,
+       .reads = {"data.shards", "data.weights"},
+       .check =
+           [](const Recipe& r, const StageInputs& inputs) {
+             training_prompts(r.on_policy, inputs);
+             held_out_prompts(r.on_policy, inputs);
+             check_search_text("on_policy.sequence_length", inputs, r.on_policy.sequence_length);
+           },
+       .run = [](const Recipe& r, const StageContext& context,
+                 const StageArgs& args) { run_on_policy(r.on_policy, context, args); }},
       {.name = "scale",
        .help = "Find the logit scale",
-       .inputs = {student_of({"finetune", "distill"})},
+       .inputs = {student_of({"on-policy", "finetune", "distill"})},
        .gate = &GateRecipe::scale_needle,
        .reads_training_length = true,
        .check =

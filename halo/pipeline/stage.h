@@ -26,6 +26,8 @@ struct StageTraining {
   std::function<const TrainRecipe&(const Recipe&)> recipe;
   std::string loss, unit;  // "KL from the teacher", "nats a token"
   bool uses_teacher = true;
+  // Its rows are what the student writes: of text it reads the beginnings alone.
+  bool writes = false;
   // All parameters of the student, or its mixers alone.
   bool whole_student = true;
   // What it trains of a hybrid: itself, or the same with one kind of mixer in every layer.

@@ -31,6 +31,11 @@ TEST(Stage, InputsAreThoseOfTheNearestStageThatIsWanted) {
   };
   Recipe recipe;
   EXPECT_THAT(inputs("scale", recipe), ElementsAre(run / "finetune/step-0"));
+  recipe.on_policy.tokens = 1024;
+  finish(run.path(), "on-policy");
+  EXPECT_THAT(inputs("on-policy", recipe), ElementsAre(run / "finetune/step-0"));
+  EXPECT_THAT(inputs("scale", recipe), ElementsAre(run / "on-policy/step-0"));
+  recipe.on_policy.tokens = 0;
   EXPECT_THAT(inputs("select", recipe), ElementsAre(run / "align/step-0", ""));
   EXPECT_THAT(inputs("transfer", recipe), ElementsAre());
   recipe.finetune.tokens = 0;

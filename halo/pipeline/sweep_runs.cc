@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -142,6 +143,16 @@ json::object figures_of(const fs::path& run) {
         summary.at("teacher").as_object().at("loss").to_number<double>();
     if (const json::value* top1 = student.if_contains("top1")) figures["top-1"] = *top1;
     add_needles("needles", student, figures);
+  }
+  // {stage, figure, its key in result.json}
+  constexpr std::array<std::array<const char*, 3>, 2> kResults = {
+      {{"transfer", "KL before stage 1", "held_out_kl"},
+       {"on-policy", "KL of what it writes", "written_kl"}}};
+  for (const auto& [stage, figure, key] : kResults) {
+    const fs::path path = run / stage / "result.json";
+    if (!fs::exists(path)) continue;
+    const json::object result = read_json(path).as_object();
+    if (const json::value* value = result.if_contains(key)) figures[figure] = *value;
   }
   for (const char* stage : {"align", "distill"}) {
     const fs::path metrics = run / stage / "metrics.jsonl";

@@ -10,9 +10,13 @@
 #include "halo/base/progress.h"
 #include "halo/model/layer_sharing.h"
 #include "halo/stages/losses.h"
+#include "halo/stages/training_stage.h"
+#include "halo/train/checkpoint.h"
 
 namespace halo {
 namespace {
+
+constexpr const char* kCalibration = "calibration";
 
 // Of a student with mixers of this type in every layer.
 ModelConfig student_of_one_kind(const StageContext& context, MixerType type) {
@@ -25,10 +29,9 @@ TransferArgs transfer_args(const TransferRecipe& recipe, const StageContext& con
   TransferArgs args;
   args.init = recipe.init;
   args.seed = context.seed();
-  if (args.init == TransferInit::kMatch || args.init == TransferInit::kLsq) {
-    const int64_t published = args.init == TransferInit::kMatch ? 4096 : 65'536;
+  if (const int64_t tokens = default_calibration_tokens(args.init); tokens > 0) {
     args.calibration = context.calibration(
-        "transfer", recipe.calibration_tokens > 0 ? recipe.calibration_tokens : published);
+        "transfer", recipe.calibration_tokens > 0 ? recipe.calibration_tokens : tokens);
   }
   if (needs_qk_calibration(context.teacher_config(), student)) {
     args.qk_calibration = context.calibration("transfer", recipe.qk_norm_tokens);
@@ -46,6 +49,45 @@ ParameterStore make_trained_mixers(
                         context.machine().compute, context.machine().device, sharing);
   for (const ParameterSpec& spec : mixers.specs()) mixers.write(spec.name, value_of(spec.name));
   return mixers;
+}
+
+// Trains the mixers of `student` for so many steps towards the teacher's, each layer clipped and
+// normalised alone, in OUT/calibration; by the first rank alone. Returns the tokens it took.
+int64_t calibrate_mixers(int64_t steps, const StageContext& context, const StageArgs& args,
+                         const ModelConfig& config, ParameterStore& student) {
+  constexpr int64_t kTokensPerStep = 2048;
+  TrainRecipe train;
+  train.sequence_length = context.row_length();
+  train.tokens_per_step =
+      std::max<int64_t>(1, kTokensPerStep / train.sequence_length) * train.sequence_length;
+  train.tokens = steps * train.tokens_per_step;
+  train.micro_batch_rows = 2;
+  train.warmup_steps = std::min<int64_t>(10, steps - 1);
+  train.clip_mode = ClipMode::kPerLayer;
+  ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
+                        context.machine().compute, context.machine().device);
+  for (const ParameterSpec& spec : mixers.specs())
+    mixers.write(spec.name, student.value(spec.name));
+  DataRecipe text = context.data();
+  text.needle_share = 0;
+  const Loader loader = context.loader(text, train, "transfer.steps");
+  TrainJob job = context.job(args, train, loader, mixers, config);
+  job.title = "transfer: calibration";
+  job.directory = args.out / kCalibration;
+  job.data_id = data_hash(text);
+  job.forward_backward = align_step(bind_mixers(config, mixers), mixers, context.teacher().weights,
+                                    context.machine(), train.clip_mode);
+  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+    job.extra_metrics.push_back(fmt::format("layer_{}", layer));
+  }
+  job.write_model = [](const fs::path&) {};  // its state says all
+  halo::train(job);
+  at::NoGradGuard no_grad;
+  for (const ParameterSpec& spec : mixers.specs()) {
+    student.value(spec.name).copy_(mixers.value(spec.name));
+  }
+  student.refresh_compute();
+  return train.tokens;
 }
 
 // Trains the mixers in `trained` (a store of mixers alone) towards the teacher's and writes whole
@@ -95,18 +137,34 @@ AlignAttentionRecipe::AlignAttentionRecipe() {
 
 void run_transfer(const TransferRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
-  const Progress phase(args.name);
+  std::optional<Progress> phase(args.name);
   const ModelConfig config = student_of_one_kind(context, MixerType::kLightning);
   ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen,
                        context.machine().compute, context.machine().device);
   const TransferArgs how = transfer_args(recipe, context, config);
   transfer(context.teacher(), config, store, how);
+  int64_t tokens = 0;
+  if (how.init == TransferInit::kCalibrated && recipe.calibration_steps > 0) {
+    phase.reset();
+    tokens = calibrate_mixers(recipe.calibration_steps, context, args, config, store);
+  }
+  json::object figures{{"init", word_of(kTransferInits, recipe.init)}, {"tokens", tokens}};
+  if (context.has_held_out()) {
+    const TextScores scores = held_out_scores(context, context.teacher().weights,
+                                              bind_decoder(config, store), context.row_length());
+    figures["held_out_loss"] = number_or_null(mean_loss(scores).mean);
+    figures["held_out_kl"] = number_or_null(mean_kl(scores).mean);
+  }
   commit_directory(args.out / "step-0",
                    [&](const fs::path& directory) { context.save(directory, config, store); });
+  if (tokens > 0) {
+    const Checkpoints done(args.out / kCalibration, 2);
+    for (const int64_t step : done.steps()) fs::remove_all(done.path(step));
+  }
   finish_stage(args,
                {"largest difference from what the teacher determines",
                 transfer_error(context.teacher(), config, store, how.init), Gate::Kind::kAtMost},
-               {{"init", word_of(kTransferInits, recipe.init)}, {"tokens", 0}});
+               figures);
 }
 
 void run_align(const AlignRecipe& recipe, const StageContext& context, const StageArgs& args) {

@@ -68,6 +68,15 @@ std::vector<Batch> StageContext::calibration(const std::string& stage, int64_t t
 
 TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train, const Loader& loader,
                            ParameterStore& store, const ModelConfig& config) const {
+  const auto batches = [&loader](int64_t step, int64_t row, int64_t rows) {
+    return loader.step(step, row, rows);
+  };
+  return job(args, train, batches, store, config);
+}
+
+TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train,
+                           decltype(TrainJob::data) batches, ParameterStore& store,
+                           const ModelConfig& config) const {
   TrainJob job;
   job.stage = job.title = args.name;
   job.directory = args.out;
@@ -76,9 +85,7 @@ TrainJob StageContext::job(const StageArgs& args, const TrainRecipe& train, cons
   job.kernels = machine_.kernels;
   job.data_id = data_hash(data());
   job.store = &store;
-  job.data = [&loader](int64_t step, int64_t row, int64_t rows) {
-    return loader.step(step, row, rows);
-  };
+  job.data = std::move(batches);
   job.count = count_tokens;
   job.async_checkpoints = settings().run.async_checkpoints;
   job.model.dtype = file_type();

@@ -62,6 +62,9 @@ class StageContext : public StageInputs {
   // outlive it.
   TrainJob job(const StageArgs& args, const TrainRecipe& train, const Loader& loader,
                ParameterStore& store, const ModelConfig& config) const;
+  // The same with other batches.
+  TrainJob job(const StageArgs& args, const TrainRecipe& train, decltype(TrainJob::data) batches,
+               ParameterStore& store, const ModelConfig& config) const;
 
   Model load(const fs::path& directory) const;
   // The same of a hybrid; an Error if it is none, or not of this teacher's sizes.

@@ -6,22 +6,10 @@
 #include "ATen/ATen.h"
 #include "halo/base/progress.h"
 #include "halo/stages/losses.h"
+#include "halo/stages/training_stage.h"
 
 namespace halo {
 namespace {
-
-// Held-out figures of a student on the search half.
-TextScores held_out_scores(const StageContext& context, const DecoderWeights& student,
-                           int64_t row_length) {
-  at::NoGradGuard no_grad;
-  HeldOutArgs args;
-  args.part = TextPart::kSearch;
-  args.row_length = row_length;
-  args.max_tokens = 32'768;
-  const TextBatches text = context.held_out_batches(args);
-  const TeacherStates teacher = teacher_states(context.training_teacher().weights, text);
-  return score_text(without_gradients(student), text, &teacher);
-}
 
 // Whose rows are one piece where the recipe lets any document fill them.
 Loader finetune_loader(const FinetuneRecipe& recipe, const StageInputs& inputs,
@@ -29,14 +17,6 @@ Loader finetune_loader(const FinetuneRecipe& recipe, const StageInputs& inputs,
   DataRecipe data = inputs.data();
   if (data.long_context == LongContext::kConcat) data.packing = Packing::kConcat;
   return inputs.loader(data, recipe, stage);
-}
-
-json::object training_figures(const TrainRecipe& train, const TrainResult& result) {
-  return {{"first_loss", result.first_loss},
-          {"last_loss", result.last_loss},
-          {"tokens", train.steps() * train.tokens_per_step},
-          {"skipped_steps", result.skipped},
-          {"seconds", result.seconds}};
 }
 
 }  // namespace
@@ -83,7 +63,8 @@ void run_distill(const DistillRecipe& recipe, const StageContext& context, const
                                  recipe.cross_entropy_share);
   const TrainResult result = halo::train(job);
   if (!context.takes_part()) return;
-  const TextScores scores = held_out_scores(context, weights, recipe.sequence_length);
+  const TextScores scores =
+      held_out_scores(context, context.training_teacher().weights, weights, recipe.sequence_length);
   if (!context.ranks().is_first()) return;
   json::object figures = training_figures(recipe, result);
   figures["held_out_loss"] = mean_loss(scores).mean;
@@ -110,9 +91,12 @@ void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
   const Model model = context.load_trained(args.inputs[0]);
   check_context_ranks(recipe.context_ranks, model.config);
-  const DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
+  DecoderWeights weights = with_logit_scale(model.weights, LogitScale{});
+  if (recipe.freeze_attention) weights = with_frozen_attention(std::move(weights));
   const auto held_out_loss = [&] {
-    return mean_loss(held_out_scores(context, weights, recipe.sequence_length)).mean;
+    return mean_loss(held_out_scores(context, context.training_teacher().weights, weights,
+                                     recipe.sequence_length))
+        .mean;
   };
   const double before = context.takes_part() ? held_out_loss() : 0;
   const std::vector<double> in_view = finetune_view(recipe, context);
@@ -123,6 +107,7 @@ void run_finetune(const FinetuneRecipe& recipe, const StageContext& context,
   const Loader loader = finetune_loader(recipe, context, args.name);
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.count = count_targets;
+  if (recipe.freeze_attention) job.objective = {{"freeze_attention", true}};
   job.forward_backward =
       cross_entropy_step(weights, context.machine(), {&context.ranks(), recipe.context_ranks});
   const TrainResult result = halo::train(job);

@@ -19,6 +19,8 @@ struct DistillRecipe : TrainRecipe {
 };
 
 struct FinetuneRecipe : TrainRecipe {
+  bool freeze_attention = false;
+
   FinetuneRecipe();  // as published
 
   void settings(Settings& s) {
@@ -29,6 +31,7 @@ struct FinetuneRecipe : TrainRecipe {
        .min = 1,
        .max = 1024,
        .effect = Effect::kNone});
+    s("freeze_attention", freeze_attention, {.help = "kept attention layers stay as they are"});
   }
 };
 

@@ -55,6 +55,7 @@ class StageInputs {
 
   // Held-out text; an Error where the recipe names none or another tokenizer made it.
   const TokenShard& held_out() const;
+  bool has_held_out() const { return !settings_.held_out.empty(); }
 
   // Training batches of a stage, as a pure function of the step. Each stage draws from a seed of
   // its own, so that no stage re-reads another's order.

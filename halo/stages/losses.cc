@@ -10,6 +10,17 @@
 
 namespace halo {
 
+namespace {
+
+// What a loss runs that trains the student towards the teacher.
+LossWeights weights_of(const DecoderWeights& student, const DecoderWeights& teacher) {
+  LossWeights weights{student.layers, student.sharing};
+  weights.layers.insert(weights.layers.end(), teacher.layers.begin(), teacher.layers.end());
+  return weights;
+}
+
+}  // namespace
+
 int64_t count_tokens(const TrainBatch& batch) {
   return batch.tokens.numel();
 }
@@ -35,6 +46,32 @@ ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine&
   return forward_backward_of(loss, {weights.layers, weights.sharing, group}, machine);
 }
 
+at::Tensor summed_divergence(Divergence divergence, const at::Tensor& hidden, const Weight& head,
+                             const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
+                             const at::Tensor& weights) {
+  return divergence == Divergence::kReverse
+             ? linear_reverse_kl(hidden, head, teacher_hidden, teacher_head, weights)
+             : linear_kl(hidden, head, teacher_hidden, teacher_head, weights);
+}
+
+ForwardBackward on_policy_step(const DecoderWeights& student, const DecoderWeights& teacher,
+                               const Machine& machine, Divergence divergence) {
+  const Loss loss = [student, teacher, divergence](const LossInputs& in) {
+    at::Tensor teacher_hidden;
+    {
+      at::NoGradGuard no_grad;
+      teacher_hidden = decode(teacher, in.batch);
+    }
+    const at::Tensor hidden = decode(student, in.batch);
+    const at::Tensor loss = summed_divergence(divergence, hidden, student.head, teacher_hidden,
+                                              teacher.head.value, in.token_weights) /
+                            in.step_count.to(at::kFloat);
+    loss.backward();
+    return at::stack({loss.detach(), in.token_weights.gt(0).sum().to(at::kFloat)});
+  };
+  return forward_backward_of(loss, weights_of(student, teacher), machine);
+}
+
 ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,
                         const Machine& machine, double cross_entropy_share) {
   const Loss loss = [student, teacher, cross_entropy_share](const LossInputs& in) {
@@ -52,9 +89,7 @@ ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& tea
     loss.backward();
     return loss.detach().reshape({1});
   };
-  LossWeights weights{student.layers, student.sharing};
-  weights.layers.insert(weights.layers.end(), teacher.layers.begin(), teacher.layers.end());
-  return forward_backward_of(loss, weights, machine);
+  return forward_backward_of(loss, weights_of(student, teacher), machine);
 }
 
 ForwardBackward gate_step(const DecoderWeights& attention, const DecoderWeights& recurrent,

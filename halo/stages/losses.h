@@ -17,6 +17,26 @@ int64_t count_targets(const TrainBatch& batch);
 ForwardBackward cross_entropy_step(const DecoderWeights& weights, const Machine& machine,
                                    const ContextGroup& group = {});
 
+// Which of the two distributions the other is held to.
+enum class Divergence {
+  kForward,  // sum of p_teacher (ln p_teacher - ln p_student): says all that the teacher would
+  kReverse,  // sum of p_student (ln p_student - ln p_teacher): says nothing that it would not
+};
+inline constexpr Word<Divergence> kDivergences[] = {{"reverse", Divergence::kReverse},
+                                                    {"forward", Divergence::kForward}};
+
+// Sum over tokens n of weight_n times the divergence of the student's next-token distribution from
+// the teacher's, from final hidden states (linear_kl.h).
+at::Tensor summed_divergence(Divergence divergence, const at::Tensor& hidden, const Weight& head,
+                             const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
+                             const at::Tensor& weights);
+
+// The divergence of the student from the teacher on what `batch` says the student wrote: tokens
+// without a weight are what it was given (stage on-policy). Returns [2]: the loss, and how many
+// tokens it counts.
+ForwardBackward on_policy_step(const DecoderWeights& student, const DecoderWeights& teacher,
+                               const Machine& machine, Divergence divergence);
+
 // KL of the student from the teacher, with cross-entropy mixed in where it has a share (stage 2;
 // CrossEntropyMix).
 ForwardBackward kl_step(const DecoderWeights& student, const DecoderWeights& teacher,

@@ -50,6 +50,27 @@ TEST(KlStep, WeighsEachToken) {
   EXPECT_GT(std::abs(want - kl.mean().item<double>()), 1e-3 * want);  // weights make a difference
 }
 
+// Tokens without a weight are what the student was given.
+TEST(OnPolicyStep, HoldsEitherDistributionToTheOtherWhereTokensCount) {
+  Setting s;
+  const Machine machine;
+  s.data.token_weights = at::arange(40, at::kLong).remainder(3).ne(0).to(at::kFloat);
+  const Batch batch = to_batch(s.data, machine);
+  const auto log_p = [&](const DecoderWeights& weights) {
+    return at::log_softmax(at::mm(decode(weights, batch), weights.head.value.t()).to(at::kDouble),
+                           1);
+  };
+  const at::Tensor student = log_p(s.student), teacher = log_p(*s.teacher);
+  const auto expect = [&](Divergence divergence, const at::Tensor& rows) {
+    const double want = (rows.sum(1) * s.data.token_weights).sum().item<double>() / 26;
+    const at::Tensor got = on_policy_step(s.student, *s.teacher, machine, divergence)(s.data, 26);
+    EXPECT_NEAR(got[0].item<double>(), want, 1e-5 * want);
+    EXPECT_EQ(got[1].item<double>(), 26);
+  };
+  expect(Divergence::kForward, teacher.exp() * (teacher - student));
+  expect(Divergence::kReverse, student.exp() * (student - teacher));
+}
+
 TEST(KlStep, MixesCrossEntropyIn) {
   Setting s;
   const Machine machine;

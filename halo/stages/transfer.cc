@@ -6,6 +6,7 @@
 #include "halo/base/check.h"
 #include "halo/base/random.h"
 #include "halo/kernels/linear/linear.h"
+#include "halo/stages/calibrate.h"
 
 namespace halo {
 namespace {
@@ -217,6 +218,11 @@ ModelConfig with_mixers(ModelConfig hybrid, MixerType type) {
   return hybrid;
 }
 
+int64_t default_calibration_tokens(TransferInit init) {
+  if (init == TransferInit::kMatch) return 4096;
+  return init == TransferInit::kLsq || init == TransferInit::kCalibrated ? 65'536 : 0;
+}
+
 at::Tensor initial_output_gate(at::IntArrayRef shape, int64_t layer, TransferInit init,
                                uint64_t seed) {
   if (init != TransferInit::kRandom) return at::zeros(shape);
@@ -245,12 +251,14 @@ void transfer(const Model& teacher, const ModelConfig& config, ParameterStore& s
                "transfer: the teacher has no QK-norm; its q and k must be measured");
     measure_qk_norms(teacher, config, student, args.qk_calibration);
   }
-  if (args.init == TransferInit::kMatch || args.init == TransferInit::kLsq) {
+  if (default_calibration_tokens(args.init) > 0) {
     HALO_CHECK(!args.calibration.empty(), "transfer: this start needs calibration tokens");
     match_output_norms(teacher, config, student, args.calibration);
   }
   student.refresh_compute();
-  if (args.init == TransferInit::kLsq) {
+  if (args.init == TransferInit::kCalibrated)
+    calibrate_heads(teacher, config, student, args.calibration);
+  if (args.init == TransferInit::kLsq || args.init == TransferInit::kCalibrated) {
     fit_output_projections(teacher, config, student, args.calibration);
     student.refresh_compute();
   }
@@ -264,8 +272,9 @@ double transfer_error(const Model& teacher, const ModelConfig& config,
     const at::Tensor known = determined(teacher, config, spec.name, init);
     if (!known.defined()) continue;
     const MixerName mixer = parse_mixer_name(spec.name);
-    if (init == TransferInit::kLsq && mixer.tensor == "o_proj.weight" &&
-        config.mixer_types[mixer.layer] == MixerType::kLightning) {
+    const bool is_fitted = init == TransferInit::kCalibrated ||
+                           (init == TransferInit::kLsq && mixer.tensor == "o_proj.weight");
+    if (is_fitted && mixer.layer >= 0 && config.mixer_types[mixer.layer] == MixerType::kLightning) {
       continue;
     }
     const at::Tensor value = student.value(spec.name).to(at::kFloat);

@@ -156,6 +156,50 @@ TEST(Transfer, MatchAndLsqFitTheTeacherOnTheirTokens) {
   }
 }
 
+// The closed forms of `calibrated`: without gates each head has nearly the teacher's share of the
+// power, with them nearly its power at each token; what `lsq` does not look at.
+TEST(Transfer, CalibratedHasTheTeachersPowerByHeadAndToken) {
+  at::NoGradGuard no_grad;
+  const Model teacher = make_teacher();
+  const ModelConfig config = student_config(teacher.config, all(MixerType::kLightning));
+  const Batch batch =
+      make_batch(at::tensor(random_tokens(256, 5), at::kLong), {0, 100, 256}, at::kCPU);
+  struct Misfit {
+    std::vector<double> of_heads, of_tokens;  // by layer, nats of power
+  };
+  const auto misfit_of = [&](TransferInit init) {
+    const Model student = make_student(teacher, config, init);
+    EXPECT_EQ(transfer_error(teacher, config, *student.store, init), 0);
+    Misfit misfit;
+    decode_visiting(
+        teacher.weights, batch, [&](int64_t layer, const at::Tensor& x, const at::Tensor&) {
+          const double eps = teacher.config.rms_norm_eps;
+          const auto power = [&](const Mixer& of) {  // [N, H]
+            return mixer_heads(of, eps, x, batch, layer).view({-1, 4, 8}).square().sum(2);
+          };
+          const Mixer& mine = student.weights.layers[layer].mixer;
+          const at::Tensor its = power(teacher.weights.layers[layer].mixer);
+          Mixer open = mine;
+          auto& w = std::get<LightningWeights>(open);
+          w.o_norm.value = at::ones_like(w.o_norm.value);
+          w.qkvz.value = w.qkvz.value.clone();
+          w.qkvz.value.narrow(0, 3 * 32, 32).zero_();
+          const at::Tensor heads = power(open).sum(0), its_heads = its.sum(0);
+          const at::Tensor shares = heads / heads.sum() / (its_heads / its_heads.sum());
+          misfit.of_heads.push_back(shares.log().abs().max().item<double>());
+          const at::Tensor tokens = (4 * power(mine) / its).log();
+          misfit.of_tokens.push_back(tokens.square().mean().sqrt().item<double>());
+        });
+    return misfit;
+  };
+  const Misfit lsq = misfit_of(TransferInit::kLsq),
+               calibrated = misfit_of(TransferInit::kCalibrated);
+  for (int64_t layer = 0; layer < 3; ++layer) {
+    EXPECT_LT(calibrated.of_heads[layer], 0.7 * lsq.of_heads[layer]) << layer;
+    EXPECT_LT(calibrated.of_tokens[layer], lsq.of_tokens[layer]) << layer;
+  }
+}
+
 TEST(Transfer, RefusesTeachersItDoesNotCover) {
   ModelConfig teacher = test::transformer_config();
   const auto error = [&] {

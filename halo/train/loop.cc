@@ -63,6 +63,7 @@ class Trainer {
   void check_same_job();
   bool agree(bool first_ranks_answer);
   void restore_history(const JsonLines& metrics);
+  int64_t first_row() const;  // of a step, that this rank or its group trains
   TrainBatch next_batch(int64_t index) const;
   std::optional<at::Tensor> accumulate(int64_t step);
   void read_pending();
@@ -192,10 +193,13 @@ void Trainer::restore_history(const JsonLines& metrics) {
   }
 }
 
+int64_t Trainer::first_row() const {
+  return ranks_.rank() / recipe_.ranks_of_a_row(ranks_.size()) * rows_;
+}
+
 TrainBatch Trainer::next_batch(int64_t index) const {
   const int64_t first = index % micro_batches_ * recipe_.micro_batch_rows;
-  const int64_t group = ranks_.rank() / recipe_.ranks_of_a_row(ranks_.size());
-  return job_.data(index / micro_batches_, group * rows_ + first,
+  return job_.data(index / micro_batches_, first_row() + first,
                    std::min(recipe_.micro_batch_rows, rows_ - first));
 }
 
@@ -208,12 +212,14 @@ bool Trainer::agree(bool first_ranks_answer) {
 // the run was told to stop: the weights are still those of the step before.
 std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
   std::vector<TrainBatch> batches;
-  int64_t count = 0;
-  for (int64_t i = 0; i < micro_batches_; ++i) {
-    batches.push_back(batches_->next());
-    count += job_.count(batches.back());
+  for (int64_t i = 0; i < micro_batches_; ++i) batches.push_back(batches_->next());
+  if (job_.complete) {
+    if (store_.layers()) store_.layers()->settle();
+    job_.complete(step - 1, first_row(), batches);
   }
   double is_part_done = saves_ && saves_->is_part_done() ? 1 : 0;
+  int64_t count = 0;
+  for (const TrainBatch& batch : batches) count += job_.count(batch);
   if (ranks_.size() > 1) {
     // A signal to one rank is one to all, between two steps.
     const std::vector<double> sums =

@@ -39,6 +39,10 @@ struct TrainJob {
   // Rows first_row .. first_row+rows-1 of update `step` (0 .. steps-1), on the host. A pure
   // function, called ahead of time on another thread (and for one batch past the last step).
   std::function<TrainBatch(int64_t step, int64_t first_row, int64_t rows)> data;
+  // Where what a step trains on depends on its weights too: what becomes of the batches of this
+  // rank, the first of which begins with row `first_row` of the step, before they are counted.
+  // None: they stay. Weights and batches of the step determine it, so that a resume gives the same.
+  std::function<void(int64_t step, int64_t first_row, std::vector<TrainBatch>& batches)> complete;
   // Counted tokens of a micro-batch: what the loss is divided by.
   std::function<int64_t(const TrainBatch&)> count;
   // Adds the gradient of (sum over the batch's counted tokens, or of this rank's part of them where

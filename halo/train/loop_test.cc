@@ -177,6 +177,35 @@ TEST_F(LoopTest, ADamagedCheckpointCostsOneIntervalOnly) {
   EXPECT_EQ(read_lines(directory_ / "run/events.jsonl").back().at("event"), "save");
 }
 
+// What a step trains on may depend on its weights: one that is cut off goes on to the same bits.
+TEST_F(LoopTest, BatchesAreCompletedWithTheWeightsOfTheirStep) {
+  const auto run = [&](const char* folder, bool breaks) {
+    ToyJob toy(directory_ / folder);
+    std::vector<int64_t> steps;
+    toy.job.complete = [&](int64_t step, int64_t first_row, std::vector<TrainBatch>& batches) {
+      steps.push_back(step);
+      EXPECT_EQ(first_row, 0);
+      EXPECT_EQ(batches.size(), 2u);
+      EXPECT_EQ(batches[0].rows + batches[1].rows, 6);
+      if (breaks && step == 5) throw_error("cut off");
+      const at::Tensor table = toy.store.value("model.layers.0.table");
+      const auto shift = static_cast<int64_t>(1e4 * std::abs(table.sum().item<double>()));
+      for (TrainBatch& batch : batches) batch.tokens = (batch.tokens + shift).remainder(8);
+    };
+    if (breaks) {
+      EXPECT_EQ(train_error(toy.job), "cut off");
+      return steps;
+    }
+    train(toy.job);
+    return steps;
+  };
+  EXPECT_EQ(run("whole", false), (std::vector<int64_t>{0, 1, 2, 3, 4, 5, 6, 7}));
+  run("broken", true);
+  EXPECT_EQ(run("broken", false), (std::vector<int64_t>{4, 5, 6, 7}));
+  EXPECT_EQ(fingerprint(directory_ / "broken", 8), fingerprint(directory_ / "whole", 8));
+  EXPECT_NE(fingerprint(directory_ / "whole", 8), unbroken());
+}
+
 TEST_F(LoopTest, TheFirstCheckpointFindsWhatCannotBeWritten) {
   ToyJob toy(directory_ / "run");
   toy.job.model.write_side_files = [](const fs::path& folder) {

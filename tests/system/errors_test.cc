@@ -127,6 +127,8 @@ TEST(Errors, WhatCannotBeReachedIsRefusedAtOnce) {
       {"teacher=\"\"", {"teacher: names no model"}},
       {"gates.distill_kl=nan", {"gates.distill_kl"}},
       {"finetune.sequence_length=65536", {"finetune"}},
+      {"on_policy.prompt_tokens=128", {"on_policy.prompt_tokens: 128 leave no room to write"}},
+      {"on_policy.divergence=\"revers\"", {"revers", "reverse"}},
       {"transfer.init=\"mach\"", {"mach", "match"}},
       {"distill.clip_mode=\"globl\"", {"globl", "global"}},
       {"run.kernels=\"fst\"", {"fst", "fast"}},

@@ -36,6 +36,8 @@ const std::vector<std::pair<std::string, Words>> kEdits = {
     {"distill.cross_entropy_share", {"0.0", "0.5"}},
     {"distill.checkpoint_every", {"1", "0"}},
     {"finetune.tokens", {"96", "0"}},
+    {"on_policy.divergence", {"reverse", "forward"}},
+    {"on_policy.tokens", {"96", "0"}},
     {"scale.candidates", {"[500]", "[400]"}},
     {"gates.distill_kl", {"1e9", "1e-9"}}};
 

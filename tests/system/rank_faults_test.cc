@@ -41,8 +41,9 @@ void sleep_for_seconds(double seconds) {
 // Two rows a step, one for each rank.
 Words of_two_rows() {
   Words set;
-  for (const auto& [stage, tokens] : {std::pair("align", 576), std::pair("align_attention", 192),
-                                      std::pair("distill", 576), std::pair("finetune", 192)}) {
+  for (const auto& [stage, tokens] :
+       {std::pair("align", 576), std::pair("align_attention", 192), std::pair("distill", 576),
+        std::pair("finetune", 192), std::pair("on_policy", 192)}) {
     set.push_back(fmt::format("{}.tokens_per_step=192", stage));
     set.push_back(fmt::format("{}.tokens={}", stage, tokens));
   }

@@ -47,7 +47,7 @@ std::string curve_of(const fs::path& stage) {
 // The world's recipe with eight rows and ten steps in every stage.
 Recipe recipe_of_eight_rows() {
   Words set;
-  for (const char* section : {"align", "align_attention", "distill", "finetune"}) {
+  for (const char* section : {"align", "align_attention", "distill", "finetune", "on_policy"}) {
     for (const char* setting : {"sequence_length=128", "tokens_per_step=1024", "tokens=10240",
                                 "micro_batch_rows=3", "checkpoint_every=0"}) {
       set.push_back(fmt::format("{}.{}", section, setting));
@@ -393,7 +393,7 @@ TEST(Ranks, OneThatIsKilledCostsNoMoreThanAnInterval) {
   for (const int victim : {0, 1}) {
     const fs::path run = World::get().path(fmt::format("killed-rank-{}", victim));
     Running running(launched(run, {"--max-restarts", "4"}, {"--shard", "optimizer"}));
-    for (const char* stage : {"align", "align-attention", "distill", "finetune"}) {
+    for (const char* stage : {"align", "align-attention", "distill", "finetune", "on-policy"}) {
       const std::vector<int> ranks = ranks_at(run / stage / "metrics.jsonl");
       ASSERT_EQ(ranks.size(), 2u);
       kill(ranks[victim], SIGKILL);
@@ -497,7 +497,7 @@ TEST(Ranks, AnotherNumberGoesOn) {
   const Outcome alone = run_halo(convert(run, true));
   EXPECT_EQ(alone.code, 0) << alone.err;
   EXPECT_THAT(alone.err, HasSubstr("resumed with ranks 1 where the checkpoint has 2"));
-  for (const char* stage : {"distill", "finetune"}) {
+  for (const char* stage : {"distill", "finetune", "on-policy"}) {
     const auto got = metrics_of(run / stage), want = metrics_of(two_ranks() / stage);
     ASSERT_EQ(got.size(), want.size());
     for (size_t i = 0; i < got.size(); ++i) {

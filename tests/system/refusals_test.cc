@@ -90,7 +90,7 @@ TEST(Errors, WhatIsNoStudentIsRefused) {
   json::object config = read_json(wide / "config.json").as_object();
   config["vocab_size"] = 400;
   write_json(wide / "config.json", config);
-  for (const char* stage : {"align", "select", "distill", "finetune", "scale"}) {
+  for (const char* stage : {"align", "select", "distill", "finetune", "on-policy", "scale"}) {
     const auto run = [&](const fs::path& student) {
       return run_halo({stage, "--recipe", text(world.recipe()), "--student", text(student), "--out",
                        text(place() / "out")});

@@ -24,13 +24,14 @@ TEST(Report, OfTwoRunsAndOfOneThatIsNotFinished) {
   const fs::path folder = World::get().folder("reports");
   const fs::path whole = World::get().reference(), part = folder / "part";
   fs::copy(whole, part, fs::copy_options::recursive);
-  for (const char* name : {"summary.json", "report.html", "model", "scale", "finetune/result.json"})
+  for (const char* name :
+       {"summary.json", "report.html", "model", "scale", "on-policy", "finetune/result.json"})
     fs::remove_all(part / name);
   write_file(part / "STATUS", "running finetune\n");
   EXPECT_EQ(output_of({"report", part.string(), "--out", (folder / "part.html").string()}),
             (folder / "part.html").string() + "\n");
   const std::string page = read_file(folder / "part.html");
-  EXPECT_THAT(page, HasSubstr("Stopped in stage 6 of 7, finetune, step 4 of 4, loss "));
+  EXPECT_THAT(page, HasSubstr("Stopped in stage 6 of 8, finetune, step 4 of 4, loss "));
   EXPECT_FALSE(fs::exists(part / "report.html"));
 
   const fs::path two = folder / "two.html";

@@ -19,7 +19,7 @@ struct Kill {
   std::string stage;  // that is running then
 };
 
-const Words kTraining = {"align", "align-attention", "distill", "finetune"};
+const Words kTraining = {"align", "align-attention", "distill", "finetune", "on-policy"};
 
 // One run folder, killed at each point in turn, each time resumed from what is left.
 void expect_unharmed(const std::string& name, const std::vector<Kill>& kills) {

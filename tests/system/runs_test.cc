@@ -267,11 +267,11 @@ TEST(Runs, StatusOfEveryEnd) {
   EXPECT_EQ(failed.at("state"), "failed");
   EXPECT_EQ(failed.at("stage"), "scale");
   EXPECT_THAT(std::string(failed.at("why").as_string()), HasSubstr("the gate is not passed"));
-  EXPECT_EQ(failed.at("stages").at(6).at("state"), "failed");
-  EXPECT_EQ(failed.at("stages").at(6).at("gate").at("limit"), 1.5);
+  EXPECT_EQ(failed.at("stages").at(7).at("state"), "failed");
+  EXPECT_EQ(failed.at("stages").at(7).at("gate").at("limit"), 1.5);
   EXPECT_EQ(failed.at("stale").at("what"), "scale");
   EXPECT_THAT(run_halo({"status", run.string()}).out,
-              HasSubstr("failed scale (stage 7 of 7)\n  the gate is not passed"));
+              HasSubstr("failed scale (stage 8 of 8)\n  the gate is not passed"));
   expect_error(run_halo({"status", World::get().path("").string()}), 1, {"is no run folder"});
 }
 
@@ -282,6 +282,7 @@ TEST(Runs, AFailedGatesAdviceWorks) {
                         "--set", "gates.select_ratio=1e-9",
                         "--set", "gates.distill_kl=1e-9",
                         "--set", "gates.finetune_loss_decrease=100",
+                        "--set", "gates.on_policy_kl_decrease=100",
                         "--set", "gates.scale_needle=1.5"};
   Words failed;
   Outcome outcome = convert_with(run, strict);
@@ -293,7 +294,7 @@ TEST(Runs, AFailedGatesAdviceWorks) {
   }
   // Both stages of mixers have one gate: what align asks for does for the other.
   EXPECT_THAT(failed, testing::ElementsAre("failed align", "failed select", "failed distill",
-                                           "failed finetune", "failed scale"));
+                                           "failed finetune", "failed on-policy", "failed scale"));
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(weights(run / "model"), weights(World::get().reference() / "model"));
 }
@@ -375,7 +376,7 @@ TEST(Runs, AStageReadsNothingButWhatItRecords) {
     for (const Setting& setting : all.all()) {
       const bool of_length = setting.key.ends_with(".sequence_length") ||
                              setting.key.ends_with("_attention.tokens") ||
-                             setting.key == "finetune.tokens";
+                             setting.key == "finetune.tokens" || setting.key == "on_policy.tokens";
       if (reads(stage, setting.key) || names_files(setting.key) ||
           setting.about.effect == Effect::kNone || (stage.reads_training_length && of_length)) {
         continue;

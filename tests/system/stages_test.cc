@@ -100,15 +100,16 @@ TEST(Stages, SelectKeepsTheLayersThatAreGiven) {
   EXPECT_EQ(read_model_config(stage_model(out)).attention_layers(), (std::vector<int64_t>{0, 2}));
 }
 
-TEST(Stages, DistillAndFinetuneChangeEverything) {
+TEST(Stages, DistillFinetuneAndOnPolicyChangeEverything) {
   EXPECT_EQ(compare(model("select"), model("distill")).kept, Words{});
   EXPECT_EQ(compare(model("distill"), model("finetune")).kept, Words{});
+  EXPECT_EQ(compare(model("finetune"), model("on-policy")).kept, Words{});
 }
 
 TEST(Stages, ScaleAndTheStudentKeepTheWeights) {
-  EXPECT_EQ(compare(model("finetune"), model("scale")).changed, Words{});
+  EXPECT_EQ(compare(model("on-policy"), model("scale")).changed, Words{});
   EXPECT_EQ(compare(model("scale"), World::get().reference() / "model").changed, Words{});
-  const ModelConfig before = read_model_config(model("finetune"));
+  const ModelConfig before = read_model_config(model("on-policy"));
   ModelConfig after = read_model_config(model("scale"));
   // What the rule of the search chose (scale.json) is what the model has.
   const json::value search = read_json(World::get().reference() / "scale/scale.json");
@@ -119,6 +120,37 @@ TEST(Stages, ScaleAndTheStudentKeepTheWeights) {
                                                 : LogitScale::Kind::kLogPosition)
       << chosen;
   EXPECT_EQ(before.attn_logits_scaling.kind, LogitScale::Kind::kNone);
+}
+
+// Closed forms, then steps that a kill does not change; the figure is nearer to the teacher's than
+// without them.
+TEST(Stages, TransferCalibrates) {
+  const fs::path folder = World::get().folder("calibrated");
+  const auto run = [&](const std::string& out, const Words& set, const std::string& crash_at) {
+    Words words = {"transfer",   "--recipe", World::get().recipe().string(),    "--out",
+                   folder / out, "--set",    "transfer.calibration_tokens=1024"};
+    for (const std::string& s : set) words.insert(words.end(), {"--set", "transfer." + s});
+    return run_halo(Process{words, crash_at});
+  };
+  const Words calibrated = {"init=calibrated", "calibration_steps=4"};
+  ASSERT_EQ(run("whole", calibrated, "").code, 0);
+  EXPECT_EQ(run("killed", calibrated, "train.mid_step:3").signal, SIGKILL);
+  ASSERT_EQ(run("killed", calibrated, "").code, 0);
+  ASSERT_EQ(run("match", {}, "").code, 0);
+  ASSERT_EQ(run("closed", {"init=calibrated", "calibration_steps=0"}, "").code, 0);
+  const auto weights = [&](const char* out) {
+    return read_file(stage_model(folder / out) / "model.safetensors");
+  };
+  EXPECT_EQ(weights("killed"), weights("whole"));
+  EXPECT_NE(weights("closed"), weights("whole"));
+  EXPECT_EQ(result(folder / "whole").at("tokens"), 4 * 2048);
+  EXPECT_EQ(result(folder / "closed").at("tokens"), 0);
+  const auto kl = [&](const char* out) {
+    return result(folder / out).at("held_out_kl").to_number<double>();
+  };
+  EXPECT_LT(kl("whole"), kl("match"));
+  EXPECT_FALSE(fs::exists(folder / "whole/calibration/step-4"));
+  EXPECT_TRUE(fs::exists(folder / "whole/calibration/metrics.jsonl"));
 }
 
 TEST(Stages, TransferGateFailsOnOtherWeights) {
@@ -385,7 +417,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(Trained{"align", "transfer", "align_explained_variance", true},
                     Trained{"align-attention", "", "align_explained_variance", true},
                     Trained{"distill", "select", "distill_kl", false},
-                    Trained{"finetune", "distill", "finetune_loss_decrease", true}),
+                    Trained{"finetune", "distill", "finetune_loss_decrease", true},
+                    Trained{"on-policy", "finetune", "on_policy_kl_decrease", true}),
     [](const auto& info) {
       std::string name = info.param.stage;
       std::erase(name, '-');
@@ -412,13 +445,15 @@ TEST(Stages, SelectGateIsRelativeToNothingKept) {
 TEST(Stages, HowAStepRunsMayChangeInARun) {
   const fs::path run = World::get().path("recomputed");
   fs::copy(World::get().reference(), run, fs::copy_options::recursive);
-  for (const char* stage : {"distill", "finetune", "scale"}) fs::remove_all(run / stage);
+  for (const char* stage : {"distill", "finetune", "on-policy", "scale"}) {
+    fs::remove_all(run / stage);
+  }
   Process process = convert(run, true);
   process.arguments.insert(process.arguments.end(), {"--set", "run.activation_checkpointing=true",
                                                      "--set", "run.cuda_graphs=false"});
   const Outcome done = run_halo(process);
   ASSERT_EQ(done.code, 0) << done.err;
-  for (const char* stage : {"distill", "finetune"}) {
+  for (const char* stage : {"distill", "finetune", "on-policy"}) {
     EXPECT_EQ(read_file(stage_model(run / stage) / "model.safetensors"),
               read_file(stage_model(World::get().reference() / stage) / "model.safetensors"))
         << stage;
@@ -431,7 +466,7 @@ TEST(Stages, OneMoreIsARowAndAFunction) {
   std::vector<Stage> stages(pipeline_stages().begin(), pipeline_stages().end());
   Stage polish{.name = "polish",
                .help = "Copies the student",
-               .inputs = {{"student", "model directory", {"finetune", "distill"}}},
+               .inputs = {{"student", "model directory", {"on-policy", "finetune"}}},
                .training = find_stage(stages, "finetune").training,
                .run = [](const Recipe&, const StageContext& context, const StageArgs& args) {
                  const Model model = context.load(args.inputs[0]);

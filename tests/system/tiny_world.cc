@@ -52,6 +52,12 @@ sequence_length = 96
 tokens_per_step = 96
 micro_batch_rows = 1
 warmup_steps = 0
+[on_policy]
+tokens = 96
+sequence_length = 48
+tokens_per_step = 96
+micro_batch_rows = 1
+warmup_steps = 0
 [scale]
 candidates = [500]
 lengths = [128]
@@ -70,6 +76,7 @@ align_explained_variance = -1e9
 select_ratio = 1e9
 distill_kl = 1e9
 finetune_loss_decrease = -1e9
+on_policy_kl_decrease = -1e9
 scale_needle = 0
 )";
 

@@ -120,6 +120,14 @@ micro_batch_rows = 1
 learning_rate = 1e-3
 warmup_steps = 2
 checkpoint_every = 2
+[on_policy]
+tokens = 4096
+sequence_length = 128
+tokens_per_step = 1024
+micro_batch_rows = 3
+learning_rate = 1e-3
+warmup_steps = 2
+checkpoint_every = 2
 [scale]
 candidates = [500, 1000]
 lengths = [1024]
@@ -138,6 +146,7 @@ align_explained_variance = -10
 select_ratio = 10
 distill_kl = 10
 finetune_loss_decrease = -10
+on_policy_kl_decrease = -10
 scale_needle = 0
 )";
 

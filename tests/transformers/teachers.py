@@ -131,6 +131,7 @@ align_explained_variance = -1e9
 select_ratio = 1e9
 distill_kl = 1e9
 finetune_loss_decrease = -1e9
+on_policy_kl_decrease = -1e9
 scale_needle = 0
 """
 

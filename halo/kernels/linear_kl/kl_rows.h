@@ -17,6 +17,9 @@ void kl_rows_cpu(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& 
                  const CrossEntropyMix& mix = {});
 void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
                   const CrossEntropyMix& mix = {});
+// Of the reverse KL: chunk.losses = weight KL, KL = sum_v p_student (ln p_student - ln p_teacher);
+// where chunk.gradient, logits = weight p_student (ln p_student - ln p_teacher - KL).
+void reverse_kl_rows(const LossChunk& chunk, const at::Tensor& teacher, const at::Tensor& weights);
 // One kernel of our own; both logits fp32 or both bf16.
 void kl_rows_cuda(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor& weights,
                   const CrossEntropyMix& mix = {});

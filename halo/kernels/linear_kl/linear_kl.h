@@ -19,6 +19,13 @@ at::Tensor linear_kl(const at::Tensor& hidden, const Weight& head, const at::Ten
                      const at::Tensor& teacher_head, const at::Tensor& weights,
                      const CrossEntropyMix& mix = {});
 
+// The same the other way round: sum over v of p_student (ln p_student - ln p_teacher), of which a
+// token the student may say and the teacher would not costs most. LibTorch's operations on every
+// device.
+at::Tensor linear_reverse_kl(const at::Tensor& hidden, const Weight& head,
+                             const at::Tensor& teacher_hidden, const at::Tensor& teacher_head,
+                             const at::Tensor& weights);
+
 // The KL of every token, [N] fp32. No gradients.
 at::Tensor token_kl(const at::Tensor& hidden, const at::Tensor& head,
                     const at::Tensor& teacher_hidden, const at::Tensor& teacher_head);

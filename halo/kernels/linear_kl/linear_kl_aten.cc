@@ -26,4 +26,22 @@ void kl_rows_aten(const LossChunk& chunk, at::Tensor& teacher, const at::Tensor&
   if (weights.defined()) logits.mul_(weights.unsqueeze(1));
 }
 
+// In fp32 at least: logits may be bf16, and what is subtracted nearly equal.
+void reverse_kl_rows(const LossChunk& chunk, const at::Tensor& teacher, const at::Tensor& weights) {
+  const auto type = at::promote_types(chunk.logits.scalar_type(), at::kFloat);
+  const at::Tensor log_student = at::log_softmax(chunk.logits.to(type), 1);
+  at::Tensor ratio = log_student - at::log_softmax(teacher.to(type), 1);
+  at::Tensor p_student = log_student.exp();
+  at::Tensor losses = (p_student * ratio).sum(1, /*keepdim=*/true);
+  ratio.sub_(losses);
+  if (weights.defined()) {
+    losses.mul_(weights.unsqueeze(1));
+    p_student.mul_(weights.unsqueeze(1));
+  }
+  chunk.losses.copy_(losses.squeeze(1));
+  if (!chunk.gradient) return;
+  at::Tensor logits = chunk.logits;
+  logits.copy_(p_student.mul_(ratio));
+}
+
 }  // namespace halo

@@ -15,7 +15,8 @@ struct Problem {
   at::Tensor teacher_hidden, teacher_head;  // [N, D'], [V, D']
   at::Tensor weights;                       // may be undefined
   CrossEntropyMix mix;
-  double incoming = 1;  // gradient that arrives at the loss
+  double incoming = 1;   // gradient that arrives at the loss
+  bool reverse = false;  // linear_reverse_kl; without a mix
 };
 
 // 0, 0.75, 1.5, 2.25, 3 and again.
@@ -46,7 +47,8 @@ LossOutcome dense(const Problem& p, at::ScalarType dtype) {
   const auto student = at::log_softmax(at::mm(hidden, head.t()), 1);
   const auto teacher =
       at::log_softmax(at::mm(p.teacher_hidden.to(dtype), p.teacher_head.to(dtype).t()), 1);
-  auto kl = (teacher.exp() * (teacher - student)).sum(1);
+  auto kl = p.reverse ? (student.exp() * (student - teacher)).sum(1)
+                      : (teacher.exp() * (teacher - student)).sum(1);
   const auto all = kl.detach();
   if (p.mix.share != 0) {
     const auto share = p.mix.targets.ne(kIgnoreTarget).to(dtype) * p.mix.share;
@@ -64,6 +66,24 @@ LossOutcome ours(const Problem& p, at::Device device = at::kCPU) {
   const auto weights = p.weights.defined() ? p.weights.to(device) : at::Tensor();
   CrossEntropyMix mix = p.mix;
   if (mix.share != 0) mix.targets = mix.targets.to(device);
+  if (p.reverse) {
+    // Of one row the loss is that row's.
+    const auto rows = [&](const at::Tensor& hidden, const at::Tensor& head) {
+      const at::NoGradGuard no_grad;
+      std::vector<at::Tensor> out;
+      for (int64_t n = 0; n < hidden.size(0); ++n) {
+        out.push_back(linear_reverse_kl(hidden.narrow(0, n, 1), {head, {}},
+                                        teacher_hidden.narrow(0, n, 1), teacher_head, {}));
+      }
+      return at::stack(out);
+    };
+    return outcome_of(
+        p.hidden, p.head, p.incoming, device,
+        [&](const at::Tensor& hidden, const Weight& head) {
+          return linear_reverse_kl(hidden, head, teacher_hidden, teacher_head, weights);
+        },
+        rows);
+  }
   return outcome_of(
       p.hidden, p.head, p.incoming, device,
       [&](const at::Tensor& hidden, const Weight& head) {
@@ -120,19 +140,42 @@ TEST(LinearKl, MatchesDenseWithCrossEntropyMixedIn) {
   EXPECT_THROW(ours(p), Error);
 }
 
+TEST(LinearKl, TheOtherWayRoundMatchesDense) {
+  const PoisonUninitialized poison;
+  for (const int64_t rows : {int64_t{1}, 7 + rows_per_chunk(33, /*cpu=*/true)}) {
+    SCOPED_TRACE(rows);
+    Problem p = make_problem(rows, 33, /*weighted=*/true);
+    p.reverse = true;
+    p.incoming = -2.75;
+    expect_problem(p);
+  }
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    Problem p = make_problem(45, 9001, /*weighted=*/false, dtype);
+    p.reverse = true;
+    expect_problem(p);
+  }
+}
+
 TEST(LinearKl, ExtremeLogitsStayFinite) {
   Problem p = make_problem(15, 37, /*weighted=*/false);
   p.hidden = leaf(p.hidden.detach() * 1000, at::kFloat);
   p.teacher_hidden = p.teacher_hidden * 3000;
   p.head = leaf(p.head.detach() * 10, at::kFloat);
-  expect_problem(p);
+  for (const bool reverse : {false, true}) {
+    SCOPED_TRACE(reverse);
+    p.reverse = reverse;
+    expect_problem(p);
+  }
 }
 
 TEST(LinearKl, OfEqualModelsIsZero) {
   Problem p = make_problem(40, 301, /*weighted=*/false);
   p.teacher_hidden = p.hidden.detach();
   p.teacher_head = p.head.detach();
-  expect_zero(ours(p));
+  for (const bool reverse : {false, true}) {
+    p.reverse = reverse;
+    expect_zero(ours(p));
+  }
 }
 
 TEST(LinearKl, MicroBatchesAddUp) {
@@ -185,6 +228,9 @@ TEST(LinearKlCuda, MatchesDense) {
     p.incoming = -2.75;
     expect_problem(p, at::kCUDA);
     p.mix = some_mix(rows, vocabulary, 0.25);
+    expect_problem(p, at::kCUDA);
+    p.mix = {};
+    p.reverse = true;
     expect_problem(p, at::kCUDA);
   });
 }
