@@ -6,7 +6,8 @@
 //   o^T [head_dim, 8 query rows] += v^T p^T, where pairs of tokens are interleaved in registers and
 //   the scores are already laid out as the second operand.
 // Keys and values in int8 become bf16 in registers, exactly; a key's scale multiplies its score, a
-// value's its weight. Half the bytes are on their way for a block, so twice the blocks run.
+// value's its weight. Half the bytes are on their way for a block, so one more
+// runs beside the others.
 // The next tokens' keys are on their way from the moment the products have used the registers, be
 // they another sequence's; the first ones' before the kernel that makes the queries has ended. The
 // warps of a block add up in shared memory, the parts of a sequence through device memory: the
@@ -25,7 +26,7 @@ using namespace decode;
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
 template <class T>
-constexpr int kBlocksAProcessor = sizeof(T) == 1 ? 4 : 2;
+constexpr int kBlocksAProcessor = sizeof(T) == 1 ? 3 : 2;
 constexpr int kStep = kWarps * kGroup;  // tokens a block takes at a time
 constexpr int kRows = kMostDecodeRows;
 constexpr int kFewestSteps = 2;  // of a range
