@@ -1,6 +1,9 @@
 // halo serve: a model behind OpenAI's API, until a signal ends it.
+#include <malloc.h>
+
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <exception>
 #include <thread>
 
@@ -82,6 +85,23 @@ class Driver {
   std::jthread thread_;
 };
 
+// What malloc holds free goes back to the machine between answers: pieces of requests that are gone
+// lie between pieces that stay, beginnings of prompts, and their pages would never be given back.
+class SpareMemory {
+ public:
+  void give_back() {
+    const std::clock_t used = std::clock();  // of the processor: whether anything was done
+    if (Clock::now() < next_ || used - used_ < CLOCKS_PER_SEC / 20) return;
+    malloc_trim(0);
+    used_ = std::clock();
+    next_ = Clock::now() + std::chrono::seconds(10);
+  }
+
+ private:
+  std::clock_t used_ = std::clock();
+  Clock::time_point next_ = Clock::now();
+};
+
 void wait_a_moment(Service& service, const Driver& driver) {
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
   service.tick();
@@ -108,6 +128,7 @@ void announce(const Args& args, const Service& service, const ServedModel& model
 struct Ended {};
 
 void serve(const Args& args) {
+  mallopt(M_ARENA_MAX, 1);  // of others malloc_trim leaves the ends
   if (const std::string why = why_stale(args.model); !why.empty()) warn(why);
   const Machine machine = open_machine(args.machine);
   const Model weights =
@@ -119,7 +140,11 @@ void serve(const Args& args) {
   const Driver driver(scheduler);
   announce(args, service, model, scheduler, options);
   const StopLater later("serve: what runs is answered");
-  while (!stop_requested()) wait_a_moment(service, driver);
+  SpareMemory spare;
+  while (!stop_requested()) {
+    wait_a_moment(service, driver);
+    if (service.is_idle()) spare.give_back();
+  }
   service.start_draining();
   const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
                                       std::chrono::duration<double>(args.service.drain_seconds));

@@ -156,20 +156,22 @@ class Conversations {
     for (const size_t place : places) {
       talks_[place].asked = talks_[place].tokens.size();
       all.push_back({.place = place, .request = request_of(talks_[place])});
-      known_[talks_[place].salt].push_back(talks_[place].tokens);
     }
     for (Asked& asked : all) submit(asked);
     scheduler_.drain();
     for (const Asked& asked : all) {
       ASSERT_TRUE(asked.ended && asked.finish.error.empty()) << asked.finish.error;
-      check(asked);
+      check_tokens(asked);
+      check_origin(asked, all);
+    }
+    for (const Asked& asked : all) {
       Talk& talk = talks_[asked.place];
       talk.tokens.insert(talk.tokens.end(), asked.said.tokens.begin(), asked.said.tokens.end());
       known_[talk.salt].push_back(talk.tokens);
     }
   }
 
-  void check(const Asked& asked) {
+  void check_tokens(const Asked& asked) {
     const Said& expected = plain(asked.request);
     const bool whole = asked.finish.reason == Finish::Reason::kLength;
     ASSERT_TRUE(!whole || std::ssize(asked.said.tokens) == asked.request.max_tokens);
@@ -178,15 +180,28 @@ class Conversations {
         std::equal(asked.said.tokens.begin(), asked.said.tokens.end(), expected.tokens.begin()));
     ASSERT_TRUE(std::equal(asked.said.logprobs.begin(), asked.said.logprobs.end(),
                            expected.logprobs.begin()));
-    int64_t shared = 0;
-    for (const Tokens& other : known_[asked.request.salt]) {
-      const auto parted = std::ranges::mismatch(asked.request.prompt, other);
-      shared = std::max<int64_t>(shared, parted.in1 - asked.request.prompt.begin());
-    }
-    ASSERT_LE(asked.finish.cached_tokens, shared);
     ++(whole ? counts_.whole : counts_.cut);
     counts_.reused += asked.finish.cached_tokens;
     counts_.missed += asked.finish.prompt_tokens - asked.finish.cached_tokens;
+  }
+
+  // What was reused is of the same salt: of an earlier conversation, or of one that was asked
+  // beside.
+  void check_origin(const Asked& asked, const std::vector<Asked>& all) {
+    const Tokens& prompt = asked.request.prompt;
+    int64_t shared = 0;
+    const auto look = [&](const Tokens& other) {
+      const auto parted = std::ranges::mismatch(prompt, other);
+      shared = std::max<int64_t>(shared, parted.in1 - prompt.begin());
+    };
+    std::ranges::for_each(known_[asked.request.salt], look);
+    for (const Asked& other : all) {
+      if (&other == &asked || other.request.salt != asked.request.salt) continue;
+      Tokens tokens = other.request.prompt;
+      tokens.insert(tokens.end(), other.said.tokens.begin(), other.said.tokens.end());
+      look(tokens);
+    }
+    ASSERT_LE(asked.finish.cached_tokens, shared);
   }
 
   // The answer where nothing was ever kept; remembered.
