@@ -110,8 +110,8 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
   // A rank that has a part of the weights gets all of them to write with.
   if (written > 0 && ranks > 1 && run.shard == Shard::kFull)
     written += cost.trained.all * compute_bytes;
-  const int64_t memory = saturated(double(tensors + written) +
-                                   checkpoint_copy_bytes(train, cost, run, compute_bytes));
+  const int64_t memory =
+      saturated(double(tensors + written) + checkpoint_copy_bytes(train, cost, run, compute_bytes));
   json::object out{
       {"stage", name},
       {"tokens", train.steps() * train.tokens_per_step},
