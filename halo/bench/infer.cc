@@ -12,7 +12,6 @@
 #include "halo/bench/step_profile.h"
 #include "halo/engine/scheduler.h"
 #include "halo/model/decode_step.h"
-#include "halo/model/fp32_vectors.h"
 #include "halo/runtime/device_event.h"
 #include "halo/runtime/graph.h"
 
@@ -83,9 +82,7 @@ void fill_past(at::Tensor& x) {
 // Where steps are not recorded: what the engine runs.
 InferSeconds time_engine(const Model& model, const Machine& machine, const InferBenchArgs& args,
                          int64_t context, int64_t batch) {
-  const bool bf16 = machine.device.is_cpu() && machine.compute == at::kBFloat16;
-  Engine engine(std::make_shared<const DecoderWeights>(bf16 ? with_fp32_vectors(model.weights)
-                                                            : model.weights),
+  Engine engine(std::make_shared<const DecoderWeights>(model.weights),
                 {.kernels = kernels_for(machine, args.engine),
                  .block_size = kBlockSize,
                  .max_batch_tokens = kChunk,

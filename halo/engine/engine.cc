@@ -11,6 +11,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/engine/pool.h"
+#include "halo/model/fp32_vectors.h"
 
 namespace halo {
 namespace {
@@ -26,6 +27,13 @@ at::Tensor grown(const at::Tensor& old, const at::Tensor& shape, at::Device devi
 int64_t new_capacity(const char* name, int64_t capacity, int64_t needed, int64_t most) {
   if (most > 0) throw_error("all {} {} of sequences' memory are in use", most, name);
   return std::max(needed, capacity + capacity / 2);
+}
+
+// On a CPU activations in bf16 would only cost time.
+std::shared_ptr<const DecoderWeights> as_run(std::shared_ptr<const DecoderWeights> weights) {
+  const at::Tensor& like = weights->embedding.value;
+  if (!like.is_cpu() || like.scalar_type() != at::kBFloat16) return weights;
+  return std::make_shared<const DecoderWeights>(with_fp32_vectors(*weights));
 }
 
 // More are given to the kernels that read prompts.
@@ -75,7 +83,7 @@ StateBytes state_bytes(const DecoderWeights& weights, int64_t block_size, KvType
 }
 
 Engine::Engine(std::shared_ptr<const DecoderWeights> weights, const EngineOptions& options)
-    : weights_(std::move(weights)),
+    : weights_(as_run(std::move(weights))),
       options_(options),
       device_(weights_->embedding.value.device()),
       state_(weights_->layers.size()),

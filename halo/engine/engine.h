@@ -64,8 +64,8 @@ class Engine {
   // Free blocks that feeding it so many tokens takes. An Error there, and of create() and fork(),
   // says that a pool which may not grow is used up.
   int64_t blocks_for(int64_t sequence, int64_t tokens) const;
-  // Takes them now, so that they lie together where there is room, and gives back what was not
-  // needed.
+  // Takes them now, so that they lie together where there is room; and gives back what was not
+  // needed, of a sequence that is fed no more.
   void reserve(int64_t sequence, int64_t tokens);
   void give_back_spare(int64_t sequence);
 

@@ -8,7 +8,6 @@
 #include "halo/engine/draft.h"
 #include "halo/engine/pool.h"
 #include "halo/engine/task.h"
-#include "halo/model/fp32_vectors.h"
 #include "halo/runtime/memory.h"
 
 namespace halo {
@@ -47,13 +46,6 @@ EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptio
     engine.max_blocks = std::min(fit, engine.max_slots * of_one);
   }
   return engine;
-}
-
-// On a CPU activations in bf16 would only cost time.
-std::shared_ptr<const DecoderWeights> as_run(const std::shared_ptr<const DecoderWeights>& weights) {
-  const at::Tensor& like = weights->embedding.value;
-  if (!like.is_cpu() || like.scalar_type() != at::kBFloat16) return weights;
-  return std::make_shared<const DecoderWeights>(with_fp32_vectors(*weights));
 }
 
 // Whether a fork of a sequence of so many tokens takes a block.
@@ -135,7 +127,7 @@ SchedulerOptions scheduler_options(const Machine& machine, const EngineRecipe& r
 
 Scheduler::Scheduler(std::shared_ptr<const DecoderWeights> weights, const SchedulerOptions& options)
     : options_(options),
-      engine_(as_run(weights), engine_options(*weights, options)),
+      engine_(weights, engine_options(*weights, options)),
       spacing_(options.reuse_prefixes && !engine_.can_cut() ? options.snapshot_spacing : 0),
       context_(std::min(options.context > 0 ? options.context : kNoLimit, most_tokens(engine_))),
       even_past_(even_past(*weights)),
@@ -324,7 +316,8 @@ Scheduler::Start Scheduler::try_start(Task& task) {
   engine_.reserve(task.sequence->id(), size - task.fed);
   task.shared = task.fed;
   task.reserved = size;
-  if (match.common < task.size() && match.common >= options_.min_reused && reuse) {
+  if (match.common < task.size() && match.common >= options_.min_reused && reuse &&
+      std::ranges::count(task.marks, match.common) == 0) {
     task.marks.push_back(match.common);
   }
   if (task.started) return Start::kDone;

@@ -255,6 +255,7 @@ TEST_P(ConversationsTest, ReuseChangesNoBit) {
                              .max_running = 1 + draw(0, 4),
                              .prefill_chunk = 1 + draw(1, 20),
                              .block_size = 4,
+                             .tells_beside = draw(5, 2) == 1,
                              .min_reused = 3,
                              .snapshot_spacing = 4 + draw(2, 30)};
     options.memory_bytes = test::memory_of(*weights, 24 + draw(3, 60), 4 + draw(4, 12));

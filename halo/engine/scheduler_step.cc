@@ -36,9 +36,11 @@ void Scheduler::begin_where_prefixes_end() {
   std::vector<at::Tensor> rows;
   for (const auto& [order, task] : running_) {
     if (!task->logits.defined()) continue;
+    const at::Tensor row = std::exchange(task->logits, {});
     report_prefill(*task);
-    rows.push_back(std::exchange(task->logits, {}));
     if (task->request.max_tokens == 0) finish(*task, Finish::Reason::kLength);
+    if (task->ended) continue;
+    rows.push_back(row);
     tasks.push_back(task.get());
   }
   if (!tasks.empty()) ask_for_next(tasks, at::stack(rows));
@@ -282,7 +284,7 @@ Scheduler::Asked Scheduler::ask(std::vector<Next> next, const at::Tensor& logits
   return {std::move(next), logits, answers, DeviceEvent(logits.device())};
 }
 
-// Nothing but this waits for the device.
+// Waits for the device, as `on_logits` and scored prompts do, and nothing else.
 std::vector<Scheduler::Choice> Scheduler::read(const Asked& asked) {
   asked.arrived.wait();
   const auto& next = asked.next;
@@ -380,6 +382,8 @@ void Scheduler::tell(Task& task) {
 void Scheduler::failed(const Pieces& pieces, const std::string& what) {
   for (const auto& [task, count] : pieces) {
     if (task->ended) continue;
+    // Half a call may be in it: nothing of it is kept, whatever ends the request first.
+    task->sequence.reset();
     if (pieces.size() == 1 || task->alone) {
       finish(*task, Finish::Reason::kError, first_line(what));
     } else {

@@ -26,7 +26,8 @@ using Reason = Finish::Reason;
 
 INSTANTIATE_TEST_SUITE_P(, SchedulerTest,
                          testing::Values(Case{false, false}, Case{false, true}, Case{true, false},
-                                         Case{true, true}, Case{true, true, true}),
+                                         Case{true, true}, Case{true, true, true},
+                                         Case{false, true, true}),
                          [](const auto& info) {
                            return fmt::format("{}{}{}",
                                               info.param.hybrid ? "Hybrid" : "Transformer",
@@ -287,6 +288,38 @@ TEST_P(SchedulerTest, AFailedCallEndsEveryRequestWithItsError) {
     EXPECT_EQ(answer.finish.reason, Reason::kError);
     EXPECT_FALSE(answer.finish.error.empty());
   }
+}
+
+// Also where the request ends at a token that it is told of only then.
+TEST_P(SchedulerTest, NothingIsKeptOfACallThatFailed) {
+  SchedulerOptions options = small_options();
+  options.tells_beside = true;
+  bool fails = false;
+  options.forward = [&](const DecoderWeights& weights, const Batch& batch,
+                        const DecoderCall& call) {
+    const at::Tensor hidden = decode(weights, batch);
+    if (fails) throw Error("no memory");
+    return hidden.index_select(0, at::tensor(call.rows, at::kLong));
+  };
+  Scheduler scheduler(weights_, options);
+  Answer stopped, next;
+  Request request = watched({.prompt = random_tokens(9, 1), .max_tokens = 6}, stopped);
+  request.on_token = [](const TokenEvent&) { return false; };
+  scheduler.submit(request);
+  scheduler.step();  // 7 tokens
+  scheduler.step();
+  EXPECT_EQ(stopped.ends, 0);
+  fails = true;
+  scheduler.drain();
+  fails = false;
+  EXPECT_EQ(stopped.ends, 1);
+  EXPECT_EQ(stopped.finish.reason, Reason::kStop);
+
+  request.prompt.insert(request.prompt.end(), {3, 4});
+  scheduler.submit(watched({.prompt = request.prompt, .max_tokens = 6}, next));
+  scheduler.drain();
+  EXPECT_EQ(next.tokens, plain_answer(*weights_, {.prompt = request.prompt, .max_tokens = 6}));
+  expect_all_free(scheduler);
 }
 
 TEST_P(SchedulerTest, AShortPromptWaitsForTwoChunksAtMost) {

@@ -31,6 +31,7 @@ SchedulerOptions generation_options(const Engine& engine) {
                            .memory_bytes = int64_t{1} << (on_gpu ? 34 : 32),
                            .max_running = 256,
                            .prefill_chunk = engine.options().max_batch_tokens,
+                           .tells_beside = on_gpu,
                            .forward = engine.options().forward};
   if (on_gpu) options.block_size = 256;
   return options;

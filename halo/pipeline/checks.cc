@@ -143,7 +143,9 @@ void check_settings(const Recipe& recipe, const std::string& file) {
     check_recipe(stage.training->recipe(recipe), section_of(stage), num_ranks(recipe.run));
   }
   if (recipe.on_policy.tokens > 0) check_recipe(recipe.on_policy);
-  check_frozen("finetune", recipe.finetune.freeze_attention, recipe.finetune);
+  if (recipe.finetune.tokens > 0) {
+    check_frozen("finetune", recipe.finetune.freeze_attention, recipe.finetune);
+  }
   check_recipe(recipe.select, file);
   check_recipe(recipe.scale, file);
   check_questions(file, "select.needle_questions", recipe.select.needle_questions,

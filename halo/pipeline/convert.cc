@@ -368,12 +368,15 @@ void run_stage(const Recipe& relative, const Stage& stage, const StageArgs& args
   const bool has_record = fs::exists(path);
   if (has_record) hashes.remember(read_record(path));
   const json::object now = describe_inputs(stage, recipe, &args.inputs, hashes);
-  if (has_record && has_progress(stage, args.out)) {
-    const std::vector<Change> changes = compare_inputs(stage, read_record(path), now);
-    if (!changes.empty()) {
-      throw_error("{}: was begun with {}; go back to that, remove the folder or use another --out",
-                  args.out.string(), join(changes));
-    }
+  const std::vector<Change> changes =
+      has_record ? compare_inputs(stage, read_record(path), now) : std::vector<Change>();
+  if (!changes.empty() && has_progress(stage, args.out)) {
+    throw_error("{}: was begun with {}; go back to that, remove the folder or use another --out",
+                args.out.string(), join(changes));
+  }
+  if (!changes.empty()) {
+    // What trains on its way to the stage's result was begun of something else.
+    for (const char* begun : {"calibration", "gates"}) fs::remove_all(args.out / begun);
   }
   const StageContext context(context_settings(recipe), ranks);
   if (!has_progress(stage, args.out)) {

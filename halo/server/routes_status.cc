@@ -18,12 +18,15 @@ void Service::health(const std::shared_ptr<Exchange>& exchange) {
 
 json::object Service::model_json() const {
   const ModelConfig& config = model_.config();
+  const Engine& engine = scheduler_.engine();
+  const StateBytes bytes =
+      state_bytes(engine.weights(), /*block_size=*/1, engine.options().kv_type);
   json::object meta{
-      {"n_ctx", scheduler_.context()},       {"n_ctx_train", config.max_position_embeddings},
-      {"n_vocab", config.vocab_size},        {"n_embd", config.hidden_size},
-      {"hypenet", config.is_hypenet()},      {"attention_layers", config.attention_layers().size()},
-      {"layers", config.num_layers},         {"kv_bytes_per_token", config.kv_bytes_per_token()},
-      {"state_bytes", config.state_bytes()}, {"chat", model_.has_chat()}};
+      {"n_ctx", scheduler_.context()},  {"n_ctx_train", config.max_position_embeddings},
+      {"n_vocab", config.vocab_size},   {"n_embd", config.hidden_size},
+      {"hypenet", config.is_hypenet()}, {"attention_layers", config.attention_layers().size()},
+      {"layers", config.num_layers},    {"kv_bytes_per_token", bytes.block},
+      {"state_bytes", bytes.slot},      {"chat", model_.has_chat()}};
   return {{"id", model_.name()},
           {"object", "model"},
           {"created", model_.created()},

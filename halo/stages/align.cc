@@ -80,7 +80,7 @@ int64_t calibrate_mixers(int64_t steps, const StageContext& context, const Stage
   for (int64_t layer = 0; layer < config.num_layers; ++layer) {
     job.extra_metrics.push_back(fmt::format("layer_{}", layer));
   }
-  job.write_model = [](const fs::path&) {};  // its state says all
+  job.model.write_side_files = [](const fs::path&) {};  // its state says all
   halo::train(job);
   at::NoGradGuard no_grad;
   for (const ParameterSpec& spec : mixers.specs()) {
@@ -157,14 +157,15 @@ void run_transfer(const TransferRecipe& recipe, const StageContext& context,
   }
   commit_directory(args.out / "step-0",
                    [&](const fs::path& directory) { context.save(directory, config, store); });
-  if (tokens > 0) {
-    const Checkpoints done(args.out / kCalibration, 2);
-    for (const int64_t step : done.steps()) fs::remove_all(done.path(step));
-  }
   finish_stage(args,
                {"largest difference from what the teacher determines",
                 transfer_error(context.teacher(), config, store, how.init), Gate::Kind::kAtMost},
                figures);
+  // Behind the result, without which they are gone on with.
+  if (tokens > 0) {
+    const Checkpoints done(args.out / kCalibration, 2);
+    for (const int64_t step : done.steps()) fs::remove_all(done.path(step));
+  }
 }
 
 void run_align(const AlignRecipe& recipe, const StageContext& context, const StageArgs& args) {

@@ -51,7 +51,7 @@ SchedulerOptions scheduler_for(const DecoderWeights& student, const Machine& mac
   options.context = length;
   options.reuse_prefixes = false;
   options.max_running = std::min(texts, kTextsAtATime);
-  const StateBytes bytes = state_bytes(student, options.block_size);
+  const StateBytes bytes = state_bytes(student, options.block_size, options.kv_type);
   const int64_t blocks = (length + options.block_size - 1) / options.block_size;
   // Half of it is for states.
   options.memory_bytes =

@@ -62,6 +62,7 @@ class Trainer {
   void start();
   void check_same_job();
   bool agree(bool first_ranks_answer);
+  bool is_told_to_stop();
   void restore_history(const JsonLines& metrics);
   int64_t first_row() const;  // of a step, that this rank or its group trains
   TrainBatch next_batch(int64_t index) const;
@@ -208,14 +209,23 @@ bool Trainer::agree(bool first_ranks_answer) {
   return ranks_.broadcast(first_ranks_answer ? "1" : "0") == "1";
 }
 
+// Whether any rank is.
+bool Trainer::is_told_to_stop() {
+  const double mine = stop_requested() ? 1 : 0;
+  return (ranks_.size() > 1 ? ranks_.sum({mine})[0] : mine) > 0;
+}
+
 // The step's gradient into the store, and [loss, extras...] in fp64 on the device. Nothing where
 // the run was told to stop: the weights are still those of the step before.
 std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
   std::vector<TrainBatch> batches;
   for (int64_t i = 0; i < micro_batches_; ++i) batches.push_back(batches_->next());
   if (job_.complete) {
+    // It may take minutes, each rank's its own.
+    if (is_told_to_stop()) return std::nullopt;
     if (store_.layers()) store_.layers()->settle();
     job_.complete(step - 1, first_row(), batches);
+    ranks_.wait();
   }
   double is_part_done = saves_ && saves_->is_part_done() ? 1 : 0;
   int64_t count = 0;

@@ -31,9 +31,9 @@ struct KeysAndValues {
   at::Tensor k, v;  // [count, G, d]
 };
 struct StoredKeys {
-  // Of `count` tokens from `begin` on: a view where they lie together, else gathered.
+  // Of `count` tokens from `begin` on: a view where they lie together in q's type, else gathered.
   std::function<KeysAndValues(int64_t begin, int64_t count)> get;
-  // How many tokens from `begin` on, up to `end`, lie together.
+  // How many tokens from `begin` on, up to `end`, a view has; 0: none has any.
   std::function<int64_t(int64_t begin, int64_t end)> together;
 };
 at::Tensor attention_in_pieces(const at::Tensor& q, const StoredKeys& stored, int64_t length,

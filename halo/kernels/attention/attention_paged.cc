@@ -198,8 +198,11 @@ at::Tensor fast(const at::Tensor& q, const PagedKeyValue& cache, double scale,
                 return KeysAndValues{tokens_of(cache.keys, cache.key_scales, first, count),
                                      tokens_of(cache.values, cache.value_scales, first, count)};
               },
-          .together = [&](int64_t first,
-                          int64_t last) { return rows.together(which[0], first, last); }};
+          // int8 is widened again, wherever it lies: by pieces.
+          .together =
+              [&](int64_t first, int64_t last) {
+                return cache.is_int8() ? int64_t{0} : rows.together(which[0], first, last);
+              }};
       const auto o = which.size() > 1 ? attend_tokens(part, cache, which, longest, scale)
                                       : attend_prompt(part, keys, cache.lengths[which[0]], scale);
       out.slice(0, begin, sequences.offsets()[which.back() + 1]).copy_(o);

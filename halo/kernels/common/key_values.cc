@@ -110,7 +110,7 @@ void store_tokens(const at::Tensor& pool, const at::Tensor& scales, const at::Te
     round_heads(x, {pool.mutable_data_ptr<int8_t>(), scales.mutable_data_ptr<float>(),
                     rows.const_data_ptr<int64_t>(), pool.size(1)});
   } else {
-    const Int8Rows rounded = to_int8(x);
+    const Int8Rows rounded = to_int8(x.contiguous());
     store_rows(pool.flatten(0, 1), rows, rounded.values);
     scales.view(-1).index_copy_(0, scale_places(scales, rows).flatten(), rounded.scales.flatten());
   }
