@@ -41,6 +41,30 @@ TEST(Fit, PublishedSizesOnOneCard) {
   EXPECT_THAT(format_fit(fit), HasSubstr("--gpus"));
 }
 
+int64_t memory_of(const std::vector<std::string>& set, std::string_view name) {
+  const json::object planned = plan(recipe_of("1.7b", set), 1);
+  for (const json::value& stage : planned.at("stages").as_array()) {
+    if (stage.at("stage").as_string() == name) return stage.at("memory_bytes").to_number<int64_t>();
+  }
+  return 0;
+}
+
+// A copy of masters, moments and bf16 weights waits on the host, where the CPU computes.
+TEST(Fit, CheckpointsBehindTheTrainingTakeMemory) {
+  const std::vector<std::string> set = {"run.device=cpu", "run.compute=bfloat16",
+                                        "distill.checkpoint_every=100"};
+  std::vector<std::string> async = set;
+  async.push_back("run.async_checkpoints=true");
+  const int64_t more = memory_of(async, "distill") - memory_of(set, "distill");
+  EXPECT_GT(more, int64_t{14} * 1'500'000'000);
+  EXPECT_LT(more, int64_t{14} * 2'500'000'000);
+}
+
+TEST(Fit, WritingItsOwnTextsTakesMemory) {
+  const std::vector<std::string> set = {"on_policy.tokens=4915200"};
+  EXPECT_GT(memory_of(set, "on-policy"), memory_of(set, "distill"));
+}
+
 TEST(Fit, SaysWhatWouldFitAndThatDoes) {
   const Recipe recipe = recipe_of("1.7b");
   EXPECT_THAT(*settings_that_fit(recipe, "finetune", int64_t(50 * kGib)),
