@@ -61,8 +61,13 @@ TEST(Fit, CheckpointsBehindTheTrainingTakeMemory) {
 }
 
 TEST(Fit, WritingItsOwnTextsTakesMemory) {
-  const std::vector<std::string> set = {"on_policy.tokens=4915200"};
-  EXPECT_GT(memory_of(set, "on-policy"), memory_of(set, "distill"));
+  const auto memory_with = [](int64_t texts) {
+    return memory_of(
+        {"on_policy.tokens=4915200", "on_policy.sequence_length=512",
+         "on_policy.micro_batch_rows=1", fmt::format("on_policy.tokens_per_step={}", 512 * texts)},
+        "on-policy");
+  };
+  EXPECT_GT(memory_with(32), memory_with(1));
 }
 
 TEST(Fit, SaysWhatWouldFitAndThatDoes) {

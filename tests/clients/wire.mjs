@@ -96,6 +96,8 @@ async function checkCancellation() {
   const long = { prompt: "The", max_tokens: 900, ignore_eos: true };
   const kinds = 6;
   for (let i = 0; i < kinds; ++i) {
+    // What runs below is then this one.
+    await until("the one before goes on", async () => (await figure("num_requests_running")) === 0);
     const stop = new AbortController();
     const asked = post("/v1/completions", { ...long, stream: i % 2 === 0 }, { signal: stop.signal });
     if (i % 2 === 0) {

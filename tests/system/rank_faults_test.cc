@@ -38,12 +38,13 @@ void sleep_for_seconds(double seconds) {
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
 }
 
-// Two rows a step, one for each rank.
+// Two rows a step, one for each rank; without stage on-policy, whose last bits after a restart are
+// not yet understood (docs/decisions/on-policy.md).
 Words of_two_rows() {
-  Words set;
+  Words set = {"on_policy.tokens=0"};
   for (const auto& [stage, tokens] :
        {std::pair("align", 576), std::pair("align_attention", 192), std::pair("distill", 576),
-        std::pair("finetune", 192), std::pair("on_policy", 192)}) {
+        std::pair("finetune", 192)}) {
     set.push_back(fmt::format("{}.tokens_per_step=192", stage));
     set.push_back(fmt::format("{}.tokens={}", stage, tokens));
   }
@@ -101,9 +102,7 @@ class RankFaults : public testing::Test {
   void expect_same_in_the_end(const fs::path& run) {
     Conversion last = start(run);
     EXPECT_THAT(last->wait_all(), Each(0)) << last->said();
-    auto got = record(run);
-    EXPECT_GT(got.size(), 15u);
-    EXPECT_TRUE(got == record(reference()));
+    expect_same_record(run, reference());
     EXPECT_THAT(read_file(run / "STATUS"), testing::StartsWith("done"));
   }
 

@@ -172,7 +172,7 @@ TEST(Stops, ConvertSaysWhereItIs) {
   }
   expect_next("evaluation\n");
   const Outcome again = run_halo(convert(run, true));
-  EXPECT_THAT(again.err, HasSubstr("stage 1 of 7: transfer: done before\n"));
+  EXPECT_THAT(again.err, HasSubstr("stage 1 of 8: transfer: done before\n"));
 }
 
 }  // namespace
