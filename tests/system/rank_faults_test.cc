@@ -42,9 +42,8 @@ void sleep_for_seconds(double seconds) {
 // not yet understood (docs/decisions/on-policy.md).
 Words of_two_rows() {
   Words set = {"on_policy.tokens=0"};
-  for (const auto& [stage, tokens] :
-       {std::pair("align", 576), std::pair("align_attention", 192), std::pair("distill", 576),
-        std::pair("finetune", 192)}) {
+  for (const auto& [stage, tokens] : {std::pair("align", 576), std::pair("align_attention", 192),
+                                      std::pair("distill", 576), std::pair("finetune", 192)}) {
     set.push_back(fmt::format("{}.tokens_per_step=192", stage));
     set.push_back(fmt::format("{}.tokens={}", stage, tokens));
   }
