@@ -53,8 +53,7 @@ class Conversations {
       std::vector<size_t> places;
       for (int64_t i = 1 + below(3); i > 0; --i) places.push_back(next_prompt());
       std::ranges::sort(places);
-      const auto [first, last] = std::ranges::unique(places);
-      places.erase(first, last);
+      places.erase(std::unique(places.begin(), places.end()), places.end());
       ask(places);
     }
     test::expect_all_free(scheduler_);

@@ -70,11 +70,12 @@ bool Scheduler::decode() {
   }
   add_drafts(together);
   // What has several tokens to be fed goes by itself where the others' step is recorded.
-  const auto several = std::ranges::stable_partition(
-      together, [&](const Piece& piece) { return piece.count == 1 || engine_.step_tokens() == 0; });
-  if (!several.empty()) {
-    calls.emplace_back(several.begin(), several.end());
-    together.erase(several.begin(), several.end());
+  const auto several = std::stable_partition(
+      together.begin(), together.end(),
+      [&](const Piece& piece) { return piece.count == 1 || engine_.step_tokens() == 0; });
+  if (several != together.end()) {
+    calls.emplace_back(several, together.end());
+    together.erase(several, together.end());
   }
   if (!together.empty()) calls.push_back(std::move(together));
   for (Pieces& pieces : calls) {
@@ -156,7 +157,10 @@ Scheduler::Pieces Scheduler::next_chunk() const {
     left -= taken;
   };
   const auto take_of = [&](auto begin, auto end) {
-    for (; begin != end && left > 0; ++begin) take(pieces.emplace_back(*begin, 0), left);
+    for (; begin != end && left > 0; ++begin) {
+      pieces.push_back({*begin, 0});
+      take(pieces.back(), left);
+    }
   };
   take(pieces.front(), (left + 1) / 2);
   take_of(waiting.begin(), longer);

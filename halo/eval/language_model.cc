@@ -267,7 +267,8 @@ std::vector<std::string> LanguageModel::generate_until(
   readings.reserve(requests.size());
   for (size_t i = 0; i < requests.size(); ++i) {
     const GenerateRequest& request = requests[i];
-    Reading& reading = readings.emplace_back(StreamDecoder(*tokenizer_), StopText(request.stops));
+    readings.push_back({StreamDecoder(*tokenizer_), StopText(request.stops)});
+    Reading& reading = readings.back();
     Request& asked = all.emplace_back();
     asked.prompt =
         request.prompt.empty() ? std::vector<int64_t>{special_.before_all} : encode(request.prompt);

@@ -167,13 +167,14 @@ TEST(Ranks, MeasureTogetherToTheSameBits) {
     recipe.run.threads = 1;
     const Stage& stage = find_stage(stages, name);
     const StageArgs in_run = args_in_run(stages, stage, recipe, World::get().reference());
+    const bool selects = stage.name == "select";
     const auto measure_on = [&](int64_t n) {
       StageArgs args = in_run;
-      args.gate = name == "select" ? 1e9 : 0;
-      args.out = World::get().folder(name) / "out";
+      args.gate = selects ? 1e9 : 0;
+      args.out = World::get().folder(stage.name) / "out";
       run_threads(n, 120, [&](Communicator& ranks) { run_stage(recipe, stage, args, ranks); });
       std::string all = read_file(args.out / "result.json");
-      all += read_file(args.out / (name == "select" ? "selection.json" : "scale.json"));
+      all += read_file(args.out / (selects ? "selection.json" : "scale.json"));
       return all + read_file(args.out / "step-0/config.json") +
              hash_file(args.out / "step-0/model.safetensors");
     };
