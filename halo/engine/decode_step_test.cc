@@ -131,6 +131,19 @@ at::Tensor run(DecodeState& state, const std::function<at::Tensor()>& launch) {
   return at::cat({at::cat(rows[0]), at::cat(rows[2])});
 }
 
+// The same of steps that are launches of one recording.
+at::Tensor run_recorded(const DecoderWeights& weights, DecodeState& state,
+                        const std::vector<LayerState>& layers) {
+  at::Tensor out;
+  const GraphMemory memory;
+  const CudaGraph graph(at::Device(at::kCUDA, 0), memory,
+                        [&] { out = decode_step(weights, state, layers, Kernels::kFast); });
+  return run(state, [&] {
+    graph.launch();
+    return out;
+  });
+}
+
 at::Tensor plain(const DecoderWeights& weights, Kernels kernels) {
   std::vector<at::Tensor> rows;
   for (const auto& tokens : kTokens) {
@@ -219,16 +232,7 @@ TEST(DecodeStepCuda, ARecordedStepEqualsOneGo) {
       };
       test::expect_close("called", called, rows(want), rows(same_type));
 
-      const auto again = empty_layers(on_gpu);
-      at::Tensor out;
-      const GraphMemory memory;
-      const CudaGraph graph(at::Device(at::kCUDA, 0), memory,
-                            [&] { out = decode_step(on_gpu, state, again, Kernels::kFast); });
-      const at::Tensor recorded = run(state, [&] {
-        graph.launch();
-        return out;
-      });
-      test::expect_equal("recorded", recorded, called);
+      test::expect_equal("recorded", run_recorded(on_gpu, state, empty_layers(on_gpu)), called);
     }
   }
 }
@@ -244,21 +248,13 @@ TEST(DecodeStepCuda, ARecordedStepWithKeysInInt8EqualsOneGo) {
                          on_gpu = on(exact, at::kCUDA, at::kBFloat16);
     ASSERT_TRUE(can_record_step(on_gpu, kBlockSize, true));
     DecodeState state = make_decode_state(on_gpu, 3, 3);
-    const auto layers = empty_layers(on_gpu, true), again = empty_layers(on_gpu, true);
+    const auto layers = empty_layers(on_gpu, true);
     const at::Tensor called =
         run(state, [&] { return decode_step(on_gpu, state, layers, Kernels::kFast); });
     test::expect_close("called", called,
                        plain_int8_keys(on(exact, at::kCPU, at::kFloat), Kernels::kFast),
                        plain_int8_keys(exact, Kernels::kFast));
-    at::Tensor out;
-    const GraphMemory memory;
-    const CudaGraph graph(at::Device(at::kCUDA, 0), memory,
-                          [&] { out = decode_step(on_gpu, state, again, Kernels::kFast); });
-    const at::Tensor recorded = run(state, [&] {
-      graph.launch();
-      return out;
-    });
-    test::expect_equal("recorded", recorded, called);
+    test::expect_equal("recorded", run_recorded(on_gpu, state, empty_layers(on_gpu, true)), called);
     // Through an engine, which records its own, and what is not recorded.
     Engine engine(std::make_shared<const DecoderWeights>(on_gpu),
                   {.block_size = kBlockSize, .kv_type = KvType::kInt8});

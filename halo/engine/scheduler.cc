@@ -8,6 +8,7 @@
 #include "halo/engine/draft.h"
 #include "halo/engine/pool.h"
 #include "halo/engine/task.h"
+#include "halo/engine/trunk.h"
 #include "halo/runtime/memory.h"
 
 namespace halo {
@@ -53,23 +54,14 @@ bool needs_block(const Engine& engine, int64_t tokens) {
   return engine.options().max_blocks > 0 && tokens % engine.options().block_size != 0;
 }
 
-// By multiplications: a token's with the weights, and with each token before it.
+// By their products: a token's with the weights, and with each token before it.
 double even_past(const DecoderWeights& weights) {
   double with_weights = 0, with_token = 0;
-  const auto count = [&](const Weight& w) {
-    if (w.defined()) with_weights += static_cast<double>(w.value.numel());
-  };
   for (const LayerWeights& layer : weights.layers) {
-    count(layer.gate_up);
-    count(layer.down);
+    const LayerFlops flops = flops_of(layer);
+    with_weights += flops.heads + flops.rest;
     if (const auto* attention = std::get_if<AttentionWeights>(&layer.mixer)) {
-      count(attention->qkvg);
-      count(attention->biased_gate);
-      count(attention->o_proj);
-      with_token += 2 * static_cast<double>(attention->heads * attention->head_dim);
-    } else {
-      count(std::get<LightningWeights>(layer.mixer).qkvz);
-      count(std::get<LightningWeights>(layer.mixer).o_proj);
+      with_token += 4 * static_cast<double>(attention->heads * attention->head_dim);
     }
   }
   return with_weights / with_token;

@@ -59,10 +59,12 @@ Part part_of(const Batch& batch, const std::vector<int64_t>& chosen) {
   return part;
 }
 
-// A token's products with a layer's weights: up to the heads' output, and behind it.
-struct LayerFlops {
-  double heads = 0, rest = 0;
-};
+void check_type(const EngineOptions& options) {
+  HALO_CHECK(options.kv_type == KvType::kComputed, "trunk: keys and values are kept as computed");
+}
+
+}  // namespace
+
 LayerFlops flops_of(const LayerWeights& layer) {
   const auto products = [](const Weight& w) {
     return w.defined() ? 2 * static_cast<double>(w.value.numel()) : 0;
@@ -78,12 +80,6 @@ LayerFlops flops_of(const LayerWeights& layer) {
   }
   return flops;
 }
-
-void check_type(const EngineOptions& options) {
-  HALO_CHECK(options.kv_type == KvType::kComputed, "trunk: keys and values are kept as computed");
-}
-
-}  // namespace
 
 at::Tensor Trunk::Rows::all() {
   if (parts.size() > 1) parts = {at::cat(parts)};

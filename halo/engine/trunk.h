@@ -16,6 +16,12 @@
 
 namespace halo {
 
+// A token's products with a layer's weights: up to the heads' output, and behind it.
+struct LayerFlops {
+  double heads = 0, rest = 0;
+};
+LayerFlops flops_of(const LayerWeights& layer);
+
 // Products with layers' weights.
 struct TrunkCost {
   double flops = 0;
