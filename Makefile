@@ -1,7 +1,7 @@
 # Everything from a checkout to a converted model. Each target first installs what it needs
 # (tools/bootstrap); running one again skips what is done.
 .DEFAULT_GOAL := help
-.PHONY: help build build-all gpu test run-tests tsan demo demo-quick fuzz style lint format clean bootstrap \
+.PHONY: help build build-all gpu test run-tests asan tsan demo demo-quick fuzz style lint format clean bootstrap \
 	install wheel deb
 
 PREFIX ?= /usr/local
@@ -17,6 +17,7 @@ help:
 	@echo 'make test        unit, golden and system tests; fetches a real model (98 MB) for one of them'
 	@echo 'make fuzz        every parser for 20 seconds under sanitizers (tests/fuzz/README.md)'
 	@echo 'make gpu         build-gpu/halo and the libraries for run.device = "cuda"'
+	@echo 'make asan        unit tests of the server under AddressSanitizer and UBSan'
 	@echo 'make tsan        unit tests of the parts with threads under ThreadSanitizer'
 	@echo 'make install     the program, its libraries, manual page and completions into PREFIX'
 	@echo '                 ($(PREFIX)), which then needs no checkout; DESTDIR as usual'
@@ -49,9 +50,16 @@ run-tests:
 
 test: build-all run-tests
 
+# What the network reaches. The other parts are as `make build` compiles them, which ccache knows.
+ASAN_PARTS = server
+asan: bootstrap
+	@cmake --preset sanitize -DHALO_SANITIZE_PARTS="$(ASAN_PARTS)"
+	@cmake --build --preset sanitize --target $(ASAN_PARTS:%=%_test)
+	@tools/run-tests build-sanitize '^($(subst $() $(),|,$(ASAN_PARTS)))$$'
+
 # Address randomisation with many bits leaves no room for TSan's shadow memory: setarch -R. Ranks that
 # are processes are left out: TSan does not follow threads that start after a fork.
-TSAN_PARTS = base runtime data train engine
+TSAN_PARTS = base runtime data train engine server
 tsan: bootstrap
 	@cmake --preset tsan
 	@cmake --build --preset tsan --target $(TSAN_PARTS:%=%_test)

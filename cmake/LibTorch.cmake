@@ -25,8 +25,15 @@ set(CMAKE_EXE_LINKER_FLAGS "${CMAKE_EXE_LINKER_FLAGS} -Wl,--disable-new-dtags,-r
 # One precompiled header for all parts that use LibTorch, so they share one set of flags. No more in
 # it than most sources use: docs/decisions/build-time.md.
 file(WRITE ${CMAKE_BINARY_DIR}/pch_anchor.cc "\n")
-add_library(halo_pch OBJECT ${CMAKE_BINARY_DIR}/pch_anchor.cc)
-target_link_libraries(halo_pch PUBLIC halo_torch)
-target_include_directories(halo_pch PUBLIC ${CMAKE_SOURCE_DIR})
-target_precompile_headers(halo_pch PRIVATE
-  <ATen/ATen.h> <ATen/Parallel.h> <ATen/core/grad_mode.h>)
+function(halo_precompiled_header target)
+  add_library(${target} OBJECT ${CMAKE_BINARY_DIR}/pch_anchor.cc)
+  target_link_libraries(${target} PUBLIC halo_torch)
+  target_include_directories(${target} PUBLIC ${CMAKE_SOURCE_DIR})
+  target_compile_options(${target} PRIVATE ${ARGN})
+  target_precompile_headers(${target} PRIVATE
+    <ATen/ATen.h> <ATen/Parallel.h> <ATen/core/grad_mode.h>)
+endfunction()
+halo_precompiled_header(halo_pch)
+if(HALO_SANITIZE_PARTS)
+  halo_precompiled_header(halo_pch_sanitized ${HALO_SANITIZE_OPTIONS})
+endif()

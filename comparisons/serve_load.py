@@ -11,7 +11,7 @@ tokens, of which the first --shared are the same for all, and read --answer toke
 stream, --rounds times. What that takes by `halo bench infer` stands beside it: the same prompts'
 own tokens, read alone behind what is shared, one after the other (a whole prompt less its shared
 beginning), and the same tokens decoded in batches of --clients.
-Then --clients / 2 go on decoding while a prompt of --long tokens arrives.
+Then --clients / 2 go on decoding while a prompt of --long tokens arrives, until it is answered.
 Python alone; every eight clients are a process of their own.
 """
 import argparse, json, multiprocessing, os, random, socket, statistics, struct, subprocess, sys, time
@@ -101,10 +101,14 @@ class Answer:
         self.socket.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
                             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
 
-    def read(self):
+    def read(self, stop=None):
+        """To its end, or until `stop` is set."""
         came, rest, usage = [], b"", None
         while chunk := self.socket.recv(1 << 16):
             now = time.monotonic()
+            if stop and stop.is_set():
+                self.socket.close()
+                return {"sent": self.sent, "came": came}
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
                 if not line.startswith(b"data: {"):
@@ -130,7 +134,7 @@ def prompt_of(args, client, round):
     return draw(shared, args.shared) + draw(own, args.prompt - args.shared)
 
 
-def clients_process(args, port, first, count, rounds, answer, out):
+def clients_process(args, port, first, count, rounds, answer, out, stop):
     """Clients first .. first+count-1, each a thread; puts a list of answers or an error."""
     import threading
     answers, errors = [], []
@@ -138,7 +142,7 @@ def clients_process(args, port, first, count, rounds, answer, out):
     def client(number):
         try:
             for round in range(*rounds):
-                answers.append(Answer(port, prompt_of(args, number, round), answer).read())
+                answers.append(Answer(port, prompt_of(args, number, round), answer).read(stop))
         except Exception as e:
             errors.append(f"client {number}: {e}")
     threads = [threading.Thread(target=client, args=(number,)) for number in range(first, first + count)]
@@ -149,11 +153,12 @@ def clients_process(args, port, first, count, rounds, answer, out):
     out.put((answers, errors))
 
 
-def start_clients(args, port, clients, rounds, answer):
+def start_clients(args, port, clients, rounds, answer, stop=None):
     out, processes = multiprocessing.Queue(), []
     for first in range(0, clients, 8):
         processes.append(multiprocessing.Process(
-            target=clients_process, args=(args, port, first, min(8, clients - first), rounds, answer, out)))
+            target=clients_process,
+            args=(args, port, first, min(8, clients - first), rounds, answer, out, stop)))
         processes[-1].start()
     return out, processes
 
@@ -197,6 +202,23 @@ def summary(answers):
             "cached_tokens_median": statistics.median(a["cached"] for a in answers),
             "first_token_seconds": spread([a["came"][0] - a["sent"] for a in answers]),
             "inter_token_seconds": spread(gaps(answers))}
+
+
+def long_prompt(args, port):
+    """What comes to others while it is read."""
+    stop = multiprocessing.Event()
+    running = start_clients(args, port, args.clients // 2, (500, 501), 256 * args.answer, stop)
+    time.sleep(3)
+    source = random.Random(7)
+    begin = time.monotonic()
+    answer = Answer(port, [source.randrange(300, args.vocabulary) for _ in range(args.long)], 8).read()
+    end = answer["came"][0]
+    stop.set()
+    others = wait_for(running)
+    before, during = gaps(others, begin - 1.5, begin), gaps(others, begin, end)
+    return {"tokens": args.long, "others": args.clients // 2, "first_token_seconds": end - begin,
+            "inter_token_before": spread(before), "inter_token_meanwhile": spread(during),
+            "tokens_meanwhile": len(during)}
 
 
 # ---- The engine alone, by the same model.
@@ -257,17 +279,7 @@ def main():
         result["load"] = load
         print(json.dumps(result, indent=1), file=sys.stderr, flush=True)
 
-        running = start_clients(args, port, args.clients // 2, (500, 501), 16 * args.answer)
-        time.sleep(3)
-        source = random.Random(7)
-        begin = time.monotonic()
-        answer = Answer(port, [source.randrange(300, args.vocabulary) for _ in range(args.long)], 8).read()
-        end = answer["came"][0]
-        others = wait_for(running)
-        before, during = gaps(others, begin - 1.5, begin), gaps(others, begin, end)
-        result["long_prompt"] = {"tokens": args.long, "others": args.clients // 2, "first_token_seconds": end - begin,
-                                 "inter_token_before": spread(before), "inter_token_meanwhile": spread(during),
-                                 "tokens_meanwhile": len(during)}
+        result["long_prompt"] = long_prompt(args, port)
     finally:
         server.terminate()
         server.wait(60)

@@ -27,7 +27,7 @@ struct Args {
   std::string model;
   ServiceSettings service;
   int64_t max_context = 0, max_running = 64, prefill_chunk = 0;
-  double memory = 0;
+  double memory = 0, prefill_share = 1;
   EngineRecipe engine;
   MachineRecipe machine;
 
@@ -42,9 +42,13 @@ struct Args {
       {.help = "GB for keys, values and states; 0: half of the machine's", .max = 1e6});
     s("max_running", max_running, {.help = "answers that grow at a time", .min = 1, .max = 4096});
     s("prefill_chunk", prefill_chunk,
-      {.help = "tokens of prompts between two steps of those that answer, for each that waits; 0: "
-               "512, on a GPU 1,024",
+      {.help = "tokens of prompts that are read at a time, at most; 0: 512, on a GPU 8,192",
        .max = 1e6});
+    s("prefill_share", prefill_share,
+      {.help = "time for prompts between two steps of those that answer, for each prompt that "
+               "waits, by that of a step: at 1 answers come half as fast beside one; 0: until what "
+               "is read at a time has been",
+       .max = 1e3});
     engine.settings(s);
     machine.settings(s);
   }
@@ -56,9 +60,8 @@ SchedulerOptions options_of(const Args& args, const Machine& machine, const Mode
   out.context = args.max_context;
   if (out.context == 0 && !config.is_hypenet()) out.context = config.max_position_embeddings;
   out.max_running = args.max_running;
-  out.chunk_beside = args.prefill_chunk;
-  if (out.chunk_beside == 0) out.chunk_beside = machine.device.is_cuda() ? 1024 : 512;
-  out.prefill_chunk = std::max(out.prefill_chunk, out.chunk_beside);
+  if (args.prefill_chunk > 0) out.prefill_chunk = args.prefill_chunk;
+  out.prefill_share = args.prefill_share;
   return out;
 }
 

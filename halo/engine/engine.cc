@@ -47,6 +47,18 @@ at::Tensor by_tokens(const at::Tensor& pool) {
   return pool.dim() == 3 ? pool.transpose(1, 2) : pool;
 }
 
+// Of each sequence's tokens in a call, those whose hidden states are wanted: the last so many.
+std::vector<int64_t> wanted_rows(const std::vector<std::vector<int64_t>>& tokens,
+                                 Engine::Rows rows) {
+  std::vector<int64_t> wanted;
+  for (size_t s = 0; s < tokens.size(); ++s) {
+    HALO_CHECK(!tokens[s].empty() || rows == Engine::Rows::kAll,
+               "engine: no tokens for sequence {} of the call", s);
+    wanted.push_back(rows == Engine::Rows::kAll ? std::ssize(tokens[s]) : 1);
+  }
+  return wanted;
+}
+
 // An attention layer's pools of so many blocks, of device meta.
 KeyValueBlocks blocks_of(const AttentionWeights& w, int64_t blocks, int64_t block_size,
                          at::ScalarType type) {
@@ -300,7 +312,7 @@ void Engine::give_back_spare(int64_t sequence) {
   for (; from.blocks.size() > used; from.blocks.pop_back()) blocks_.drop(from.blocks.back());
 }
 
-void Engine::reserve(const std::vector<Piece>& pieces) {
+void Engine::reserve(const Pieces& pieces) {
   const auto missing = [&](const Piece& piece) {
     return missing_blocks(*piece.sequence, piece.count);
   };
@@ -315,7 +327,7 @@ void Engine::reserve(const std::vector<Piece>& pieces) {
   }
 }
 
-Batch Engine::make_batch_of(const std::vector<Piece>& pieces) {
+Batch Engine::make_batch_of(const Pieces& pieces) {
   const int64_t count = static_cast<int64_t>(pieces.size());
   std::vector<int64_t> offsets = {0}, lengths;
   int64_t max_blocks = 0;
@@ -350,30 +362,66 @@ Batch Engine::make_batch_of(const std::vector<Piece>& pieces) {
   return batch;
 }
 
-at::Tensor Engine::run(const std::vector<Piece>& pieces) {
-  reserve(pieces);
-  const Batch batch = make_batch_of(pieces);
-  DecoderCall call;
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    const int64_t end = batch.sequences.offsets()[i + 1];
-    for (int64_t row = end - pieces[i].wanted; row < end; ++row) call.rows.push_back(row);
+Engine::Pass::Pass(Engine& engine, Pieces pieces) : engine_(&engine), pieces_(std::move(pieces)) {
+  engine.reserve(pieces_);
+  batch_ = engine.make_batch_of(pieces_);
+  for (size_t i = 0; i < pieces_.size(); ++i) {
+    const int64_t end = batch_.sequences.offsets()[i + 1];
+    for (int64_t row = end - pieces_[i].wanted; row < end; ++row) call_.rows.push_back(row);
   }
-  at::Tensor hidden;
-  if (options_.forward) {
-    for (const Piece& piece : pieces) {
-      std::vector<int64_t>& text = piece.sequence->text;
-      text.insert(text.end(), piece.tokens, piece.tokens + piece.count);
-      call.texts.emplace_back(text);
-    }
-    hidden = options_.forward(*weights_, batch, call);
-  } else {
-    hidden = decode(*weights_, batch);
-    if (std::ssize(call.rows) < hidden.size(0)) {
-      hidden = hidden.index_select(0, to_device(at::tensor(call.rows, at::kLong), device_));
-    }
+  if (!engine.options_.forward) {
+    stream_.hidden = embed(*engine.weights_, batch_);
+    return;
   }
-  for (const Piece& piece : pieces) piece.sequence->length += piece.count;
-  return hidden;
+  for (const Piece& piece : pieces_) {
+    std::vector<int64_t>& text = piece.sequence->text;
+    text.insert(text.end(), piece.tokens, piece.tokens + piece.count);
+    call_.texts.emplace_back(text);
+  }
+}
+
+void Engine::Pass::run() {
+  const at::NoGradGuard no_grad;
+  const DecoderWeights& weights = *engine_->weights_;
+  if (engine_->options_.forward) {
+    forwarded_ = engine_->options_.forward(weights, batch_, call_);
+    layer_ = std::ssize(weights.layers);
+    return;
+  }
+  stream_ = decode_layers(weights, layer_, layer_ + 1, std::move(stream_), batch_);
+  ++layer_;
+}
+
+at::Tensor Engine::Pass::hidden() {
+  HALO_CHECK(done(), "engine: layer {} of a pass is still to be run", layer_);
+  const at::NoGradGuard no_grad;
+  for (const Piece& piece : pieces_) piece.sequence->length += piece.count;
+  if (engine_->options_.forward) return forwarded_;
+  const at::Tensor all = final_norm(*engine_->weights_, stream_);
+  if (std::ssize(call_.rows) == all.size(0)) return all;
+  return all.index_select(0, to_device(at::tensor(call_.rows, at::kLong), engine_->device_));
+}
+
+at::Tensor Engine::run(const Pieces& pieces) {
+  Pass pass(*this, pieces);
+  while (!pass.done()) pass.run();
+  return pass.hidden();
+}
+
+Engine::Pass Engine::begin(const std::vector<int64_t>& sequences,
+                           const std::vector<std::vector<int64_t>>& tokens, Rows rows) {
+  const at::NoGradGuard no_grad;
+  check_call(sequences, tokens);
+  const std::vector<int64_t> wanted = wanted_rows(tokens, rows);
+  Pieces pieces;
+  int64_t total = 0;
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    pieces.push_back({&find(sequences[s]), tokens[s].data(), std::ssize(tokens[s]), wanted[s]});
+    total += std::ssize(tokens[s]);
+  }
+  HALO_CHECK(total <= options_.max_batch_tokens, "engine: {} tokens in a pass, at most {} may be",
+             total, options_.max_batch_tokens);
+  return {*this, std::move(pieces)};
 }
 
 void Engine::check_call(const std::vector<int64_t>& sequences,
@@ -394,13 +442,7 @@ void Engine::check_call(const std::vector<int64_t>& sequences,
 
 at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
                           const std::vector<std::vector<int64_t>>& tokens, Rows rows) {
-  std::vector<int64_t> wanted;
-  for (size_t s = 0; s < tokens.size(); ++s) {
-    HALO_CHECK(!tokens[s].empty() || rows == Rows::kAll,
-               "engine: no tokens for sequence {} of the call", s);
-    wanted.push_back(rows == Rows::kAll ? std::ssize(tokens[s]) : 1);
-  }
-  return extend(sequences, tokens, wanted);
+  return extend(sequences, tokens, wanted_rows(tokens, rows));
 }
 
 at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
@@ -411,7 +453,7 @@ at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
   HALO_CHECK(wanted.size() == tokens.size(), "engine: {} sequences, {} numbers of rows",
              tokens.size(), wanted.size());
   std::vector<at::Tensor> outputs;
-  std::vector<Piece> pieces;
+  Pieces pieces;
   int64_t room = options_.max_batch_tokens;
   const auto flush = [&] {
     outputs.push_back(run(pieces));
@@ -442,7 +484,7 @@ at::Tensor Engine::extend(const std::vector<int64_t>& sequences,
 at::Tensor Engine::step(const std::vector<int64_t>& sequences,
                         const std::vector<std::vector<int64_t>>& tokens) {
   check_call(sequences, tokens);
-  std::vector<Piece> pieces;
+  Pieces pieces;
   const auto count = std::ssize(tokens.front());
   for (size_t s = 0; s < sequences.size(); ++s)
     pieces.push_back({&find(sequences[s]), tokens[s].data(), count, count});

@@ -88,6 +88,13 @@ class Engine {
                     const std::vector<std::vector<int64_t>>& tokens,
                     const std::vector<int64_t>& wanted);
 
+  // What extend() does, some layers at a time: other sequences may be fed between, and the bits are
+  // the same. Until it is done its own may only be released, and then it goes no further.
+  class Pass;
+  // Of max_batch_tokens tokens at most.
+  Pass begin(const std::vector<int64_t>& sequences, const std::vector<std::vector<int64_t>>& tokens,
+             Rows rows);
+
   // Feeds tokens[i], none of them empty, to sequences[i]; logits [N, V] fp32 after the last
   // wanted[i] of them, or without `wanted` after the last of each, which the next call may
   // overwrite. Where all have the same number of tokens, up to step_tokens(), it is a recorded
@@ -141,6 +148,7 @@ class Engine {
     int64_t count;
     int64_t wanted;  // of the last of them the hidden states are
   };
+  using Pieces = std::vector<Piece>;
 
   Sequence& find(int64_t sequence);
   const Sequence& find(int64_t sequence) const;
@@ -150,10 +158,10 @@ class Engine {
   void check_call(const std::vector<int64_t>& sequences,
                   const std::vector<std::vector<int64_t>>& tokens) const;
   int64_t take_slot();
-  void reserve(const std::vector<Piece>& pieces);
+  void reserve(const Pieces& pieces);
   void grow_blocks(int64_t capacity);
-  Batch make_batch_of(const std::vector<Piece>& pieces);
-  at::Tensor run(const std::vector<Piece>& pieces);
+  Batch make_batch_of(const Pieces& pieces);
+  at::Tensor run(const Pieces& pieces);
   bool can_step(const std::vector<std::vector<int64_t>>& tokens) const;
   at::Tensor step(const std::vector<int64_t>& sequences,
                   const std::vector<std::vector<int64_t>>& tokens);
@@ -172,6 +180,28 @@ class Engine {
   GraphMemory step_memory_;
   std::map<std::pair<int64_t, int64_t>, StepBatch> steps_;  // by rows and tokens of each; gone when
                                                             // a pool moves
+};
+
+class Engine::Pass {
+ public:
+  int64_t layer() const { return layer_; }  // the next one
+  bool done() const { return layer_ == std::ssize(engine_->weights_->layers); }
+  // The next layer; all of them where options().forward is the decoder.
+  void run();
+  // Final hidden states, as of extend(), once it is done; the sequences are longer then.
+  at::Tensor hidden();
+
+ private:
+  friend class Engine;
+  Pass(Engine& engine, Pieces pieces);
+
+  Engine* engine_;
+  Pieces pieces_;
+  Batch batch_;
+  DecoderCall call_;
+  ResidualStream stream_;
+  at::Tensor forwarded_;  // by options().forward
+  int64_t layer_ = 0;
 };
 
 // A sequence that is released with its owner.

@@ -1,7 +1,8 @@
-// Random histories of sequences: fed alone, in pieces and together, checked and taken back, forked,
-// cut, saved, loaded, released. In the fixed-order form every hidden state is that of one pass, bit
-// for bit, and after every operation blocks and slots in use are those of the sequences that live.
-// HALO_ENGINE_OPERATIONS=1000000 does more of them, HALO_ENGINE_SEED=7 others.
+// Random histories of sequences: fed alone, in pieces, together and between the layers of another's
+// pass, checked and taken back, forked, cut, saved, loaded, released. In the fixed-order form every
+// hidden state is that of one pass, bit for bit, and after every operation blocks and slots in use
+// are those of the sequences that live. HALO_ENGINE_OPERATIONS=1000000 does more of them,
+// HALO_ENGINE_SEED=7 others.
 #include <gtest/gtest.h>
 
 #include <map>
@@ -39,8 +40,8 @@ class Walk {
   void operate() {
     using Operation = void (Walk::*)();
     static constexpr Operation kOperations[] = {
-        &Walk::create, &Walk::feed,    &Walk::feed,         &Walk::feed_several, &Walk::check,
-        &Walk::check,  &Walk::reject,  &Walk::reject,       &Walk::fork,         &Walk::cut,
+        &Walk::create, &Walk::feed,    &Walk::feed_by_layers, &Walk::feed_several, &Walk::check,
+        &Walk::check,  &Walk::reject,  &Walk::reject,         &Walk::fork,         &Walk::cut,
         &Walk::feed,   &Walk::release, &Walk::save_and_load};
     if (known_.empty()) create();
     (this->*kOperations[below(std::ssize(kOperations))])();
@@ -107,16 +108,20 @@ class Walk {
     const at::Tensor got = engine_.extend(ids, tokens, Engine::Rows::kAll);
     int64_t row = 0;
     for (size_t i = 0; i < to.size(); ++i) {
-      Known& known = to[i]->second;
       const auto count = std::ssize(tokens[i]);
-      known.tokens.insert(known.tokens.end(), tokens[i].begin(), tokens[i].end());
-      hold(known, std::ssize(known.tokens));
-      ASSERT_TRUE(at::equal(got.narrow(0, row, count), one_pass(known.tokens, count)));
+      ASSERT_NO_FATAL_FAILURE(take(to[i], tokens[i], got.narrow(0, row, count)));
       row += count;
     }
-    for (const auto& place : to) {
-      if (std::ssize(place->second.tokens) > kLongest) drop(place);
-    }
+  }
+
+  // `hidden` [tokens, D] are what feeding the tokens gave.
+  void take(Sequences::iterator place, const std::vector<int64_t>& tokens,
+            const at::Tensor& hidden) {
+    Known& known = place->second;
+    known.tokens.insert(known.tokens.end(), tokens.begin(), tokens.end());
+    hold(known, std::ssize(known.tokens));
+    ASSERT_TRUE(at::equal(hidden, one_pass(known.tokens, std::ssize(tokens))));
+    if (std::ssize(known.tokens) > kLongest) drop(place);
   }
 
   void drop(Sequences::iterator place) {
@@ -132,6 +137,20 @@ class Walk {
       if (below(2) == 0) all.push_back(it);
     }
     if (!all.empty()) feed_to(all);
+  }
+
+  // Others are fed between any two layers.
+  void feed_by_layers() {
+    const auto place = any();
+    const std::vector<int64_t> tokens = some_tokens();
+    Engine::Pass pass = engine_.begin({place->first}, {tokens}, Engine::Rows::kAll);
+    while (!pass.done()) {
+      pass.run();
+      const auto other = any();
+      if (other == place) continue;
+      ASSERT_NO_FATAL_FAILURE(feed_to({other}));
+    }
+    take(place, tokens, pass.hidden());
   }
 
   // Logits of a window, whose tokens stay.

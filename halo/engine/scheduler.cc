@@ -8,7 +8,6 @@
 #include "halo/engine/draft.h"
 #include "halo/engine/pool.h"
 #include "halo/engine/task.h"
-#include "halo/engine/trunk.h"
 #include "halo/runtime/memory.h"
 
 namespace halo {
@@ -21,11 +20,11 @@ constexpr int64_t kMostPrefixes = 256;
 // Slots for all that may run, for prefixes and for copies of those that draft, in half of the
 // memory at most; blocks in the rest of it, but no more than all of them can fill.
 EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptions& options) {
-  HALO_CHECK(options.max_running > 0 && options.prefill_chunk > 0 && options.chunk_beside >= 0 &&
+  HALO_CHECK(options.max_running > 0 && options.prefill_chunk > 0 && options.prefill_share >= 0 &&
                  options.context >= 0,
-             "scheduler: max_running {} and prefill_chunk {} must be positive, chunk_beside {} and "
-             "context {} not negative",
-             options.max_running, options.prefill_chunk, options.chunk_beside, options.context);
+             "scheduler: max_running {} and prefill_chunk {} must be positive, prefill_share {} "
+             "and context {} not negative",
+             options.max_running, options.prefill_chunk, options.prefill_share, options.context);
   const StateBytes bytes = state_bytes(weights, options.block_size, options.kv_type);
   if (options.memory_bytes < bytes.slot + bytes.block) {
     throw_error("{:.1f} MB of memory for sequences hold none: one takes {:.1f} MB at least",
@@ -52,19 +51,6 @@ EngineOptions engine_options(const DecoderWeights& weights, const SchedulerOptio
 // Whether a fork of a sequence of so many tokens takes a block.
 bool needs_block(const Engine& engine, int64_t tokens) {
   return engine.options().max_blocks > 0 && tokens % engine.options().block_size != 0;
-}
-
-// By their products: a token's with the weights, and with each token before it.
-double even_past(const DecoderWeights& weights) {
-  double with_weights = 0, with_token = 0;
-  for (const LayerWeights& layer : weights.layers) {
-    const LayerFlops flops = flops_of(layer);
-    with_weights += flops.heads + flops.rest;
-    if (const auto* attention = std::get_if<AttentionWeights>(&layer.mixer)) {
-      with_token += 4 * static_cast<double>(attention->heads * attention->head_dim);
-    }
-  }
-  return with_weights / with_token;
 }
 
 // Where nothing is reused.
@@ -120,10 +106,11 @@ SchedulerOptions scheduler_options(const Machine& machine, const EngineRecipe& r
 Scheduler::Scheduler(std::shared_ptr<const DecoderWeights> weights, const SchedulerOptions& options)
     : options_(options),
       engine_(weights, engine_options(*weights, options)),
+      device_(engine_.weights().embedding.value.device()),
       spacing_(options.reuse_prefixes && !engine_.can_cut() ? options.snapshot_spacing : 0),
       context_(std::min(options.context > 0 ? options.context : kNoLimit, most_tokens(engine_))),
-      even_past_(even_past(*weights)),
-      prefixes_(engine_) {
+      prefixes_(engine_),
+      pace_(engine_.weights()) {
   publish(0);
 }
 
@@ -240,6 +227,10 @@ void Scheduler::take_news() {
   for (const RequestId id : cancelled) {
     const auto it = tasks_.find(id);
     if (it == tasks_.end()) continue;
+    if (it->second->reading > 0) {  // once its chunk is done, a step or some from now
+      cancel(id);
+      continue;
+    }
     finish(*it->second, Finish::Reason::kCancelled);
     const Order order = it->second->order();
     tasks_.erase(it);
@@ -327,12 +318,13 @@ bool Scheduler::waits_for_prefix(const Task& task, const PrefixCache::Match& mat
   const int64_t there = match.node ? match.tokens : 0;
   for (const auto& [order, other] : running_) {
     if (other->ended || other->request.salt != task.request.salt) continue;
+    const int64_t read = other->fed + other->reading;
     if (other->fed >= other->prompt_size) continue;
     const auto parted = std::ranges::mismatch(task.tokens, other->request.prompt);
     int64_t common = parted.in1 - task.tokens.begin();
     if (common < other->prompt_size) common = std::min(common, task.size() - 1);
     if (task.wants_scores()) common = std::min(common, task.next_scored - 1);
-    if (common < there + options_.min_reused || other->fed > common) continue;
+    if (common < there + options_.min_reused || read > common) continue;
     if (common < other->prompt_size && std::ranges::count(other->marks, common) == 0) {
       other->marks.push_back(common);
     }
@@ -369,6 +361,10 @@ Scheduler::Task* Scheduler::lowest_running() {
 
 // It may turn out to have ended instead.
 void Scheduler::preempt(Task& task) {
+  if (task.reading > 0) {  // half of a chunk can't be taken back
+    finish_chunk();
+    take_all();
+  }
   tell(task);
   if (task.ended) return;
   task.sequence.reset();
@@ -393,9 +389,8 @@ void Scheduler::make_room(Pieces& pieces) {
       take_all();
       continue;
     }
-    Task* lowest = lowest_running();
-    std::erase_if(pieces, [&](const Piece& piece) { return piece.task == lowest; });
-    preempt(*lowest);
+    preempt(*lowest_running());
+    std::erase_if(pieces, [](const Piece& piece) { return !piece.task->sequence; });
   }
 }
 
@@ -457,8 +452,8 @@ void Scheduler::finish(Task& task, Finish::Reason reason, std::string error) {
   if (task.ended) return;
   task.ended = true;
   // What it computed stays, with no copy.
-  if (task.sequence && reason != Finish::Reason::kError && options_.reuse_prefixes &&
-      task.fed >= options_.min_reused) {
+  if (task.sequence && task.reading == 0 && reason != Finish::Reason::kError &&
+      options_.reuse_prefixes && task.fed >= options_.min_reused) {
     engine_.give_back_spare(task.sequence->id());
     prefixes_.insert(task.request.salt, std::span(task.tokens).first(static_cast<size_t>(task.fed)),
                      std::move(*task.sequence), {});

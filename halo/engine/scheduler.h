@@ -1,8 +1,8 @@
 // Continuous batching: requests that come and go share the decoder calls of one Engine. A step is
-// one call for all sequences that decode and one chunk of prompts, in that order, so no sequence
-// that decodes waits for more than a chunk, and a short prompt for no more than two behind one of
-// any length. Memory is fixed; where it ends the request that came last among those of lowest
-// priority gives way and is computed again later, to the same tokens.
+// one call for all sequences that decode, then as many layers of a chunk of prompts as take a share
+// of that call's time, or the whole chunk where nobody decodes. A short prompt waits for no more
+// than two chunks behind one of any length. Memory is fixed; where it ends the request that came
+// last among those of lowest priority gives way and is computed again later, to the same tokens.
 #pragma once
 
 #include <condition_variable>
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "halo/engine/engine.h"
+#include "halo/engine/pace.h"
 #include "halo/engine/prefix_cache.h"
 #include "halo/engine/request.h"
 #include "halo/engine/sequence_file.h"
@@ -27,10 +28,10 @@ struct SchedulerOptions {
   int64_t memory_bytes = int64_t{1} << 30;  // of keys, values and states
   int64_t context = 0;          // tokens of a prompt and its answer at most; 0: as many as fit
   int64_t max_running = 64;     // requests in decoder calls at a time, at most
-  int64_t prefill_chunk = 512;  // tokens of prompts in one call
-  // The same between two steps of those that decode, for each prompt that waits; fewer where the
-  // first one's past is long. 0: as many.
-  int64_t chunk_beside = 0;
+  int64_t prefill_chunk = 512;  // tokens of prompts in one call, at most
+  // Time of such calls between two steps of those that decode, for each prompt that waits, as a
+  // share of what a step takes; 0: a whole call, however long.
+  double prefill_share = 0;
   int64_t block_size = 64;  // tokens a K/V block
   // A token's request is told of it once the device has the next step to do; on a GPU, whose calls
   // return at once.
@@ -145,7 +146,7 @@ class Scheduler {
   bool prefill();
   void begin_where_prefixes_end();
   void report_prefill(Task& task);
-  int64_t chunk_beside(const Task& task) const;
+  double seconds_for_prompts() const;
   Pieces next_chunk() const;
   void run_decode(const Pieces& pieces);
   void add_drafts(Pieces& pieces);         // scheduler_draft.cc
@@ -155,7 +156,12 @@ class Scheduler {
   void choose_in_windows(std::vector<Window>& windows, const at::Tensor& logits);
   void choose_behind_drafts(const std::vector<Place>& places, const at::Tensor& logits);
   void settle(Window& window);
-  void run_prefill(const Pieces& pieces);
+  struct Chunk;
+  void begin_chunk(const Pieces& pieces);
+  void run_chunk(double seconds);
+  void finish_chunk();
+  std::unique_ptr<Chunk> take_chunk();
+  void end_chunk(const Chunk& chunk, const at::Tensor& hidden);
   void score_prompt(Task& task, int64_t count, const at::Tensor& hidden);
   // A token that is to be chosen: a task's next, or one behind so many drafts that may be right.
   struct Next {
@@ -182,15 +188,17 @@ class Scheduler {
 
   const SchedulerOptions options_;
   Engine engine_;
+  const at::Device device_;
   const int64_t spacing_;  // of snapshots; 0: none, where sequences can be cut anywhere
   const int64_t context_;
-  const double even_past_;  // tokens whose keys and values take a token as long as the weights
   // The driving thread's.
   PrefixCache prefixes_;
   std::map<Order, std::unique_ptr<Task>> queue_, running_;
   std::unordered_map<RequestId, Task*> tasks_;  // of both
   SchedulerStats counters_;
-  std::vector<Asked> asked_;  // in this step, and not taken yet
+  std::vector<Asked> asked_;      // in this step, and not taken yet
+  std::unique_ptr<Chunk> chunk_;  // of prompts, of which some layers are still to be run
+  Pace pace_;
 
   mutable std::mutex mutex_;  // of what follows
   std::condition_variable_any news_;

@@ -253,6 +253,7 @@ TEST_P(ConversationsTest, ReuseChangesNoBit) {
     SchedulerOptions options{.kernels = Kernels::kReference,
                              .max_running = 1 + draw(0, 4),
                              .prefill_chunk = 1 + draw(1, 20),
+                             .prefill_share = draw(6, 2) == 1 ? 1e-9 : 0,
                              .block_size = 4,
                              .tells_beside = draw(5, 2) == 1,
                              .min_reused = 3,

@@ -1,5 +1,5 @@
-// What a step does: a decoder call for all that decode, a chunk of prompts, and the tokens that
-// follow from both.
+// What a step does: a decoder call for all that decode, some layers of a chunk of prompts, and the
+// tokens that follow from both.
 #include <algorithm>
 #include <cmath>
 
@@ -78,6 +78,8 @@ bool Scheduler::decode() {
     together.erase(several, together.end());
   }
   if (!together.empty()) calls.push_back(std::move(together));
+  if (calls.empty()) return false;
+  const DeviceEvent begin(device_);
   for (Pieces& pieces : calls) {
     // A recorded step overwrites the logits of the one before.
     take_all();
@@ -88,7 +90,8 @@ bool Scheduler::decode() {
     const bool one_each = std::ranges::all_of(pieces, [](const Piece& p) { return p.count == 1; });
     one_each ? run_decode(pieces) : run_windows(pieces);
   }
-  return !calls.empty();
+  pace_.watch_step(begin, DeviceEvent(device_));
+  return true;
 }
 
 void Scheduler::run_decode(const Pieces& pieces) {
@@ -110,19 +113,23 @@ void Scheduler::run_decode(const Pieces& pieces) {
 }
 
 bool Scheduler::prefill() {
-  Pieces pieces = next_chunk();
-  if (pieces.empty()) return false;
-  make_room(pieces);
-  if (!pieces.empty()) run_prefill(pieces);
+  pace_.look();
+  if (!chunk_) {
+    Pieces pieces = next_chunk();
+    if (pieces.empty()) return false;
+    make_room(pieces);
+    if (!pieces.empty()) begin_chunk(pieces);
+  }
+  if (chunk_) run_chunk(seconds_for_prompts());
   return true;
 }
 
-// Tokens of a chunk that begins with the task's next: as much work as chunk_beside tokens without a
-// past.
-int64_t Scheduler::chunk_beside(const Task& task) const {
-  const double work = 1 + static_cast<double>(task.fed) / even_past_;
-  const auto tokens = static_cast<int64_t>(static_cast<double>(options_.chunk_beside) / work);
-  return std::max(tokens, std::min(options_.chunk_beside, kGrid));
+// Until those that decode have their next step.
+double Scheduler::seconds_for_prompts() const {
+  const int64_t waiting =
+      std::ranges::count_if(running_, [](const auto& entry) { return !entry.second->decodes(); });
+  if (options_.prefill_share == 0 || waiting == std::ssize(running_)) return Pace::kNoLimit;
+  return options_.prefill_share * static_cast<double>(waiting) * pace_.step_seconds();
 }
 
 // Half of it at least is for the first in order, so that it ends; the rest goes to those that have
@@ -134,7 +141,6 @@ Scheduler::Pieces Scheduler::next_chunk() const {
     if (!task->decodes()) waiting.push_back(task.get());
   }
   if (waiting.empty()) return {};
-  const bool others_decode = waiting.size() < running_.size();
   Task* head = waiting.front();
   std::erase_if(waiting, [&](const Task* task) { return task == head || task->alone; });
   if (head->alone) waiting.clear();
@@ -143,9 +149,10 @@ Scheduler::Pieces Scheduler::next_chunk() const {
   };
   std::ranges::stable_sort(waiting, {}, place);
   const auto longer = std::ranges::lower_bound(waiting, place(head), {}, place);
+  const double in_time = pace_.tokens_within(seconds_for_prompts(), head->fed);
   int64_t left = options_.prefill_chunk;
-  if (others_decode && options_.chunk_beside > 0) {
-    left = std::min(left, chunk_beside(*head) * (1 + std::ssize(waiting)));
+  if (in_time < static_cast<double>(left)) {
+    left = std::min(left, std::max(kGrid, static_cast<int64_t>(in_time)));
   }
   const auto room = [&](const Task& task) {
     return task.next_mark(spacing_, task.size()) - task.fed;
@@ -173,46 +180,87 @@ Scheduler::Pieces Scheduler::next_chunk() const {
   return pieces;
 }
 
-void Scheduler::run_prefill(const Pieces& pieces) {
+void Scheduler::begin_chunk(const Pieces& pieces) {
   std::vector<int64_t> ids;
   std::vector<std::vector<int64_t>> tokens;
+  Pace::Chunk size;
   bool scores = false;
   for (const auto& [task, count] : pieces) {
     ids.push_back(task->sequence->id());
     const auto begin = task->tokens.begin() + task->fed;
     tokens.emplace_back(begin, begin + count);
+    size.add(count, task->fed);
     scores |= task->wants_scores();
   }
   try {
-    const at::Tensor hidden =
-        engine_.extend(ids, tokens, scores ? Engine::Rows::kAll : Engine::Rows::kLast);
-    Tasks ready;
-    std::vector<int64_t> rows;  // of hidden: after the last token of each that is ready
-    int64_t row = 0;
-    for (const auto& [task, count] : pieces) {
-      const int64_t height = scores ? count : 1;
-      if (task->wants_scores()) score_prompt(*task, count, hidden.narrow(0, row, height));
-      row += height;
-      task->fed += count;
-      counters_.prompt_tokens += count;
-      report_prefill(*task);
-      if (task->ended) continue;
-      if (task->pending() > 0) {
-        if (task->is_marked(spacing_)) keep_prefix(*task, {});
-        continue;
-      }
-      if (task->request.max_tokens == 0) {
-        finish(*task, Finish::Reason::kLength);
-      } else {
-        ready.push_back(task);
-        rows.push_back(row - 1);
-      }
-    }
-    if (ready.empty()) return;
-    ask_for_next(ready, engine_.logits(rows_of(hidden, rows)));
+    chunk_.reset(
+        new Chunk{pieces, size, scores,
+                  engine_.begin(ids, tokens, scores ? Engine::Rows::kAll : Engine::Rows::kLast)});
+    for (const auto& [task, count] : pieces) task->reading = count;
   } catch (const std::exception& e) {
     failed(pieces, e.what());
   }
+}
+
+// As many layers as take so long.
+void Scheduler::run_chunk(double seconds) {
+  try {
+    Engine::Pass& pass = chunk_->pass;
+    const int64_t end = pass.layer() + pace_.layers_within(seconds, pass.layer(), chunk_->size);
+    for (DeviceEvent begin(device_); pass.layer() < end;) {
+      const int64_t layer = pass.layer();
+      pass.run();
+      const DeviceEvent done(device_);
+      pace_.watch_layer(layer, chunk_->size, begin, done);
+      begin = done;
+    }
+    if (!pass.done()) return;
+  } catch (const std::exception& e) {
+    failed(take_chunk()->pieces, e.what());
+    return;
+  }
+  const std::unique_ptr<Chunk> chunk = take_chunk();
+  try {
+    end_chunk(*chunk, chunk->pass.hidden());
+  } catch (const std::exception& e) {
+    failed(chunk->pieces, e.what());
+  }
+}
+
+void Scheduler::finish_chunk() {
+  if (chunk_) run_chunk(Pace::kNoLimit);
+}
+
+std::unique_ptr<Scheduler::Chunk> Scheduler::take_chunk() {
+  for (const Piece& piece : chunk_->pieces) piece.task->reading = 0;
+  return std::move(chunk_);
+}
+
+// `hidden` are those of all tokens where there are scores, else of the last of each piece.
+void Scheduler::end_chunk(const Chunk& chunk, const at::Tensor& hidden) {
+  Tasks ready;
+  std::vector<int64_t> rows;  // of hidden: after the last token of each that is ready
+  int64_t row = 0;
+  for (const auto& [task, count] : chunk.pieces) {
+    const int64_t height = chunk.scores ? count : 1;
+    if (task->wants_scores()) score_prompt(*task, count, hidden.narrow(0, row, height));
+    row += height;
+    task->fed += count;
+    counters_.prompt_tokens += count;
+    report_prefill(*task);
+    if (task->ended) continue;
+    if (task->pending() > 0) {
+      if (task->is_marked(spacing_)) keep_prefix(*task, {});
+      continue;
+    }
+    if (task->request.max_tokens == 0) {
+      finish(*task, Finish::Reason::kLength);
+    } else {
+      ready.push_back(task);
+      rows.push_back(row - 1);
+    }
+  }
+  if (!ready.empty()) ask_for_next(ready, engine_.logits(rows_of(hidden, rows)));
 }
 
 // hidden [count, D]: after each of the `count` tokens from task.fed on.

@@ -27,12 +27,14 @@ using Reason = Finish::Reason;
 INSTANTIATE_TEST_SUITE_P(, SchedulerTest,
                          testing::Values(Case{false, false}, Case{false, true}, Case{true, false},
                                          Case{true, true}, Case{true, true, true},
-                                         Case{false, true, true}),
+                                         Case{false, true, true}, Case{true, true, false, true},
+                                         Case{false, false, true, true}),
                          [](const auto& info) {
-                           return fmt::format("{}{}{}",
+                           return fmt::format("{}{}{}{}",
                                               info.param.hybrid ? "Hybrid" : "Transformer",
                                               info.param.reuse ? "Reuse" : "",
-                                              info.param.tells_beside ? "TellsBeside" : "");
+                                              info.param.tells_beside ? "TellsBeside" : "",
+                                              info.param.by_layers ? "ByLayers" : "");
                          });
 
 TEST_P(SchedulerTest, TokensAreThoseOfRecomputation) {
@@ -323,6 +325,8 @@ TEST_P(SchedulerTest, NothingIsKeptOfACallThatFailed) {
 
 TEST_P(SchedulerTest, AShortPromptWaitsForTwoChunksAtMost) {
   Scheduler scheduler(weights_, small_options());
+  // Steps that a chunk takes.
+  const auto steps = GetParam().by_layers ? std::ssize(weights_->layers) : 1;
   Answer writer, reader, asker;
   int64_t chunks = 0;
   scheduler.submit(watched({.prompt = {1, 2}, .max_tokens = 60}, writer));
@@ -330,38 +334,18 @@ TEST_P(SchedulerTest, AShortPromptWaitsForTwoChunksAtMost) {
   Request longest = watched({.prompt = random_tokens(200, 4), .max_tokens = 1}, reader);
   longest.on_prefill = [&](int64_t, int64_t) { ++chunks; };
   scheduler.submit(longest);
-  for (int i = 0; i < 5; ++i) {
+  for (int i = 0; i < 5 * steps; ++i) {
     const size_t before = writer.tokens.size();
     scheduler.step();
-    EXPECT_EQ(writer.tokens.size(), before + 1);  // a token between any two chunks
+    EXPECT_EQ(writer.tokens.size(), before + 1);  // a token between any two parts of chunks
   }
   EXPECT_EQ(chunks, 5);
   scheduler.submit(watched({.prompt = {3, 4, 5}, .max_tokens = 4}, asker));
-  scheduler.step();
+  for (int i = 0; i < steps; ++i) scheduler.step();
   EXPECT_EQ(asker.tokens.size(), GetParam().tells_beside ? 0u : 1u);  // chosen, but not told yet
   EXPECT_EQ(chunks, 6);  // the long one goes on meanwhile
   scheduler.drain();
   EXPECT_EQ(reader.tokens.size(), 1u);
-}
-
-TEST_P(SchedulerTest, ChunksAreSmallerWhereOthersAnswer) {
-  SchedulerOptions options = small_options();
-  options.prefill_chunk = 20;
-  options.chunk_beside = 4;
-  options.snapshot_spacing = 1000;
-  Scheduler scheduler(weights_, options);
-  Answer reader, writer;
-  std::vector<int64_t> read;
-  Request longest = watched({.prompt = random_tokens(60, 4), .max_tokens = 1}, reader);
-  longest.on_prefill = [&](int64_t done, int64_t) { read.push_back(done); };
-  scheduler.submit(longest);
-  scheduler.step();
-  scheduler.submit(watched({.prompt = {1, 2}, .max_tokens = 3}, writer));
-  while (writer.ends == 0) scheduler.step();
-  scheduler.drain();
-  // The writer's prompt takes 2 of the second chunk; its first token comes with that, and the two
-  // behind it beside a chunk each.
-  EXPECT_EQ(read, (std::vector<int64_t>{20, 38, 42, 46, 60}));
 }
 
 TEST_P(SchedulerTest, HigherPriorityGoesFirstAndTakesThePlace) {

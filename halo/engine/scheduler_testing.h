@@ -57,6 +57,7 @@ inline std::vector<int64_t> plain_answer(const DecoderWeights& weights, const Re
 
 struct SchedulerCase {
   bool hybrid, reuse, tells_beside = false;
+  bool by_layers = false;  // prompts beside answers: one layer between two steps
 };
 
 // So many blocks and slots of a model.
@@ -80,6 +81,7 @@ class SchedulerTest : public testing::TestWithParam<SchedulerCase> {
     return {.kernels = Kernels::kReference,
             .max_running = 8,
             .prefill_chunk = 7,
+            .prefill_share = GetParam().by_layers ? 1e-9 : 0,
             .block_size = 4,
             .tells_beside = GetParam().tells_beside,
             .reuse_prefixes = GetParam().reuse,

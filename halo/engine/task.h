@@ -60,6 +60,7 @@ struct Scheduler::Task {
 
   std::optional<OwnedSequence> sequence;  // while it runs
   int64_t fed = 0;                        // the sequence's tokens
+  int64_t reading = 0;                    // behind them, in the chunk that is half done
   int64_t shared = 0;                     // of them that it began with
   int64_t reserved = 0;                   // tokens that it had blocks for then
   std::vector<int64_t> marks;             // where other prompts part from this one
@@ -75,6 +76,13 @@ struct Scheduler::Task {
   Finish finish;
   Clock::time_point submitted = Clock::now();
   std::optional<Clock::time_point> started, first_token;
+};
+
+struct Scheduler::Chunk {
+  Pieces pieces;
+  Pace::Chunk size;
+  bool scores;  // hidden states of all tokens are wanted, not of the last of each piece
+  Engine::Pass pass;
 };
 
 struct Scheduler::Asked {

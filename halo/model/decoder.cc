@@ -124,11 +124,7 @@ at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tens
 
 using Visit = std::function<void(int64_t, const at::Tensor&, const at::Tensor&)>;
 
-// The residual stream and what is still to be added to it, so that the next norm can add both in
-// one pass.
-struct Stream {
-  at::Tensor hidden, delta;
-};
+using Stream = ResidualStream;
 
 std::pair<at::Tensor, at::Tensor> norm_of(const Stream& stream, const Weight& weight, double eps) {
   if (!stream.delta.defined()) return {stream.hidden, rms_norm(stream.hidden, weight, eps)};
@@ -232,14 +228,22 @@ at::Tensor decode_layers(const DecoderWeights& weights, int64_t first, int64_t l
   return sum(run_layers(weights, first, last, {hidden, {}}, batch, nullptr));
 }
 
+ResidualStream decode_layers(const DecoderWeights& weights, int64_t first, int64_t last,
+                             ResidualStream stream, const Batch& batch) {
+  return run_layers(weights, first, last, std::move(stream), batch, nullptr);
+}
+
 at::Tensor final_norm(const DecoderWeights& weights, const at::Tensor& hidden) {
   return rms_norm(hidden, weights.norm, weights.eps);
 }
 
-at::Tensor decode(const DecoderWeights& weights, const Batch& batch) {
-  const Stream stream = run_layers(weights, 0, static_cast<int64_t>(weights.layers.size()),
-                                   {embed(weights, batch), {}}, batch, nullptr);
+at::Tensor final_norm(const DecoderWeights& weights, const ResidualStream& stream) {
   return norm_of(stream, weights.norm, weights.eps).second;
+}
+
+at::Tensor decode(const DecoderWeights& weights, const Batch& batch) {
+  return final_norm(weights, run_layers(weights, 0, static_cast<int64_t>(weights.layers.size()),
+                                        {embed(weights, batch), {}}, batch, nullptr));
 }
 
 at::Tensor decode_visiting(const DecoderWeights& weights, const Batch& batch, const Visit& visit) {

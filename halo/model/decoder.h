@@ -150,6 +150,15 @@ at::Tensor embed(const DecoderWeights& weights, const Batch& batch);  // [N, D]
 at::Tensor decode_layers(const DecoderWeights& weights, int64_t first, int64_t last,
                          const at::Tensor& hidden, const Batch& batch);
 at::Tensor final_norm(const DecoderWeights& weights, const at::Tensor& hidden);  // [N, D]
+// The residual stream between layers, and what is still to be added to it, so that the next norm
+// can add both in one pass. A pass that stops there and goes on has the bits of decode().
+struct ResidualStream {
+  at::Tensor hidden;  // [N, D]
+  at::Tensor delta;   // [N, D], or undefined
+};
+ResidualStream decode_layers(const DecoderWeights& weights, int64_t first, int64_t last,
+                             ResidualStream stream, const Batch& batch);
+at::Tensor final_norm(const DecoderWeights& weights, const ResidualStream& stream);
 // embed, all layers, final norm.
 at::Tensor decode(const DecoderWeights& weights, const Batch& batch);
 

@@ -1,0 +1,83 @@
+#include "halo/engine/pace.h"
+
+#include <algorithm>
+
+#include "halo/base/median.h"
+#include "halo/engine/trunk.h"
+
+namespace halo {
+namespace {
+
+constexpr int64_t kStep = -1;
+// Steps that a chunk lasts at most: what comes meanwhile waits for its end.
+constexpr double kStepsOfAChunk = 6;
+
+}  // namespace
+
+double Pace::Recent::median() const {
+  if (count_ == 0) return kNoLimit;
+  const size_t known = std::min(count_, values_.size());
+  return halo::median({values_.begin(), values_.begin() + static_cast<std::ptrdiff_t>(known)});
+}
+
+Pace::Pace(const DecoderWeights& weights) {
+  for (const LayerWeights& layer : weights.layers) {
+    const LayerFlops flops = flops_of(layer);
+    layers_.push_back({flops.heads + flops.rest});
+    if (const auto* attention = std::get_if<AttentionWeights>(&layer.mixer)) {
+      layers_.back().of_seen = 4 * static_cast<double>(attention->heads * attention->head_dim);
+    }
+  }
+}
+
+void Pace::watch_step(const DeviceEvent& begin, const DeviceEvent& end) {
+  watched_.push_back({kStep, {}, begin, end});
+}
+
+void Pace::watch_layer(int64_t layer, const Chunk& chunk, const DeviceEvent& begin,
+                       const DeviceEvent& end) {
+  watched_.push_back({layer, chunk, begin, end});
+}
+
+void Pace::look() {
+  for (; !watched_.empty() && watched_.front().end.passed(); watched_.pop_front()) {
+    const Watched& done = watched_.front();
+    const double seconds = done.end.seconds_since(done.begin);
+    done.layer == kStep ? count_step(seconds) : count_layer(done.layer, done.chunk, seconds);
+  }
+}
+
+void Pace::count_step(double seconds) {
+  step_.add(seconds);
+}
+
+void Pace::count_layer(int64_t layer, const Chunk& chunk, double seconds) {
+  Layer& of = layers_[static_cast<size_t>(layer)];
+  of.seconds_per_product.add(seconds / of.products(chunk));
+}
+
+double Pace::tokens_within(double seconds, int64_t past) const {
+  double longest = 0, all = 0;  // of a token's seconds
+  for (const Layer& layer : layers_) {
+    const double products = layer.of_token + layer.of_seen * static_cast<double>(past);
+    const double takes = products * layer.seconds_per_product.median();
+    longest = std::max(longest, takes);
+    all += takes;
+  }
+  const double takes = std::max(longest, all / kStepsOfAChunk);
+  return takes == kNoLimit ? kNoLimit : seconds / takes;
+}
+
+int64_t Pace::layers_within(double seconds, int64_t first, const Chunk& chunk) const {
+  const auto end = std::ssize(layers_);
+  if (seconds == kNoLimit) return end - first;
+  int64_t layer = first;
+  for (double left = seconds; layer < end; ++layer) {
+    const Layer& next = layers_[static_cast<size_t>(layer)];
+    left -= next.products(chunk) * next.seconds_per_product.median();
+    if (left < 0 && layer > first) break;
+  }
+  return layer - first;
+}
+
+}  // namespace halo
