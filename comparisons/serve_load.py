@@ -213,12 +213,21 @@ def long_prompt(args, port):
     begin = time.monotonic()
     answer = Answer(port, [source.randrange(300, args.vocabulary) for _ in range(args.long)], 8).read()
     end = answer["came"][0]
+    time.sleep(1.7)
     stop.set()
     others = wait_for(running)
     before, during = gaps(others, begin - 1.5, begin), gaps(others, begin, end)
-    return {"tokens": args.long, "others": args.clients // 2, "first_token_seconds": end - begin,
-            "inter_token_before": spread(before), "inter_token_meanwhile": spread(during),
-            "tokens_meanwhile": len(during)}
+    after = gaps(others, end + 0.2, end + 1.7)
+    result = {"tokens": args.long, "others": args.clients // 2, "first_token_seconds": end - begin,
+              "inter_token_before": spread(before), "inter_token_meanwhile": spread(during),
+              "inter_token_after": spread(after), "tokens_meanwhile": len(during)}
+    if before and after:
+        # Answers grow meanwhile, and with them what a step takes: from the one to the other.
+        first, last = statistics.median(before), statistics.median(after)
+        result["times_of_a_step_alone"] = spread(
+            [(b - a) / (first + (last - first) * (a - begin) / (end - begin)) for answer in others
+             for a, b in zip(answer["came"], answer["came"][1:]) if begin <= a and b <= end])
+    return result
 
 
 # ---- The engine alone, by the same model.

@@ -12,6 +12,15 @@ namespace {
 
 // Where chunks end if they may: at the kernels' own chunks.
 constexpr int64_t kGrid = 64;
+// A GPU's attention to a long past pads the tokens of a chunk to a multiple of this, and makes a
+// plan for each multiple (attention_pieces.cc).
+constexpr int64_t kQueries = 1024;
+// So longer chunks have that many, twice, four times.. of at most so many.
+int64_t as_planned(int64_t tokens) {
+  int64_t planned = std::min(tokens, kQueries);
+  while (2 * planned <= tokens) planned *= 2;
+  return planned;
+}
 
 // 24 bits, so that fp32 holds it exactly.
 float uniform_of(const Random& random, int64_t position) {
@@ -43,8 +52,10 @@ void Scheduler::begin_where_prefixes_end() {
     rows.push_back(row);
     tasks.push_back(task.get());
   }
-  if (!tasks.empty()) ask_for_next(tasks, at::stack(rows));
-  take_all();
+  if (!tasks.empty()) {
+    asked_.push_back(ask(tasks, at::stack(rows)));
+    take_all();
+  }
   sweep();
 }
 
@@ -60,7 +71,7 @@ bool Scheduler::decode() {
   Pieces together;
   std::vector<Pieces> calls;
   for (const auto& [order, task] : running_) {
-    if (!task->decodes()) continue;
+    if (!task->decodes() || task->asked_first || task->ended) continue;
     const Piece piece{task.get(), task->pending()};
     if (task->alone) {
       calls.push_back({piece});
@@ -82,7 +93,7 @@ bool Scheduler::decode() {
   const DeviceEvent begin(device_);
   for (Pieces& pieces : calls) {
     // A recorded step overwrites the logits of the one before.
-    take_all();
+    take(asked_);
     // The calls before may have made it give way.
     std::erase_if(pieces, [](const Piece& piece) { return !piece.task->sequence; });
     make_room(pieces);
@@ -106,7 +117,7 @@ void Scheduler::run_decode(const Pieces& pieces) {
   try {
     const at::Tensor logits = engine_.advance(ids, tokens);
     for (Task* task : tasks) ++task->fed;
-    ask_for_next(tasks, logits);
+    asked_.push_back(ask(tasks, logits));
   } catch (const std::exception& e) {
     failed(pieces, e.what());
   }
@@ -138,7 +149,7 @@ double Scheduler::seconds_for_prompts() const {
 Scheduler::Pieces Scheduler::next_chunk() const {
   Tasks waiting;
   for (const auto& [order, task] : running_) {
-    if (!task->decodes()) waiting.push_back(task.get());
+    if (!task->decodes() && !task->ended) waiting.push_back(task.get());
   }
   if (waiting.empty()) return {};
   Task* head = waiting.front();
@@ -152,7 +163,7 @@ Scheduler::Pieces Scheduler::next_chunk() const {
   const double in_time = pace_.tokens_within(seconds_for_prompts(), head->fed);
   int64_t left = options_.prefill_chunk;
   if (in_time < static_cast<double>(left)) {
-    left = std::min(left, std::max(kGrid, static_cast<int64_t>(in_time)));
+    left = std::min(left, as_planned(std::max(kGrid, static_cast<int64_t>(in_time))));
   }
   const auto room = [&](const Task& task) {
     return task.next_mark(spacing_, task.size()) - task.fed;
@@ -260,7 +271,9 @@ void Scheduler::end_chunk(const Chunk& chunk, const at::Tensor& hidden) {
       rows.push_back(row - 1);
     }
   }
-  if (!ready.empty()) ask_for_next(ready, engine_.logits(rows_of(hidden, rows)));
+  if (ready.empty()) return;
+  asked_first_.push_back(ask(ready, engine_.logits(rows_of(hidden, rows))));
+  for (Task* task : ready) task->asked_first = true;
 }
 
 // hidden [count, D]: after each of the `count` tokens from task.fed on.
@@ -366,14 +379,39 @@ std::vector<Scheduler::Choice> Scheduler::read(const Asked& asked) {
   return choices;
 }
 
-void Scheduler::ask_for_next(const Tasks& tasks, const at::Tensor& logits) {
+Scheduler::Asked Scheduler::ask(const Tasks& tasks, const at::Tensor& logits) {
   std::vector<Next> next;
   for (Task* task : tasks) next.push_back({task});
-  asked_.push_back(ask(std::move(next), logits));
+  return ask(std::move(next), logits);
 }
 
+// Of those that decode and of those whose prompts have been read.
 void Scheduler::take_all() {
-  for (const Asked& asked : std::exchange(asked_, {})) {
+  take(asked_);
+  take(asked_first_);
+}
+
+// The device has the next step of the others: its work does not wait for what follows, and who
+// waits for the tokens hears of them at once.
+void Scheduler::take_first() {
+  std::vector<Task*> tasks;
+  for (const Asked& asked : asked_first_) {
+    for (const Next& next : asked.next) tasks.push_back(next.task);
+  }
+  take(asked_first_);
+  for (Task* task : tasks) tell(*task);
+}
+
+bool Scheduler::some_decode() const {
+  return std::ranges::any_of(running_, [](const auto& entry) {
+    const Task& task = *entry.second;
+    return task.decodes() && !task.asked_first && !task.ended;
+  });
+}
+
+void Scheduler::take(std::vector<Asked>& from) {
+  for (const Asked& asked : std::exchange(from, {})) {
+    for (const Next& next : asked.next) next.task->asked_first = false;
     try {
       std::vector<Choice> choices = read(asked);
       for (size_t i = 0; i < choices.size(); ++i) {
