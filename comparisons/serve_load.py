@@ -233,14 +233,17 @@ def long_prompt(args, port):
 # ---- The engine alone, by the same model.
 
 def bench(args, contexts, batch, prefill):
-    command = [args.halo, "bench", "infer", "--config", args.config, "--contexts", str(contexts), "--batch",
-               str(batch), "--prefill" if prefill else "--no-prefill", *machine_of(args)]
+    """A result a context."""
+    command = [args.halo, "bench", "infer", "--config", args.config, "--contexts",
+               ",".join(map(str, contexts)), "--batch", str(batch),
+               "--prefill" if prefill else "--no-prefill", *machine_of(args)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
-    result = json.loads(done.stdout)["results"][0]
-    result.pop("prefill_profile", None)
-    return {"command": " ".join(command), **result}
+    results = json.loads(done.stdout)["results"]
+    for result in results:
+        result.pop("prefill_profile", None)
+    return [{"command": " ".join(command), **result} for result in results]
 
 
 def machine_of(args):
@@ -268,10 +271,10 @@ def main():
     args.vocabulary = config["vocab_size"]
     if not os.path.exists(os.path.join(args.folder, "config.json")):
         write_model(args.folder, config)
+    [decode] = bench(args, [args.prompt], args.clients, False)
+    shared, prompt = bench(args, [args.shared, args.prompt], 1, True)
     result = {"command": " ".join(sys.argv),
-              "alone": {"decode": bench(args, args.prompt, args.clients, False),
-                        "prompt": bench(args, args.prompt, 1, True),
-                        "shared": bench(args, args.shared, 1, True)}}
+              "alone": {"decode": decode, "prompt": prompt, "shared": shared}}
     answers = args.clients * args.rounds
     own_seconds = (result["alone"]["prompt"]["prefill_seconds"] -
                    result["alone"]["shared"]["prefill_seconds"])

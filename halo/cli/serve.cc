@@ -27,7 +27,7 @@ struct Args {
   std::string model;
   ServiceSettings service;
   int64_t max_context = 0, max_running = 64, prefill_chunk = 0;
-  double memory = 0, prefill_share = 1;
+  double memory = 0, prefill_share = 0.9;
   EngineRecipe engine;
   MachineRecipe machine;
 
@@ -46,8 +46,8 @@ struct Args {
        .max = 1e6});
     s("prefill_share", prefill_share,
       {.help = "time for prompts between two steps of those that answer, for each prompt that "
-               "waits, by that of a step: at 1 answers come half as fast beside one; 0: until what "
-               "is read at a time has been",
+               "waits, by that of a step: at 1 answers come half as fast beside one; 0: until the "
+               "tokens that are read at a time have been",
        .max = 1e3});
     engine.settings(s);
     machine.settings(s);
