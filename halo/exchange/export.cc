@@ -63,6 +63,12 @@ void export_model(const fs::path& model, const fs::path& out, const std::string&
         "it was made of",
         model.string());
   }
+  if (config.lightning_learned_decay) {
+    throw_error(
+        "{}: lightning_learned_decay is true (transfer.learned_decay), which the published format "
+        "does not have; export a model whose decays are fixed",
+        model.string());
+  }
   const WeightFiles weights(model);
   const json::object json_config = exported_config(config, weights.tensors());
   commit_new_directory(out, [&](const fs::path& directory) {

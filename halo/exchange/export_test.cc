@@ -113,6 +113,14 @@ TEST_F(ExportTest, CarriesShardsWithTheirIndex) {
   EXPECT_FALSE(fs::exists(out_ / "model.safetensors"));
 }
 
+TEST_F(ExportTest, RefusesLearnedDecaysByName) {
+  json::object config = config_;
+  config["lightning_learned_decay"] = true;
+  write_json(model_ / "config.json", config);
+  EXPECT_THAT(error(), HasSubstr("lightning_learned_decay"));
+  EXPECT_FALSE(fs::exists(out_));
+}
+
 TEST_F(ExportTest, AnExportExportsToTheSameFiles) {
   export_model(model_, out_, "card");
   const fs::path again = root_ / "again";

@@ -239,6 +239,7 @@ void read_hypenet(KeyReader& keys, ModelConfig& config) {
   config.lightning_use_qk_norm = keys.get_or<bool>("lightning_use_qk_norm", false);
   config.lightning_use_output_norm = keys.get_or<bool>("lightning_use_output_norm", false);
   config.lightning_use_output_gate = keys.get_or<bool>("lightning_use_output_gate", false);
+  config.lightning_learned_decay = keys.get_or<bool>("lightning_learned_decay", false);
   config.expand_kv_proj = keys.get_or<bool>("expand_kv_proj", false);
 }
 
@@ -278,6 +279,7 @@ void write_hypenet(const ModelConfig& config, json::object& out) {
   out["lightning_use_qk_norm"] = config.lightning_use_qk_norm;
   out["lightning_use_output_norm"] = config.lightning_use_output_norm;
   out["lightning_use_output_gate"] = config.lightning_use_output_gate;
+  if (config.lightning_learned_decay) out["lightning_learned_decay"] = true;
   out["expand_kv_proj"] = config.expand_kv_proj;
 }
 

@@ -56,6 +56,9 @@ struct ModelConfig {
   LightningScale lightning_scale = LightningScale::kInverseSqrtD;
   bool lightning_use_rope = true, lightning_use_qk_norm = false;
   bool lightning_use_output_norm = false, lightning_use_output_gate = false;
+  // A research option of ours: the decay of each head and token follows from the mixer's input, by
+  // `decay_proj` [H, D] and its bias [H] (docs/decisions/learned-decay.md). Never exported.
+  bool lightning_learned_decay = false;
   bool expand_kv_proj = false;
   // All matrices but the embedding are int8 with a scale a row (`quantization_config`).
   bool int8_weights = false;

@@ -162,6 +162,19 @@ TEST(ModelConfig, KnowsItsOwnInt8) {
   EXPECT_FALSE(with("quantization_config", nullptr).int8_weights);
 }
 
+// A key that the authors' format does not have is written only where it says something.
+TEST(ModelConfig, LearnedDecaysAreKept) {
+  const ModelConfig config = with("lightning_learned_decay", true);
+  EXPECT_TRUE(config.lightning_learned_decay);
+  EXPECT_EQ(model_config_to_json(config).at("lightning_learned_decay"), true);
+  const ModelConfig fixed = with("lightning_learned_decay", false);
+  EXPECT_FALSE(fixed.lightning_learned_decay);
+  EXPECT_FALSE(model_config_to_json(fixed).contains("lightning_learned_decay"));
+  EXPECT_THAT(error_with("lightning_learned_decay", "yes"), HasSubstr("lightning_learned_decay"));
+  EXPECT_THAT(error_with("lightning_learned_decay", true, "qwen3"),
+              HasSubstr("belongs to model_type \"hypenet\""));
+}
+
 TEST(ModelConfig, RefusesValuesOutOfRange) {
   for (const auto& [key, value] : std::initializer_list<std::pair<const char*, json::value>>{
            {"vocab_size", 0},

@@ -107,6 +107,7 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
 
 at::Tensor with_state_before(const LightningArgs& args, const LightningResult& mine,
                              const Sequences& sequences, const ContextPart& part) {
+  HALO_CHECK(!args.log_decay.defined(), "context ranks: decays must be fixed, not learned");
   const at::Tensor before = state_before(mine.state[sequences.count() - 1], args.slopes, part);
   // Of the sequence that begins the part, the tokens for which the state before it counts.
   const double least = *std::min_element(args.slopes.begin(), args.slopes.end());

@@ -49,8 +49,8 @@ bool can_share_heads(int64_t ranks, int64_t heads, int64_t kv_heads);
 at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const ContextPart& part, const AttentionSettings& settings);
 
-// The o [n, H, dv] of a part of which `mine` is the result without a state; `sequences` are those
-// within it.
+// The o [n, H, dv] of a part of which `mine` is the result without a state, under fixed decays;
+// `sequences` are those within it.
 at::Tensor with_state_before(const LightningArgs& args, const LightningResult& mine,
                              const Sequences& sequences, const ContextPart& part);
 

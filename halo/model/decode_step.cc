@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "ATen/ATen.h"
+#include "halo/base/check.h"
 #include "halo/kernels/attention/decode_attention_launch.h"
 #include "halo/kernels/embedding/embedding.h"
 #include "halo/kernels/lightning/lightning_decode.h"
@@ -98,6 +99,7 @@ at::Tensor run_mixer(const Step& step, const AttentionWeights& w, const Weight& 
 
 at::Tensor run_mixer(const Step& step, const LightningWeights& w, const Weight& norm,
                      const at::Tensor& hidden, const LayerState& layer) {
+  HALO_CHECK(!w.decay.defined(), "decode step: learned decays have no form here");
   const at::Tensor stacked = projection(step, hidden, norm, w.qkvz, w.qkvz_bias);
   const LightningDecode args{.split = split_of(w, step.eps),
                              .q_norm = w.q_norm,
@@ -140,7 +142,7 @@ bool can_record_step(const DecoderWeights& weights, int64_t block_size, bool int
                                                 .int8 = int8_keys});
     }
     const auto& l = std::get<LightningWeights>(layer.mixer);
-    return has_lightning_decode_kernel(like, l.heads, l.head_dim);
+    return !l.decay.defined() && has_lightning_decode_kernel(like, l.heads, l.head_dim);
   };
   return std::ranges::all_of(weights.layers, has_kernel);
 }

@@ -27,7 +27,8 @@ struct DecodeState {
 inline constexpr int64_t kMostStepTokens = 4;
 
 // Whether a step reads nothing on the host, so that it can be recorded: on a GPU, where every mixer
-// has its kernel for blocks of this many tokens, with keys and values in int8 or not.
+// has its kernel for blocks of this many tokens, with keys and values in int8 or not. Decays that
+// are learned have none.
 bool can_record_step(const DecoderWeights& weights, int64_t block_size, bool int8_keys);
 
 // For up to S sequences of up to max_blocks blocks, none of them there. tokens are 0.

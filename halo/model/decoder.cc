@@ -113,6 +113,9 @@ at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tens
   const Heads heads = split_heads(stacked, {w.heads, w.kv_heads, w.head_dim, w.gate, eps}, w.q_norm,
                                   w.k_norm, batch.cache->rope(w.inv_freq, w.rope_magnitude), {});
   LightningArgs args{heads.q, heads.k, heads.v, w.slopes, w.scale, {}};
+  if (w.decay.defined()) {
+    args.log_decay = gated_log_decay(linear(x, w.decay, w.decay_bias, batch.kernels), w.slopes);
+  }
   if (batch.state) args.state = (*batch.state)[layer].recurrent.index_select(0, batch.slots);
   const LightningResult result = lightning_attention(args, batch.sequences, batch.kernels);
   if (batch.state) store_rows((*batch.state)[layer].recurrent, batch.slots, result.state);

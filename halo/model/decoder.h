@@ -35,11 +35,12 @@ struct AttentionWeights {
 };
 
 struct LightningWeights {
-  Weight qkvz;            // [(H + 2G (+ H)) d, D]: q, k, v and, if gated, z_proj
-  Weight qkvz_bias;       // [the same rows] or undefined
-  Weight q_norm, k_norm;  // [d] or undefined
-  Weight o_norm;          // [H d] or undefined
-  Weight o_proj, o_bias;  // [D, H d], [D] or undefined
+  Weight qkvz;               // [(H + 2G (+ H)) d, D]: q, k, v and, if gated, z_proj
+  Weight qkvz_bias;          // [the same rows] or undefined
+  Weight q_norm, k_norm;     // [d] or undefined
+  Weight o_norm;             // [H d] or undefined
+  Weight decay, decay_bias;  // [H, D], [H]: of gated_log_decay(); undefined: fixed decays
+  Weight o_proj, o_bias;     // [D, H d], [D] or undefined
   int64_t heads = 0, kv_heads = 0, head_dim = 0;
   bool gate = false;
   double scale = 1;

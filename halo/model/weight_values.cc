@@ -60,7 +60,8 @@ std::string place_text(int64_t index, const std::vector<int64_t>& shape) {
 
 bool may_be_zero(const std::string& name) {
   return name.ends_with(".bias") || name.ends_with(".o_gate.weight") ||
-         name.ends_with(".z_proj.weight") || name.ends_with(".o_norm.weight");
+         name.ends_with(".z_proj.weight") || name.ends_with(".o_norm.weight") ||
+         name.ends_with(".decay_proj.weight");
 }
 
 template <class Word>

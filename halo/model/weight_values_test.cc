@@ -54,7 +54,8 @@ TEST(WeightValues, ZeroThroughoutIsRefusedWhereNothingMakesIt) {
     EXPECT_THAT(error_of_values(name, zeros), HasSubstr("'" + name + "' is zero throughout"));
   for (const std::string& name :
        {layer + "self_attn.q_proj.bias", layer + "self_attn.o_gate.weight",
-        layer + "self_attn.z_proj.weight", layer + "self_attn.o_norm.weight"})
+        layer + "self_attn.z_proj.weight", layer + "self_attn.o_norm.weight",
+        layer + "self_attn.decay_proj.weight"})
     EXPECT_EQ(error_of_values(name, zeros), "no error") << name;
   // Rows of zeros are fine: tokens that were never seen.
   zeros[3][3] = 1;

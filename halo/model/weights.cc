@@ -73,6 +73,8 @@ LightningWeights bind_lightning(const ModelConfig& c, const MixerShape& shape, c
     w.qkvz_bias = store.stack(p + "q_proj.bias", p + (w.gate ? "z_proj.bias" : "v_proj.bias"));
   }
   w.o_norm = weight_if(store, p + "o_norm.weight");
+  w.decay = weight_if(store, p + "decay_proj.weight");
+  w.decay_bias = weight_if(store, p + "decay_proj.bias");
   w.scale = c.lightning_scale_value();
   w.slopes = alibi_slopes(w.heads);
   if (c.lightning_use_rope) w.inv_freq = rope_frequencies(c, w.head_dim);
@@ -109,6 +111,10 @@ std::vector<ParameterSpec> mixer_parameters(const ModelConfig& c, int64_t layer)
     specs.push_back({p + "k_norm.weight", {m.head_dim}, false});
   }
   if (m.o_norm) specs.push_back({p + "o_norm.weight", {q_rows}, false});
+  if (c.lightning_learned_decay && c.mixer_types[layer] == MixerType::kLightning) {
+    specs.push_back({p + "decay_proj.weight", {m.heads, c.hidden_size}, false});
+    specs.push_back({p + "decay_proj.bias", {m.heads}, false});
+  }
   specs.push_back({p + "o_proj.weight", {c.hidden_size, q_rows}, false});
   if (c.attention_output_bias) specs.push_back({p + "o_proj.bias", {c.hidden_size}, false});
   return specs;
@@ -194,7 +200,8 @@ void for_each_weight(DecoderWeights& w, Use use) {
                &a->o_bias});
     } else {
       auto& l = std::get<LightningWeights>(layer.mixer);
-      use_all({&l.qkvz, &l.qkvz_bias, &l.q_norm, &l.k_norm, &l.o_norm, &l.o_proj, &l.o_bias});
+      use_all({&l.qkvz, &l.qkvz_bias, &l.q_norm, &l.k_norm, &l.o_norm, &l.decay, &l.decay_bias,
+               &l.o_proj, &l.o_bias});
     }
   }
 }

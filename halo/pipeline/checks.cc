@@ -208,11 +208,12 @@ std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
   const ContextSettings settings = context_settings(recipe);
   const ModelConfig teacher = by_key("teacher", [&] { return read_model_config(recipe.teacher); });
   // Refuses what cannot be converted.
-  by_key("teacher", [&] {
-    return student_config(teacher, with_mixers(teacher, MixerType::kLightning).mixer_types);
+  const ModelConfig student = by_key("teacher", [&] {
+    return student_config(teacher, with_mixers(teacher, MixerType::kLightning).mixer_types,
+                          recipe.transfer.learned_decay);
   });
   num_layers_to_keep(recipe.select, teacher);
-  check_context_ranks(recipe.finetune.context_ranks, teacher);  // whose attention heads it keeps
+  check_context_ranks(recipe.finetune.context_ranks, student);
   const std::vector<Lengths> lengths =
       needle_lengths(recipe, settings.row_length, settings.training_length(teacher));
   std::vector<std::string> unchecked;

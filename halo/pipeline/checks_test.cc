@@ -69,6 +69,20 @@ TEST_F(Checks, OfTheTeachersConfiguration) {
   EXPECT_THAT(refusal_ahead("teacher="), HasSubstr("teacher: names no model"));
   EXPECT_THAT(refusal_ahead("teacher=/nowhere"), HasSubstr("teacher: "));
   EXPECT_THAT(refusal_ahead("data.weights=[1, 2]"), HasSubstr("data.weights has 2 entries"));
+  EXPECT_THAT(error_of([&] {
+                Recipe recipe = read("transfer.learned_decay=true");
+                recipe.finetune.context_ranks = 2;
+                check_ahead(recipe, Missing::kNoted);
+              }),
+              HasSubstr("finetune.context_ranks: 2 ranks cannot share the states"));
+}
+
+// A learned decay is H (D + 1) parameters of each of 21 lightning layers.
+TEST_F(Checks, LearnedDecaysArePlanned) {
+  const auto parameters = [&](const std::string& set) {
+    return plan(read(set), 1).at("student_parameters").to_number<int64_t>();
+  };
+  EXPECT_EQ(parameters("transfer.learned_decay=true"), parameters("") + 21 * 16 * 2049);
 }
 
 // plan says what it could not look at; convert refuses it by the key.

@@ -170,7 +170,7 @@ json::object plan(const Recipe& recipe, double gflops, const Links& links,
   const int64_t keep = num_layers_to_keep(recipe.select, teacher);
   std::vector<MixerType> mixers(layers, MixerType::kLightning);
   for (int64_t layer : even_layers(teacher.num_layers, keep)) mixers[layer] = MixerType::kAttention;
-  const ModelConfig hybrid = student_config(teacher, mixers);
+  const ModelConfig hybrid = student_config(teacher, mixers, recipe.transfer.learned_decay);
   json::array stages;
   for (const Stage& stage : all) {
     if (!stage.training || !is_wanted(stage, recipe)) continue;

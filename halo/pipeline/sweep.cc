@@ -160,7 +160,14 @@ std::string sweep_table(const json::object& result) {
                               : fmt::format(" {:.4g} ± {:.2g} |", mean, error.to_number<double>());
     }
   }
-  return text + "\n";
+  text += "\n";
+  for (const json::value& cell : result.at("cells").as_array()) {
+    const std::string_view state = cell.at("state").as_string();
+    if (state == "done") continue;
+    text += fmt::format("\n- {}: {}", std::string_view(cell.at("name").as_string()),
+                        state.empty() ? "not begun" : state);
+  }
+  return text.ends_with("|\n") ? text : text + "\n";
 }
 
 }  // namespace halo

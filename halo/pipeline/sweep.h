@@ -60,7 +60,8 @@ struct SweepArgs {
 // "state", "figures"}], "groups": [{"name", "n", "figures": {FIGURE: {"mean", "stderr"}}}]}.
 json::object sweep(const SweepArgs& args);
 
-// A Markdown table of the groups.
+// A Markdown table of the groups, and under it the cells that are not done, each with what its
+// STATUS says: where and why it failed, and which checkpoint it left.
 std::string sweep_table(const json::object& result);
 
 }  // namespace halo

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "halo/base/files.h"
+#include "halo/base/settings_io.h"
+#include "halo/pipeline/recipe.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -33,6 +35,17 @@ TEST(SweepCells, AreAllCombinations) {
   EXPECT_THAT(names(sweep_cells({{}, {R"(select.layers=[[0, 1], [2]])"}, {}})),
               ElementsAre("select.layers=0,1", "select.layers=2"));
   EXPECT_EQ(sweep_cells({{}, {R"(run.device=["cpu"])"}, {}})[0].set[0], R"(run.device="cpu")");
+}
+
+TEST(SweepCells, OfTheRepositorysSweepsAreRecipes) {
+  const std::filesystem::path root = HALO_SOURCE_DIR;
+  for (const auto& entry : std::filesystem::directory_iterator(root / "configs/sweeps")) {
+    SCOPED_TRACE(entry.path());
+    const auto file = read_settings_file<SweepFile>(entry.path(), {});
+    for (const SweepCell& cell : sweep_cells(file.sweep)) {
+      EXPECT_NO_THROW(read_recipe(root / file.recipe, cell.set)) << cell.name;
+    }
+  }
 }
 
 TEST(SweepCells, SayWhatCannotBeRead) {
@@ -65,13 +78,19 @@ TEST(SharedStages, EndAtTheFirstThatReadsADifference) {
 }
 
 TEST(SweepTable, HasARowAGroup) {
-  const json::value result = parse_json(R"({"groups": [
+  json::value result = parse_json(R"({"cells": [], "groups": [
       {"name": "a", "n": 2, "not_finished": 0, "figures": {"KL": {"mean": 0.25, "stderr": 0.05}}},
       {"name": "b", "n": 1, "not_finished": 1, "figures": {"x": {"mean": 3, "stderr": null}}}]})",
-                                        "result");
+                                  "result");
   EXPECT_EQ(sweep_table(result.as_object()),
             "| cell | runs | not finished | KL | x |\n|---|---|---|---|---|\n"
             "| a | 2 | 0 | 0.25 \u00b1 0.05 | - |\n| b | 1 | 1 | - | 3 |\n");
+  result.at("cells") = {{{"name", "a,run.seed=1"}, {"state", "done"}},
+                        {{"name", "b"}, {"state", "failed distill: diverged at step 60"}},
+                        {{"name", "c"}, {"state", ""}}};
+  EXPECT_THAT(sweep_table(result.as_object()),
+              testing::EndsWith("| 1 | 1 | - | 3 |\n\n- b: failed distill: diverged at step 60\n"
+                                "- c: not begun\n"));
 }
 
 }  // namespace

@@ -19,9 +19,10 @@ namespace {
 constexpr const char* kCalibration = "calibration";
 
 // Of a student with mixers of this type in every layer.
-ModelConfig student_of_one_kind(const StageContext& context, MixerType type) {
+ModelConfig student_of_one_kind(const StageContext& context, const TransferRecipe& recipe,
+                                MixerType type) {
   const ModelConfig& teacher = context.teacher_config();
-  return student_config(teacher, with_mixers(teacher, type).mixer_types);
+  return student_config(teacher, with_mixers(teacher, type).mixer_types, recipe.learned_decay);
 }
 
 TransferArgs transfer_args(const TransferRecipe& recipe, const StageContext& context,
@@ -138,7 +139,7 @@ AlignAttentionRecipe::AlignAttentionRecipe() {
 void run_transfer(const TransferRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
   std::optional<Progress> phase(args.name);
-  const ModelConfig config = student_of_one_kind(context, MixerType::kLightning);
+  const ModelConfig config = student_of_one_kind(context, recipe, MixerType::kLightning);
   ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen,
                        context.machine().compute, context.machine().device);
   const TransferArgs how = transfer_args(recipe, context, config);
@@ -179,11 +180,13 @@ void run_align(const AlignRecipe& recipe, const StageContext& context, const Sta
 void run_align_attention(const AlignAttentionRecipe& recipe, const TransferRecipe& transfer_recipe,
                          const StageContext& context, const StageArgs& args) {
   const Progress phase(args.name);
-  const ModelConfig config = student_of_one_kind(context, MixerType::kAttention);
+  const ModelConfig config = student_of_one_kind(context, transfer_recipe, MixerType::kAttention);
+  // Attention is fitted to no text.
+  TransferRecipe plain = transfer_recipe;
+  if (plain.init != TransferInit::kRandom) plain.init = TransferInit::kIdentity;
+  const TransferArgs how = transfer_args(plain, context, config);
   const auto start = [&](const std::vector<ParameterSpec>& specs, ParameterStore::Use use) {
     ParameterStore store(specs, use, context.machine().compute, context.machine().device);
-    TransferArgs how = transfer_args(transfer_recipe, context, config);
-    if (how.init != TransferInit::kRandom) how.init = TransferInit::kIdentity;
     transfer(context.teacher(), config, store, how);
     return store;
   };

@@ -38,6 +38,12 @@ FinetuneRecipe::FinetuneRecipe() {
 }
 
 void check_context_ranks(int64_t context_ranks, const ModelConfig& student) {
+  if (context_ranks > 1 && student.lightning_learned_decay) {
+    throw_error(
+        "finetune.context_ranks: {} ranks cannot share the states of a student with "
+        "transfer.learned_decay; take 1, or fixed decays",
+        context_ranks);
+  }
   const auto possible = [&](int64_t n) {
     return can_share_heads(n, student.num_heads, student.num_kv_heads);
   };

@@ -45,7 +45,8 @@ void write_hybrid(const StageContext& context, const Model& aligned, const Model
                   const Layers& kept, const fs::path& out) {
   std::vector<MixerType> mixers(aligned.config.mixer_types.size(), MixerType::kLightning);
   for (int64_t layer : kept) mixers[layer] = MixerType::kAttention;
-  const ModelConfig config = student_config(context.teacher().config, mixers);
+  const ModelConfig config =
+      student_config(context.teacher().config, mixers, aligned.config.lightning_learned_decay);
   ParameterStore store(decoder_parameters(config), ParameterStore::Use::kFrozen,
                        context.machine().compute, context.machine().device);
   for (const ParameterSpec& spec : store.specs()) {

@@ -74,7 +74,8 @@ void start_free_tensor(at::Tensor value, const MixerName& name, const ModelConfi
     value.fill_(1);
   } else if (name.tensor == "o_gate.weight") {
     value.copy_(initial_output_gate(value.sizes(), name.layer, args.init, args.seed));
-  } else if (args.init != TransferInit::kRandom || name.tensor == "z_proj.bias") {
+  } else if (args.init != TransferInit::kRandom || name.tensor == "z_proj.bias" ||
+             name.tensor.starts_with("decay_proj")) {
     value.zero_();
   } else {
     const Random random(args.seed, "transfer.z_proj", name.layer);
@@ -176,7 +177,8 @@ void fit_output_projections(const Model& teacher, const ModelConfig& config,
 
 }  // namespace
 
-ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers) {
+ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers,
+                           bool learned_decay) {
   if (teacher.is_hypenet() && !teacher.attention_layers().empty() &&
       static_cast<int64_t>(teacher.attention_layers().size()) != teacher.num_layers) {
     throw_error("the teacher has lightning layers already; HALO starts from a Transformer");
@@ -200,6 +202,7 @@ ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mi
   c.lightning_scale = LightningScale::kInverseSqrtD;
   c.lightning_use_rope = c.lightning_use_qk_norm = true;
   c.lightning_use_output_norm = c.lightning_use_output_gate = true;
+  c.lightning_learned_decay = learned_decay;
   c.expand_kv_proj = true;
   c.max_position_embeddings = 1048576;
   return c;

@@ -31,6 +31,7 @@ struct TransferRecipe {
   int64_t calibration_tokens = 0;
   int64_t calibration_steps = 300;
   int64_t qk_norm_tokens = 65'536;
+  bool learned_decay = false;
 
   void settings(Settings& s) {
     s("init", init, kTransferInits, {.help = "how gates and output norms start"});
@@ -43,13 +44,18 @@ struct TransferRecipe {
       {.help = "tokens over which q and k of a teacher without QK-norm are measured",
        .min = 1,
        .max = 1e9});
+    s("learned_decay", learned_decay,
+      {.help =
+           "research: lightning decays that each token sets, at first the fixed ones; cannot be "
+           "exported"});
   }
 };
 
 // The HypeNet configuration of a student of this teacher with these mixers. An Error where the
 // teacher is no Transformer. Where the teacher has no QK-norm, neither have the student's attention
 // layers; its lightning layers always have.
-ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers);
+ModelConfig student_config(const ModelConfig& teacher, std::vector<MixerType> mixers,
+                           bool learned_decay = false);
 
 // The Transformer of a hybrid's shapes: one that `hybrid` could be the student of.
 ModelConfig teacher_config_of(ModelConfig hybrid);

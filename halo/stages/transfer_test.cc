@@ -92,6 +92,24 @@ TEST(Transfer, HeadsAndBiasesAreExpandedConsecutively) {
   }
 }
 
+// Learned decays begin as the fixed ones: the same student, bit for bit.
+TEST(Transfer, LearnedDecaysBeginFixed) {
+  const Model teacher = make_teacher();
+  const ModelConfig fixed = student_config(teacher.config, all(MixerType::kLightning)),
+                    learned = student_config(teacher.config, all(MixerType::kLightning), true);
+  const auto tokens = random_tokens(90, 1);
+  for (TransferInit init : {TransferInit::kMatch, TransferInit::kRandom}) {
+    const Model a = make_student(teacher, fixed, init), b = make_student(teacher, learned, init);
+    EXPECT_EQ(transfer_error(teacher, learned, *b.store, init), 0);
+    const std::string p = "model.layers.1.self_attn.decay_proj.";
+    EXPECT_EQ(b.store->value(p + "weight").sizes(), (std::vector<int64_t>{4, 32}));
+    EXPECT_EQ(b.store->value(p + "weight").abs().max().item<float>(), 0);
+    EXPECT_EQ(b.store->value(p + "bias").abs().max().item<float>(), 0);
+    EXPECT_TRUE(at::equal(test::plain_decode(a.weights, tokens, Kernels::kReference),
+                          test::plain_decode(b.weights, tokens, Kernels::kReference)));
+  }
+}
+
 TEST(Transfer, PaperDrawsGatesFromTheSeed) {
   const Model teacher = make_teacher();
   const ModelConfig config = student_config(

@@ -65,6 +65,7 @@ std::optional<std::string> Health::diverged() const {
 }
 
 bool Health::suspicious() const {
+  if (in_a_row_ > 0) return true;
   return factor_ != 0 && (dead(kShortNormWindow) || norm_growth(kShortNormWindow) > factor_);
 }
 

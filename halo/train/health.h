@@ -20,7 +20,8 @@ class Health {
   // three times that of the first 20, or the gradient of the last 20 is exactly 0 (weights so
   // large that nothing moves the output any more).
   std::optional<std::string> diverged() const;
-  // The rules on norms, on the last 5 alone: no moment to replace a good checkpoint.
+  // The rules on norms, on the last 5 alone, or the last update was skipped because the weights or
+  // its batch gave nothing finite: no moment to replace a good checkpoint.
   bool suspicious() const;
 
   int64_t skipped() const { return skipped_; }

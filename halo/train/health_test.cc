@@ -60,7 +60,9 @@ TEST(Health, CountsSkippedUpdates) {
   Health health(10);
   add(health, 3, 0, 0, true);
   EXPECT_EQ(health.skipped_in_a_row(), 3);
+  expect_state(health, true, false);
   add(health, 1, 1, 1);
+  expect_state(health, false, false);
   EXPECT_EQ(health.skipped_in_a_row(), 0);
   EXPECT_EQ(health.skipped(), 3);
   EXPECT_EQ(health.last_loss(), 1);

@@ -360,8 +360,9 @@ void Trainer::save_between(int64_t step) {
   read_pending();
   if (saves_) note(saves_->finish());
   if (agree(health_.suspicious())) {
-    warn(fmt::format("gradient norms are far above their median: no checkpoint at step {}", step),
-         step);
+    const char* why = health_.skipped_in_a_row() > 0 ? "the last update was not finite"
+                                                     : "gradient norms are far above their median";
+    warn(fmt::format("{}: no checkpoint at step {}", why, step), step);
     return;
   }
   if (!saves_) return save_now(step);

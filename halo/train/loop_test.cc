@@ -91,14 +91,18 @@ TEST_F(LoopTest, ABadStepIsLeftOutAndLogged) {
   ToyJob toy(directory_ / "run");
   toy.job.recipe.checkpoint_every = 1;
   toy.job.recipe.keep_checkpoints = 10;
-  toy.gradient_factor[3] = kNaN;
+  toy.gradient_factor[3] = toy.gradient_factor[8] = kNaN;
   const TrainResult result = train(toy.job);
-  EXPECT_EQ(result.skipped, 1);
+  EXPECT_EQ(result.skipped, 2);
+  // It is no moment for a checkpoint, but for the last one.
+  EXPECT_EQ(step_folders(toy.job.directory),
+            (std::set<std::string>{"step-0", "step-1", "step-2", "step-4", "step-5", "step-6",
+                                   "step-7", "step-8"}));
   for (const char* file : {"model.safetensors", "state/masters.safetensors",
                            "state/moment1.safetensors", "state/moment2.safetensors"}) {
     const fs::path run = toy.job.directory;
-    EXPECT_EQ(hash_file(run / "step-2" / file), hash_file(run / "step-3" / file)) << file;
-    EXPECT_NE(hash_file(run / "step-3" / file), hash_file(run / "step-4" / file)) << file;
+    EXPECT_NE(hash_file(run / "step-2" / file), hash_file(run / "step-4" / file)) << file;
+    EXPECT_EQ(hash_file(run / "step-7" / file), hash_file(run / "step-8" / file)) << file;
   }
   const auto lines = read_lines(toy.job.directory / "metrics.jsonl");
   EXPECT_TRUE(lines.at(2).at("skipped").as_bool());
@@ -107,12 +111,12 @@ TEST_F(LoopTest, ABadStepIsLeftOutAndLogged) {
   int64_t events = 0;
   for (const auto& event : read_lines(toy.job.directory / "events.jsonl")) {
     if (event.at("event") != "skipped") continue;
-    EXPECT_EQ(event.at("step").as_int64(), 3);
-    EXPECT_EQ(event.at("first_row").as_int64(), 12);
+    const int64_t step = events++ == 0 ? 3 : 8;
+    EXPECT_EQ(event.at("step").as_int64(), step);
+    EXPECT_EQ(event.at("first_row").as_int64(), 6 * (step - 1));
     EXPECT_EQ(event.at("rows").as_int64(), 6);
-    ++events;
   }
-  EXPECT_EQ(events, 1);
+  EXPECT_EQ(events, 2);
 }
 
 TEST_F(LoopTest, TenBadStepsInARowStop) {
@@ -128,6 +132,14 @@ TEST_F(LoopTest, TenBadStepsInARowStop) {
   ToyJob again(directory_ / "run");
   again.job.recipe = toy.job.recipe;
   EXPECT_EQ(train(again.job).skipped, 0);
+
+  // None of those in between replaces a checkpoint.
+  ToyJob often(directory_ / "often");
+  often.job.recipe = toy.job.recipe;
+  often.job.recipe.checkpoint_every = 1;
+  often.gradient_factor = toy.gradient_factor;
+  EXPECT_NE(train_error(often.job).find("step-4 with a lower"), std::string::npos);
+  EXPECT_EQ(step_folders(often.job.directory), (std::set<std::string>{"step-3", "step-4"}));
 }
 
 TEST_F(LoopTest, ADivergedRunStopsAndKeepsItsLastGoodCheckpoint) {

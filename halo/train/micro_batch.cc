@@ -32,7 +32,7 @@ double elements_of(const LayerWeights& layer) {
 // Whether the form that it runs on a GPU leaves the sequences' offsets on the device.
 bool can_be_recorded(const LayerWeights& layer) {
   const auto* lightning = std::get_if<LightningWeights>(&layer.mixer);
-  return !lightning || has_lightning_kernels(lightning->head_dim);
+  return !lightning || (has_lightning_kernels(lightning->head_dim) && !lightning->decay.defined());
 }
 
 Batch with_settings(Batch batch, const Machine& machine) {

@@ -107,12 +107,20 @@ TEST_P(ModelForms, RefilledBatchEqualsANewOne) {
   expect_same(decode(*weights_, with_new_cache(batch)), decode(*weights_, fresh), "refilled");
 }
 
+ModelConfig learned_decay_config() {
+  ModelConfig config = test::hybrid_config();
+  config.lightning_learned_decay = true;
+  return config;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     All, ModelForms,
     testing::Values(Case{"teacher_reference", test::transformer_config(), Kernels::kReference},
                     Case{"hybrid_reference", test::hybrid_config(), Kernels::kReference},
                     Case{"teacher_fast", test::transformer_config(), Kernels::kFast},
-                    Case{"hybrid_fast", test::hybrid_config(), Kernels::kFast}),
+                    Case{"hybrid_fast", test::hybrid_config(), Kernels::kFast},
+                    Case{"learned_decay_reference", learned_decay_config(), Kernels::kReference},
+                    Case{"learned_decay_fast", learned_decay_config(), Kernels::kFast}),
     [](const auto& info) { return std::string(info.param.name); });
 
 // One lightning mixer by the quadratic formula in fp64, with the weights and steps around it from
@@ -159,6 +167,44 @@ TEST(LightningKernels, QuadraticEqualsChunkedEqualsRecurrent) {
     const at::Tensor chunked = plain_decode(*weights, tokens, Kernels::kFast);
     const at::Tensor recurrent = plain_decode(*weights, tokens, Kernels::kReference);
     EXPECT_LE(relative_error(chunked, recurrent), kFastBound) << length;
+  }
+}
+
+// Along a random direction of the decays' weights, against the difference of the loss: of fp32, so
+// of some 2^-24 / 1e-2 of the loss's terms.
+TEST(LearnedDecay, GradientsAreDifferencesOfTheLoss) {
+  const ModelConfig config = learned_decay_config();
+  ParameterStore store(decoder_parameters(config), ParameterStore::Use::kTrained, at::kFloat,
+                       at::kCPU);
+  test::fill_random(store, 5, /*unit_embedding=*/true);
+  const DecoderWeights weights = bind_decoder(config, store);
+  const Batch batch =
+      make_batch(at::tensor(random_tokens(150, 6), at::kLong), {0, 20, 150}, at::kCPU);
+  const auto loss = [&] {
+    const at::Tensor hidden = decode(weights, batch);
+    return (hidden.to(at::kDouble) *
+            at::sin(at::arange(hidden.numel(), at::kDouble)).view_as(hidden))
+        .sum();
+  };
+  store.zero_grad();
+  loss().backward();
+  const at::NoGradGuard no_grad;
+  for (const char* tensor : {"decay_proj.weight", "decay_proj.bias"}) {
+    for (const int64_t layer : {0, 2}) {
+      const std::string name = fmt::format("model.layers.{}.self_attn.{}", layer, tensor);
+      const at::Tensor value = store.value(name), before = value.clone();
+      const at::Tensor direction = at::cos(at::arange(value.numel(), at::kFloat)).view_as(value);
+      constexpr double kStep = 1e-2;
+      const auto at_distance = [&](double step) {
+        value.copy_(before + step * direction);
+        return loss().item<double>();
+      };
+      const double difference = (at_distance(kStep) - at_distance(-kStep)) / (2 * kStep);
+      value.copy_(before);
+      const double gradient = (store.view(store.grad(), name) * direction).sum().item<double>();
+      EXPECT_NEAR(gradient, difference, 5e-3 * std::abs(difference) + 1e-3) << name;
+      EXPECT_GT(std::abs(gradient), 1e-2) << name;
+    }
   }
 }
 

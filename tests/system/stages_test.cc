@@ -100,6 +100,58 @@ TEST(Stages, SelectKeepsTheLayersThatAreGiven) {
   EXPECT_EQ(read_model_config(stage_model(out)).attention_layers(), (std::vector<int64_t>{0, 2}));
 }
 
+// A student whose decays are learned begins as the one of fixed decays, goes through every stage,
+// is judged, runs and is quantized; the published format is not for it.
+TEST(Stages, TrainLearnedDecays) {
+  const fs::path folder = World::get().folder("learned-decay"), run = folder / "run";
+  Process process = convert(run, false);
+  process.arguments.insert(process.arguments.end(), {"--set", "transfer.learned_decay=true"});
+  const Outcome outcome = run_halo(process);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto decay_of = [&](const std::string& stage, const char* tensor) {
+    const fs::path directory = stage_model(run / stage);
+    const ModelConfig config = read_model_config(directory);
+    EXPECT_TRUE(config.lightning_learned_decay) << stage;
+    const auto lightning = std::ranges::find(config.mixer_types, MixerType::kLightning);
+    const SafetensorsFile weights(directory / "model.safetensors");
+    return to_tensor(weights.get(fmt::format("model.layers.{}.self_attn.decay_proj.{}",
+                                             lightning - config.mixer_types.begin(), tensor)));
+  };
+  for (const char* tensor : {"weight", "bias"}) {
+    EXPECT_EQ(decay_of("transfer", tensor).abs().max().item<float>(), 0) << tensor;
+    EXPECT_GT(decay_of("align", tensor).abs().max().item<float>(), 0) << tensor;
+    for (const auto& [stage, before] :
+         {std::pair("distill", "select"), std::pair("finetune", "distill"),
+          std::pair("on-policy", "finetune")}) {
+      EXPECT_FALSE(at::equal(decay_of(stage, tensor), decay_of(before, tensor))) << stage;
+    }
+    EXPECT_TRUE(at::equal(decay_of("scale", tensor), decay_of("on-policy", tensor)));
+  }
+  const auto number = [](const fs::path& stage, const char* key) {
+    return result(stage).at(key).to_number<double>();
+  };
+  const fs::path fixed = World::get().reference();
+  EXPECT_NEAR(number(run / "transfer", "held_out_kl"), number(fixed / "transfer", "held_out_kl"),
+              1e-5);
+  EXPECT_NEAR(number(run / "align", "first_loss") / number(fixed / "align", "first_loss"), 1, 0.2);
+
+  const std::string model = (run / "model").string(), int8 = (folder / "int8").string();
+  const Words text = {"The old dog", "--max-tokens", "20"};
+  const auto generate = [&](const std::string& directory, const Words& options) {
+    Words words = {"generate", directory};
+    words.insert(words.end(), text.begin(), text.end());
+    words.insert(words.end(), options.begin(), options.end());
+    return output_of(words);
+  };
+  const std::string said = generate(model, {});
+  EXPECT_EQ(generate(model, {"--draft-tokens", "0"}), said);
+  EXPECT_EQ(generate(model, {"--kernels", "reference"}), said);
+  output_of({"quantize", model, "--out", int8});
+  EXPECT_FALSE(generate(int8, {}).empty());
+  expect_error(run_halo({"export", model, "--out", (folder / "export").string()}), 1,
+               {"lightning_learned_decay", "transfer.learned_decay", "fixed"});
+}
+
 TEST(Stages, DistillFinetuneAndOnPolicyChangeEverything) {
   EXPECT_EQ(compare(model("select"), model("distill")).kept, Words{});
   EXPECT_EQ(compare(model("distill"), model("finetune")).kept, Words{});

@@ -5,6 +5,7 @@
 
 #include "halo/base/files.h"
 #include "halo/base/json.h"
+#include "halo/train/checkpoint.h"
 #include "tests/system/world.h"
 
 namespace halo::system_test {
@@ -167,6 +168,30 @@ TEST(Sweeps, TheScaleOfAModelAloneIsSearched) {
                 .at("training_length")
                 .as_int64(),
             128);
+}
+
+TEST(Sweeps, ARateThatDivergesIsStoppedAndReported) {
+  const fs::path folder = World::get().folder("diverging"), out = folder / "runs";
+  write_file(folder / "sweep.toml",
+             fmt::format("recipe = \"{}\"\n[sweep]\n"
+                         "set = [\"finetune.tokens=0\", \"on_policy.tokens=0\", "
+                         "\"align_attention.tokens=0\", \"distill.tokens=102_400\"]\n"
+                         "axes = [\"distill.learning_rate=[1e30, 1e-3]\"]\n",
+                         World::get().recipe().string()));
+  const std::string table =
+      output_of({"sweep", (folder / "sweep.toml").string(), "--out", out.string()});
+  EXPECT_THAT(table, HasSubstr("| distill.learning_rate=1e30 | 1 | 1 |"));
+  EXPECT_THAT(table, HasSubstr("| distill.learning_rate=1e-3 | 1 | 0 |"));
+  EXPECT_THAT(table, HasSubstr("\n- distill.learning_rate=1e30: failed distill: "));
+  EXPECT_THAT(table, HasSubstr("with a lower learning_rate than 1e+30"));
+  // It names a checkpoint of before, which is there and can be gone on with.
+  const fs::path stage = out / "distill.learning_rate=1e30" / "distill";
+  const Checkpoints checkpoints(stage, 2);
+  ASSERT_FALSE(checkpoints.steps().empty());
+  const int64_t step = checkpoints.steps().front();
+  EXPECT_THAT(table, HasSubstr(checkpoints.path(step).string() + " with"));
+  checkpoints.verify(step, /*hashes=*/true);
+  EXPECT_FALSE(fs::exists(stage / "result.json"));
 }
 
 TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {

@@ -231,6 +231,7 @@ def check_refusals(folder):
         ("attn_logits_scaling", "hype500"),
         ("mixer_types", ["attn", "mamba"]),
         ("lightning_use_short_conv", True),
+        ("lightning_learned_decay", True),
     ]:
         with tempfile.TemporaryDirectory() as place:
             shutil.copytree(folder / "export", place, dirs_exist_ok=True)

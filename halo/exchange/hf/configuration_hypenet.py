@@ -146,7 +146,12 @@ class HypeNetConfig(PretrainedConfig):
             "lightning_rope_scaling": self.lightning_rope_scaling,
             **{
                 key: others.get(key)
-                for key in ("rope_parameters", "use_sliding_window", "mlp_bias")
+                for key in (
+                    "rope_parameters",
+                    "use_sliding_window",
+                    "mlp_bias",
+                    "lightning_learned_decay",
+                )
             },
         }
         for key, value in absent.items():

@@ -1,7 +1,9 @@
 // Slopes, checks, choice of form, and the autograd node of lightning attention.
 #include "halo/kernels/lightning/lightning.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <optional>
 
 #include "ATen/ATen.h"
@@ -37,11 +39,20 @@ void check(const LightningArgs& args, const Sequences& sequences, Kernels kernel
   HALO_CHECK(static_cast<int64_t>(args.slopes.size()) == heads, "lightning: {} slopes for {} heads",
              args.slopes.size(), heads);
   HALO_CHECK(kernels == Kernels::kFast || q.is_cpu(), "lightning: the reference runs on the CPU");
+  if (args.log_decay.defined()) {
+    HALO_CHECK(args.log_decay.sizes() == at::IntArrayRef({tokens, heads}) &&
+                   args.log_decay.scalar_type() == at::kDouble,
+               "lightning: the log-decays must be fp64 [{}, {}]", tokens, heads);
+  }
   if (!args.state.defined()) return;
   const std::vector<int64_t> shape{sequences.count(), heads, q.size(2), v.size(2)};
   HALO_CHECK(args.state.sizes() == shape && args.state.scalar_type() == at::kFloat,
              "lightning: the state must be fp32 [{}, {}, {}, {}]", shape[0], shape[1], shape[2],
              shape[3]);
+}
+
+bool has_lightning_cpu(const LightningArgs& args) {
+  return has_cpu_form(args.q) && !args.log_decay.defined();
 }
 
 LightningResult forward_of(const LightningArgs& args, const Sequences& sequences, Kernels kernels) {
@@ -51,7 +62,7 @@ LightningResult forward_of(const LightningArgs& args, const Sequences& sequences
   const bool recurrent = kernels == Kernels::kReference ||
                          (args.q.is_cpu() && sequences.max_length() <= kShortSequence);
   if (recurrent) return lightning_reference(args, sequences);
-  return has_cpu_form(args.q) ? lightning_cpu(args, sequences) : lightning_aten(args, sequences);
+  return has_lightning_cpu(args) ? lightning_cpu(args, sequences) : lightning_aten(args, sequences);
 }
 
 LightningGradients backward_of(const LightningArgs& args, const Sequences& sequences,
@@ -59,21 +70,23 @@ LightningGradients backward_of(const LightningArgs& args, const Sequences& seque
   if (has_lightning_cuda(args)) {
     return lightning_cuda_backward(args, sequences, d_o, d_state, lightning_kernel_for(args.q));
   }
-  const auto form = has_cpu_form(args.q) ? lightning_cpu_backward : lightning_aten_backward;
+  const auto form = has_lightning_cpu(args) ? lightning_cpu_backward : lightning_aten_backward;
   return form(args, sequences, d_o, d_state);
 }
 
 struct LightningNode : torch::autograd::Function<LightningNode> {
   static variable_list forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
                                const at::Tensor& v, const std::optional<at::Tensor>& state,
+                               const std::optional<at::Tensor>& log_decay,
                                const LightningArgs& args, const Sequences& sequences,
                                Kernels kernels) {
-    context->save_for_backward({q, k, v, args.state});
+    context->save_for_backward({q, k, v, args.state, args.log_decay});
     context->saved_data["slopes"] = args.slopes;
     context->saved_data["scale"] = args.scale;
     context->saved_data["sequences"] = keep(sequences);
     context->set_materialize_grads(false);
-    const auto out = forward_of({q, k, v, args.slopes, args.scale, state.value_or(at::Tensor())},
+    const auto out = forward_of({q, k, v, args.slopes, args.scale, state.value_or(at::Tensor()),
+                                 log_decay.value_or(at::Tensor())},
                                 sequences, kernels);
     return {out.o, out.state};
   }
@@ -85,10 +98,11 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
                              saved[2],
                              context->saved_data["slopes"].toDoubleVector(),
                              context->saved_data["scale"].toDouble(),
-                             saved[3]};
+                             saved[3],
+                             saved[4]};
     const auto sequences = kept<Sequences>(context->saved_data["sequences"]);
     const auto d = backward_of(args, sequences, gradients[0], gradients[1]);
-    return {d.q, d.k, d.v, args.state.defined() ? d.state : at::Tensor(), {}, {}, {}};
+    return {d.q, d.k, d.v, args.state.defined() ? d.state : at::Tensor(), d.log_decay, {}, {}, {}};
   }
 };
 
@@ -107,12 +121,32 @@ std::vector<double> alibi_slopes(int64_t num_heads) {
   return slopes;
 }
 
+at::Tensor gated_log_decay(const at::Tensor& gate, const std::vector<double>& slopes) {
+  HALO_CHECK(gate.dim() == 2 && gate.size(1) == std::ssize(slopes),
+             "lightning: gates must be [tokens, {}]", slopes.size());
+  const at::Tensor wide = gate.to(at::kDouble);
+  at::Tensor softplus;
+  if (gate.is_cpu() && !records({gate})) {
+    // One by one: what LibTorch leaves over from its vectors may differ in the last bit, and then a
+    // token's decay would depend on its place in the batch.
+    softplus = wide.clone(at::MemoryFormat::Contiguous);
+    double* data = softplus.mutable_data_ptr<double>();
+    std::transform(data, data + softplus.numel(), data,
+                   [](double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); });
+  } else {
+    softplus = at::softplus(wide);
+  }
+  const at::Tensor each = to_device(at::tensor(slopes, at::kDouble), gate.device());
+  return softplus * (each / -std::numbers::ln2);
+}
+
 LightningResult lightning_attention(const LightningArgs& args, const Sequences& sequences,
                                     Kernels kernels) {
   check(args, sequences, kernels);
-  if (!records({args.q, args.k, args.v, args.state})) return forward_of(args, sequences, kernels);
-  const auto state = args.state.defined() ? std::optional(args.state) : std::nullopt;
-  auto out = LightningNode::apply(args.q, args.k, args.v, state, args, sequences, kernels);
+  if (!records({args.q, args.k, args.v, args.state, args.log_decay}))
+    return forward_of(args, sequences, kernels);
+  auto out = LightningNode::apply(args.q, args.k, args.v, if_defined(args.state),
+                                  if_defined(args.log_decay), args, sequences, kernels);
   return {out[0], out[1]};
 }
 

@@ -1,7 +1,8 @@
 // Lightning attention as matrix products over chunks of C tokens of one sequence (README.md). Rows
 // are laid out sequence by sequence, each filled up with zero rows to whole chunks; blocks of
 // chunks are worked through with a carried state, which bounds memory. Sizes come from the host's
-// offsets, everything else is computed on the device. Decays are exp(-slope * n), n >= 0, in fp64.
+// offsets, everything else is computed on the device. Decays are exp of sums of log-decays of
+// consecutive tokens, which are kept in fp64: -slope * n, or cumulative sums of those given.
 // Shapes: H heads, c chunks of a block, C tokens a chunk.
 
 #include <algorithm>
@@ -28,23 +29,20 @@ struct Block {
 struct Plan {
   int64_t chunk_tokens = 0;  // C
   std::vector<Block> blocks;
-  at::Tensor slopes;       // [H] fp64
   at::Tensor row;          // [N] token -> padded row
   at::Tensor sequence;     // [chunks] whose tokens they are
   at::Tensor length;       // [chunks] tokens, C except at a sequence's end
-  at::Tensor before;       // [chunks] tokens of the sequence before the chunk
-  at::Tensor after;        // [chunks] ... and after it
   at::Tensor first, last;  // [S] chunks of a sequence; meaningless for an empty one
   at::Tensor empty;        // [S, 1, 1, 1] bool
-  at::Tensor mask;         // [H, 1, C, C] scale * g^(i-j) for j <= i, else 0
-  at::Tensor entry;        // [H, 1, C, 1] scale * g^(i+1): what token i sees of the entering state
+  // Log-decays, fp64: over the chunk's tokens up to and with each ([H, 1, C] where all chunks have
+  // the same), over the whole chunk, and over the sequence's tokens before and after the chunk.
+  at::Tensor upto;                  // [H, chunks, C]
+  at::Tensor whole, before, after;  // [H, chunks]
 };
 
-// g_h^power: [H, ...power's sizes] fp32.
-at::Tensor decays(const at::Tensor& slopes, const at::Tensor& power) {
-  std::vector<int64_t> shape(power.dim() + 1, 1);
-  shape[0] = slopes.size(0);
-  return (-slopes.view(shape) * power.to(at::kDouble)).exp_().to(at::kFloat);
+// exp of log-decays, fp32. Those above 0 are of places that a mask takes out.
+at::Tensor decays(const at::Tensor& log) {
+  return log.clamp_max(0).exp_().to(at::kFloat);
 }
 
 std::vector<Block> make_blocks(const Sequences& sequences, int64_t chunk_tokens) {
@@ -67,12 +65,48 @@ std::vector<Block> make_blocks(const Sequences& sequences, int64_t chunk_tokens)
   return blocks;
 }
 
+// Of chunks with `before` and `after` tokens of their sequence around them.
+void add_fixed_decays(Plan& plan, const at::Tensor& slopes, const at::Tensor& before,
+                      const at::Tensor& after) {
+  const auto place = at::arange(1, plan.chunk_tokens + 1, before.options());
+  plan.upto = slopes.view({-1, 1, 1}) * -place;
+  plan.whole = slopes.unsqueeze(1) * -plan.length;
+  plan.before = slopes.unsqueeze(1) * -before;
+  plan.after = slopes.unsqueeze(1) * -after;
+}
+
+// The sums of x [..., n] up to and with each: as products, for LibTorch's own sums have no fixed
+// order on a GPU.
+at::Tensor running_sums(const at::Tensor& x) {
+  const int64_t n = x.size(-1), size = std::min(n, kChunkTokens), rows = (n + size - 1) / size;
+  const auto triangle = at::ones({size, size}, x.options()).triu_();
+  if (rows == 1) return at::matmul(x, triangle);
+  const auto padded = at::constant_pad_nd(x, {0, rows * size - n}).unflatten(-1, {rows, size});
+  const auto within = at::matmul(padded, triangle), whole = within.select(-1, -1);
+  const auto before = running_sums(whole) - whole;
+  return (within + before.unsqueeze(-1)).flatten(-2).narrow(-1, 0, n);
+}
+
+// log_decay [N, H].
+void add_given_decays(Plan& plan, const at::Tensor& log_decay) {
+  const int64_t heads = log_decay.size(1), chunks = plan.length.size(0);
+  const auto padded = at::zeros({heads, chunks * plan.chunk_tokens}, log_decay.options())
+                          .index_copy_(1, plan.row, log_decay.t());
+  plan.upto = running_sums(padded.view({heads, chunks, plan.chunk_tokens}));
+  plan.whole = plan.upto.select(2, -1);
+  const auto through = running_sums(plan.whole), until = through - plan.whole;
+  const auto of_sequence = [&](const at::Tensor& sums, const at::Tensor& chunk) {
+    return sums.index_select(1, chunk.index_select(0, plan.sequence));
+  };
+  plan.before = until - of_sequence(until, plan.first);
+  plan.after = of_sequence(through, plan.last) - through;
+}
+
 Plan make_plan(const LightningArgs& args, const Sequences& sequences) {
   Plan plan;
   const int64_t size = plan.chunk_tokens = std::min(kChunkTokens, sequences.max_length());
   plan.blocks = make_blocks(sequences, size);
   const auto ints = args.q.options().dtype(at::kLong);
-  plan.slopes = at::tensor(args.slopes, at::kDouble).to(args.q.device(), /*non_blocking=*/true);
 
   const auto offsets = sequences.offsets_i32().to(at::kLong);
   const auto starts = offsets.slice(0, 0, -1), ends = offsets.slice(0, 1);
@@ -86,37 +120,47 @@ Plan make_plan(const LightningArgs& args, const Sequences& sequences) {
 
   const auto chunk = at::arange(plan.blocks.back().end_chunk, ints);
   plan.sequence = at::searchsorted(end_chunk, chunk, false, /*right=*/true);
-  plan.before = (chunk - plan.first.index_select(0, plan.sequence)) * size;
-  const auto rest = (ends - starts).index_select(0, plan.sequence) - plan.before;
+  const auto before = (chunk - plan.first.index_select(0, plan.sequence)) * size;
+  const auto rest = (ends - starts).index_select(0, plan.sequence) - before;
   plan.length = rest.clamp_max(size);
-  plan.after = rest - plan.length;
-
-  const auto place = at::arange(size, ints);
-  const auto distance = place.unsqueeze(1) - place;
-  plan.mask = decays(plan.slopes, distance.clamp_min(0)).tril_().mul_(args.scale).unsqueeze(1);
-  plan.entry = decays(plan.slopes, (place + 1).view({1, size, 1})).mul_(args.scale);
+  if (args.log_decay.defined()) {
+    add_given_decays(plan, args.log_decay);
+  } else {
+    const auto slopes =
+        at::tensor(args.slopes, at::kDouble).to(args.q.device(), /*non_blocking=*/true);
+    add_fixed_decays(plan, slopes, before, rest - plan.length);
+  }
   return plan;
 }
 
 // The decays of one block.
 struct BlockDecays {
-  at::Tensor exit;  // [H, c, C, 1] g^(length-1-j): what token j leaves in the leaving state; pads 0
-  at::Tensor whole;  // [H, c, 1, 1] g^length
+  at::Tensor mask;   // [H, c or 1, C, C] scale * decay from j to i for j <= i, else 0
+  at::Tensor entry;  // [H, c or 1, C, 1] scale * decay through i: what token i sees of the state
+  at::Tensor exit;   // [H, c, C, 1] what token j leaves in the leaving state; pads 0
+  at::Tensor whole;  // [H, c, 1, 1] what is left of the entering state
   at::Tensor scan;  // [H, c, c] entering state of row, from what column's tokens left; strict lower
 };
 
-BlockDecays block_decays(const Plan& plan, const Block& block) {
+// The block's part of log-decays [H, chunks, ...].
+at::Tensor part_of(const at::Tensor& log, const Block& block) {
+  return log.slice(1, block.first_chunk, block.end_chunk);
+}
+
+BlockDecays block_decays(const Plan& plan, const Block& block, double scale) {
   const auto place = at::arange(plan.chunk_tokens, plan.length.options());
   const auto length = plan.length.slice(0, block.first_chunk, block.end_chunk);
-  const auto behind = length.unsqueeze(1) - 1 - place;
+  const auto upto = plan.upto.size(1) == 1 ? plan.upto : part_of(plan.upto, block);
+  const auto whole = part_of(plan.whole, block), before = part_of(plan.before, block);
   BlockDecays out;
-  out.exit = (decays(plan.slopes, behind.clamp_min(0)) * (behind >= 0)).unsqueeze(-1);
-  out.whole = decays(plan.slopes, length.view({-1, 1, 1}));
+  out.mask = decays(upto.unsqueeze(-1) - upto.unsqueeze(-2)).tril_().mul_(scale);
+  out.entry = decays(upto).mul_(scale).unsqueeze(-1);
+  out.exit = (decays(whole.unsqueeze(-1) - upto) * (place < length.unsqueeze(1))).unsqueeze(-1);
+  out.whole = decays(whole).unsqueeze(-1).unsqueeze(-1);
   const auto chunk = at::arange(block.chunks(), length.options());
-  const auto between = chunk.unsqueeze(1) - 1 - chunk;
   const auto sequence = plan.sequence.slice(0, block.first_chunk, block.end_chunk);
-  out.scan = decays(plan.slopes, between.clamp_min(0) * plan.chunk_tokens) *
-             ((between >= 0) & (sequence.unsqueeze(1) == sequence));
+  out.scan = decays(before.unsqueeze(-1) - (before + whole).unsqueeze(-2)) *
+             ((chunk.unsqueeze(1) > chunk) & (sequence.unsqueeze(1) == sequence));
   return out;
 }
 
@@ -164,12 +208,10 @@ at::Tensor own_states(const at::Tensor& k, const at::Tensor& v, const BlockDecay
   return at::matmul((k * decay.exit).transpose(2, 3), v);
 }
 
-// States per sequence [S, H, dk, dv] -> per chunk of the block, decayed by g^tokens: [H, c, dk,
-// dv].
+// States per sequence [S, H, dk, dv] -> per chunk of the block, decayed: [H, c, dk, dv].
 at::Tensor spread(const at::Tensor& states, const Plan& plan, const Block& block,
-                  const at::Tensor& tokens) {
-  const auto decay =
-      decays(plan.slopes, tokens.slice(0, block.first_chunk, block.end_chunk).view({-1, 1, 1}));
+                  const at::Tensor& log) {
+  const auto decay = decays(part_of(log, block)).unsqueeze(-1).unsqueeze(-1);
   return states.index_select(0, plan.sequence.slice(0, block.first_chunk, block.end_chunk))
       .transpose(0, 1)
       .mul(decay);
@@ -181,9 +223,9 @@ at::Tensor scan(const at::Tensor& own, const Plan& plan, const Block& block,
                 const BlockDecays& decay, at::Tensor& carry) {
   auto state = at::matmul(decay.scan, own.flatten(2)).view(own.sizes());
   if (block.first_chunk > 0) {
-    const auto chunk = at::arange(block.chunks(), plan.length.options());
-    const auto weight = decays(plan.slopes, chunk * plan.chunk_tokens) *
-                        same_sequence(plan, block, block.first_chunk - 1);
+    const auto before = part_of(plan.before, block);
+    const auto weight =
+        decays(before - before.slice(1, 0, 1)) * same_sequence(plan, block, block.first_chunk - 1);
     state.addcmul_(carry.unsqueeze(1), weight.unsqueeze(-1).unsqueeze(-1));
   }
   carry = own.select(1, -1) + decay.whole.select(1, -1) * state.select(1, -1);
@@ -196,16 +238,16 @@ at::Tensor scan_back(const at::Tensor& own, const Plan& plan, const Block& block
                      const BlockDecays& decay, at::Tensor& carry) {
   auto state = at::matmul(decay.scan.transpose(1, 2), own.flatten(2)).view(own.sizes());
   if (block.end_chunk < plan.blocks.back().end_chunk) {
-    const auto chunk = at::arange(block.chunks() - 1, -1, -1, plan.length.options());
-    const auto weight = decays(plan.slopes, chunk * plan.chunk_tokens) *
-                        same_sequence(plan, block, block.end_chunk);
+    const auto through = part_of(plan.before, block) + part_of(plan.whole, block);
+    const auto next = plan.before.slice(1, block.end_chunk, block.end_chunk + 1);
+    const auto weight = decays(next - through) * same_sequence(plan, block, block.end_chunk);
     state.addcmul_(carry.unsqueeze(1), weight.unsqueeze(-1).unsqueeze(-1));
   }
   carry = own.select(1, 0) + decay.whole.select(1, 0) * state.select(1, 0);
   return state;
 }
 
-// out [S, H, dk, dv] at sequences begin..end-1 that are not empty: own + g^length state of the
+// out [S, H, dk, dv] at sequences begin..end-1 that are not empty: own + whole * state of the
 // chunks `chunk` [S].
 void collect(const at::Tensor& own, const at::Tensor& state, const Plan& plan, const Block& block,
              const BlockDecays& decay, const at::Tensor& chunk, int64_t begin, int64_t end,
@@ -215,6 +257,30 @@ void collect(const at::Tensor& own, const at::Tensor& state, const Plan& plan, c
                                    state.index_select(1, index));
   const auto part = out.slice(0, begin, end);
   part.copy_(at::where(plan.empty.slice(0, begin, end), part, through.transpose(0, 1)));
+}
+
+// What of the loss's derivative passes through the decays of a block, fp64: derivatives times what
+// they are of.
+struct DecayFlow {
+  at::Tensor pairs;       // [H, c, C, C] what token i read of token j
+  at::Tensor from_state;  // [H, c, C] ... of the entering state
+  at::Tensor to_state;    // [H, c, C] what token j left in the leaving state
+  at::Tensor through;     // [H, c] what is left there of the entering state
+};
+
+// The sum of a b over the dimensions, fp64.
+at::Tensor sum_of_products(const at::Tensor& a, const at::Tensor& b, at::IntArrayRef dimensions) {
+  return (a * b).sum(dimensions, false, at::kDouble);
+}
+
+// The gradient of the log-decays, [H, c, C, 1]: of token t what comes from before it, to it and
+// behind. These terms alone are added, since differences of longer sums would lose digits.
+at::Tensor decay_gradient(const DecayFlow& flow) {
+  const auto ones = at::ones_like(flow.pairs.select(0, 0).select(0, 0));
+  const auto before = ones.triu(1), behind = ones.tril();
+  const auto pairs = at::matmul(flow.pairs, before).tril_().sum(-2);
+  const auto states = at::matmul(flow.from_state, behind) + at::matmul(flow.to_state, before);
+  return (pairs + states + flow.through.unsqueeze(-1)).unsqueeze(-1);
 }
 
 }  // namespace
@@ -230,16 +296,16 @@ LightningResult lightning_aten(const LightningArgs& args, const Sequences& seque
   const Plan plan = make_plan(args, sequences);
   at::Tensor carry;
   for (const Block& block : plan.blocks) {
-    const BlockDecays decay = block_decays(plan, block);
+    const BlockDecays decay = block_decays(plan, block, args.scale);
     const auto q = pack(args.q, heads, plan, block);
     const auto k = pack(args.k, heads, plan, block);
     const auto v = pack(args.v, heads, plan, block);
     const auto own = own_states(k, v, decay);
     auto state = scan(own, plan, block, decay, carry);
     if (args.state.defined()) state.add_(spread(args.state, plan, block, plan.before));
-    const auto weights = at::matmul(q, k.transpose(2, 3)).mul_(plan.mask);
+    const auto weights = at::matmul(q, k.transpose(2, 3)).mul_(decay.mask);
     const auto o = at::matmul(weights, v);
-    add_product(o, q * plan.entry, state);
+    add_product(o, q * decay.entry, state);
     unpack(o, plan, block, out.o);
     collect(own, state, plan, block, decay, plan.last, block.first_ending, block.end_ending,
             out.state);
@@ -256,6 +322,8 @@ LightningGradients lightning_aten_backward(const LightningArgs& args, const Sequ
                          at::empty_like(args.v, at::MemoryFormat::Contiguous),
                          d_state.defined() ? d_state.clone(at::MemoryFormat::Contiguous)
                                            : at::zeros({sequences.count(), heads, dk, dv}, floats)};
+  if (args.log_decay.defined())
+    out.log_decay = at::empty_like(args.log_decay, at::MemoryFormat::Contiguous);
   if (sequences.num_tokens() == 0) return out;
   const Plan plan = make_plan(args, sequences);
   const auto gradient =
@@ -264,7 +332,7 @@ LightningGradients lightning_aten_backward(const LightningArgs& args, const Sequ
   // The states with which the blocks begin; the blocks themselves are then worked through backward.
   std::vector<at::Tensor> carries(1);
   for (size_t i = 0; i + 1 < plan.blocks.size(); ++i) {
-    const BlockDecays decay = block_decays(plan, plan.blocks[i]);
+    const BlockDecays decay = block_decays(plan, plan.blocks[i], args.scale);
     carries.push_back(carries.back());
     scan(own_states(pack(args.k, heads, plan, plan.blocks[i]),
                     pack(args.v, heads, plan, plan.blocks[i]), decay),
@@ -273,7 +341,7 @@ LightningGradients lightning_aten_backward(const LightningArgs& args, const Sequ
   at::Tensor carry;
   for (size_t i = plan.blocks.size(); i-- > 0;) {
     const Block& block = plan.blocks[i];
-    const BlockDecays decay = block_decays(plan, block);
+    const BlockDecays decay = block_decays(plan, block, args.scale);
     const auto q = pack(args.q, heads, plan, block);
     const auto k = pack(args.k, heads, plan, block);
     const auto v = pack(args.v, heads, plan, block);
@@ -281,24 +349,32 @@ LightningGradients lightning_aten_backward(const LightningArgs& args, const Sequ
 
     auto entering = scan(own_states(k, v, decay), plan, block, decay, carries[i]);
     if (args.state.defined()) entering.add_(spread(args.state, plan, block, plan.before));
-    const auto own = at::matmul((q * plan.entry).transpose(2, 3), d);
+    const auto own = at::matmul((q * decay.entry).transpose(2, 3), d);
     auto leaving = scan_back(own, plan, block, decay, carry);
     if (d_state.defined()) leaving.add_(spread(d_state, plan, block, plan.after));
     collect(own, leaving, plan, block, decay, plan.first, block.first_starting, block.end_starting,
             out.state);
 
-    const auto weights = at::matmul(q, k.transpose(2, 3)).mul_(plan.mask);
+    const auto weights = at::matmul(q, k.transpose(2, 3)).mul_(decay.mask);
     const auto d_v = at::matmul(weights.transpose(2, 3), d);
     add_product(d_v, k * decay.exit, leaving);
     unpack(d_v, plan, block, out.v);
 
-    const auto d_weights = at::matmul(d, v.transpose(2, 3)).mul_(plan.mask);
+    const auto d_products = at::matmul(d, v.transpose(2, 3));
+    const auto d_weights = d_products * decay.mask;
     const auto d_k = at::matmul(d_weights.transpose(2, 3), q);
     add_product(d_k, v * decay.exit, leaving.transpose(2, 3));
     unpack(d_k, plan, block, out.k);
     const auto d_q = at::matmul(d_weights, k);
-    add_product(d_q, d * plan.entry, entering.transpose(2, 3));
+    add_product(d_q, d * decay.entry, entering.transpose(2, 3));
     unpack(d_q, plan, block, out.q);
+    if (!args.log_decay.defined()) continue;
+    const auto gradient_of_logs =
+        decay_gradient({(weights * d_products).to(at::kDouble),
+                        sum_of_products(at::matmul(q * decay.entry, entering), d, -1),
+                        sum_of_products(at::matmul(k * decay.exit, leaving), v, -1),
+                        sum_of_products(decay.whole * entering, leaving, {-2, -1})});
+    unpack(gradient_of_logs, plan, block, out.log_decay.unsqueeze(-1));
   }
   return out;
 }

@@ -84,8 +84,8 @@ bool has_lightning_kernels(int64_t head_size) {
 
 bool has_lightning_cuda(const LightningArgs& args) {
   const int64_t d = args.q.size(2);
-  return has_cuda_kernels(CudaKernels::kLightning, args.q) && args.v.size(2) == d &&
-         has_lightning_kernels(d);
+  return !args.log_decay.defined() && has_cuda_kernels(CudaKernels::kLightning, args.q) &&
+         args.v.size(2) == d && has_lightning_kernels(d);
 }
 
 LightningKernel lightning_kernel_for(const at::Tensor& q) {

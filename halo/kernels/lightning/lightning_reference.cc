@@ -42,13 +42,16 @@ LightningResult lightning_reference(const LightningArgs& args, const Sequences& 
                                    : at::zeros({sequences.count(), heads, dk, dv}, q.options());
   const float *q_data = q.const_data_ptr<float>(), *k_data = k.const_data_ptr<float>(),
               *v_data = v.const_data_ptr<float>();
+  const at::Tensor decays = args.log_decay.defined() ? args.log_decay.contiguous() : at::Tensor();
+  const double* log_decay = decays.defined() ? decays.const_data_ptr<double>() : nullptr;
   float *o_data = out.o.mutable_data_ptr<float>(), *states = out.state.mutable_data_ptr<float>();
   at::parallel_for(0, sequences.count() * heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t s = task / heads, h = task % heads;
-      const auto loss = static_cast<float>(-std::expm1(-args.slopes[h]));
+      auto loss = static_cast<float>(-std::expm1(-args.slopes[h]));
       for (int64_t t = sequences.offsets()[s]; t < sequences.offsets()[s + 1]; ++t) {
         const int64_t q_row = t * heads + h, kv_row = t * groups + h / repeat;
+        if (log_decay) loss = static_cast<float>(-std::expm1(log_decay[t * heads + h]));
         step(states + task * dk * dv, q_data + q_row * dk, k_data + kv_row * dk,
              v_data + kv_row * dv, o_data + q_row * dv, loss, static_cast<float>(args.scale), dk,
              dv);
