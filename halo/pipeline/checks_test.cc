@@ -8,6 +8,7 @@
 #include "halo/pipeline/fit.h"
 #include "halo/pipeline/plan.h"
 #include "halo/pipeline/pretrain.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -25,7 +26,7 @@ class Checks : public testing::Test {
   }
   Recipe read(const std::string& set) const {
     std::vector<std::string> all = {
-        "teacher=" + std::string(HALO_SOURCE_DIR) + "/configs/model/qwen3-1.7b",
+        "teacher=" + (test::source_dir() / "configs/model/qwen3-1.7b").string(),
         "data.shards=[\"/nowhere/train\"]", "eval.held_out=/nowhere/held-out"};
     if (!set.empty()) all.push_back(set);
     return read_recipe(path_, all);

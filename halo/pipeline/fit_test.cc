@@ -5,6 +5,7 @@
 
 #include "halo/base/settings_io.h"
 #include "halo/pipeline/plan.h"
+#include "tests/places.h"
 
 namespace halo {
 namespace {
@@ -16,7 +17,7 @@ constexpr double kGib = double(int64_t{1} << 30);
 
 // A recipe of configs/recipes with the shapes of its teacher.
 Recipe recipe_of(const std::string& size, std::vector<std::string> set = {}) {
-  const std::string configs = std::string(HALO_SOURCE_DIR) + "/configs";
+  const std::string configs = (test::source_dir() / "configs").string();
   set.push_back("teacher=" + configs + "/model/qwen3-" + size);
   return read_recipe(configs + "/recipes/qwen3-" + size + ".toml", set);
 }

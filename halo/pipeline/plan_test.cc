@@ -4,6 +4,7 @@
 
 #include "halo/base/json.h"
 #include "halo/stages/transfer.h"
+#include "tests/places.h"
 
 namespace halo {
 namespace {
@@ -12,7 +13,7 @@ namespace {
 class Plan : public testing::Test {
  protected:
   static ModelConfig published() {
-    const std::string path = std::string(HALO_SOURCE_DIR) + "/configs/model/hypenet-2b.json";
+    const std::string path = (test::source_dir() / "configs/model/hypenet-2b.json").string();
     return parse_model_config(read_json(path).as_object(), path);
   }
   const ModelConfig student = published(), teacher = teacher_config_of(student),
