@@ -17,8 +17,8 @@ namespace halo {
 // None with int8 and fp8.
 at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels);
 
-// A frozen matrix [O, I] in fp8 (e4m3: 3 bits of fraction, 448 at most), each row scaled so that its
-// largest value is 448.
+// A frozen matrix [O, I] in fp8 (e4m3: 3 bits of fraction, 448 at most), each row scaled so that
+// its largest value is 448.
 Weight to_fp8(const at::Tensor& matrix);
 
 // The matrix [O, I] that w stands for: itself, or value times the scales, rounded to `type`.
