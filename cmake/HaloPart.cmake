@@ -41,15 +41,20 @@ function(halo_part name)
   if(tests)
     add_executable(${name}_test ${tests})
     halo_target(${name}_test "${PART_TORCH}" ${name})
-    target_link_libraries(${name}_test PRIVATE halo_${name} GTest::gtest_main GTest::gmock)
-    target_compile_definitions(${name}_test PRIVATE HALO_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+    target_link_libraries(${name}_test PRIVATE halo_${name} halo_places GTest::gtest_main GTest::gmock)
     halo_add_test(${name} unit ${name}_test)
   endif()
 endfunction()
 
-# halo_add_test(NAME LABEL command...): a ctest entry on one thread.
+# halo_add_test(NAME LABEL command...): a ctest entry on one thread. Where ctest knows no times yet, those
+# that run the program begin: they take longest, and one that was left for last would run alone.
 function(halo_add_test name label)
   add_test(NAME ${name} COMMAND ${ARGN} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 1800
+  if(label STREQUAL "unit")
+    set(cost 0)
+  else()
+    set(cost 100)
+  endif()
+  set_tests_properties(${name} PROPERTIES LABELS ${label} TIMEOUT 1800 COST ${cost}
     ENVIRONMENT "OMP_NUM_THREADS=1;GTEST_OUTPUT=xml:${CMAKE_BINARY_DIR}/test-results/${name}.xml")
 endfunction()

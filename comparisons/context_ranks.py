@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import time
 
-from scaling import measure
+from scaling import in_small, measure
 
 
 def lightning_alone(config, folder):
@@ -73,14 +73,7 @@ def gradients(args, folder, environment, left):
              args.device, "--compute", "float32", "--set", "gates.distill_kl=9",
              "--set", "gates.scale_needle=0"]
     if args.length:
-        for setting in ("align.tokens=20480", "align_attention.tokens=0", "distill.tokens=20480",
-                        "distill.warmup_steps=2", "align.warmup_steps=2",
-                        "finetune.tokens=0", "eval.lengths=[256]", "eval.haystacks=1",
-                        "eval.questions=1", "scale.lengths=[2048]", "scale.haystacks=1",
-                        "scale.questions=1", "scale.candidates=[1000]", "scale.refine=0",
-                        "gates.align_explained_variance=-99", "gates.select_ratio=9",
-                        "gates.distill_kl=99"):
-            words += ["--set", setting]
+        words += in_small()
     done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=left())
     if done.returncode:
         return {"error": done.stderr[-2000:]}

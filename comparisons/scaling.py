@@ -63,6 +63,20 @@ def measure(command, environment, seconds):
     return entry | figures | ({"shares": profile["shares"]} if profile else {})
 
 
+def in_small():
+    """Settings with which the quick demo is done in seconds, for a trial."""
+    words = []
+    for setting in ("align.tokens=20480", "align_attention.tokens=0", "distill.tokens=20480",
+                    "distill.warmup_steps=2", "align.warmup_steps=2", "finetune.tokens=0",
+                    "select.rule=even", "eval.lengths=[256]", "eval.haystacks=1",
+                    "eval.questions=1", "scale.lengths=[2048]", "scale.haystacks=1",
+                    "scale.questions=1", "scale.candidates=[1000]", "scale.refine=0",
+                    "gates.align_explained_variance=-99", "gates.select_ratio=9",
+                    "gates.distill_kl=99", "gates.scale_needle=0"):
+        words += ["--set", setting]
+    return words
+
+
 def ranks_of(launcher):
     """Process ids of the launcher's children."""
     with open(f"/proc/{launcher}/task/{launcher}/children") as file:
@@ -78,9 +92,13 @@ def killed_and_started_again(args, ranks, environment, deadline):
             command = [args.halo, "launch", "-n", str(ranks), "--max-restarts", "1", "--", "convert",
                        "demo/demo-quick.toml", "--run", str(run), "--device", args.device,
                        "--rank-seconds", "60"]
+            every = 2 if args.length else 10
             for setting in ("run.shard=optimizer", "run.async_checkpoints=true",
-                            "align.checkpoint_every=10", "distill.checkpoint_every=20"):
+                            f"align.checkpoint_every={every}",
+                            f"distill.checkpoint_every={2 * every}"):
                 command += ["--set", setting]
+            if args.length:
+                command += in_small()
             start = time.time()
             with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.PIPE, text=True) as launcher:
@@ -145,7 +163,8 @@ def main():
     parser.add_argument("--saves", metavar="DIR", help="a step with a checkpoint in there")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compute", default="bfloat16")
-    parser.add_argument("--length", type=int, help="tokens a row of every stage, for a small trial")
+    parser.add_argument("--length", type=int,
+                        help="tokens a row of every stage, for a small trial, of --kill too")
     parser.add_argument("--seconds", type=float, default=560)
     parser.add_argument("--out", required=True)
     args = parser.parse_args()

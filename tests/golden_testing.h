@@ -4,12 +4,14 @@
 #include <filesystem>
 #include <vector>
 
+#include "tests/places.h"
+
 namespace halo::test {
 
 // tests/golden/fixtures, and where it is there a larger tree beside the checkout.
 inline std::vector<std::filesystem::path> golden_roots() {
-  std::vector<std::filesystem::path> roots = {HALO_SOURCE_DIR "/tests/golden/fixtures"};
-  const std::filesystem::path beside = HALO_SOURCE_DIR "/../shared/golden";
+  std::vector<std::filesystem::path> roots = {source_dir() / "tests/golden/fixtures"};
+  const std::filesystem::path beside = source_dir() / "../shared/golden";
   if (std::filesystem::exists(beside)) roots.push_back(beside);
   return roots;
 }

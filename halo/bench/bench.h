@@ -10,6 +10,7 @@
 #include "halo/base/json.h"
 #include "halo/base/settings.h"
 #include "halo/engine/engine_recipe.h"
+#include "halo/model/fp8_matrices.h"
 #include "halo/runtime/communicator.h"
 #include "halo/runtime/run_recipe.h"
 #include "halo/train/settings.h"
@@ -30,6 +31,7 @@ struct TrainBenchArgs {
   int64_t micro_batches = 1;  // a step, on each rank or group
   int64_t context_ranks = 1;  // that share a row
   Split split = Split::kRows;
+  TeacherProducts teacher_products = TeacherProducts::kComputed;
   int64_t warmup = 2, steps = 9;
   std::string ids;      // safetensors with input_ids [rows, sequence_length]; empty: random ids
   std::string save_to;  // folder for checkpoints that are timed and removed; empty: none
@@ -47,6 +49,8 @@ struct TrainBenchArgs {
     s("context_ranks", context_ranks,
       {.help = "stage 3: ranks that share a row", .min = 1, .max = 1024});
     s("split", split, kSplits, {.help = "stage 1: what ranks divide"});
+    s("teacher_products", teacher_products, kTeacherProducts,
+      {.help = "type of the teacher's products (distill.teacher_products)"});
     s("steps", steps, {.help = "timed steps", .min = 1, .max = 1e6});
     s("ids", ids, {.help = "safetensors with input_ids; else random ids"});
     s("save_to", save_to,

@@ -88,7 +88,10 @@ OpenStage open_stage(const TrainBenchArgs& args, const Machine& machine, const S
         ParameterStore::Use::kTrained, machine.compute, machine.device, of_trained);
     randomise(*stage.trained);
   }
-  stage.step = training.step(student, *stage.trained, teacher.weights, machine, group);
+  const DecoderWeights taught = training.uses_teacher
+                                    ? with_products(args.teacher_products, teacher.weights)
+                                    : DecoderWeights{};
+  stage.step = training.step(student, *stage.trained, taught, machine, group);
   stage.cost = training.cost(teacher.config, student, args.sequence_length,
                              machine.activation_checkpointing);
   return stage;

@@ -9,6 +9,7 @@
 
 #include "halo/base/files.h"
 #include "halo/base/json.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -18,7 +19,7 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-const fs::path kHere = fs::path(HALO_SOURCE_DIR) / "halo/jinja";
+const fs::path kHere = test::source_dir() / "halo/jinja";
 
 const json::object& jinja_cases() {
   static const json::value cases = read_json(kHere / "jinja_cases.json");

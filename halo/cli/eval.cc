@@ -11,6 +11,7 @@
 #include "halo/pipeline/run_folder.h"
 #include "halo/report/report.h"
 #include "halo/runtime/machine.h"
+#include "halo/runtime/ranks.h"
 
 namespace halo {
 namespace {
@@ -48,17 +49,26 @@ struct TaskMachine {
   void settings(Settings& s) { s("run", run, {}); }
 };
 
+// Refused now, not when all is done.
+void prove_writable(const std::string& out) {
+  if (!out.empty()) AtomicFile{out};
+}
+
 void eval_tasks(const EvalArgs& args) {
   TaskMachine machine;
   for (const std::string& assignment : args.set) set_setting(machine, assignment);
   RunTasksOptions options{args.models, args.samples, args.cache, args.engine};
   if (!args.teacher.empty()) options.models.insert(options.models.begin(), args.teacher);
   if (options.models.empty()) throw UsageError("halo eval --tasks needs a model");
-  const std::vector<ModelResult> results =
-      run_tasks(args.tasks, options, open_machine(machine.run));
-  const json::object object = results_to_json(results);
-  if (!args.out.empty()) write_json(args.out, object);
-  std::cout << (args.json ? format_json(object) + "\n" : results_to_text(results));
+  run_ranks(machine.run, [&](Communicator& ranks) {
+    if (ranks.is_first()) prove_writable(args.out);
+    const std::vector<ModelResult> results =
+        run_tasks(args.tasks, options, open_machine(run_of_rank(machine.run, ranks)), ranks);
+    if (!ranks.is_first()) return;
+    const json::object object = results_to_json(results);
+    if (!args.out.empty()) write_json(args.out, object);
+    std::cout << (args.json ? format_json(object) + "\n" : results_to_text(results));
+  });
 }
 
 void eval_recipe(const EvalArgs& args) {
@@ -67,16 +77,20 @@ void eval_recipe(const EvalArgs& args) {
   if (!args.teacher.empty()) recipe.teacher = args.teacher;
   if (args.engine.kv_type != KvType::kComputed) recipe.eval.engine.kv_type = args.engine.kv_type;
   recipe.eval.engine.invariant |= args.engine.invariant;
-  const StageContext context(context_settings(recipe));
-  const json::object result =
-      evaluate(recipe.eval, context, args.models.empty() ? "" : args.models.front());
-  if (!args.out.empty()) write_json(args.out, result);
-  if (args.json) {
-    std::cout << format_json(result) << "\n";
-    return;
-  }
-  print_model("teacher", result.at("teacher").as_object());
-  if (result.contains("student")) print_model("student", result.at("student").as_object());
+  run_ranks(recipe.run, [&](Communicator& ranks) {
+    if (ranks.is_first()) prove_writable(args.out);
+    const StageContext context(context_settings(recipe), ranks);
+    const json::object result =
+        evaluate(recipe.eval, context, args.models.empty() ? "" : args.models.front());
+    if (!ranks.is_first()) return;
+    if (!args.out.empty()) write_json(args.out, result);
+    if (args.json) {
+      std::cout << format_json(result) << "\n";
+      return;
+    }
+    print_model("teacher", result.at("teacher").as_object());
+    if (result.contains("student")) print_model("student", result.at("student").as_object());
+  });
 }
 
 }  // namespace
@@ -119,7 +133,8 @@ void add_eval(CLI::App& app) {
   command->add_flag("--json", args->json, "print JSON");
   command->footer(
       "Examples: halo eval runs/demo/model --teacher demo/teacher --tasks lambada --data eval\n"
-      "          halo eval runs/demo/model --recipe demo/demo.toml --set eval.haystacks=40");
+      "          halo eval runs/demo/model --recipe demo/demo.toml --set eval.haystacks=40\n"
+      "          halo launch -n 2 -- eval MODEL --tasks lambada --data eval --device cuda");
   command->callback([args] {
     if (args->tasks.tasks.empty() == args->recipe.empty()) {
       throw UsageError("halo eval needs --tasks or --recipe, one of them");
@@ -127,7 +142,6 @@ void add_eval(CLI::App& app) {
     for (const std::string& model : args->models) {
       if (const std::string why = why_stale(model); !why.empty()) warn(why);
     }
-    if (!args->out.empty()) AtomicFile{args->out};  // refused now, not when all is done
     args->recipe.empty() ? eval_tasks(*args) : eval_recipe(*args);
   });
 }

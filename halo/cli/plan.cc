@@ -46,7 +46,7 @@ Capacity capacity_for(const RunRecipe& run, const PlanArgs& args) {
   } else if (args.memory == 0 || args.gflops == 0) {
     capacity = measure_capacity(run);
   }
-  if (args.gflops > 0) capacity.matrix_gflops = args.gflops;
+  if (args.gflops > 0) capacity.rates.matrix_gflops = args.gflops;
   if (args.memory > 0) {
     capacity.machine = "the machine given";
     capacity.memory_bytes = static_cast<int64_t>(args.memory * double(int64_t{1} << 30));
@@ -102,7 +102,7 @@ void add_plan(CLI::App& app) {
     const Capacity capacity = capacity_for(given.run, *args);
     json::array settings;
     const Recipe recipe = recipe_for(given, *args, capacity, settings);
-    json::object result = plan(recipe, capacity.matrix_gflops, capacity.links);
+    json::object result = plan(recipe, capacity.rates, capacity.links);
     const json::object fit = check_fit(recipe, result, capacity);
     result["settings"] = settings;
     result["fit"] = fit;

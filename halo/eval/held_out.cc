@@ -104,6 +104,16 @@ void add_scores(const TextBatches& text, size_t batch, const at::Tensor& hidden,
 TextScores score_text(const DecoderWeights& model, const TextBatches& text,
                       const TeacherStates* teacher,
                       const std::function<void(size_t done)>& on_batch, Communicator& ranks) {
+  const auto hidden_of = [&](size_t batch) {
+    at::NoGradGuard no_grad;
+    return decode(model, text.items()[batch].batch);
+  };
+  return score_hidden(hidden_of, model.head, text, teacher, on_batch, ranks);
+}
+
+TextScores score_hidden(const std::function<at::Tensor(size_t)>& hidden_of, const Weight& head,
+                        const TextBatches& text, const TeacherStates* teacher,
+                        const std::function<void(size_t done)>& on_batch, Communicator& ranks) {
   at::NoGradGuard no_grad;
   TextScores scores = empty_scores(text, teacher);
   Progress progress("held-out text", std::ssize(text.items()));
@@ -114,7 +124,7 @@ TextScores score_text(const DecoderWeights& model, const TextBatches& text,
                  item.batch.sequences.count() * buckets};
   };
   const std::vector<std::string> scored = deal(ranks, std::ssize(text.items()), [&](int64_t batch) {
-    add_scores(text, batch, decode(model, text.items()[batch].batch), model.head, teacher, scores);
+    add_scores(text, batch, hidden_of(batch), head, teacher, scores);
     progress.update(batch + 1);
     if (on_batch) on_batch(batch + 1);
     const Range rows = rows_of(batch);

@@ -100,6 +100,12 @@ TextScores score_text(const DecoderWeights& model, const TextBatches& text,
                       const TeacherStates* teacher = nullptr,
                       const std::function<void(size_t done)>& on_batch = {},
                       Communicator& ranks = one_rank());
+// The same of hidden states that there are: `hidden_of` a batch is asked for those that this rank
+// scores. `head`: of what had them.
+TextScores score_hidden(const std::function<at::Tensor(size_t batch)>& hidden_of,
+                        const Weight& head, const TextBatches& text, const TeacherStates* teacher,
+                        const std::function<void(size_t done)>& on_batch = {},
+                        Communicator& ranks = one_rank());
 
 // The sums as ranks tell them each other, and again, of the same text with a teacher or without.
 void pack(const TextScores& scores, Packer& to);

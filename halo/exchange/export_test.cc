@@ -7,6 +7,7 @@
 #include "halo/base/files.h"
 #include "halo/formats/model_config.h"
 #include "halo/formats/safetensors.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -75,8 +76,7 @@ TEST_F(ExportTest, NamesTheTokenizersClassWhereNothingDoes) {
 TEST_F(ExportTest, CarriesThePythonFilesOfTheTree) {
   export_model(model_, out_, "");
   for (const char* name : {"configuration_hypenet.py", "modeling_hypenet.py"})
-    EXPECT_EQ(read_file(out_ / name),
-              read_file(fs::path(HALO_SOURCE_DIR) / "halo/exchange/hf" / name))
+    EXPECT_EQ(read_file(out_ / name), read_file(test::source_dir() / "halo/exchange/hf" / name))
         << name;
 }
 
@@ -157,8 +157,7 @@ TEST(PublishedConfigs, KeepTheStatedBytesOfASequence) {
        {Size{"hypenet-2b", 28'672, 22'020'096, {2, 3, 6, 8, 9, 21, 25}},
         Size{"hypenet-5b", 36'864, 56'623'104, {0, 1, 7, 14, 15, 22, 24, 31, 33}},
         Size{"hypenet-9b", 36'864, 56'623'104, {1, 2, 4, 6, 7, 10, 24, 33, 34}}}) {
-    const fs::path path =
-        fs::path(HALO_SOURCE_DIR) / "configs/model" / (std::string(size.name) + ".json");
+    const fs::path path = test::source_dir() / "configs/model" / (std::string(size.name) + ".json");
     const ModelConfig config = parse_model_config(read_json(path).as_object(), path.string());
     EXPECT_EQ(config.kv_bytes_per_token(), size.kv_bytes_per_token) << size.name;
     EXPECT_EQ(config.state_bytes(), size.state_bytes) << size.name;

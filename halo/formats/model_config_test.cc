@@ -10,6 +10,7 @@
 #include "halo/base/check.h"
 #include "halo/base/files.h"
 #include "tests/golden_testing.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -335,7 +336,8 @@ TEST(ModelConfigGolden, EveryConfigIsReadAndWrittenBack) {
 }
 
 TEST(RopeGolden, FrequenciesOfTheFixture) {
-  const json::value rows = read_json(HALO_SOURCE_DIR "/tests/golden/fixtures/rope/expected.json");
+  const json::value rows =
+      read_json(test::source_dir() / "tests/golden/fixtures/rope/expected.json");
   for (const json::value& row : rows.as_array()) {
     ModelConfig c;
     c.rope_theta = row.at("theta").to_number<double>();

@@ -9,6 +9,7 @@
 #include "halo/base/random.h"
 #include "halo/grammar/schema.h"
 #include "halo/grammar/validator_testing.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -16,7 +17,7 @@ namespace {
 
 using testing::HasSubstr;
 
-const std::filesystem::path kDemo = std::filesystem::path(HALO_SOURCE_DIR) / "demo/teacher";
+const std::filesystem::path kDemo = test::source_dir() / "demo/teacher";
 
 struct Model {
   explicit Model(const std::filesystem::path& folder, bool has_end = true)

@@ -7,6 +7,7 @@
 
 #include "halo/base/files.h"
 #include "halo/base/json.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo::jinja {
@@ -29,8 +30,7 @@ std::string error_of(const std::string& text, const json::object& variables = {}
 }
 
 const json::object& jinja_cases() {
-  static const json::value cases =
-      read_json(fs::path(HALO_SOURCE_DIR) / "halo/jinja/jinja_cases.json");
+  static const json::value cases = read_json(test::source_dir() / "halo/jinja/jinja_cases.json");
   return cases.as_object();
 }
 

@@ -6,6 +6,7 @@
 #include "ATen/ATen.h"
 #include "halo/base/check.h"
 #include "halo/kernels/common/operation.h"
+#include "torch/csrc/autograd/autograd.h"
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
@@ -18,17 +19,21 @@ using torch::autograd::variable_list;
 // fp32.
 const double kForgotten = 40 * std::log(2.0);
 
-// Communicator::all_to_all. Rank r's x[p] becomes rank p's y[r], so gradients take the same way.
+at::Tensor exchanged(const at::Tensor& x, const ContextGroup& group) {
+  return group.ranks->all_to_all(x.contiguous(), group.size);
+}
+
+// Rank r's x[p] becomes rank p's y[r], so gradients take the same way.
 struct ExchangeNode : torch::autograd::Function<ExchangeNode> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x,
                             const ContextGroup& group) {
     context->saved_data["group"] = keep(group);
-    return group.ranks->all_to_all(x.contiguous(), group.size);
+    return exchanged(x, group);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const auto group = kept<ContextGroup>(context->saved_data["group"]);
-    return {group.ranks->all_to_all(gradients[0].contiguous(), group.size), {}};
+    return {exchanged(gradients[0], group), {}};
   }
 };
 
@@ -50,16 +55,115 @@ std::vector<double> decays_ahead(const std::vector<double>& slopes, const Contex
   return decays;
 }
 
-// The state [H, dk, dv] before this part of the sequence that begins it, of what each rank has
-// behind its own; zero where no sequence goes on.
-at::Tensor state_before(const at::Tensor& behind, const std::vector<double>& slopes,
-                        const ContextPart& part) {
-  const at::Tensor decays =
-      to_device(at::tensor(decays_ahead(slopes, part), at::kFloat), behind.device());
-  return ExchangeNode::apply(behind * decays.view({part.group.size, behind.size(0), 1, 1}),
-                             part.group)
-      .sum(0);
+// decays_ahead [C, H, 1, 1].
+at::Tensor decay_factors(const std::vector<double>& slopes, const ContextPart& part,
+                         at::Device device) {
+  const at::Tensor decays = at::tensor(decays_ahead(slopes, part), at::kFloat);
+  return to_device(decays.view({part.group.size, -1, 1, 1}), device);
 }
+
+// Tokens of a sequence of `length` for which what crosses its cut counts.
+int64_t reach_of(const std::vector<double>& slopes, int64_t length) {
+  const double least = *std::min_element(slopes.begin(), slopes.end());
+  return static_cast<int64_t>(std::min(double(length), std::ceil(kForgotten / least)));
+}
+
+// The sum over tokens t of factor exp(-slope_h age_t) x_t y_t^T, fp32 [H, dx, dy]: x [n, H or G,
+// dx], y [n, H or G, dy], age [n] fp64.
+at::Tensor decayed_sum(const at::Tensor& x, const at::Tensor& y, const at::Tensor& age,
+                       const std::vector<double>& slopes, double factor) {
+  const auto heads = static_cast<int64_t>(slopes.size());
+  const auto of_heads = [&](const at::Tensor& some) {
+    const at::Tensor wide = some.to(at::kFloat);
+    return some.size(1) == heads ? wide : wide.repeat_interleave(heads / some.size(1), 1);
+  };
+  const at::Tensor slope = to_device(at::tensor(slopes, at::kDouble), x.device());
+  const at::Tensor weight = (-slope * age.unsqueeze(1)).exp().mul(factor).to(at::kFloat);
+  const at::Tensor weighted = of_heads(x) * weight.unsqueeze(2);
+  return at::bmm(weighted.permute({1, 2, 0}), of_heads(y).transpose(0, 1));
+}
+
+at::Tensor ages(int64_t count, const at::Tensor& like) {
+  return at::arange(count, like.options().dtype(at::kDouble));
+}
+
+// What a part leaves of its last sequence, from a zero state.
+at::Tensor state_behind(const LightningArgs& args, const Sequences& sequences) {
+  const int64_t count = reach_of(args.slopes, sequences.length(sequences.count() - 1));
+  const auto last = [&](const at::Tensor& x) { return x.narrow(0, x.size(0) - count, count); };
+  return decayed_sum(last(args.k), last(args.v), ages(count, args.k).flip(0), args.slopes, 1);
+}
+
+// The gradient of the state before a part's first sequence, of the outputs' d_o.
+at::Tensor gradient_of_state(const LightningArgs& args, const Sequences& sequences,
+                             const at::Tensor& d_o) {
+  const int64_t count = reach_of(args.slopes, sequences.length(0));
+  return decayed_sum(args.q.narrow(0, 0, count), d_o.narrow(0, 0, count), ages(count, d_o) + 1,
+                     args.slopes, args.scale);
+}
+
+// `state` [H, dk, dv] as that of sequence s among zeros [S, H, dk, dv].
+at::Tensor among_zeros(const at::Tensor& state, int64_t s, int64_t count) {
+  at::Tensor all = at::zeros({count, state.size(0), state.size(1), state.size(2)}, state.options());
+  all[s].copy_(state);
+  return all;
+}
+
+LightningResult run_part(const LightningArgs& args, const Sequences& sequences,
+                         const ContextPart& part, Kernels kernels) {
+  LightningArgs from = args;
+  {
+    at::NoGradGuard no_grad;  // the way back is LightningPartNode's
+    const at::Tensor behind = state_behind(args, sequences);
+    const at::Tensor before =
+        exchanged(behind * decay_factors(args.slopes, part, behind.device()), part.group).sum(0);
+    from.state = among_zeros(before, 0, sequences.count());
+  }
+  return lightning_attention(from, sequences, kernels);
+}
+
+// A part that is run, on leaves of its own, until it is run back.
+struct PartRun {
+  LightningArgs args;
+  Sequences sequences;
+  ContextPart part;
+  LightningResult result;
+};
+
+// What left the part is told to the kernels as the gradient of its final state, so that they add it
+// to the other sums before these are rounded. Autograd would add it to k's and v's, rounded twice.
+struct LightningPartNode : torch::autograd::Function<LightningPartNode> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& q, const at::Tensor& k,
+                            const at::Tensor& v, const LightningArgs& args,
+                            const Sequences& sequences, const ContextPart& part, Kernels kernels) {
+    const auto leaf = [](const at::Tensor& x) { return x.detach().requires_grad_(true); };
+    PartRun run{{leaf(q), leaf(k), leaf(v), args.slopes, args.scale, {}}, sequences, part, {}};
+    {
+      at::AutoGradMode with_gradients(true);
+      run.result = run_part(run.args, sequences, part, kernels);
+    }
+    const at::Tensor o = run.result.o.detach();
+    context->saved_data["run"] = keep(std::move(run));
+    return o;
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    const auto run = kept<PartRun>(context->saved_data["run"]);
+    context->saved_data.clear();  // what the kernels kept is freed behind this
+    const LightningArgs& args = run.args;
+    const at::Tensor d_before = gradient_of_state(args, run.sequences, gradients[0]);
+    const ContextGroup& group = run.part.group;
+    const at::Tensor d_before_others = exchanged(d_before.expand({group.size, -1, -1, -1}), group);
+    const at::Tensor d_behind =
+        (d_before_others * decay_factors(args.slopes, run.part, d_before.device())).sum(0);
+    const int64_t count = run.sequences.count();
+    variable_list result =
+        torch::autograd::grad({run.result.o, run.result.state}, {args.q, args.k, args.v},
+                              {gradients[0], among_zeros(d_behind, count - 1, count)});
+    result.resize(7);  // of `args` and what follows
+    return result;
+  }
+};
 
 }  // namespace
 
@@ -105,22 +209,12 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
   return back.transpose(0, 1).flatten(1, 2);
 }
 
-at::Tensor with_state_before(const LightningArgs& args, const LightningResult& mine,
-                             const Sequences& sequences, const ContextPart& part) {
+at::Tensor context_lightning(const LightningArgs& args, const Sequences& sequences,
+                             const ContextPart& part, Kernels kernels) {
   HALO_CHECK(!args.log_decay.defined(), "context ranks: decays must be fixed, not learned");
-  const at::Tensor before = state_before(mine.state[sequences.count() - 1], args.slopes, part);
-  // Of the sequence that begins the part, the tokens for which the state before it counts.
-  const double least = *std::min_element(args.slopes.begin(), args.slopes.end());
-  const auto count = static_cast<int64_t>(
-      std::min(static_cast<double>(sequences.length(0)), std::ceil(kForgotten / least)));
-  // o_t = scale g^(t+1) S^T q_t, in fp32 as the kernels have it.
-  const at::Tensor slopes = to_device(at::tensor(args.slopes, at::kDouble), args.q.device());
-  const at::Tensor age = at::arange(1, count + 1, slopes.options());
-  const at::Tensor entry = ((-slopes * age.unsqueeze(1)).exp() * args.scale).to(at::kFloat);
-  const at::Tensor q = args.q.narrow(0, 0, count).to(at::kFloat) * entry.unsqueeze(2);
-  const at::Tensor added = at::bmm(q.transpose(0, 1), before).transpose(0, 1);
-  const at::Tensor first = (mine.o.narrow(0, 0, count) + added).to(mine.o.scalar_type());
-  return at::cat({first, mine.o.narrow(0, count, mine.o.size(0) - count)}, 0);
+  HALO_CHECK(!args.state.defined(), "context ranks: a part has its state from the others");
+  if (!records({args.q, args.k, args.v})) return run_part(args, sequences, part, kernels).o;
+  return LightningPartNode::apply(args.q, args.k, args.v, args, sequences, part, kernels);
 }
 
 }  // namespace halo

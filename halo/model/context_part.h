@@ -4,9 +4,9 @@
 //   attention   each rank attends for some of the heads over all tokens: q, k, v go from "my
 //               tokens, all heads" to "all tokens, my heads", and the result back (DeepSpeed-
 //               Ulysses, Jacobs et al. 2023, arXiv 2309.14509). Causal work is the same for all.
-//   lightning   each rank runs its part from a zero state and adds what the state before it gives
-//               (hypenet.md 1.2), which it has from the ranks before: as in LASP (Sun et al. 2024,
-//               arXiv 2404.02882), but all at once, since the decay of a whole part is known.
+//   lightning   each rank runs its part from the state before it (hypenet.md 1.2). It is a sum of
+//               what the ranks before leave, decayed by the way from there: as in LASP (Sun et al.
+//               2024, arXiv 2404.02882), but all at once, since the decay of a whole part is known.
 // All ranks of all groups come to the same exchanges in the same order, forward and backward,
 // whatever sequences they have.
 #pragma once
@@ -49,9 +49,12 @@ bool can_share_heads(int64_t ranks, int64_t heads, int64_t kv_heads);
 at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
                              const ContextPart& part, const AttentionSettings& settings);
 
-// The o [n, H, dv] of a part of which `mine` is the result without a state, under fixed decays;
-// `sequences` are those within it.
-at::Tensor with_state_before(const LightningArgs& args, const LightningResult& mine,
-                             const Sequences& sequences, const ContextPart& part);
+// lightning_attention over `part.whole` of this rank's tokens, of which `sequences` are the cuts:
+// args.q [n, H, dk], k and v [n, G, ...], no state, fixed decays -> o [n, H, dv] in q's type. States
+// and their
+// gradients cross parts in fp32 and enter the kernels' own sums, so that o and the gradients are
+// rounded once, as on one rank.
+at::Tensor context_lightning(const LightningArgs& args, const Sequences& sequences,
+                             const ContextPart& part, Kernels kernels);
 
 }  // namespace halo

@@ -114,9 +114,7 @@ TEST(ContextPart, LightningIsThatOfTheWhole) {
               fmt::format("{} ranks, slope {}, {} sequences", size, slopes[3], offsets.size() - 1));
           const auto mix = [&](const ContextPart& part, const Sequences& within) -> Mix {
             return [&](const auto& q, const auto& k, const auto& v) {
-              const LightningArgs mine = args(q, k, v);
-              return with_state_before(mine, lightning_attention(mine, within, kernels), within,
-                                       part);
+              return context_lightning(args(q, k, v), within, part, kernels);
             };
           };
           expect_same(shared(size, offsets, 2, mix), want);

@@ -117,11 +117,15 @@ at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tens
     args.log_decay = gated_log_decay(linear(x, w.decay, w.decay_bias, batch.kernels), w.slopes);
   }
   if (batch.state) args.state = (*batch.state)[layer].recurrent.index_select(0, batch.slots);
-  const LightningResult result = lightning_attention(args, batch.sequences, batch.kernels);
-  if (batch.state) store_rows((*batch.state)[layer].recurrent, batch.slots, result.state);
-  const at::Tensor o =
-      (batch.part ? with_state_before(args, result, batch.sequences, *batch.part) : result.o)
-          .flatten(1);
+  at::Tensor o;
+  if (batch.part) {
+    o = context_lightning(args, batch.sequences, *batch.part, batch.kernels);
+  } else {
+    const LightningResult result = lightning_attention(args, batch.sequences, batch.kernels);
+    if (batch.state) store_rows((*batch.state)[layer].recurrent, batch.slots, result.state);
+    o = result.o;
+  }
+  o = o.flatten(1);
   return w.gate || w.o_norm.defined() ? norm_gate(o, w.o_norm, eps, heads.gate) : o;
 }
 

@@ -138,6 +138,14 @@ bool find_teacher_files(const fs::path& teacher, Missing missing,
 }  // namespace
 
 void check_settings(const Recipe& recipe, const std::string& file) {
+  if (recipe.distill.teacher_products == TeacherProducts::kFp8 &&
+      (recipe.run.device != at::kCUDA || compute_type(recipe.run) != at::kBFloat16 ||
+       recipe.run.shard == Shard::kFull)) {
+    throw_error(
+        "{}: distill.teacher_products: 'fp8' is for run.device = 'cuda', run.compute = 'bfloat16' "
+        "and a run.shard other than 'full'; leave it out",
+        file);
+  }
   for (const Stage& stage : pipeline_stages()) {
     if (!stage.training || !is_wanted(stage, recipe)) continue;
     check_recipe(stage.training->recipe(recipe), section_of(stage), num_ranks(recipe.run));

@@ -8,6 +8,7 @@
 #include "halo/pipeline/fit.h"
 #include "halo/pipeline/plan.h"
 #include "halo/pipeline/pretrain.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -25,7 +26,7 @@ class Checks : public testing::Test {
   }
   Recipe read(const std::string& set) const {
     std::vector<std::string> all = {
-        "teacher=" + std::string(HALO_SOURCE_DIR) + "/configs/model/qwen3-1.7b",
+        "teacher=" + (test::source_dir() / "configs/model/qwen3-1.7b").string(),
         "data.shards=[\"/nowhere/train\"]", "eval.held_out=/nowhere/held-out"};
     if (!set.empty()) all.push_back(set);
     return read_recipe(path_, all);
@@ -145,7 +146,7 @@ TEST_F(Checks, TextReadMoreThanFourTimesIsWarnedOf) {
 TEST_F(Checks, CardsByName) {
   Recipe recipe = read("run.device=cuda");
   recipe.run.compute = at::kBFloat16;
-  EXPECT_DOUBLE_EQ(card_capacity("h200", recipe.run).matrix_gflops, 750'000);
+  EXPECT_DOUBLE_EQ(card_capacity("h200", recipe.run).rates.matrix_gflops, 750'000);
   EXPECT_EQ(card_capacity("h100", recipe.run).memory_bytes / (int64_t{1} << 30), 79);
   EXPECT_THAT(error_of([&] { card_capacity("h10", recipe.run); }), HasSubstr("'h100'"));
   recipe.run.device = at::kCPU;
@@ -162,6 +163,19 @@ TEST_F(Checks, OfPretraining) {
   EXPECT_THAT(refusal("model.num_kv_heads=3"), HasSubstr("num_key_value_heads"));
   EXPECT_THAT(error_of([&] { read_pretrain_recipe(path_, {"text=[]"}); }),
               HasSubstr("data.shards is empty"));
+}
+
+TEST(CheckSettings, TeachersInFp8NeedAGpuWithBf16AndAWholeTeacher) {
+  Recipe recipe;
+  recipe.distill.teacher_products = TeacherProducts::kFp8;
+  const auto error = [&] { return test::error_of([&] { check_settings(recipe, "r.toml"); }); };
+  EXPECT_THAT(error(), HasSubstr("distill.teacher_products: 'fp8' is for run.device = 'cuda'"));
+  recipe.run.device = at::kCUDA;
+  EXPECT_THAT(error(), HasSubstr("run.compute = 'bfloat16'"));
+  recipe.run.compute = at::kBFloat16;
+  EXPECT_EQ(error(), "no error");
+  recipe.run.shard = Shard::kFull;
+  EXPECT_THAT(error(), HasSubstr("other than 'full'"));
 }
 
 }  // namespace

@@ -10,18 +10,27 @@
 namespace halo {
 namespace {
 
-// Of a token's forward pass in the mixers, between their projections.
+// What steps on an H200 take, all that comparisons/results has of one GPU (plan_test.cc), beside
+// products at the rate of large ones: attention, forward and backward in its fixed order, has this
+// share of that rate, and an element takes this many bytes at the memory's rate by its data sheet.
+constexpr double kAttentionReached = 0.45, kBytesOfAnElement = 8;
+
+// Blocks of a Hopper, each with a sum of its own of dq (attention_aten.cc); other cards have about
+// as many.
+constexpr int64_t kBlocks = 132;
+
+// Of a token's forward pass in the mixers, between their projections: of attention, QK^T and PV,
+// half masked; of lightning, the state and a chunk of 64.
+double attention_flops(const ModelConfig& c, int64_t length) {
+  return double(std::ranges::count(c.mixer_types, MixerType::kAttention)) * 2.0 *
+         double(c.num_heads * c.head_dim) * double(length);
+}
+
 double mixing_flops(const ModelConfig& c, int64_t length) {
-  double flops = 0;
-  for (MixerType type : c.mixer_types) {
-    if (type == MixerType::kAttention) {
-      flops += 2.0 * double(c.num_heads * c.head_dim) * double(length);  // QK^T and PV, half masked
-    } else {
-      const double width = double(c.lightning_heads * c.lightning_head_dim);
-      flops += 4.0 * width * double(c.lightning_head_dim) + 2.0 * width * 64;  // state, chunk of 64
-    }
-  }
-  return flops;
+  const double width = double(c.lightning_heads * c.lightning_head_dim);
+  return attention_flops(c, length) +
+         double(std::ranges::count(c.mixer_types, MixerType::kLightning)) *
+             (4.0 * width * double(c.lightning_head_dim) + 2.0 * width * 64);
 }
 
 // Of a token's forward pass, 2 a multiply-add: all matrices, the head, the mixers.
@@ -61,19 +70,33 @@ bool has_gate(const ModelConfig& c, MixerType type) {
   return type == MixerType::kAttention ? c.attn_use_output_gate : c.lightning_use_output_gate;
 }
 
-// Elements a token for a whole student: in each layer the residual stream and the normed one,
-// twice, the mixer, gate and up and their product; at the end the hidden states of both models, the
-// student's gradient and its last residual stream. Where layers are recomputed, each keeps its two
-// inputs, and one layer at a time the rest, with the gradients of its MLP.
+// Elements a token in a layer: the residual stream and the normed one, twice, the mixer, gate and
+// up and their product.
+int64_t layer_elements(const ModelConfig& c, MixerType type) {
+  return 4 * c.hidden_size + mixer_elements(c, type, has_gate(c, type)) + 3 * c.intermediate_size;
+}
+
+int64_t largest_layer(const ModelConfig& c) {
+  int64_t largest = 0;
+  for (MixerType type : c.mixer_types) largest = std::max(largest, layer_elements(c, type));
+  return largest;
+}
+
+double forward_elements(const ModelConfig& c) {
+  double elements = 0;
+  for (MixerType type : c.mixer_types) elements += double(layer_elements(c, type));
+  return elements;
+}
+
+// Elements a token for a whole student: those of each layer; at the end the hidden states of both
+// models, the student's gradient and its last residual stream. Where layers are recomputed, each
+// keeps its two inputs, and one layer at a time the rest, with the gradients of its MLP.
 int64_t decoder_elements(const ModelConfig& c, bool recompute) {
-  int64_t elements = 4 * c.hidden_size, largest = 0;
+  int64_t elements = 4 * c.hidden_size;
   for (MixerType type : c.mixer_types) {
-    const int64_t layer =
-        4 * c.hidden_size + mixer_elements(c, type, has_gate(c, type)) + 3 * c.intermediate_size;
-    elements += recompute ? 2 * c.hidden_size : layer;
-    largest = std::max(largest, layer);
+    elements += recompute ? 2 * c.hidden_size : layer_elements(c, type);
   }
-  return recompute ? elements + largest + 3 * c.intermediate_size : elements;
+  return recompute ? elements + largest_layer(c) + 3 * c.intermediate_size : elements;
 }
 
 }  // namespace
@@ -92,6 +115,14 @@ StageCost align_cost(const ModelConfig& teacher, const ModelConfig& student, int
                              3 * mixing_flops(student, length);
   cost.num_layers = student.num_layers;
   cost.flops_a_token = forward_flops(teacher, length, false) + cost.layer_flops_a_token;
+  cost.attention_flops_a_token = attention_flops(teacher, length);
+  if (type == MixerType::kAttention)
+    cost.attention_flops_a_token += 3 * attention_flops(student, length);
+  // Forward the student's mixers read what the teacher left; backward nothing goes on.
+  cost.worked_elements_a_token =
+      forward_elements(teacher) +
+      2 * double(student.num_layers) *
+          double(mixer_elements(student, type, has_gate(student, type)) + 2 * student.hidden_size);
   cost.passed_on_a_token = 2 * student.num_layers * student.hidden_size;  // input and output
   // One layer at a time: its input, target, output's gradient and the residual stream; what its
   // mixer keeps, and the gradients of that but for the last two.
@@ -105,8 +136,18 @@ StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompu
   StageCost cost;
   cost.flops_a_token = 3 * forward_flops(student, length, true);
   if (recompute) cost.flops_a_token += forward_flops(student, length, false);
+  const double passes = recompute ? 4 : 3;  // backward is as two
+  cost.attention_flops_a_token = passes * attention_flops(student, length);
+  cost.worked_elements_a_token = passes * forward_elements(student);
   cost.trained = parameters_of(decoder_parameters(student));
   cost.elements_a_token = decoder_elements(student, recompute);
+  if (recompute && cost.attention_flops_a_token > 0) {
+    cost.elements_in_attention =
+        cost.elements_a_token - 3 * student.intermediate_size -
+        (largest_layer(student) - layer_elements(student, MixerType::kAttention)) -
+        3 * student.intermediate_size;
+    cost.attention_bytes = 4 * kBlocks * student.head_dim * length;
+  }
   cost.exchanged_a_token = (recompute ? 3 : 2) *
                            std::ranges::count(student.mixer_types, MixerType::kAttention) * 2 *
                            (student.num_heads + student.num_kv_heads) * student.head_dim;
@@ -120,6 +161,8 @@ StageCost distill_cost(const ModelConfig& teacher, const ModelConfig& student, i
                        bool recompute) {
   StageCost cost = finetune_cost(student, length, recompute);
   cost.flops_a_token += forward_flops(teacher, length, true);
+  cost.attention_flops_a_token += attention_flops(teacher, length);
+  cost.worked_elements_a_token += forward_elements(teacher);
   cost.frozen = parameters_of(decoder_parameters(teacher));
   cost.logits = 2;
   return cost;
@@ -129,6 +172,8 @@ StageCost on_policy_cost(const ModelConfig& teacher, const ModelConfig& student,
                          bool recompute) {
   StageCost cost = distill_cost(teacher, student, length, recompute);
   cost.flops_a_token += forward_flops(student, length, true);
+  cost.attention_flops_a_token += attention_flops(student, length);
+  cost.worked_elements_a_token += forward_elements(student);
   for (const MixerType type : student.mixer_types) {
     if (type == MixerType::kAttention) {
       cost.written_elements += 2 * length * student.num_kv_heads * student.head_dim;
@@ -138,6 +183,13 @@ StageCost on_policy_cost(const ModelConfig& teacher, const ModelConfig& student,
     }
   }
   return cost;
+}
+
+double token_seconds(const StageCost& cost, const Rates& rates, bool expected) {
+  const double rate = 1e9 * rates.matrix_gflops;
+  if (!expected) return cost.flops_a_token / rate;
+  return (cost.flops_a_token + (1 / kAttentionReached - 1) * cost.attention_flops_a_token) / rate +
+         kBytesOfAnElement * cost.worked_elements_a_token / (1e9 * rates.memory_gbytes);
 }
 
 int64_t saturated(double bytes) {
@@ -171,8 +223,13 @@ double parameter_bytes(const StageCost& cost, double c, Shard shard, int64_t ran
 int64_t peak_memory(const StageCost& cost, int64_t tokens, int64_t compute_bytes, bool cpu,
                     Shard shard, int64_t ranks) {
   // In floating point: a recipe may name more than 64 bits hold.
+  const auto held = [&](int64_t elements) {
+    return double(tokens) * double(elements) * double(compute_bytes);
+  };
   double bytes = parameter_bytes(cost, double(compute_bytes), shard, ranks) +
-                 double(tokens) * double(cost.elements_a_token) * double(compute_bytes);
+                 double(cost.kept_bytes) +
+                 std::max(held(cost.elements_a_token),
+                          held(cost.elements_in_attention) + double(cost.attention_bytes));
   if (cost.logits > 0) {
     const int64_t rows = std::min(tokens, rows_per_chunk(cost.vocabulary, cpu));
     bytes += double(cost.logits * rows * cost.vocabulary * (cpu ? 4 : compute_bytes)) +
@@ -198,7 +255,7 @@ int64_t peak_memory_by_layers(const StageCost& cost, int64_t tokens, int64_t com
   const double passed =
       3 * double(tokens) * double(cost.passed_on_a_token) / double(cost.num_layers) * c;
   return saturated(parameter_bytes(own, c, Shard::kNone, 1) + frozen + passed +
-                   double(tokens) * double(cost.elements_a_token) * c);
+                   double(cost.kept_bytes) + double(tokens) * double(cost.elements_a_token) * c);
 }
 
 }  // namespace halo

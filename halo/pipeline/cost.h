@@ -15,10 +15,18 @@ struct ParameterCount {
 struct StageCost {
   double flops_a_token = 0;
   double layer_flops_a_token =
-      0;                   // of them those of all layers that stage 1 trains; 0: another one
-  int64_t num_layers = 0;  // that it trains
+      0;  // of them those of all layers that stage 1 trains; 0: another one
+  double attention_flops_a_token = 0;  // of all, those between the projections of attention
+  double worked_elements_a_token = 0;  // of the compute type, that what stands between products
+                                       // writes and reads again
+  int64_t num_layers = 0;              // that it trains
   ParameterCount trained, frozen;
-  int64_t elements_a_token = 0;                         // of the compute type, alive at once
+  // Bytes that a rank keeps whole beside them, however they are divided.
+  int64_t kept_bytes = 0;
+  int64_t elements_a_token = 0;  // of the compute type, alive at once
+  // Where layers run again in backward, the same while an attention layer's own runs, beside whose
+  // sums in a fixed order Flash has these bytes, once for all rows.
+  int64_t elements_in_attention = 0, attention_bytes = 0;
   int64_t vocabulary = 0, hidden_size = 0, logits = 0;  // of the loss; 0: it has no head
   // Elements of the compute type that ranks which share rows exchange for each token, forward and
   // backward: q, k, v and o of the attention layers. The states of lightning layers are too small
@@ -39,6 +47,19 @@ StageCost finetune_cost(const ModelConfig& student, int64_t length, bool recompu
 // Of stage 4: every row is written before it is trained on.
 StageCost on_policy_cost(const ModelConfig& teacher, const ModelConfig& student, int64_t length,
                          bool recompute = false);
+
+// What a device does a second: GFLOP of matrix products, and GB of its memory by its data sheet; 0:
+// not known.
+struct Rates {
+  Rates(double matrix_gflops, double memory_gbytes = 0)
+      : matrix_gflops(matrix_gflops), memory_gbytes(memory_gbytes) {}
+  double matrix_gflops, memory_gbytes;
+};
+
+// Seconds that a stage computes for a token: at least, all arithmetic at the rate of matrix
+// products; or as expected of a GPU whose memory's rate is known, and a model whose micro-batches
+// keep it busy.
+double token_seconds(const StageCost& cost, const Rates& rates, bool expected);
 
 // `bytes` as a count; 2^53 where they are more.
 int64_t saturated(double bytes);

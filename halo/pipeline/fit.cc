@@ -1,6 +1,7 @@
 #include "halo/pipeline/fit.h"
 
 #include <algorithm>
+#include <cctype>
 #include <utility>
 
 #include "halo/base/nearest.h"
@@ -16,15 +17,16 @@ namespace {
 constexpr double kGib = double(int64_t{1} << 30);
 
 // GPUs: memory as they report it, and of the datasheets TFLOP/s, dense bf16 products with fp32 sums
-// and fp32, and GB/s of the links in one direction, NVLink or else PCIe.
+// and fp32, and GB/s of the memory and of the links in one direction, NVLink or else PCIe.
 struct Card {
   const char* name;
-  double gib, bf16, fp32, link;
+  double gib, bf16, fp32, memory, link;
 };
-constexpr Card kCards[] = {{"h200", 139.8, 989, 67, 450},       {"h100", 79.6, 989, 67, 450},
-                           {"b200", 178, 2250, 75, 900},        {"a100-80gb", 79.3, 312, 19.5, 300},
-                           {"a100-40gb", 39.4, 312, 19.5, 300}, {"l40s", 44.5, 362, 91.6, 32},
-                           {"rtx-4090", 23.6, 165, 82.6, 32},   {"rtx-3090", 23.6, 71, 35.6, 32}};
+constexpr Card kCards[] = {
+    {"h200", 139.8, 989, 67, 4800, 450},       {"h100", 79.6, 989, 67, 3350, 450},
+    {"b200", 178, 2250, 75, 8000, 900},        {"a100-80gb", 79.3, 312, 19.5, 2039, 300},
+    {"a100-40gb", 39.4, 312, 19.5, 1555, 300}, {"l40s", 44.5, 362, 91.6, 864, 32},
+    {"rtx-4090", 23.6, 165, 82.6, 1008, 32},   {"rtx-3090", 23.6, 71, 35.6, 936, 32}};
 // What large products reach of the bf16 figure: on an H200 750 of 989
 // (comparisons/results/train-h200.json).
 constexpr double kReached = 750.0 / 989.0;
@@ -36,7 +38,17 @@ Capacity capacity_of(const Card& card, const RunRecipe& run, const std::string& 
   Links links;
   links.in_node = kLinkReached * card.link;
   links.network *= kLinkReached;
-  return {machine, static_cast<int64_t>(card.gib * kGib), 1000 * tflops, links};
+  return {machine, static_cast<int64_t>(card.gib * kGib), {1000 * tflops, card.memory}, links};
+}
+
+// Of "NVIDIA H200"; 0: of no card that is known.
+double memory_rate_of(std::string device) {
+  std::ranges::transform(device, device.begin(), [](unsigned char c) { return std::tolower(c); });
+  for (const Card& card : kCards) {
+    const std::string name = card.name;
+    if (device.find(name.substr(0, name.find('-'))) != std::string::npos) return card.memory;
+  }
+  return 0;
 }
 
 std::string section_name(std::string stage) {
@@ -88,7 +100,9 @@ void add_context_ranks(const Recipe& recipe, const std::string& stage,
 std::vector<std::vector<std::string>> sparing_settings(const Recipe& recipe,
                                                        const std::string& stage) {
   std::vector<std::vector<std::string>> variants = {{}}, out;
-  const StageTraining& training = *find_stage(pipeline_stages(), stage).training;
+  const Stage& row = find_stage(pipeline_stages(), stage);
+  if (!row.training) return variants;  // a calibrated start has no settings of its own
+  const StageTraining& training = *row.training;
   if (training.whole_student && !recipe.run.activation_checkpointing) {
     variants.push_back({"run.activation_checkpointing=true"});
   }
@@ -136,7 +150,9 @@ Capacity measure_capacity(const RunRecipe& run) {
     if (run.device != at::kCUDA) throw;
     return capacity_of(kCards[0], run, "an H200 (assumed: there is no GPU here)");
   }
-  return {machine->device_name, total_memory(*machine), measure_matrix_gflops(*machine)};
+  return {machine->device_name,
+          total_memory(*machine),
+          {measure_matrix_gflops(*machine), memory_rate_of(machine->device_name)}};
 }
 
 std::vector<std::string> card_names() {

@@ -22,8 +22,8 @@ class DoesNotFit : public Error {
 struct Capacity {
   std::string machine;       // for people
   int64_t memory_bytes = 0;  // all of it
-  double matrix_gflops = 0;  // GFLOP/s of matrix products
-  Links links = {};          // to others of its kind, where ranks are to be several
+  Rates rates = 0;
+  Links links = {};  // to others of its kind, where ranks are to be several
 
   // What tensors may take: the rest is the CUDA context's, libraries' workspaces and what the
   // allocator cannot use, or the operating system's.

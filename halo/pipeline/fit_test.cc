@@ -5,6 +5,7 @@
 
 #include "halo/base/settings_io.h"
 #include "halo/pipeline/plan.h"
+#include "tests/places.h"
 
 namespace halo {
 namespace {
@@ -16,14 +17,14 @@ constexpr double kGib = double(int64_t{1} << 30);
 
 // A recipe of configs/recipes with the shapes of its teacher.
 Recipe recipe_of(const std::string& size, std::vector<std::string> set = {}) {
-  const std::string configs = std::string(HALO_SOURCE_DIR) + "/configs";
+  const std::string configs = (test::source_dir() / "configs").string();
   set.push_back("teacher=" + configs + "/model/qwen3-" + size);
   return read_recipe(configs + "/recipes/qwen3-" + size + ".toml", set);
 }
 
 json::object fit_of(const Recipe& recipe, double gib) {
   return check_fit(recipe, plan(recipe, 1),
-                   {"a card", static_cast<int64_t>(gib * kGib), /*matrix_gflops=*/1});
+                   {"a card", static_cast<int64_t>(gib * kGib), /*rates=*/1});
 }
 
 TEST(Fit, PublishedSizesOnOneCard) {
@@ -58,6 +59,40 @@ TEST(Fit, CheckpointsBehindTheTrainingTakeMemory) {
   const int64_t more = memory_of(async, "distill") - memory_of(set, "distill");
   EXPECT_GT(more, int64_t{14} * 1'500'000'000);
   EXPECT_LT(more, int64_t{14} * 2'500'000'000);
+}
+
+// The first rank trains all layers, beside a whole student, whatever run.shard says.
+TEST(Fit, ACalibratedStartIsAStageOfThePlan) {
+  const auto start = [](std::vector<std::string> set) {
+    set.push_back("transfer.init=calibrated");
+    const Recipe recipe = recipe_of("1.7b", set);
+    const Capacity card = card_capacity("h200", recipe.run);
+    return plan(recipe, card.rates, card.links).at("stages").as_array().front().as_object();
+  };
+  const json::object one = start({});
+  EXPECT_EQ(one.at("stage").as_string(), "transfer");
+  EXPECT_EQ(one.at("steps"), 300);
+  EXPECT_EQ(one.at("tokens"), 300 * 2048);
+  EXPECT_EQ(start({"run.ranks=4", "run.shard=full"}), one);
+  EXPECT_GT(one.at("memory_bytes").to_number<double>(), 2 * 2 * 1.7e9);
+  const json::object none = start({"transfer.calibration_steps=0"});
+  EXPECT_EQ(none.at("stage").as_string(), "align");
+}
+
+TEST(Fit, OnACpuTheRestOfTheStudentIsWholeOnEveryRank) {
+  const auto align = [](const std::string& shard) {
+    return double(memory_of(
+        {"run.device=cpu", "run.compute=float32", "run.ranks=4", "run.shard=" + shard}, "align"));
+  };
+  // Of the teacher, and of masters, moments and gradients of all mixers, a quarter is left; of the
+  // student all.
+  EXPECT_GT(align("full"), 4 * (1.7e9 / 4 + 4 * 0.58e9 / 4 + 1.99e9));
+}
+
+TEST(Fit, TeachersInFp8HaveBothMatrices) {
+  const int64_t more =
+      memory_of({"distill.teacher_products=fp8"}, "distill") - memory_of({}, "distill");
+  EXPECT_NEAR(double(more), 1.4e9, 0.05e9);
 }
 
 TEST(Fit, WritingItsOwnTextsTakesMemory) {
@@ -99,12 +134,12 @@ TEST(Fit, SeveralCardsShareWhatOneCannotHold) {
   ASSERT_TRUE(settings);
   EXPECT_EQ(settings->front(), "run.shard=optimizer");
   for (const std::string& assignment : *settings) set_setting(recipe, assignment);
-  const json::object planned = plan(recipe, card.matrix_gflops, card.links);
+  const json::object planned = plan(recipe, card.rates, card.links);
   EXPECT_TRUE(check_fit(recipe, planned, card).at("fits").as_bool());
   const json::object& stage = planned.at("stages").as_array().back().as_object();
   EXPECT_GT(stage.at("communication_seconds").to_number<double>(), 0);
   const double seconds = stage.at("seconds_at_least").to_number<double>();
-  EXPECT_NEAR(seconds, stage.at("flops").to_number<double>() / (2e9 * card.matrix_gflops),
+  EXPECT_NEAR(seconds, stage.at("flops").to_number<double>() / (2e9 * card.rates.matrix_gflops),
               1e-6 * seconds)
       << "sums and weights are on their way while others are computed";
   EXPECT_FALSE(cheapest_setting(recipe, card_capacity("rtx-3090", recipe.run)));
@@ -120,8 +155,7 @@ TEST(Fit, RanksShareRowsThatOneCannotHold) {
   ASSERT_TRUE(settings);
   EXPECT_THAT(settings->back(), HasSubstr("finetune.context_ranks="));
   for (const std::string& assignment : *settings) set_setting(recipe, assignment);
-  EXPECT_TRUE(
-      check_fit(recipe, plan(recipe, card.matrix_gflops, card.links), card).at("fits").as_bool());
+  EXPECT_TRUE(check_fit(recipe, plan(recipe, card.rates, card.links), card).at("fits").as_bool());
 }
 
 TEST(Fit, ThePlanSaysWhichSplitOfStageOneIsFaster) {
@@ -129,7 +163,7 @@ TEST(Fit, ThePlanSaysWhichSplitOfStageOneIsFaster) {
     Recipe recipe = recipe_of(
         "1.7b", {"align.split=" + split, "run.ranks=" + ranks, "align.micro_batch_rows=32"});
     const Capacity card = card_capacity("h200", recipe.run);
-    return plan(recipe, card.matrix_gflops, card.links);
+    return plan(recipe, card.rates, card.links);
   };
   const auto align = [&](const std::string& split, const std::string& ranks) {
     return plan_of(split, ranks).at("stages").as_array().front().as_object();
@@ -157,7 +191,7 @@ TEST(Fit, TwoRanksOfARowNeedLessMemoryAndSendMore) {
   const auto finetune = [&](const std::string& context_ranks) {
     Recipe recipe = recipe_of("1.7b", {"finetune.context_ranks=" + context_ranks, "run.ranks=2"});
     const Capacity card = card_capacity("h200", recipe.run);
-    return plan(recipe, card.matrix_gflops, card.links).at("stages").as_array().back().as_object();
+    return plan(recipe, card.rates, card.links).at("stages").as_array().back().as_object();
   };
   const json::object one = finetune("1"), two = finetune("2");
   const auto of = [](const json::object& stage, const char* key) {

@@ -6,6 +6,7 @@
 #include "halo/base/files.h"
 #include "halo/formats/token_shard.h"
 #include "halo/pipeline/plan.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -36,7 +37,7 @@ class Init : public testing::Test {
     RunRecipe run;
     run.device = at::kCUDA;
     run.compute = at::kBFloat16;
-    return {std::string(HALO_SOURCE_DIR) + "/" + size,
+    return {(test::source_dir() / size).string(),
             std::move(data),
             run,
             {"a card", int64_t{140} << 30, 1}};

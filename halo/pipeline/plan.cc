@@ -6,6 +6,7 @@
 #include "halo/base/check.h"
 #include "halo/engine/draft.h"
 #include "halo/runtime/ranks.h"
+#include "halo/stages/align.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/selection_rule.h"
 #include "halo/stages/transfer.h"
@@ -28,9 +29,9 @@ struct StageTime {
   double all() const { return computing + std::max(0.0, beside - hides) + before; }
 };
 
-// Where ranks divide rows.
+// Where ranks divide rows. `token`: token_seconds().
 StageTime time_by_rows(const TrainRecipe& train, const StageCost& cost, const RunRecipe& run,
-                       double gflops, const Links& links) {
+                       double token, const Links& links) {
   const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
   const int64_t ranks = num_ranks(run), rows_of_rank = train.rows_per_rank(ranks);
   const int64_t rows = std::min(train.micro_batch_rows, rows_of_rank);
@@ -38,7 +39,7 @@ StageTime time_by_rows(const TrainRecipe& train, const StageCost& cost, const Ru
   const StepTalk talk =
       step_talk(links, ranks, run.shard, cost, compute_bytes, (rows_of_rank + rows - 1) / rows);
   StageTime time;
-  time.computing = tokens * cost.flops_a_token / (gflops * 1e9 * double(ranks));
+  time.computing = tokens * token / double(ranks);
   time.before =
       double(train.steps()) * talk.before +
       exchange_seconds(links, train.context_ranks,
@@ -50,13 +51,14 @@ StageTime time_by_rows(const TrainRecipe& train, const StageCost& cost, const Ru
 
 // Where they divide layers: a rank that has one more than another is waited for.
 StageTime time_by_layers(const TrainRecipe& train, const StageCost& cost, const RunRecipe& run,
-                         double gflops, const Links& links) {
+                         double token, const Links& links) {
   const int64_t ranks = num_ranks(run), layers = (cost.num_layers + ranks - 1) / ranks;
   const double tokens = double(train.steps() * train.tokens_per_step);
-  const double teacher = (cost.flops_a_token - cost.layer_flops_a_token) / double(ranks);
-  const double own = cost.layer_flops_a_token * double(layers) / double(cost.num_layers);
+  const double of_layers = cost.layer_flops_a_token / cost.flops_a_token;
+  const double teacher = (1 - of_layers) / double(ranks);
+  const double own = of_layers * double(layers) / double(cost.num_layers);
   StageTime time;
-  time.computing = tokens * (teacher + own) / (gflops * 1e9);
+  time.computing = tokens * token * (teacher + own);
   time.before =
       exchange_seconds(links, ranks,
                        tokens / double(ranks) *
@@ -74,7 +76,7 @@ StageTime time_by_layers(const TrainRecipe& train, const StageCost& cost, const 
 
 // Seconds by either split, where ranks can divide both; null where they cannot.
 json::object split_seconds(TrainRecipe train, const StageCost& cost, const RunRecipe& run,
-                           double gflops, const Links& links) {
+                           double token, const Links& links) {
   json::object out;
   for (const Word<Split>& split : kSplits) {
     train.split = split.value;
@@ -84,22 +86,25 @@ json::object split_seconds(TrainRecipe train, const StageCost& cost, const RunRe
     } catch (const Error&) {
       continue;
     }
-    seconds = (split.value == Split::kRows ? time_by_rows : time_by_layers)(train, cost, run,
-                                                                            gflops, links)
+    seconds = (split.value == Split::kRows ? time_by_rows : time_by_layers)(train, cost, run, token,
+                                                                            links)
                   .all();
   }
   return out;
 }
 
 json::object stage_plan(const std::string& name, const TrainRecipe& train, const StageCost& cost,
-                        const RunRecipe& run, double gflops, const Links& links) {
+                        const RunRecipe& run, const Rates& rates, const Links& links) {
   const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(run)));
   const int64_t ranks = num_ranks(run);
   const int64_t rows_of_rank = train.rows_per_rank(ranks);
   const int64_t rows = std::min(train.micro_batch_rows, rows_of_rank);
   const bool by_layers = train.split == Split::kLayers && ranks > 1;
-  const StageTime time =
-      (by_layers ? time_by_layers : time_by_rows)(train, cost, run, gflops, links);
+  const auto time_of = [&](bool expected) {
+    return (by_layers ? time_by_layers : time_by_rows)(train, cost, run,
+                                                       token_seconds(cost, rates, expected), links);
+  };
+  const StageTime time = time_of(false);
   const int64_t tensors =
       by_layers ? peak_memory_by_layers(cost, rows * train.sequence_length, compute_bytes,
                                         run.shard, ranks)
@@ -118,6 +123,7 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
       {"steps", train.steps()},
       {"flops", double(train.steps() * train.tokens_per_step) * cost.flops_a_token},
       {"seconds_at_least", time.all()},
+      {"seconds", rates.memory_gbytes > 0 ? json::value(time_of(true).all()) : json::value()},
       {"communication_seconds", time.beside + time.before},
       {"memory_bytes", memory},
       {"memory_bytes_per_rank", memory},
@@ -125,7 +131,8 @@ json::object stage_plan(const std::string& name, const TrainRecipe& train, const
                                double(12 + compute_bytes))}};
   if (ranks > 1 && cost.layer_flops_a_token > 0) {
     out["split"] = word_of<Split>(kSplits, train.split);
-    out["split_seconds"] = split_seconds(train, cost, run, gflops, links);
+    out["split_seconds"] =
+        split_seconds(train, cost, run, token_seconds(cost, rates, false), links);
   }
   return out;
 }
@@ -155,15 +162,37 @@ StageCost stage_cost(const StageTraining& training, const ModelConfig& teacher,
   const ModelConfig student = training.student(hybrid);
   StageCost cost = training.cost(teacher, student, training.recipe(recipe).sequence_length,
                                  recipe.run.activation_checkpointing);
-  // The rest of the student waits for its checkpoints, in the memory of the host.
+  const auto compute_bytes = static_cast<int64_t>(c10::elementSize(compute_type(recipe.run)));
+  if (recipe.run.device == at::kCPU || !recipe.run.deterministic || compute_bytes == 4)
+    cost.attention_bytes = 0;
+  // The rest of the student waits for its checkpoints, whole, in the memory of the host.
   if (!training.whole_student && recipe.run.device == at::kCPU)
-    cost.frozen.all += num_parameters(decoder_parameters(student));
+    cost.kept_bytes += compute_bytes * num_parameters(decoder_parameters(student));
+  // Beside the matrices that there are.
+  const bool teaches_in_fp8 = recipe.distill.teacher_products == TeacherProducts::kFp8;
+  if (teaches_in_fp8 && &training.recipe(recipe) == &recipe.distill)
+    cost.kept_bytes += cost.frozen.all - cost.frozen.of_no_layer;
   return cost;
+}
+
+// Of a calibrated start: the first rank trains all mixers, beside a whole teacher and student.
+json::object transfer_plan(const Recipe& recipe, const ModelConfig& teacher,
+                           const ModelConfig& hybrid, const Rates& rates) {
+  const TrainRecipe train =
+      calibration_training(recipe.transfer, context_settings(recipe).row_length);
+  RunRecipe alone = recipe.run;
+  alone.ranks = 1;
+  alone.shard = Shard::kNone;
+  const ModelConfig student = with_mixers(hybrid, MixerType::kLightning);
+  StageCost cost = align_cost(teacher, student, train.sequence_length);
+  cost.kept_bytes = static_cast<int64_t>(c10::elementSize(compute_type(alone))) *
+                    num_parameters(decoder_parameters(student));
+  return stage_plan("transfer", train, cost, alone, rates, {});
 }
 
 }  // namespace
 
-json::object plan(const Recipe& recipe, double gflops, const Links& links,
+json::object plan(const Recipe& recipe, const Rates& rates, const Links& links,
                   std::span<const Stage> all) {
   const ModelConfig teacher = read_model_config(recipe.teacher);
   const auto layers = static_cast<size_t>(teacher.num_layers);
@@ -173,16 +202,20 @@ json::object plan(const Recipe& recipe, double gflops, const Links& links,
   const ModelConfig hybrid = student_config(teacher, mixers, recipe.transfer.learned_decay);
   json::array stages;
   for (const Stage& stage : all) {
+    if (stage.name == "transfer" && trains_calibration(recipe.transfer)) {
+      stages.push_back(transfer_plan(recipe, teacher, hybrid, rates));
+    }
     if (!stage.training || !is_wanted(stage, recipe)) continue;
     stages.push_back(stage_plan(stage.name, stage.training->recipe(recipe),
                                 stage_cost(*stage.training, teacher, hybrid, recipe), recipe.run,
-                                gflops, links));
+                                rates, links));
   }
-  double seconds = 0, disk = 0;
+  double least = 0, expected = 0, disk = 0;
   int64_t memory = 0;
   for (const json::value& value : stages) {
     const json::object& stage = value.as_object();
-    seconds += stage.at("seconds_at_least").to_number<double>();
+    least += stage.at("seconds_at_least").to_number<double>();
+    if (!stage.at("seconds").is_null()) expected += stage.at("seconds").as_double();
     memory = std::max(memory, stage.at("memory_bytes").to_number<int64_t>());
     disk += stage.at("disk_bytes").to_number<double>();
   }
@@ -192,37 +225,48 @@ json::object plan(const Recipe& recipe, double gflops, const Links& links,
           {"device", word_of<at::DeviceType>(kDevices, recipe.run.device)},
           {"ranks", num_ranks(recipe.run)},
           {"shard", word_of<Shard>(kShards, recipe.run.shard)},
-          {"matrix_gflops", gflops},
+          {"matrix_gflops", rates.matrix_gflops},
           {"stages", stages},
-          {"seconds_at_least", seconds},
-          {"gpu_hours", seconds / 3600 * double(num_ranks(recipe.run))},
+          {"seconds_at_least", least},
+          {"seconds", expected > 0 ? json::value(expected) : json::value()},
+          {"gpu_hours", std::max(least, expected) / 3600 * double(num_ranks(recipe.run))},
           {"memory_bytes", memory},
           {"disk_bytes", saturated(disk)}};
 }
 
+namespace {
+
+std::string expected_seconds(const json::object& of) {
+  return of.at("seconds").is_null() ? "" : fmt::format("{:.0f}", of.at("seconds").as_double());
+}
+
+}  // namespace
+
 std::string format_plan(const json::object& plan) {
   std::string out = fmt::format(
       "teacher {:.1f}M parameters, student {:.1f}M, {} attention layers kept\n"
-      "{:<16} {:>14} {:>8} {:>11} {:>12} {:>10} {:>10}\n",
+      "{:<16} {:>14} {:>8} {:>11} {:>12} {:>10} {:>10} {:>10}\n",
       plan.at("teacher_parameters").to_number<double>() / 1e6,
       plan.at("student_parameters").to_number<double>() / 1e6,
       plan.at("attention_layers_kept").to_number<int64_t>(), "stage", "tokens", "steps", "TFLOP",
-      "seconds >=", "memory GiB", "disk GiB");
+      "seconds >=", "seconds", "memory GiB", "disk GiB");
   const double gib = double(1 << 30);
   for (const json::value& value : plan.at("stages").as_array()) {
     const json::object& s = value.as_object();
-    out += fmt::format("{:<16} {:>14} {:>8} {:>11.1f} {:>12.0f} {:>10.2f} {:>10.2f}\n",
+    out += fmt::format("{:<16} {:>14} {:>8} {:>11.1f} {:>12.0f} {:>10} {:>10.2f} {:>10.2f}\n",
                        std::string(s.at("stage").as_string()), s.at("tokens").to_number<int64_t>(),
                        s.at("steps").to_number<int64_t>(), s.at("flops").to_number<double>() / 1e12,
-                       s.at("seconds_at_least").to_number<double>(),
+                       s.at("seconds_at_least").to_number<double>(), expected_seconds(s),
                        s.at("memory_bytes").to_number<double>() / gib,
                        s.at("disk_bytes").to_number<double>() / gib);
   }
-  const double seconds = plan.at("seconds_at_least").to_number<double>();
+  const json::value& seconds =
+      plan.at("seconds").is_null() ? plan.at("seconds_at_least") : plan.at("seconds");
   const int64_t ranks = plan.at("ranks").to_number<int64_t>();
-  out +=
-      fmt::format("{:<16} {:>48.0f} seconds at {:.0f} GFLOP/s of matrix products: {:.1f} hours",
-                  "in all", seconds, plan.at("matrix_gflops").to_number<double>(), seconds / 3600);
+  out += fmt::format(
+      "{:<16} {:>48.0f} seconds at least at {:.0f} GFLOP/s of matrix products; {:.1f} hours",
+      "in all", plan.at("seconds_at_least").to_number<double>(),
+      plan.at("matrix_gflops").to_number<double>(), seconds.to_number<double>() / 3600);
   if (plan.at("device").as_string() == "cuda") {
     out += fmt::format(" on {}, {:.1f} GPU-hours",
                        ranks == 1 ? "one GPU" : fmt::format("{} GPUs", ranks),

@@ -22,6 +22,17 @@ inline bool does_piece(const Communicator& ranks, int64_t piece) {
 std::vector<std::string> deal(Communicator& ranks, int64_t pieces,
                               const std::function<std::string(int64_t piece)>& work);
 
+// Runs what fails on every rank or on none: the first one says why, and the others end with it.
+template <class Work>
+auto together(Communicator& ranks, Work work) {
+  try {
+    return work();
+  } catch (const Error&) {
+    if (!ranks.is_first()) ranks.wait();
+    throw;
+  }
+}
+
 // Values as bytes, which ranks on machines of one kind tell each other.
 class Packer {
  public:

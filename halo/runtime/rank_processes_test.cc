@@ -1,14 +1,18 @@
 // Ranks that are processes, and are stopped, told to stop or slow: over shared memory, and over
 // words alone, which is what ranks on GPUs have.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <chrono>
+#include <filesystem>
 #include <thread>
 
+#include "c10/util/Exception.h"
 #include "halo/base/files.h"
 #include "halo/runtime/rank_place.h"
 #include "halo/runtime/rank_words.h"
@@ -143,6 +147,58 @@ TEST(RankProcesses, ThatDieAreLost) {
     EXPECT_EQ(ranks->wait(1), -SIGKILL);
     EXPECT_THAT(read_file(ranks->log(0)), HasSubstr("has died; the run goes on from its newest"));
   }
+}
+
+// Every socket of this process is another file from now on, which closes those that it alone has.
+// (A shutdown would be felt by the process that it is a child of.)
+void lose_network() {
+  std::vector<int> sockets;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    struct stat status {};
+    const int file = std::stoi(entry.path().filename());
+    if (fstat(file, &status) == 0 && S_ISSOCK(status.st_mode)) sockets.push_back(file);
+  }
+  const int nothing = open("/dev/null", O_RDWR);
+  if (sockets.empty()) throw_error("there is no socket to lose");
+  for (const int file : sockets) dup2(nothing, file);
+}
+
+TEST(RankProcesses, ThatLoseTheirNetworkAreLost) {
+  for (const int64_t victim : {0, 1}) {
+    for (const bool in_step : {false, true}) {
+      SCOPED_TRACE(fmt::format("victim {}, in a step: {}", victim, in_step));
+      const test::Folder folder;
+      TwoRanks ranks(Over::kWords, folder, [&](int64_t rank, const Talk& talk) {
+        talk.wait();
+        if (rank == victim) {
+          lose_network();
+          sleep_for_seconds(3 * kLimit);  // works, and has nothing to say meanwhile
+        }
+        in_step ? static_cast<void>(talk.say("")) : talk.wait();
+      });
+      EXPECT_THAT(ranks->wait_all(), Each(5)) << ranks->said();
+      EXPECT_THAT(read_file(ranks->log(victim)), HasSubstr("the ranks' store is gone"));
+      const char* why =
+          in_step ? "did not answer for 1 sec" : "has shown no sign of life for 1 sec";
+      EXPECT_THAT(read_file(ranks->log(1 - victim)),
+                  HasSubstr(fmt::format("rank {} {}", victim, why)));
+    }
+  }
+}
+
+TEST(RankProcesses, WhoseGpuFailsAreLost) {
+  const test::Folder folder;
+  TwoRanks ranks(Over::kMemory, folder, [](int64_t rank, const Talk& talk) {
+    talk.wait();
+    if (rank == 1) {
+      throw c10::AcceleratorError({__func__, __FILE__, __LINE__}, 700,
+                                  "CUDA error: an illegal memory access was encountered\nmore");
+    }
+    talk.wait();
+  });
+  EXPECT_THAT(ranks->wait_all(), Each(5)) << ranks->said();
+  EXPECT_THAT(read_file(ranks->log(1)), HasSubstr("its GPU failed: CUDA error: an illegal memory"));
+  EXPECT_TRUE(std::filesystem::exists(folder / "calls/rank-1.jsonl"));
 }
 
 // A signal to one of them ends both: one that waits, and one that works.

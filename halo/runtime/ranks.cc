@@ -133,6 +133,17 @@ std::unique_ptr<Communicator> join_group(const RunRecipe& run, const RankPlace& 
   }
 }
 
+// Where its GPU fails, the rank is lost: started anew, on this one or another, the run may go on.
+void work_on_gpu(int64_t rank, Communicator& ranks,
+                 const std::function<void(Communicator&)>& work) {
+  try {
+    work(ranks);
+  } catch (const c10::AcceleratorError& error) {
+    const std::string what = error.what_without_backtrace();
+    lose_rank(fmt::format("rank {}: its GPU failed: {}", rank, what.substr(0, what.find('\n'))));
+  }
+}
+
 // A process that is one rank: what it ends with, the others end with too.
 void run_here(const RunRecipe& run, const RankPlace& place,
               const std::function<void(Communicator&)>& work) {
@@ -145,7 +156,7 @@ void run_here(const RunRecipe& run, const RankPlace& place,
     words.emplace(open_store(place), place, run.rank_seconds);
     ranks = join_group(run, place, *words);
     if (run.device == at::kCPU) words.reset();
-    work(*ranks);
+    work_on_gpu(place.rank, *ranks, work);
   } catch (...) {
     const std::exception_ptr error = std::current_exception();
     const int code = exit_code_of(error);

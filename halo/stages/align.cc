@@ -54,17 +54,10 @@ ParameterStore make_trained_mixers(
 
 // Trains the mixers of `student` for so many steps towards the teacher's, each layer clipped and
 // normalised alone, in OUT/calibration; by the first rank alone. Returns the tokens it took.
-int64_t calibrate_mixers(int64_t steps, const StageContext& context, const StageArgs& args,
-                         const ModelConfig& config, ParameterStore& student) {
-  constexpr int64_t kTokensPerStep = 2048;
-  TrainRecipe train;
-  train.sequence_length = context.row_length();
-  train.tokens_per_step =
-      std::max<int64_t>(1, kTokensPerStep / train.sequence_length) * train.sequence_length;
-  train.tokens = steps * train.tokens_per_step;
-  train.micro_batch_rows = 2;
-  train.warmup_steps = std::min<int64_t>(10, steps - 1);
-  train.clip_mode = ClipMode::kPerLayer;
+int64_t calibrate_mixers(const TransferRecipe& recipe, const StageContext& context,
+                         const StageArgs& args, const ModelConfig& config,
+                         ParameterStore& student) {
+  const TrainRecipe train = calibration_training(recipe, context.row_length());
   ParameterStore mixers(all_mixer_parameters(config), ParameterStore::Use::kTrained,
                         context.machine().compute, context.machine().device);
   for (const ParameterSpec& spec : mixers.specs())
@@ -136,6 +129,22 @@ AlignAttentionRecipe::AlignAttentionRecipe() {
   tokens = 0;
 }
 
+bool trains_calibration(const TransferRecipe& recipe) {
+  return recipe.init == TransferInit::kCalibrated && recipe.calibration_steps > 0;
+}
+
+TrainRecipe calibration_training(const TransferRecipe& recipe, int64_t row_length) {
+  constexpr int64_t kTokensPerStep = 2048;
+  TrainRecipe train;
+  train.sequence_length = row_length;
+  train.tokens_per_step = std::max<int64_t>(1, kTokensPerStep / row_length) * row_length;
+  train.tokens = recipe.calibration_steps * train.tokens_per_step;
+  train.micro_batch_rows = 2;
+  train.warmup_steps = std::min<int64_t>(10, recipe.calibration_steps - 1);
+  train.clip_mode = ClipMode::kPerLayer;
+  return train;
+}
+
 void run_transfer(const TransferRecipe& recipe, const StageContext& context,
                   const StageArgs& args) {
   std::optional<Progress> phase(args.name);
@@ -145,9 +154,9 @@ void run_transfer(const TransferRecipe& recipe, const StageContext& context,
   const TransferArgs how = transfer_args(recipe, context, config);
   transfer(context.teacher(), config, store, how);
   int64_t tokens = 0;
-  if (how.init == TransferInit::kCalibrated && recipe.calibration_steps > 0) {
+  if (trains_calibration(recipe)) {
     phase.reset();
-    tokens = calibrate_mixers(recipe.calibration_steps, context, args, config, store);
+    tokens = calibrate_mixers(recipe, context, args, config, store);
   }
   json::object figures{{"init", word_of(kTransferInits, recipe.init)}, {"tokens", tokens}};
   if (context.has_held_out()) {

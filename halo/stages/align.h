@@ -27,6 +27,11 @@ struct AlignAttentionRecipe : AlignRecipe {
 // Stage 0. OUT/step-0: a HypeNet of lightning layers alone, made of the teacher's weights.
 void run_transfer(const TransferRecipe& recipe, const StageContext& context, const StageArgs& args);
 
+// Whether it trains the mixers it started, and how: on the first rank alone, all layers, on rows of
+// so many tokens.
+bool trains_calibration(const TransferRecipe& recipe);
+TrainRecipe calibration_training(const TransferRecipe& recipe, int64_t row_length);
+
 // Stage 1. From transfer's model; trains the lightning mixers of all layers.
 void run_align(const AlignRecipe& recipe, const StageContext& context, const StageArgs& args);
 

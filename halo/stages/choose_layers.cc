@@ -130,22 +130,6 @@ LayerChoice choose_by_tasks(const Candidates& candidates, const StageContext& co
   return choice;
 }
 
-// What the first rank does alone. The others get the layers.
-LayerChoice choose_alone(Communicator& ranks, const std::function<LayerChoice()>& choose) {
-  LayerChoice choice;
-  Packer packed;
-  if (ranks.is_first()) {
-    choice = choose();
-    packed.add(std::ssize(choice.layers));
-    for (const int64_t layer : choice.layers) packed.add(layer);
-  }
-  const std::string said = ranks.broadcast(packed.bytes());
-  Unpacker unpacked(said);
-  choice.layers.resize(unpacked.integer());
-  for (int64_t& layer : choice.layers) layer = unpacked.integer();
-  return choice;
-}
-
 }  // namespace
 
 int64_t num_layers_to_keep(const SelectRecipe& recipe, const ModelConfig& teacher) {
@@ -185,11 +169,12 @@ std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
   const double digit = -std::log(10.0);
   const double token = std::log(static_cast<double>(context.teacher().config.vocab_size));
   const auto refuse = [&](const std::string& what, const std::string& more) {
-    if (!context.ranks().is_first()) context.ranks().wait();  // the first one says it
-    throw_error(
-        "select: the teacher {}, so select.rule = \"{}\" would choose by noise; {}give select.rule "
-        "= \"kl\", the layers in select.layers, or a teacher that does better",
-        what, word_of(kSelectionRules, recipe.rule), more);
+    together(context.ranks(), [&] {
+      throw_error(
+          "select: the teacher {}, so select.rule = \"{}\" would choose by noise; {}give "
+          "select.rule = \"kl\", the layers in select.layers, or a teacher that does better",
+          what, word_of(kSelectionRules, recipe.rule), more);
+    });
   };
   if (!above_chance(needle.mean, needle.standard_error, digit)) {
     refuse(fmt::format("finds no needles in {} tokens: ln p of a digit is {:.2f} +- {:.2f}, by "
@@ -211,15 +196,14 @@ LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidat
                           const StageContext& context, int64_t keep, const StageArgs& args) {
   const int64_t layers = context.teacher().config.num_layers;
   if (!recipe.layers.empty()) return {recipe.layers, {}, {}, {}};
-  const bool asks_tasks = recipe.rule == SelectionRule::kRecallRatio && !recipe.recall.empty();
-  if (asks_tasks || recipe.rule == SelectionRule::kGate) {
-    return choose_alone(context.ranks(), [&] {
-      if (asks_tasks) return choose_by_tasks(candidates, context, keep, recipe);
-      const std::vector<double> gates = learn_gates(recipe, candidates, context, keep, args);
-      return LayerChoice{top_layers(gates, keep), gates, {}, {}};
-    });
+  if (recipe.rule == SelectionRule::kRecallRatio && !recipe.recall.empty()) {
+    return choose_by_tasks(candidates, context, keep, recipe);
   }
   switch (recipe.rule) {
+    case SelectionRule::kGate: {
+      const std::vector<double> gates = learn_gates(recipe, candidates, context, keep, args);
+      return {top_layers(gates, keep), gates, {}, {}};
+    }
     case SelectionRule::kJoint:
       return choose_joint(candidates, layers, keep, recipe);
     case SelectionRule::kEven:

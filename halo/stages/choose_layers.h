@@ -29,8 +29,7 @@ std::optional<CandidateScores> check_teacher(const SelectRecipe& recipe,
                                              const StageContext& context);
 
 // select.layers, or `keep` layers by the recipe's select.rule. `args`: of stage select; a rule that
-// trains does so in its folder. Called by all ranks; of rules that train or ask tasks, which the
-// first one does alone, the others get the layers and nothing else.
+// trains does so in its folder. Called by all ranks, each of which gets the choice.
 LayerChoice choose_layers(const SelectRecipe& recipe, const Candidates& candidates,
                           const StageContext& context, int64_t keep, const StageArgs& args);
 

@@ -65,8 +65,10 @@ void run_distill(const DistillRecipe& recipe, const StageContext& context, const
   TrainJob job = context.job(args, recipe, loader, *model.store, model.config);
   job.count = count_weighted;
   job.objective = {{"cross_entropy_share", recipe.cross_entropy_share}};
-  job.forward_backward = kl_step(weights, context.training_teacher().weights, context.machine(),
-                                 recipe.cross_entropy_share);
+  if (recipe.teacher_products == TeacherProducts::kFp8) job.objective["teacher_products"] = "fp8";
+  job.forward_backward =
+      kl_step(weights, with_products(recipe.teacher_products, context.training_teacher().weights),
+              context.machine(), recipe.cross_entropy_share);
   const TrainResult result = halo::train(job);
   if (!context.takes_part()) return;
   const TextScores scores =

@@ -2,12 +2,14 @@
 // train the whole student.
 #pragma once
 
+#include "halo/model/fp8_matrices.h"
 #include "halo/stages/context.h"
 
 namespace halo {
 
 struct DistillRecipe : TrainRecipe {
   double cross_entropy_share = 0;
+  TeacherProducts teacher_products = TeacherProducts::kComputed;
 
   DistillRecipe();  // as published
 
@@ -15,6 +17,9 @@ struct DistillRecipe : TrainRecipe {
     TrainRecipe::settings(s);
     s("cross_entropy_share", cross_entropy_share,
       {.help = "share of next-token cross-entropy in the loss, 0 to 1; the rest is KL", .max = 1});
+    s("teacher_products", teacher_products, kTeacherProducts,
+      {.help = "type of the teacher's products: run.compute, or fp8 with a scale a row, faster and "
+               "less exact (a GPU since Hopper)"});
   }
 };
 

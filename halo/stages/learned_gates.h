@@ -14,7 +14,8 @@ TrainRecipe gate_training(const SelectRecipe& recipe, const StageInputs& inputs)
 
 // The gate of each layer, 0 to 1, after select.gate_tokens tokens: how much of its attention the
 // layer keeps where all of them together may keep that of `keep` layers. Trained in OUT/gates, from
-// keep / L in every layer; all weights stay as they are.
+// keep / L in every layer; all weights stay as they are. Called by all ranks, which deal the rows
+// of a step among themselves: the same bits whatever their number, on each of them.
 std::vector<double> learn_gates(const SelectRecipe& recipe, const Candidates& candidates,
                                 const StageContext& context, int64_t keep, const StageArgs& args);
 

@@ -7,6 +7,7 @@
 #include "ATen/ATen.h"
 #include "halo/kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "halo/kernels/linear_kl/linear_kl.h"
+#include "halo/model/fp8_matrices.h"
 #include "halo/model/layer_sharing.h"
 #include "halo/model/model_testing.h"
 #include "halo/runtime/ranks.h"
@@ -48,6 +49,24 @@ TEST(KlStep, WeighsEachToken) {
   const double got = kl_step(s.student, *s.teacher, machine)(s.data, 40).item<double>();
   EXPECT_NEAR(got, want, 1e-5 * want);
   EXPECT_GT(std::abs(want - kl.mean().item<double>()), 1e-3 * want);  // weights make a difference
+}
+
+// The student's loss moves by what fp8 rounds away, and the teacher itself by nothing.
+TEST(KlStep, ATeacherWithProductsInFp8IsNearTheExactOne) {
+  Setting s;
+  const Machine machine;
+  const double exact = kl_step(s.student, *s.teacher, machine)(s.data, 40).item<double>();
+  const at::Tensor gradient = s.store.grad().clone();
+  s.store.zero_grad();
+  const DecoderWeights rounded = with_products(TeacherProducts::kFp8, *s.teacher);
+  EXPECT_EQ(rounded.layers[0].down.value.scalar_type(), at::kFloat8_e4m3fn);
+  EXPECT_EQ(s.teacher->layers[0].down.value.scalar_type(), at::kFloat);
+  const double loss = kl_step(s.student, rounded, machine)(s.data, 40).item<double>();
+  EXPECT_NE(loss, exact);
+  EXPECT_NEAR(loss, exact, 0.05 * exact);
+  test::expect_rms("gradient", s.store.grad(), gradient, 0.2);
+  const DecoderWeights same = with_products(TeacherProducts::kComputed, *s.teacher);
+  EXPECT_TRUE(same.layers[0].down.value.is_same(s.teacher->layers[0].down.value));
 }
 
 // Tokens without a weight are what the student was given.

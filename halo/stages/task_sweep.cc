@@ -160,17 +160,18 @@ TaskSweep sweep_tasks(const SelectRecipe& recipe, const StageContext& context,
   TaskSweep out;
   const auto run = [&](const std::vector<std::string>& names, std::vector<SweptTask>& swept) {
     for (const std::string& name : expand_tasks(names)) {
-      const Task task = make_task(name, args, model);
+      const Task task = together(context.ranks(), [&] { return make_task(name, args, model); });
       Progress progress("select: " + name, std::ssize(task.items));
       const auto outcomes = sweep.run(
-          task, [&](size_t done) { progress.update(static_cast<int64_t>(done), "items"); });
+          task, [&](size_t done) { progress.update(static_cast<int64_t>(done), "items"); },
+          context.ranks());
       SweptTask& scores = swept.emplace_back(SweptTask{name, chance_of(task), {}});
       const std::string figure = figure_name(outcomes.front().front());
       for (const auto& of_model : outcomes) {
         std::vector<double>& values = scores.items.emplace_back();
         for (const Outcome& outcome : of_model) values.push_back(figure_of(outcome, figure));
       }
-      check_teacher_does(scores);
+      together(context.ranks(), [&] { check_teacher_does(scores); });
     }
   };
   run(recipe.recall, out.recall);

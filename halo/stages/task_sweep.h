@@ -36,7 +36,7 @@ struct TaskSweep {
 };
 
 // `aligned`: every layer lightning. An Error that names a task of which the teacher does no better
-// than guessing.
+// than guessing. Called by all ranks, which deal the items among themselves.
 TaskSweep sweep_tasks(const SelectRecipe& recipe, const StageContext& context,
                       const DecoderWeights& aligned);
 

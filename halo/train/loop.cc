@@ -304,7 +304,12 @@ void Trainer::watch(int64_t step) {
   const std::optional<std::string> reason = health_.diverged();
   if (!is_stuck && !reason) return;
   // The newest is named, if no other rank is needed for it.
-  if (saves_ && ranks_.size() == 1) note(saves_->finish());
+  if (saves_ && ranks_.size() == 1) {
+    try {
+      note(saves_->finish());
+    } catch (const Error&) {  // that it could not be saved is said, and not why the run ends
+    }
+  }
   const std::string newest = checkpoints_.path(last_saved_).string();
   if (is_stuck) {
     events_->sync();

@@ -227,10 +227,12 @@ TEST_F(RanksTest, ThatCannotShareRowsAreRefused) {
   EXPECT_EQ(error(16, 16), "no error");
   EXPECT_THAT(error(8, 3), HasSubstr("finetune.context_ranks: 3 does not divide the 8 ranks of the "
                                      "run; 2 and 4 do"));
-  EXPECT_THAT(error(1, 2), HasSubstr("2 does not divide the 1 ranks of the run; 1 does"));
+  EXPECT_THAT(error(1, 2),
+              HasSubstr("2 ranks are to share a row, and the run has 1; start a multiple of "
+                        "2 (`halo launch -n 2`"));
   EXPECT_THAT(error(3, 3), HasSubstr("3 does not divide the 512 tokens of a row"));
-  EXPECT_THAT(error(10, 2), HasSubstr("10 ranks, 2 of them to a row (context_ranks), do not divide "
-                                      "its 12 rows; 8 and 12 do"));
+  EXPECT_THAT(error(10, 2), HasSubstr("10 ranks are 5 groups of 2 that share rows (context_ranks), "
+                                      "which do not divide its 12 rows; 8 and 12 do"));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "halo/base/json.h"
 #include "halo/base/settings_io.h"
 #include "halo/train/settings.h"
+#include "tests/places.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -41,7 +42,7 @@ TEST(Schedule, WorksWithoutWarmUp) {
 
 TEST(Schedule, LateHasTheOfficialRates) {
   const std::filesystem::path path =
-      HALO_SOURCE_DIR "/tests/golden/fixtures/lr-schedule/expected.json";
+      test::source_dir() / "tests/golden/fixtures/lr-schedule/expected.json";
   const std::string file = path.string();
   int64_t checked = 0;
   const json::value expected_rates = read_json(path);

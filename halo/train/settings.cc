@@ -24,6 +24,10 @@ std::string nearest_divisors(int64_t whole, int64_t count, int64_t unit = 1) {
 
 void check_context_ranks(const TrainRecipe& r, const std::string& where, int64_t ranks) {
   const int64_t size = r.context_ranks;
+  require(size <= ranks, where, "context_ranks",
+          fmt::format("{0} ranks are to share a row, and the run has {1}; start a multiple of {0} "
+                      "(`halo launch -n {0}`, `halo plan --gpus {0}`), or leave it at 1",
+                      size, ranks));
   require(ranks % size == 0, where, "context_ranks",
           fmt::format("{} does not divide the {} ranks of the run; {}", size, ranks,
                       nearest_divisors(ranks, size)));
@@ -55,13 +59,14 @@ void check_recipe(const TrainRecipe& r, const std::string& where, int64_t ranks)
                       r.sequence_length));
   check_context_ranks(r, where, ranks);
   const int64_t groups = ranks / r.context_ranks;  // those that divide layers divide rows as well
-  require(
-      r.rows_per_step() % groups == 0, where, "tokens_per_step",
-      fmt::format("{} ranks{} do not divide its {} rows; {}", ranks,
-                  r.context_ranks == 1
-                      ? std::string()
-                      : fmt::format(", {} of them to a row (context_ranks),", r.context_ranks),
-                  r.rows_per_step(), nearest_divisors(r.rows_per_step(), groups, r.context_ranks)));
+  const std::string who =
+      r.context_ranks == 1
+          ? fmt::format("{} ranks", ranks)
+          : fmt::format("{} ranks are {} groups of {} that share rows (context_ranks), which",
+                        ranks, groups, r.context_ranks);
+  require(r.rows_per_step() % groups == 0, where, "tokens_per_step",
+          fmt::format("{} do not divide its {} rows; {}", who, r.rows_per_step(),
+                      nearest_divisors(r.rows_per_step(), groups, r.context_ranks)));
   if (r.split == Split::kLayers) check_layers(r, where, ranks);
   // A constant rate ends where it begins.
   const double least = TrainRecipe().min_learning_rate;

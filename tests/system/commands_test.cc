@@ -116,6 +116,18 @@ TEST(Commands, EvalAsksModelsTheItemsOfTasks) {
   seen.resize(4);
   EXPECT_EQ(seen, one_model);
 
+  // Processes deal the items, to the same bits, and the first one writes.
+  Words words = {"launch", "-n", "2", "--", "eval", teacher(), finished_model()};
+  for (const std::string& word : Words{"--tasks", "copa,copying", "--data", folder, "--limit", "2"})
+    words.push_back(word);
+  for (const std::string& word : Words{"--json", "--log-samples", folder / "again.jsonl", "--cache",
+                                       folder / "cache", "--threads", "1"})
+    words.push_back(word);
+  const json::object dealt = json_of(words);
+  EXPECT_EQ(dealt.at("models").at(1).at("tasks").at("copying"),
+            result.at("models").at(1).at("tasks").at("copying"));
+  EXPECT_EQ(std::ranges::count(read_file(folder / "again.jsonl"), '\n'), 8);
+
   const std::string table = output_of(
       {"eval", finished_model(), "--teacher", teacher(), "--tasks", "copa", "--data", folder});
   EXPECT_THAT(table, HasSubstr("difference to the first"));

@@ -7,12 +7,13 @@
 #include "halo/base/files.h"
 #include "halo/formats/gguf_testing.h"
 #include "halo/model/decoder.h"
+#include "tests/places.h"
 #include "tests/system/world.h"
 
 namespace halo::system_test {
 namespace {
 
-const fs::path kGolden = HALO_SOURCE_DIR "/tests/golden/fixtures";
+const fs::path kGolden = test::source_dir() / "tests/golden/fixtures";
 
 struct Imported {
   fs::path folder;

@@ -12,6 +12,7 @@
 
 #include "halo/base/check.h"
 #include "halo/base/files.h"
+#include "tests/places.h"
 #include "tests/system/world.h"
 
 namespace halo::system_test {
@@ -56,7 +57,7 @@ Running::Running(const Process& process) {
   const std::string name = World::get().path(fmt::format("output-{}", ++count));
   out_ = name + ".out";
   err_ = name + ".err";
-  Words arguments = {HALO_PROGRAM};
+  Words arguments = {test::program().string()};
   arguments.insert(arguments.end(), process.arguments.begin(), process.arguments.end());
   // Passive waiting is what the program would otherwise start itself anew for.
   Words environment = {"OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=passive"};

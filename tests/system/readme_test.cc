@@ -9,13 +9,14 @@
 #include "halo/base/files.h"
 #include "halo/formats/safetensors.h"
 #include "halo/model/decoder.h"
+#include "tests/places.h"
 #include "tests/system/shown_commands.h"
 
 namespace halo::system_test {
 namespace {
 
 fs::path source(const std::string& name) {
-  return fs::path(HALO_SOURCE_DIR) / name;
+  return test::source_dir() / name;
 }
 
 // Commands that do not run here: how they begin, and why.

@@ -12,6 +12,7 @@
 #include "halo/base/settings_io.h"
 #include "halo/pipeline/run_folder.h"
 #include "halo/pipeline/status.h"
+#include "tests/places.h"
 #include "tests/system/world.h"
 
 namespace halo::system_test {
@@ -62,7 +63,8 @@ Outcome paste_command_of(const std::string& message) {
   const std::string line = message.substr(begin, end - begin);
   EXPECT_TRUE(line.starts_with("halo ")) << message;
   const fs::path log = World::get().path("pasted.log");
-  const std::string command = fmt::format("{}{} 2>{}", HALO_PROGRAM, line.substr(4), log.string());
+  const std::string command =
+      fmt::format("{}{} 2>{}", test::program().string(), line.substr(4), log.string());
   Outcome outcome;
   outcome.code = WEXITSTATUS(::system((command + " >/dev/null").c_str()));
   outcome.err = line + "\n" + read_file(log);

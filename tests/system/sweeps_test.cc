@@ -87,6 +87,16 @@ TEST(Sweeps, LayersAreChosenByTasks) {
   for (const json::value& share : selection.at("frequency").as_array()) kept += share.as_double();
   EXPECT_NEAR(kept, 2, 1e-9);
 
+  // Two ranks deal the items, to the same bits.
+  const std::string table = read_file(out / "layer-sweep.csv");
+  fs::remove_all(out);
+  Words on_two = words;
+  on_two.insert(on_two.end(), {"--ranks", "2"});
+  const Outcome several = run_halo(on_two);
+  ASSERT_EQ(several.code, 0) << several.err;
+  EXPECT_EQ(read_file(out / "layer-sweep.csv"), table);
+  EXPECT_EQ(read_json(out / "selection.json").at("frequency"), selection.at("frequency"));
+
   // The table gives the same layers without a model.
   const json::object again =
       parse_json(output_of({"select", "--scores", (out / "layer-sweep.csv").string(), "--keep", "2",
@@ -105,7 +115,9 @@ TEST(Sweeps, LayersAreChosenByTasks) {
   }
   write_file(data / "squad_v1.jsonl", guessed);
   fs::remove_all(out);
-  expect_error(run_halo(words), 1, {"of squad_v1", "by guessing 0.000", "select.recall"});
+  for (const Words& on : {words, on_two}) {
+    expect_error(run_halo(on), 1, {"of squad_v1", "by guessing 0.000", "select.recall"});
+  }
   fs::remove(data / "copa.jsonl");
   expect_error(
       run_halo({"plan", World::get().recipe().string(), "--set", "select.rule=halo", "--set",

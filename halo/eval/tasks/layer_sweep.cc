@@ -1,6 +1,7 @@
 #include "halo/eval/tasks/layer_sweep.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 
 #include "halo/base/check.h"
@@ -14,20 +15,32 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 // A model's answers to items asked together, as they come from its two kinds of requests.
-void add_answers(const std::vector<const TaskItem*>& items, const std::vector<Score>& scores,
+void add_answers(std::span<const TaskItem> items, const std::vector<Score>& scores,
                  const std::vector<std::string>& texts, std::vector<Answers>& answers) {
   auto score = scores.begin();
   auto text = texts.begin();
-  for (const TaskItem* item : items) {
+  for (const TaskItem& item : items) {
     Answers& own = answers.emplace_back();
-    own.scores.assign(score, score + std::ssize(item->scored));
-    own.texts.assign(text, text + std::ssize(item->generated));
-    score += std::ssize(item->scored);
-    text += std::ssize(item->generated);
+    own.scores.assign(score, score + std::ssize(item.scored));
+    own.texts.assign(text, text + std::ssize(item.generated));
+    score += std::ssize(item.scored);
+    text += std::ssize(item.generated);
   }
 }
 
+auto values_of(auto& cost) {
+  return std::array{&cost.layer_flops,      &cost.whole_layer_flops, &cost.head_flops,
+                    &cost.whole_head_flops, &cost.seconds,           &cost.whole_seconds};
+}
+
 }  // namespace
+
+SweepCost& SweepCost::operator+=(const SweepCost& more) {
+  const auto to = values_of(*this);
+  const auto from = values_of(more);
+  for (size_t i = 0; i < to.size(); ++i) *to[i] += *from[i];
+  return *this;
+}
 
 LayerSweep::LayerSweep(const LanguageModel& like, std::shared_ptr<const DecoderWeights> weights,
                        std::vector<Mixer> mixers, int64_t max_bytes)
@@ -45,12 +58,13 @@ std::shared_ptr<const DecoderWeights> LayerSweep::swapped(size_t layer) const {
   return weights;
 }
 
-std::vector<std::vector<Answers>> LayerSweep::ask(const std::vector<const TaskItem*>& items) {
+std::vector<std::vector<Answers>> LayerSweep::ask(std::span<const TaskItem> items,
+                                                  SweepCost& cost) const {
   std::vector<ScoreRequest> scored;
   std::vector<GenerateRequest> generated;
-  for (const TaskItem* item : items) {
-    scored.insert(scored.end(), item->scored.begin(), item->scored.end());
-    generated.insert(generated.end(), item->generated.begin(), item->generated.end());
+  for (const TaskItem& item : items) {
+    scored.insert(scored.end(), item.scored.begin(), item.scored.end());
+    generated.insert(generated.end(), item.generated.begin(), item.generated.end());
   }
   const size_t num_models = mixers_.size() + 1;
   std::vector<std::vector<Score>> scores(num_models);
@@ -71,14 +85,14 @@ std::vector<std::vector<Answers>> LayerSweep::ask(const std::vector<const TaskIt
       use(model, m);
       const double seconds = seconds_since(start);
       const double heads = head * static_cast<double>(model.num_predictions());
-      cost_.seconds += seconds;
-      cost_.layer_flops += trunk.cost().flops - before.flops;
-      cost_.head_flops += heads;
+      cost.seconds += seconds;
+      cost.layer_flops += trunk.cost().flops - before.flops;
+      cost.head_flops += heads;
       if (own) {
-        cost_.whole_seconds += layers * seconds;
+        cost.whole_seconds += layers * seconds;
       } else {
-        cost_.whole_layer_flops += trunk.cost().whole_flops - before.whole_flops;
-        cost_.whole_head_flops += heads;
+        cost.whole_layer_flops += trunk.cost().whole_flops - before.whole_flops;
+        cost.whole_head_flops += heads;
       }
     }
   };
@@ -93,8 +107,7 @@ std::vector<std::vector<Answers>> LayerSweep::ask(const std::vector<const TaskIt
   return answers;
 }
 
-std::vector<std::vector<Outcome>> LayerSweep::run(
-    const Task& task, const std::function<void(size_t done)>& on_items) {
+std::vector<size_t> LayerSweep::pieces_of(const Task& task) const {
   constexpr size_t kMostPrompts = 256;  // that are begun in one call of generate()
   const auto size = [&](const TaskItem& item) {
     int64_t tokens = 0;
@@ -106,24 +119,52 @@ std::vector<std::vector<Outcome>> LayerSweep::run(
     }
     return tokens;
   };
-  std::vector<std::vector<Outcome>> outcomes(mixers_.size() + 1);
-  for (size_t first = 0, last = 0; first < task.items.size(); first = last) {
-    std::vector<const TaskItem*> items;
-    size_t prompts = 0;
-    for (int64_t tokens = 0; last < task.items.size(); ++last) {
-      const TaskItem& item = task.items[last];
-      tokens += size(item);
-      prompts += item.generated.size();
-      if (last > first && (tokens > max_tokens_ || prompts > kMostPrompts)) break;
-      items.push_back(&item);
+  std::vector<size_t> ends;
+  int64_t tokens = 0;
+  size_t prompts = 0;
+  for (size_t i = 0; i < task.items.size(); ++i) {
+    const int64_t own = size(task.items[i]);
+    tokens += own;
+    prompts += task.items[i].generated.size();
+    if (i > (ends.empty() ? 0 : ends.back()) && (tokens > max_tokens_ || prompts > kMostPrompts)) {
+      ends.push_back(i);
+      tokens = own;
+      prompts = task.items[i].generated.size();
     }
-    const auto answers = ask(items);
-    for (size_t m = 0; m < outcomes.size(); ++m) {
-      for (size_t i = 0; i < items.size(); ++i) {
-        outcomes[m].push_back(items[i]->judge(answers[m][i]));
+  }
+  if (!task.items.empty()) ends.push_back(task.items.size());
+  return ends;
+}
+
+std::vector<std::vector<Outcome>> LayerSweep::run(const Task& task,
+                                                  const std::function<void(size_t done)>& on_items,
+                                                  Communicator& ranks) {
+  const std::vector<size_t> ends = pieces_of(task);
+  const auto items_of = [&](int64_t piece) {
+    const size_t first = piece == 0 ? 0 : ends[piece - 1];
+    return std::span(task.items).subspan(first, ends[piece] - first);
+  };
+  const std::vector<std::string> said = deal(ranks, std::ssize(ends), [&](int64_t piece) {
+    SweepCost cost;
+    Packer packed;
+    for (const std::vector<Answers>& of_model : ask(items_of(piece), cost)) {
+      for (const Answers& answers : of_model) pack(answers, packed);
+    }
+    for (const double* value : values_of(cost)) packed.add(*value);
+    if (on_items) on_items(ends[piece]);
+    return packed.bytes();
+  });
+  std::vector<std::vector<Outcome>> outcomes(mixers_.size() + 1);
+  for (int64_t piece = 0; piece < std::ssize(ends); ++piece) {
+    Unpacker packed(said[piece]);
+    for (std::vector<Outcome>& of_model : outcomes) {
+      for (const TaskItem& item : items_of(piece)) {
+        of_model.push_back(item.judge(unpack_answers(packed)));
       }
     }
-    if (on_items) on_items(last);
+    SweepCost cost;
+    for (double* value : values_of(cost)) *value = packed.number();
+    cost_ += cost;
   }
   return outcomes;
 }

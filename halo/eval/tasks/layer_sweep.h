@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "halo/eval/language_model.h"
@@ -19,6 +20,7 @@ struct SweepCost {
   double head_flops = 0, whole_head_flops = 0;    // with the head's
   double seconds = 0, whole_seconds = 0;          // the second by what the model itself took
 
+  SweepCost& operator+=(const SweepCost& more);
   double flops() const { return layer_flops + head_flops; }
   double whole_flops() const { return whole_layer_flops + whole_head_flops; }
 };
@@ -31,15 +33,20 @@ class LayerSweep {
              std::vector<Mixer> mixers, int64_t max_bytes = int64_t{1} << 30);
 
   // The outcome of every item: of the model with layer i swapped [i], and of itself, the last.
-  // `on_items` sees the number of items done.
+  // `on_items` sees the number of items done. Called by all ranks, which deal the items among
+  // themselves, as many as are asked together: the same bits whatever their number, on each of
+  // them.
   std::vector<std::vector<Outcome>> run(const Task& task,
-                                        const std::function<void(size_t done)>& on_items = {});
+                                        const std::function<void(size_t done)>& on_items = {},
+                                        Communicator& ranks = one_rank());
 
-  const SweepCost& cost() const { return cost_; }
+  const SweepCost& cost() const { return cost_; }  // of all ranks
 
  private:
-  // Of items asked together, by model.
-  std::vector<std::vector<Answers>> ask(const std::vector<const TaskItem*>& items);
+  // Of items asked together, by model; adds to `cost`.
+  std::vector<std::vector<Answers>> ask(std::span<const TaskItem> items, SweepCost& cost) const;
+  // Ends of runs of items that are asked together.
+  std::vector<size_t> pieces_of(const Task& task) const;
   std::shared_ptr<const DecoderWeights> swapped(size_t layer) const;
 
   const LanguageModel& like_;

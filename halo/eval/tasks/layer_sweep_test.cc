@@ -7,6 +7,7 @@
 #include "halo/eval/tasks/question_answering.h"
 #include "halo/eval/tasks/runner.h"
 #include "halo/eval/tasks/tasks_testing.h"
+#include "halo/runtime/ranks.h"
 
 namespace halo {
 namespace {
@@ -30,9 +31,9 @@ class LayerSweepTest : public test::LanguageModelFixture {
     for (const LayerWeights& layer : model->layers) mixers.push_back(layer.mixer);
     return mixers;
   }
-  LanguageModel teacher(int64_t layers) {
+  LanguageModel teacher(int64_t layers, Kernels kernels = Kernels::kReference) {
     weights_ = test::random_model(teacher_config(layers));
-    return language_model();
+    return language_model({kernels, 4, 64});
   }
 
   // Choices and questions in turn, behind so many words.
@@ -88,10 +89,37 @@ TEST_F(LayerSweepTest, OutcomesAreThoseOfEachModelAlone) {
   }
 }
 
-// As long as prompts of a sweep over real questions are, beside what is written.
+TEST_F(LayerSweepTest, RanksDealTheItems) {
+  const LanguageModel like = teacher(3);
+  const std::vector<Mixer> mixers = mixers_of(3);
+  const Task asked = task({"one", "two six", "ten four four nine two", "five", "three one"});
+  const auto said_on = [&](int64_t n) {
+    std::vector<std::string> said(n);
+    run_threads(n, 60, [&](Communicator& ranks) {
+      at::NoGradGuard no_grad;
+      LayerSweep sweep(like, weights_, mixers, 100'000);
+      size_t pieces = 0;
+      const auto outcomes = sweep.run(
+          asked, [&](size_t) { ++pieces; }, ranks);
+      EXPECT_GT(pieces, 0u);
+      std::string& own = said[ranks.rank()];
+      for (const auto& of_model : outcomes) {
+        for (const Outcome& outcome : of_model) own += json::serialize(outcome.sample) + "\n";
+      }
+      own += fmt::format("{} {}", sweep.cost().flops(), sweep.cost().whole_flops());
+    });
+    for (const std::string& rank : said) EXPECT_EQ(rank, said.front());
+    return said.front();
+  };
+  const std::string one = said_on(1);
+  for (const int64_t n : {2, 3}) EXPECT_EQ(said_on(n), one) << n << " ranks";
+}
+
+// As long as prompts of a sweep over real questions are, beside what is written. By the fast
+// kernels: it is calls that are counted.
 TEST_F(LayerSweepTest, OfThirtyLayersCostsHalfOfThirtyEvaluations) {
   constexpr int64_t kLayers = 30;
-  const LanguageModel like = teacher(kLayers);
+  const LanguageModel like = teacher(kLayers, Kernels::kFast);
   std::vector<std::string> contexts;
   for (uint64_t i = 0; i < 2; ++i) {
     std::string words;

@@ -21,13 +21,17 @@ struct RunTasksOptions {
   std::filesystem::path cache;
   EngineRecipe engine;
 };
+// Called by all ranks, each of which loads the models; files are the first one's.
 std::vector<ModelResult> run_tasks(const TaskArgs& args, const RunTasksOptions& options,
-                                   const Machine& machine);
+                                   const Machine& machine, Communicator& ranks = one_rank());
 
-// One task of one model. `cache` may be null; `on_item` sees every item and its outcome, in order;
-// `on_batch` the number of items done.
+// One task of one model. `cache` may be null, and is on all ranks but the first; `on_item` sees
+// every item and its outcome, in order; `on_batch` the number of items done. Called by all ranks,
+// which deal the items among themselves, as many as are asked together: the same bits whatever
+// their number, on each of them.
 TaskResult run_task(LanguageModel& model, const Task& task, AnswerCache* cache,
                     const std::function<void(const TaskItem&, const Outcome&)>& on_item,
-                    const std::function<void(size_t done)>& on_batch = {});
+                    const std::function<void(size_t done)>& on_batch = {},
+                    Communicator& ranks = one_rank());
 
 }  // namespace halo

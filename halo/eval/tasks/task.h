@@ -7,6 +7,7 @@
 
 #include "halo/base/json.h"
 #include "halo/eval/language_model.h"
+#include "halo/runtime/deal.h"
 
 namespace halo {
 
@@ -22,6 +23,10 @@ struct Answers {
   std::vector<Score> scores;       // of TaskItem::scored
   std::vector<std::string> texts;  // of TaskItem::generated
 };
+
+// As ranks tell them each other, and again.
+void pack(const Answers& answers, Packer& to);
+Answers unpack_answers(Unpacker& from);
 
 struct Outcome {
   std::vector<Figure> figures;

@@ -13,6 +13,7 @@
 #include "halo/eval/tasks/tasks_testing.h"
 #include "halo/eval/tasks/text_task.h"
 #include "halo/eval/tasks/written_choice.h"
+#include "halo/runtime/ranks.h"
 
 namespace halo {
 namespace {
@@ -211,6 +212,83 @@ TEST_F(RunTasks, TheCacheAnswersWhatWasAskedBefore) {
   EXPECT_EQ(read_file(file), kept);
   write_file(file, kept.substr(0, 5));
   EXPECT_NE(run(other), once);
+}
+
+// Several pieces, some of whose items the cache knows; what each rank gets, and what is kept.
+TEST_F(RunTasks, RanksDealTheItems) {
+  // As many choices as make an item a piece of its own.
+  json::array choices;
+  for (const char* word : {"three", "five six", "nine", "four"}) choices.emplace_back(word);
+  for (int i = 0; i < 16; ++i) choices.push_back(json::value(choices[i]));
+  std::string lines;
+  for (int i = 0; i < 5; ++i) {
+    std::string context;
+    for (int word = 0; word < 700; ++word) context += (word * i) % 7 < 3 ? " two" : " seven";
+    lines +=
+        json::serialize(json::object{
+            {"id", std::to_string(i)}, {"context", context}, {"choices", choices}, {"label", 1}}) +
+        "\n";
+  }
+  write_file(folder_ / "copa.jsonl", lines);
+  const fs::path file = folder_ / "cache" / "copa.jsonl";
+  // Of each rank; some answers are there before.
+  const auto said_on = [&](int64_t n) {
+    std::vector<std::string> said(n);
+    std::vector<size_t> pieces(n);
+    fs::remove(file);
+    run_threads(n, 60, [&](Communicator& ranks) {
+      at::NoGradGuard no_grad;
+      LanguageModel model = language_model({Kernels::kFast, 4, 4096});
+      const Task task = make_task("copa", {{}, folder_.path(), {}, 0, 0}, model);
+      std::optional<AnswerCache> cache;
+      if (ranks.is_first()) {
+        cache.emplace(file);
+        cache->add(task.items[2], {std::vector<Score>(20, {-1, true}), {}});
+      }
+      const TaskResult result = run_task(
+          model, task, cache ? &*cache : nullptr,
+          [&](const TaskItem& item, const Outcome& outcome) {
+            said[ranks.rank()] += item.id + json::serialize(outcome.sample) + "\n";
+          },
+          [&](size_t) { ++pieces[ranks.rank()]; }, ranks);
+      said[ranks.rank()] += fmt::format("{}", result.figures[0].estimate.mean);
+    });
+    for (const size_t count : pieces) EXPECT_GT(count, 0u);
+    for (const std::string& rank : said) EXPECT_EQ(rank, said.front());
+    const std::string kept = read_file(file);
+    EXPECT_EQ(std::ranges::count(kept, '\n'), 5) << "each item once";
+    return said.front();
+  };
+  const std::string one = said_on(1);
+  EXPECT_THAT(one, HasSubstr("[-1E0,-1E0,"));
+  for (const int64_t n : {2, 3}) EXPECT_EQ(said_on(n), one) << n << " ranks";
+}
+
+TEST_F(RunTasks, RanksDealTheRowsOfText) {
+  std::string text;
+  for (int i = 0; i < 20'000; ++i) text += i % 7 == 0 ? " one two" : i % 3 == 0 ? " six" : " ten";
+  write_file(folder_ / "wikitext2-test.txt", text);
+  const auto other = test::random_model(config(), 2);
+  const auto figures_on = [&](int64_t n) {
+    std::vector<std::string> said(n);
+    run_threads(n, 60, [&](Communicator& ranks) {
+      at::NoGradGuard no_grad;
+      const LanguageModel model = language_model();
+      TextTask task("wikitext2-test", folder_.path(), 64, 0);
+      for (const auto& weights : {weights_, other}) {
+        const auto on_row = [](const std::string&, const Outcome&) {};
+        const TaskResult result = task.run(*weights, model, Kernels::kReference, on_row, ranks);
+        for (const FigureResult& figure : result.figures) {
+          said[ranks.rank()] += fmt::format("{} {}\n", figure.name, figure.estimate.mean);
+        }
+      }
+    });
+    for (const std::string& rank : said) EXPECT_EQ(rank, said.front());
+    return said.front();
+  };
+  const std::string one = figures_on(1);
+  EXPECT_THAT(one, HasSubstr("top1"));
+  for (const int64_t n : {2, 3}) EXPECT_EQ(figures_on(n), one) << n << " ranks";
 }
 
 TEST_F(RunTasks, ShotsStandInFrontSolvedAndAreNotAsked) {

@@ -70,7 +70,8 @@ TextTask::TextTask(const std::string& name, const fs::path& directory, int64_t l
     : name_(name), text_(read_text(directory, name)), length_(length), limit_(limit) {}
 
 TaskResult TextTask::run(const DecoderWeights& weights, const LanguageModel& model, Kernels kernels,
-                         const std::function<void(const std::string& id, const Outcome&)>& on_row) {
+                         const std::function<void(const std::string& id, const Outcome&)>& on_row,
+                         Communicator& ranks) {
   // The token that begins every text begins every row.
   const std::vector<int64_t> begin = model.encode("");
   const std::vector<int64_t> tokens = model.tokenizer().encode(text_);
@@ -91,17 +92,13 @@ TaskResult TextTask::run(const DecoderWeights& weights, const LanguageModel& mod
   const bool same_tokens = !is_first && first_rows_->rows == rows.rows &&
                            first_.head.size(0) == weights.head.value.size(0);
   if (is_first) {
-    first_ = teacher_states(weights, batches, /*with_best=*/true);
+    first_ = teacher_states(weights, batches, /*with_best=*/true, ranks);
     first_rows_ = rows;
   }
-  TextScores scores = empty_scores(batches, nullptr);
-  if (is_first) {
-    for (size_t b = 0; b < batches.items().size(); ++b) {
-      add_scores(batches, b, first_.hidden[b], weights.head, nullptr, scores);
-    }
-  } else {
-    scores = score_text(weights, batches, same_tokens ? &first_ : nullptr);
-  }
+  const auto hidden_of = [&](size_t batch) { return first_.hidden[batch]; };
+  const TextScores scores =
+      is_first ? score_hidden(hidden_of, weights.head, batches, nullptr, {}, ranks)
+               : score_text(weights, batches, same_tokens ? &first_ : nullptr, {}, ranks);
   std::vector<std::string> ids;
   std::vector<Outcome> outcomes;
   for (size_t r = 0; r < rows.rows.size(); ++r) {

@@ -28,9 +28,11 @@ class TextTask {
   // A row is an item. Figures perplexity (of a token), bits_per_byte, loss (nats a token) and
   // "loss@FROM-TO" by position; of a model behind the first one that gives it the same tokens also
   // kl (from the first, nats a token), top1 (the share of tokens of which both say the same is
-  // likeliest), and both by position.
+  // likeliest), and both by position. Ranks deal the rows among themselves, a batch at a time; all
+  // get the result.
   TaskResult run(const DecoderWeights& weights, const LanguageModel& model, Kernels kernels,
-                 const std::function<void(const std::string& id, const Outcome&)>& on_row);
+                 const std::function<void(const std::string& id, const Outcome&)>& on_row,
+                 Communicator& ranks = one_rank());
 
  private:
   std::string name_, text_;

@@ -7,7 +7,7 @@
 namespace halo {
 
 struct Weight {
-  at::Tensor value;  // in the compute type; where there is a scale, int8
+  at::Tensor value;  // in the compute type; where there is a scale, int8 or fp8
   at::Tensor grad;   // fp32, value's shape; undefined: frozen
   // fp32 [O] of a frozen matrix [O, I] that products alone read: row o stands for scale[o]
   // value[o].

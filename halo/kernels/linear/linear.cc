@@ -3,9 +3,11 @@
 #include "halo/kernels/linear/linear.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "ATen/ATen.h"
 #include "halo/kernels/common/operation.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/kernels/linear/linear_forms.h"
 #include "torch/csrc/autograd/custom_function.h"
 
@@ -39,7 +41,39 @@ at::Tensor product_in_pieces(const at::Tensor& x, const Weight& w, const at::Ten
   return y;
 }
 
+bool is_fp8(const Weight& w) {
+  return w.value.scalar_type() == at::kFloat8_e4m3fn;
+}
+
+void check_fp8(const at::Tensor& x, const Weight& w) {
+  HALO_CHECK(w.value.is_contiguous() && !w.trained() && w.value.device() == x.device() &&
+                 w.scale.defined() && w.scale.sizes() == at::IntArrayRef({w.value.size(0)}) &&
+                 w.scale.scalar_type() == at::kFloat,
+             "linear: a weight in fp8 must be contiguous, on the input's device, frozen, and have "
+             "an fp32 scale a row");
+  HALO_CHECK(
+      x.is_cpu() || (x.scalar_type() == at::kBFloat16 && w.value.size(0) % 16 == 0 &&
+                     w.value.size(1) % 16 == 0 && compute_capability(x) >= 9),
+      "linear: products in fp8 on a GPU are of bf16 rows, of sizes that 16 divides ([{}, {}] "
+      "here), and of Hopper or later",
+      w.value.size(0), w.value.size(1));
+}
+
+// The library's product of rows in fp8, sums in fp32; on a CPU as it is written.
+at::Tensor product_in_fp8(const at::Tensor& x, const Weight& w, const at::Tensor& bias) {
+  const Weight rows = to_fp8(x);
+  if (x.is_cuda()) {
+    return at::_scaled_mm(rows.value, w.value.t(), rows.scale.unsqueeze(1), w.scale.unsqueeze(0),
+                          if_defined(bias), {}, x.scalar_type(), /*use_fast_accum=*/true);
+  }
+  at::Tensor y = at::mm(rows.value.to(at::kFloat), w.value.to(at::kFloat).t());
+  y.mul_(rows.scale.unsqueeze(1)).mul_(w.scale);
+  if (bias.defined()) y.add_(bias);
+  return y.to(x.scalar_type());
+}
+
 at::Tensor product(const at::Tensor& x, const Weight& w, const at::Tensor& bias, Kernels kernels) {
+  if (is_fp8(w)) return product_in_fp8(x, w, bias);
   // With more rows the library makes up for turning the weight into x's type.
   constexpr int64_t kFewRows = 32;
   const bool reference = kernels == Kernels::kReference;
@@ -86,17 +120,32 @@ struct LinearNode : torch::autograd::Function<LinearNode> {
 at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels) {
   HALO_CHECK(x.dim() == 2 && w.defined() && w.value.dim() == 2 && w.value.size(1) == x.size(1),
              "linear: x must be [N, I] and the weight [O, I]");
-  check_matrix("linear", w, is_mixed(x, w) ? w.value : x);
+  if (is_fp8(w)) {
+    check_fp8(x, w);
+  } else {
+    check_matrix("linear", w, is_mixed(x, w) ? w.value : x);
+  }
   if (bias.defined()) check_weight("linear", bias, {w.value.size(0)}, x);
   HALO_CHECK(kernels == Kernels::kFast || x.is_cpu(), "linear: the reference form runs on the CPU");
   if (!records({x, w.value, bias.value})) return product(x, w, bias.value, kernels);
-  HALO_CHECK(!w.scale.defined(), "linear: there is no gradient through a weight in int8");
+  HALO_CHECK(!w.scale.defined(), "linear: there is no gradient through a weight with scales");
   return LinearNode::apply(x, w.value, if_defined(bias.value), w, bias, kernels);
+}
+
+Weight to_fp8(const at::Tensor& matrix) {
+  constexpr double kLargest = 448;
+  const at::Tensor largest = at::linalg_vector_norm(matrix, INFINITY, {1}, true, at::kFloat);
+  // What is multiplied with is of the matrix's type, so its inverse is the scale: a row of bf16
+  // goes through no fp32. Rounded up it takes a value to 450 at most, which is 448 in fp8.
+  const at::Tensor inverse = (kLargest / largest.clamp_min_(1e-30)).to(matrix.scalar_type());
+  return {(matrix * inverse).to(at::kFloat8_e4m3fn),
+          {},
+          inverse.to(at::kFloat).reciprocal_().squeeze(1)};
 }
 
 at::Tensor dense_matrix(const Weight& w, at::ScalarType type) {
   if (!w.scale.defined()) return w.value;
-  return (w.value * w.scale.unsqueeze(1)).to(type);
+  return (w.value.to(at::kFloat) * w.scale.unsqueeze(1)).to(type);
 }
 
 }  // namespace halo

@@ -11,11 +11,17 @@ namespace halo {
 // which multiply the sums: y[n, o] = scale[o] sum_i x[n, i] value[o, i] + bias[o].
 // kReference: every output element is one dot product in a fixed order of summation, so a row has
 // the same bits alone, in any batch, and on any number of threads.
+// Where w is fp8 with its scales, each row of x is rounded to fp8 with a scale of its own too; on a
+// GPU x and bias are bf16 then, I and O multiples of 16, and its compute capability 9 or more.
 // Backward: dx = dy W; w.grad += dy^T x and bias.grad += sum of dy over rows, both in fp32.
-// None with int8.
+// None with int8 and fp8.
 at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels);
 
-// The matrix [O, I] that w stands for: itself, or int8 times the scales, rounded to `type`.
+// A frozen matrix [O, I] in fp8 (e4m3: 3 bits of fraction, 448 at most), each row scaled so that
+// its largest value is 448.
+Weight to_fp8(const at::Tensor& matrix);
+
+// The matrix [O, I] that w stands for: itself, or value times the scales, rounded to `type`.
 at::Tensor dense_matrix(const Weight& w, at::ScalarType type);
 
 }  // namespace halo

@@ -1,6 +1,7 @@
 #include "halo/kernels/linear/linear.h"
 
 #include "halo/base/check.h"
+#include "tests/gpu.h"
 #include "tests/gradient_check.h"
 
 namespace halo {
@@ -146,6 +147,58 @@ TEST(Linear, RefusesWeightsInInt8ThatAreNone) {
   EXPECT_THROW(linear(x, {w.value, {}, at::ones({3})}, {}, Kernels::kFast), Error);
   EXPECT_THROW(linear(x, {at::ones({4, 3}), {}, w.scale}, {}, Kernels::kFast), Error);
   EXPECT_THROW(linear(x.clone().requires_grad_(true), w, {}, Kernels::kFast), Error);
+}
+
+// Half a step of three bits of fraction, or of the smallest of a row.
+TEST(Linear, MatricesInFp8AreTheNearest) {
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    at::Tensor matrix = random_tensor({40, 96}, 1, dtype);
+    matrix[3].mul_(1e-6);
+    matrix[4].zero_();
+    const Weight w = to_fp8(matrix);
+    const at::Tensor exact = matrix.to(at::kDouble);
+    const at::Tensor apart = (dense_matrix(w, at::kFloat).to(at::kDouble) - exact).abs();
+    const at::Tensor least = w.scale.to(at::kDouble).unsqueeze(1) * std::exp2(-10);
+    EXPECT_TRUE(apart.le(exact.abs() * std::exp2(-4) * 1.01 + least).all().item<bool>());
+    EXPECT_EQ(dense_matrix(w, at::kFloat)[4].abs().max().item<float>(), 0);
+    EXPECT_EQ(w.value.to(at::kFloat).abs().amax({1})[0].item<float>(), 448);
+  }
+}
+
+// A product of what both stand for, rounded once.
+TEST(Linear, WeightsInFp8EqualWhatTheyStandFor) {
+  const at::Tensor matrix = random_tensor({48, 64}, 2);
+  const Weight w = to_fp8(matrix);
+  for (const auto dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor x = random_tensor({35, 64}, 1, dtype);
+    const Weight bias{random_tensor({48}, 4, dtype), {}};
+    const at::Tensor rows = dense_matrix(to_fp8(x), at::kFloat);
+    const at::Tensor want =
+        rows.to(at::kDouble).mm(dense_matrix(w, at::kFloat).to(at::kDouble).t()) +
+        bias.value.to(at::kDouble);
+    const at::Tensor y = linear(x, w, bias, Kernels::kFast);
+    EXPECT_EQ(y.scalar_type(), dtype);
+    test::expect_close("product", y, want,
+                       rows.to(dtype).mm(dense_matrix(w, dtype).t()) + bias.value);
+    test::expect_rms("from the exact one", y.to(at::kFloat),
+                     x.to(at::kFloat).mm(matrix.t()) + bias.value.to(at::kFloat), 0.05);
+  }
+  const at::Tensor x = random_tensor({2, 64}, 1).requires_grad_(true);
+  EXPECT_THROW(linear(x, w, {}, Kernels::kFast), Error);
+}
+
+TEST(LinearCuda, ProductsInFp8EqualThoseOnTheCpu) {
+  HALO_NEEDS_GPU();
+  for (const int64_t rows : {16, 100, 6144}) {
+    const at::Tensor x = random_tensor({rows, 2048}, 1, at::kBFloat16);
+    const at::Tensor matrix = random_tensor({512, 2048}, 2, at::kBFloat16);
+    const Weight bias{random_tensor({512}, 3, at::kBFloat16), {}};
+    const at::Tensor want = linear(x, to_fp8(matrix), bias, Kernels::kFast);
+    const Weight there{bias.value.cuda(), {}};
+    const at::Tensor y = linear(x.cuda(), to_fp8(matrix.cuda()), there, Kernels::kFast);
+    // The tensor cores keep fewer bits of a sum than fp32.
+    test::expect_rms("product", y.cpu().to(at::kFloat), want.to(at::kFloat), 4e-3);
+  }
 }
 
 TEST(Linear, RefusesWrongShapes) {

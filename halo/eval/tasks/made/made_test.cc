@@ -12,6 +12,7 @@
 #include "halo/eval/tasks/made/hay.h"
 #include "halo/eval/tasks/tasks_testing.h"
 #include "halo/eval/tasks/text.h"
+#include "tests/places.h"
 
 namespace halo::made {
 namespace {
@@ -195,7 +196,7 @@ std::vector<NamedTokenizer> tokenizers() {
   all.push_back({"bytes", Tokenizer(train_bpe({"a"}, 257, {"<|endoftext|>"}), "bytes")});
   all.push_back({"words", Tokenizer(test::words_tokenizer(), "words")});
   all.push_back({"more words", Tokenizer(train_bpe({kNoise}, 280, {}), "more words")});
-  all.push_back({"demo", Tokenizer(HALO_SOURCE_DIR "/demo/teacher/tokenizer.json")});
+  all.push_back({"demo", Tokenizer(test::source_dir() / "demo/teacher/tokenizer.json")});
   return all;
 }
 
