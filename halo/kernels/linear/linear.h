@@ -8,11 +8,11 @@ namespace halo {
 
 // x [N, I], w.value [O, I], bias [O] (undefined: none) -> [N, O], in x's type. All share one type,
 // but on a CPU a frozen w may be bf16 where x and bias are fp32, and anywhere int8 with its scales,
-// which multiply the sums: y[n, o] = scale[o] sum_i x[n, i] value[o, i] + bias[o].
-// kReference: every output element is one dot product in a fixed order of summation, so a row has
-// the same bits alone, in any batch, and on any number of threads.
-// Backward: dx = dy W; w.grad += dy^T x and bias.grad += sum of dy over rows, both in fp32.
-// None with int8.
+// which multiply the sums: y[n, o] = scale[o] sum_i x[n, i] value[o, i] + bias[o]. Of many rows x
+// in fp32 may be rounded to bf16 then, and y too where w is bf16. kReference: every output element
+// is one dot product in a fixed order of summation, so a row has the same bits alone, in any batch,
+// and on any number of threads. Backward: dx = dy W; w.grad += dy^T x and bias.grad += sum of dy
+// over rows, both in fp32. None with int8.
 at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels);
 
 // The matrix [O, I] that w stands for: itself, or int8 times the scales, rounded to `type`.
