@@ -95,30 +95,50 @@ HWY_INLINE void multiply(float* x, const float* by, int64_t n) {
   });
 }
 
-// out = factor * out + sum over n tokens of weights times values.
+// out = factor * out + sum over n tokens of weights times values. A column's sum is a chain, so
+// four vectors of columns go side by side.
 template <class T>
 HWY_INLINE void add_values(const float* weights, const T* const* values, int64_t n, int64_t d,
                            float factor, float* out) {
-  for_columns(d, [&](auto tag, int64_t c) HWY_ATTR {
-    auto sum = hn::Mul(hn::LoadU(tag, out + c), hn::Set(tag, factor));
+  const hn::ScalableTag<float> tag;
+  const hn::CappedTag<float, 1> one;
+  const int64_t lanes = hn::Lanes(tag);
+  int64_t c = 0;
+  for (; c + 4 * lanes <= d; c += 4 * lanes) {
+    const auto by = hn::Set(tag, factor);
+    auto sum0 = hn::Mul(hn::LoadU(tag, out + c), by);
+    auto sum1 = hn::Mul(hn::LoadU(tag, out + c + lanes), by);
+    auto sum2 = hn::Mul(hn::LoadU(tag, out + c + 2 * lanes), by);
+    auto sum3 = hn::Mul(hn::LoadU(tag, out + c + 3 * lanes), by);
     for (int64_t t = 0; t < n; ++t) {
-      sum = hn::MulAdd(hn::Set(tag, weights[t]), load(tag, values[t] + c), sum);
+      const T* value = values[t] + c;
+      const auto weight = hn::Set(tag, weights[t]);
+      sum0 = hn::MulAdd(weight, load(tag, value), sum0);
+      sum1 = hn::MulAdd(weight, load(tag, value + lanes), sum1);
+      sum2 = hn::MulAdd(weight, load(tag, value + 2 * lanes), sum2);
+      sum3 = hn::MulAdd(weight, load(tag, value + 3 * lanes), sum3);
     }
-    hn::StoreU(sum, tag, out + c);
-  });
+    hn::StoreU(sum0, tag, out + c);
+    hn::StoreU(sum1, tag, out + c + lanes);
+    hn::StoreU(sum2, tag, out + c + 2 * lanes);
+    hn::StoreU(sum3, tag, out + c + 3 * lanes);
+  }
+  const auto add = [&](auto d1, int64_t at) HWY_ATTR {
+    auto sum = hn::Mul(hn::LoadU(d1, out + at), hn::Set(d1, factor));
+    for (int64_t t = 0; t < n; ++t)
+      sum = hn::MulAdd(hn::Set(d1, weights[t]), load(d1, values[t] + at), sum);
+    hn::StoreU(sum, d1, out + at);
+  };
+  for (; c + lanes <= d; c += lanes) add(tag, c);
+  for (; c < d; ++c) add(one, c);
 }
 
-// One query head and the first n tokens of a tile, into its `out` of a QueryPart.
+// One query head and the first n tokens of a tile, whose keys' logits but for `scale` are x [n],
+// into its `out` of a QueryPart.
 template <class T>
-HWY_INLINE void add_tile(const Tile<T>& tile, const float* q, int64_t n, int64_t d, float scale,
+HWY_INLINE void add_tile(const Tile<T>& tile, float* x, int64_t n, int64_t d, float scale,
                          bool scaled, float* out) {
-  float x[kTileTokens];
-  for (int64_t i = 0; i < n; ++i) {
-    const T* key = tile.keys[i];
-    x[i] = scale * sum_columns(d, [&](auto tag, int64_t c) HWY_ATTR {
-             return hn::Mul(hn::LoadU(tag, q + c), load(tag, key + c));
-           });
-  }
+  for (int64_t i = 0; i < n; ++i) x[i] *= scale;
   if (scaled) multiply(x, tile.key_scales, n);
   float &most = out[d], &sum = out[d + 1];
   const float before = most;
@@ -127,6 +147,46 @@ HWY_INLINE void add_tile(const Tile<T>& tile, const float* q, int64_t n, int64_t
   sum = sum * factor + weights_of(x, n, most);
   if (scaled) multiply(x, tile.value_scales, n);
   add_values(x, tile.values, n, d, factor, out);
+}
+
+// x [heads, kTileTokens] = q [heads, d] times n keys, which are loaded once for all heads; the sums
+// are in the order of sum_columns.
+template <int kHeads, class T>
+HWY_INLINE void multiply_keys(const Tile<T>& tile, const float* q, int64_t n, int64_t d, float* x) {
+  const hn::ScalableTag<float> tag;
+  const hn::CappedTag<float, 1> one;
+  using V = hn::Vec<decltype(tag)>;
+  const int64_t lanes = hn::Lanes(tag);
+  for (int64_t i = 0; i < n; ++i) {
+    const T* key = tile.keys[i];
+    V sum[kHeads][4];
+#pragma GCC unroll 16
+    for (int h = 0; h < kHeads; ++h) sum[h][0] = sum[h][1] = sum[h][2] = sum[h][3] = hn::Zero(tag);
+    int64_t c = 0;
+    for (; c + 4 * lanes <= d; c += 4 * lanes) {
+#pragma GCC unroll 16
+      for (int j = 0; j < 4; ++j) {
+        const V k = load(tag, key + c + j * lanes);
+#pragma GCC unroll 16
+        for (int h = 0; h < kHeads; ++h)
+          sum[h][j] = hn::Add(sum[h][j], hn::Mul(hn::LoadU(tag, q + h * d + c + j * lanes), k));
+      }
+    }
+    for (; c + lanes <= d; c += lanes) {
+      const V k = load(tag, key + c);
+#pragma GCC unroll 16
+      for (int h = 0; h < kHeads; ++h)
+        sum[h][0] = hn::Add(sum[h][0], hn::Mul(hn::LoadU(tag, q + h * d + c), k));
+    }
+#pragma GCC unroll 16
+    for (int h = 0; h < kHeads; ++h) {
+      auto tail = hn::Zero(one);
+      for (int64_t e = c; e < d; ++e)
+        tail = hn::Add(tail, hn::Mul(hn::LoadU(one, q + h * d + e), load(one, key + e)));
+      const V total = hn::Add(hn::Add(sum[h][0], sum[h][1]), hn::Add(sum[h][2], sum[h][3]));
+      x[h * kTileTokens + i] = hn::GetLane(hn::SumOfLanes(tag, total)) + hn::GetLane(tail);
+    }
+  }
 }
 
 template <class T>
@@ -142,9 +202,22 @@ HWY_INLINE void run_part(const QueryPart<T>& p) {
     const Tile<T> tile(p.stored, t, there);
     for (int64_t i = 0; i < p.queries; ++i) {
       const int64_t n = std::min(there, p.seen + i - t);
-      for (int64_t h = 0; n > 0 && h < p.heads; ++h) {
-        add_tile(tile, p.q + i * p.q_row + h * d, n, d, p.scale, p.stored.key_scales != nullptr,
-                 p.out + (i * p.heads + h) * width);
+      if (n <= 0) continue;
+      for (int64_t h = 0; h < p.heads;) {
+        float x[3 * kTileTokens];
+        const float* q = p.q + i * p.q_row + h * d;
+        const int64_t count = std::min<int64_t>(3, p.heads - h);
+        if (count == 3) {
+          multiply_keys<3>(tile, q, n, d, x);
+        } else if (count == 2) {
+          multiply_keys<2>(tile, q, n, d, x);
+        } else {
+          multiply_keys<1>(tile, q, n, d, x);
+        }
+        for (int64_t j = 0; j < count; ++j, ++h) {
+          add_tile(tile, x + j * kTileTokens, n, d, p.scale, p.stored.key_scales != nullptr,
+                   p.out + (i * p.heads + h) * width);
+        }
       }
     }
   }

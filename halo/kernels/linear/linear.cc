@@ -23,6 +23,34 @@ bool is_mixed(const at::Tensor& x, const Weight& w) {
          !w.trained();
 }
 
+// Whether the processor multiplies bf16, at four to eight times the rate of the library's fp32.
+bool multiplies_bf16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
+// While it lives, the library's products of fp32 may round their operands to bf16, and are those of
+// oneDNN: where the processor has no instructions for that they are exact, and twice as fast as
+// MKL's on processors that are not Intel's.
+class CoarseProducts {
+ public:
+  CoarseProducts() { set(at::Float32Precision::BF16); }
+  ~CoarseProducts() { set(before_); }
+  CoarseProducts(const CoarseProducts&) = delete;
+  CoarseProducts& operator=(const CoarseProducts&) = delete;
+
+ private:
+  static constexpr auto kBackend = at::Float32Backend::MKLDNN;
+  static constexpr auto kProduct = at::Float32Op::MATMUL;
+  static void set(at::Float32Precision precision) {
+    at::globalContext().setFloat32Precision(kBackend, kProduct, precision);
+  }
+  const at::Float32Precision before_ = at::globalContext().float32Precision(kBackend, kProduct);
+};
+
 // The library's product with a weight of another type, of which a piece at a time is made x's.
 at::Tensor product_in_pieces(const at::Tensor& x, const Weight& w, const at::Tensor& bias) {
   constexpr int64_t kPieceElements = int64_t{1} << 18;  // they stay in a CPU's cache
@@ -30,6 +58,7 @@ at::Tensor product_in_pieces(const at::Tensor& x, const Weight& w, const at::Ten
   const int64_t step =
       x.is_cpu() ? std::max<int64_t>(1, kPieceElements / w.value.size(1)) : outputs;
   at::Tensor y = at::empty({x.size(0), outputs}, x.options());
+  const CoarseProducts coarse;
   for (int64_t begin = 0; begin < outputs; begin += step) {
     const int64_t count = std::min(step, outputs - begin);
     const at::Tensor piece = w.value.narrow(0, begin, count).to(x.scalar_type());
@@ -79,7 +108,11 @@ at::Tensor product(const at::Tensor& x, const Weight& w, const at::Tensor& bias,
   const bool reference = kernels == Kernels::kReference;
   if (!reference && x.scalar_type() == w.value.scalar_type())
     return at::linear(x, w.value, if_defined(bias));
-  if (!reference && (x.is_cuda() || x.size(0) > kFewRows)) return product_in_pieces(x, w, bias);
+  if (!reference && (x.is_cuda() || x.size(0) > kFewRows)) {
+    if (!is_mixed(x, w) || !multiplies_bf16()) return product_in_pieces(x, w, bias);
+    const at::Tensor y = at::linear(x.to(at::kBFloat16), w.value).to(at::kFloat);
+    return bias.defined() ? y + bias : y;
+  }
   const at::Tensor bias_f32 = bias.defined() ? bias.to(at::kFloat) : bias;
   return linear_reference(x.to(at::kFloat).contiguous(), w, bias_f32).to(x.scalar_type());
 }

@@ -7,6 +7,8 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "halo/kernels/linear/linear_reference.cc"
 #include "hwy/foreach_target.h"
+// Once for all targets.
+#include "hwy/cache_control.h"
 // After foreach_target.h: this is read once a target.
 #include "halo/kernels/cpu/load-inl.h"
 
@@ -35,7 +37,9 @@ namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // kRows x kOuts dot products side by side; the loops over them must be unrolled for the sums to
-// stay in registers.
+// stay in registers. Few rows are bound by reading the weights. As kOuts streams of a row's length
+// they come at half of the memory's rate, so the lines of the outputs to come are asked for one
+// after the other.
 template <int kRows, int kOuts, class W>
 HWY_INLINE void dot_block(const LinearTile<W>& t, int64_t row, int64_t out) {
   const hn::ScalableTag<float> d;
@@ -48,8 +52,14 @@ HWY_INLINE void dot_block(const LinearTile<W>& t, int64_t row, int64_t out) {
   V sum[kSums];
 #pragma GCC unroll 16
   for (int s = 0; s < kSums; ++s) sum[s] = hn::Zero(d);
+  constexpr int64_t kAhead = 9216, kLine = 64;  // bytes
+  constexpr auto kColumn = static_cast<int64_t>(kOuts * sizeof(W));
+  const char* ahead = reinterpret_cast<const char*>(w) + kAhead;
   int64_t i = 0;
   for (; i + lanes <= t.inputs; i += lanes) {
+    if (i * kColumn % kLine == 0) {
+      for (int64_t b = 0; b < lanes * kColumn; b += kLine) hwy::Prefetch(ahead + i * kColumn + b);
+    }
     V xs[kRows], ws[kOuts];
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) xs[r] = hn::LoadU(d, x + r * t.inputs + i);
