@@ -1,5 +1,5 @@
 """Does `halo eval --tasks` score items as lm-evaluation-harness does? Runs the harness (lm_eval 0.4.13) with
-transformers on a model directory and local task files, fp32 on the CPU, and compares item by item.
+transformers on a model directory and local task files in fp32, and compares item by item.
 
     pip install lm_eval==0.4.13 accelerate     # beside transformers and PyTorch
     python comparisons/harness.py run MODEL DATA harness.jsonl --limit 200
@@ -153,7 +153,8 @@ def asked_model(args):
     else:
         from lm_eval.models.huggingface import HFLM
 
-        yield HFLM(pretrained=args.model, dtype="float32", device="cpu", batch_size=args.batch, softmax_dtype="float64")
+        yield HFLM(pretrained=args.model, dtype="float32", device=args.device, batch_size=args.batch,
+                   softmax_dtype="float64")
 
 
 def run(args):
@@ -233,6 +234,7 @@ def main():
     command.add_argument("--halo", help="program that answers in place of transformers")
     command.add_argument("--serve", help="program whose server answers")
     command.add_argument("--batch", type=int, default=8)
+    command.add_argument("--device", default="cpu", help="of transformers: cpu, or cuda")
     command.add_argument("--append", action="store_true")
     command.set_defaults(function=run)
     command = commands.add_parser("compare")

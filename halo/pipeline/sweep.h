@@ -50,8 +50,9 @@ size_t shared_stages(const std::filesystem::path& recipe, const SweepCell& cell,
 
 struct SweepArgs {
   std::filesystem::path file, out;
-  int64_t jobs = 1;     // runs at once
-  std::string program;  // halo
+  std::vector<std::string> set = {};  // over the file's `set`; what is varied goes on top
+  int64_t jobs = 1;                   // runs at once
+  std::string program;                // halo
 };
 // Runs the cells that are not done yet, each in OUT/NAME by a process of its own (what it prints is
 // in OUT/NAME.log), beginning with the stages that an earlier cell has in common with it. A cell

@@ -18,6 +18,7 @@
 #include "halo/base/settings_io.h"
 #include "halo/base/stop.h"
 #include "halo/data/readers.h"
+#include "halo/pipeline/checks.h"
 #include "halo/pipeline/convert.h"
 #include "halo/pipeline/run_folder.h"
 #include "halo/pipeline/sweep.h"
@@ -226,6 +227,18 @@ json::object result_of(const std::vector<Planned>& plan) {
   return {{"cells", std::move(cells)}, {"groups", std::move(groups)}};
 }
 
+// Before any of them runs: what a stage of a cell would refuse is found before an hour is spent on
+// the others.
+void check_cell(const fs::path& recipe, const SweepCell& cell, const fs::path& out) {
+  const Recipe own = read_recipe(recipe, cell.set);
+  if (is_over(out / cell.name)) return;
+  try {
+    check_ahead(own, Missing::kRefused);
+  } catch (const Error& error) {
+    throw_error("sweep: {}: {}", cell.name, error.what());
+  }
+}
+
 // Waits for one of those that run, which is then over.
 void wait_for_one(std::vector<Planned>& plan) {
   int status = 0;
@@ -240,12 +253,12 @@ void wait_for_one(std::vector<Planned>& plan) {
 }  // namespace
 
 json::object sweep(const SweepArgs& args) {
-  const SweepFile file = read_settings_file<SweepFile>(args.file, {});
+  SweepFile file = read_settings_file<SweepFile>(args.file, {});
+  file.sweep.set.insert(file.sweep.set.end(), args.set.begin(), args.set.end());
   fs::path recipe = args.file.parent_path() / file.recipe;
   if (!fs::exists(recipe)) recipe = file.recipe;
   const std::vector<SweepCell> cells = sweep_cells(file.sweep);
-  // All of them first: a setting that cannot be is found before an hour is spent on the others.
-  for (const SweepCell& cell : cells) read_recipe(recipe, cell.set);
+  for (const SweepCell& cell : cells) check_cell(recipe, cell, args.out);
   fs::create_directories(args.out);
   const FolderLock lock(args.out);
   std::vector<Planned> plan = plan_cells(args, recipe, cells);

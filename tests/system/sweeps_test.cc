@@ -209,10 +209,13 @@ TEST(Sweeps, ARateThatDivergesIsStoppedAndReported) {
 TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {
   const fs::path folder = World::get().folder("sweep"), out = folder / "runs";
   write_file(folder / "sweep.toml",
-             fmt::format("recipe = \"{}\"\n[sweep]\nset = [\"finetune.tokens=0\"]\n"
+             fmt::format("recipe = \"{}\"\n[sweep]\nset = [\"distill.learning_rate=1e-5\"]\n"
                          "axes = [\"distill.learning_rate=[1e-4, 1e-3]\"]\n",
                          World::get().recipe().string()));
-  const Words words = {"sweep", (folder / "sweep.toml").string(), "--out", out.string()};
+  const Words words = {"sweep",     (folder / "sweep.toml").string(),
+                       "--out",     out.string(),
+                       "--set",     "finetune.tokens=0",
+                       "--threads", "1"};
   const std::string table = output_of(words);
   EXPECT_THAT(table, HasSubstr("| distill.learning_rate=1e-4 | 1 | 0 |"));
   EXPECT_THAT(table, HasSubstr("largest gradient"));
@@ -226,11 +229,20 @@ TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {
   EXPECT_NE(read_file(a / "distill" / "metrics.jsonl"), read_file(b / "distill" / "metrics.jsonl"));
   const json::object result = read_json(out / "sweep.json").as_object();
   EXPECT_EQ(result.at("cells").at(1).at("state").as_string(), "done");
+  EXPECT_EQ(result.at("cells").at(1).at("set"),
+            (json::array{"distill.learning_rate=1e-5", "finetune.tokens=0", "run.threads=1",
+                         "distill.learning_rate=1e-3"}));
   EXPECT_EQ(read_file(out / "sweep.md"), table);
   // Again: nothing is left to do, and the table is the same.
   const auto time = fs::last_write_time(a / "STATUS");
   EXPECT_EQ(output_of(words), table);
   EXPECT_EQ(fs::last_write_time(a / "STATUS"), time);
+  // What a stage would refuse is said before any cell runs.
+  write_file(folder / "sweep.toml", fmt::format("recipe = \"{}\"\n[sweep]\ncases = [\"as-it-is:\", "
+                                                "\"mine: select.layers=[0, 99]\"]\n",
+                                                World::get().recipe().string()));
+  expect_error(run_halo(words), 1, {"sweep: mine: ", "select.layers"});
+  EXPECT_FALSE(fs::exists(out / "as-it-is"));
   write_file(folder / "sweep.toml",
              "recipe = \"nowhere.toml\"\n[sweep]\naxes = [\"run.seed=[1]\"]\n");
   expect_error(run_halo(words), 1, {"nowhere.toml"});
