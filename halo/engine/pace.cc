@@ -9,8 +9,8 @@ namespace halo {
 namespace {
 
 constexpr int64_t kStep = -1;
-// Steps that a chunk lasts at most: what comes meanwhile waits for its end.
-constexpr double kStepsOfAChunk = 6;
+// Of the time, what the longest layer may take, so that others fit beside it.
+constexpr double kLongest = 0.75;
 
 }  // namespace
 
@@ -57,15 +57,12 @@ void Pace::count_layer(int64_t layer, const Chunk& chunk, double seconds) {
 }
 
 double Pace::tokens_within(double seconds, int64_t past) const {
-  double longest = 0, all = 0;  // of a token's seconds
+  double longest = 0;  // of a token's seconds
   for (const Layer& layer : layers_) {
     const double products = layer.of_token + layer.of_seen * static_cast<double>(past);
-    const double takes = products * layer.seconds_per_product.median();
-    longest = std::max(longest, takes);
-    all += takes;
+    longest = std::max(longest, products * layer.seconds_per_product.median());
   }
-  const double takes = std::max(longest, all / kStepsOfAChunk);
-  return takes == kNoLimit ? kNoLimit : seconds / takes;
+  return longest == kNoLimit ? kNoLimit : kLongest * seconds / longest;
 }
 
 int64_t Pace::layers_within(double seconds, int64_t first, const Chunk& chunk) const {

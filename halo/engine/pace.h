@@ -42,8 +42,8 @@ class Pace {
   // What follows is kNoLimit where nothing was counted yet.
   // Of a step of those that decode.
   double step_seconds() const { return step_.median(); }
-  // Most tokens behind a past of so many of which no layer takes longer than `seconds`, and all
-  // together no longer than several times that.
+  // Most tokens behind a past of so many of which each layer takes at most three quarters of so
+  // long.
   double tokens_within(double seconds, int64_t past) const;
   // Layers from `first` on that take so long together; one at least.
   int64_t layers_within(double seconds, int64_t first, const Chunk& chunk) const;

@@ -68,12 +68,12 @@ TEST_F(PaceTest, FewerTokensFitBehindALongPast) {
   const double none = pace.tokens_within(1, 0), some = pace.tokens_within(1, 10'000);
   EXPECT_GT(none, 2 * some);
   EXPECT_NEAR(pace.tokens_within(2, 10'000), 2 * some, 1e-6 * some);
-  // So many fill the time with the longest layer; half of them leave room for the next.
-  Pace::Chunk whole, half;
-  whole.add(static_cast<int64_t>(some) + 1, 10'000);
-  half.add(static_cast<int64_t>(some / 2), 10'000);
-  EXPECT_EQ(pace.layers_within(1, 1, whole), 1);
-  EXPECT_EQ(pace.layers_within(1, 1, half), 2);
+  // The longest layer leaves room for the next; of a third more tokens it would not.
+  Pace::Chunk chunk, longer;
+  chunk.add(static_cast<int64_t>(some), 10'000);
+  longer.add(static_cast<int64_t>(some / 0.75) + 1, 10'000);
+  EXPECT_EQ(pace.layers_within(1, 1, chunk), 2);
+  EXPECT_EQ(pace.layers_within(1, 1, longer), 1);
 }
 
 TEST_F(PaceTest, OneValueThatIsOffChangesNothing) {
