@@ -7,10 +7,10 @@
 //   the scores are already laid out as the second operand.
 // Keys and values in int8 are multiplied as the integers that they are (decode_tokens_int8.cuh); a
 // key's scale multiplies its score, a value's its weight.
-// The next tokens' keys are on their way from the moment the products have used the registers, be
-// they another sequence's; the first ones' before the kernel that makes the queries has ended. The
-// warps of a block add up in shared memory, the parts of a sequence through device memory: the
-// block that comes last adds them in their order, so the bits do not depend on who that is.
+// The next tokens are on their way while these are multiplied, be they another sequence's; the
+// first ones before the kernel that makes the queries has ended. The warps of a block add up in
+// shared memory, the parts of a sequence through device memory: the block that comes last adds them
+// in their order, so the bits do not depend on who that is.
 #include "halo/kernels/attention/decode_attention_launch.h"
 #include "halo/kernels/attention/decode_tokens.cuh"
 #include "halo/kernels/attention/decode_tokens_int8.cuh"
@@ -30,6 +30,7 @@ template <class T>
 constexpr int kStep = kWarps* kGroup<T>;  // tokens a block takes at a time
 constexpr int kRows = kMostDecodeRows;
 constexpr int kFewestTokens = 128;  // of a range
+constexpr int kAhead = 2;           // steps of int8 that are on their way, or there, at a time
 constexpr int kBatch = 8;           // parts of a sequence that a thread reads at a time
 
 struct Parameters {
@@ -351,81 +352,168 @@ __device__ void finish(const Parameters& p, int sequence, int head, int range, S
   __syncthreads();
 }
 
+// A block's range of steps of one key head, and what of it is stored.
 template <int D, class T>
-__global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
-    decode_attention(const __grid_constant__ Parameters p) {
-  __shared__ __align__(16) Shared<D> shared;
-  cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
-  const DecodeAttentionLaunch& a = p.args;
-  const Plan& plan = shared.plan;
-  make_plan<T>(p, shared.plan);
-  const int head = blockIdx.x % static_cast<unsigned>(a.kv_heads);
-  const int range = blockIdx.x / static_cast<unsigned>(a.kv_heads);
-  if (range >= plan.ranges) {
-    cuda::wait_for_inputs();  // as whoever runs after the next kernel relies on
-    return;
+struct Range {
+  const Parameters& p;
+  Shared<D>& shared;
+  int head, range, begin, end;
+  const T *keys, *values;
+  int stride;
+
+  __device__ Range(const Parameters& parameters, Shared<D>& memory)
+      : p(parameters),
+        shared(memory),
+        head(static_cast<int>(blockIdx.x % static_cast<unsigned>(p.args.kv_heads))),
+        range(static_cast<int>(blockIdx.x / static_cast<unsigned>(p.args.kv_heads))),
+        begin(shared.plan.begin_of(range)),
+        end(shared.plan.begin_of(range + 1)),
+        keys(static_cast<const T*>(p.args.keys) + head * D),
+        values(static_cast<const T*>(p.args.values) + head * D),
+        stride(static_cast<int>(p.args.kv_heads * D)) {}
+
+  __device__ Place first() const {
+    const auto sequences = static_cast<int>(p.args.sequences);
+    return place_of<T>(p, shared.plan, begin, shared.plan.sequence_of(begin, sequences));
   }
-  const int end = plan.begin_of(range + 1);
-  int step = plan.begin_of(range);
-  const auto stride = static_cast<int>(a.kv_heads * D);
-  const T* keys = static_cast<const T*>(a.keys) + head * D;
-  const T* values = static_cast<const T*>(a.values) + head * D;
-  Keys<D, T> k;
-  Values<D, T> v;
+  // The place of a step, which is not before that of `other`; `other` where there is no such step.
+  __device__ Place place(int step, const Place& other) const {
+    return step < end ? place_of<T>(p, shared.plan, step, other.sequence) : other;
+  }
+  // Whether all of them were there before this call: the newest are the kernel before this one's.
+  __device__ bool are_old(const Place& at) const {
+    return at.token + kGroup<T> <= shared.plan.lengths[at.sequence] - p.args.tokens;
+  }
+  // The weights of a place's tokens are made of their scores.
+  __device__ void weigh_at(const Place& at, float factor, float (&scores)[kScores<T>],
+                           Sums<D>& sums) const {
+    mask<T>(p, shared.plan.lengths[at.sequence], at.token, factor, scores);
+    weigh<D>(scores, sums);
+  }
+  __device__ void finish_sequence(const Place& at, Sums<D>& sums) const {
+    finish<D, T>(p, at.sequence, head, range, sums, shared);
+    clear(sums);
+  }
+};
+
+// In bf16 keys and values go to registers, whose use the next ones wait for.
+template <int D>
+__device__ void attend(const Range<D, Bf16>& all) {
+  const Parameters& p = all.p;
+  Keys<D, Bf16> k;
+  Values<D, Bf16> v;
   const auto fetch_keys = [&](const Place& at) {
-    if (at.last < 0) return;
-    load_keys<D>(keys + row_of(p, at.block, at.token), stride, at.last, k);
-    if constexpr (sizeof(T) == 1)
-      load_scales(a.key_scales + scale_of(p, at.block, head, at.token), at.last, k.scales);
+    if (at.last >= 0)
+      load_keys<D>(all.keys + row_of(p, at.block, at.token), all.stride, at.last, k);
   };
   const auto fetch_values = [&](const Place& at) {
-    if (at.last < 0) return;
-    load_values<D>(values + row_of(p, at.block, at.token), stride, at.last, v);
-    if constexpr (sizeof(T) == 1)
-      load_scales(a.value_scales + scale_of(p, at.block, head, at.token), at.last, v.scales);
+    if (at.last >= 0)
+      load_values<D>(all.values + row_of(p, at.block, at.token), all.stride, at.last, v);
   };
-
-  Place now = place_of<T>(p, plan, step, plan.sequence_of(step, static_cast<int>(a.sequences)));
-  // The newest tokens are the kernel before this one's.
-  const bool early = now.token + kGroup<T> <= plan.lengths[now.sequence] - a.tokens;
+  Place now = all.first(), next = all.place(all.begin + 1, now);
+  const bool early = all.are_old(now);
   if (early) {
     fetch_keys(now);
     fetch_values(now);
   }
-  Place next = step + 1 < end ? place_of<T>(p, plan, step + 1, now.sequence) : now;
   cuda::wait_for_inputs();
-  Queries<D, T> q;
-  load_queries<D, T>(p, now.sequence, head, q);
+  Queries<D, Bf16> q;
+  load_queries<D, Bf16>(p, now.sequence, all.head, q);
   if (!early) {
     fetch_keys(now);
     fetch_values(now);
   }
   Sums<D> sums;
   clear(sums);
-  for (; step < end; ++step) {
-    const bool more = step + 1 < end, ends = !more || next.sequence != now.sequence;
-    float scores[kScores<T>];
+  for (int step = all.begin; step < all.end; ++step) {
+    const bool more = step + 1 < all.end, ends = !more || next.sequence != now.sequence;
+    float scores[kScores<Bf16>];
     const float factor = q.factor;
     if (now.last >= 0) multiply_keys<D>(q, k, scores);
     Place following = next;
     if (more) {
       fetch_keys(next);
-      if (ends) load_queries<D, T>(p, next.sequence, head, q);
-      if (step + 2 < end) following = place_of<T>(p, plan, step + 2, next.sequence);
+      if (ends) load_queries<D, Bf16>(p, next.sequence, all.head, q);
+      following = all.place(step + 2, next);
     }
     if (now.last >= 0) {
-      mask<T>(p, plan.lengths[now.sequence], now.token, factor, scores);
-      weigh<D>(scores, sums);
+      all.weigh_at(now, factor, scores, sums);
       add_values<D>(v, scores, rows_of(p), sums);
     }
     if (more) fetch_values(next);
+    if (ends) all.finish_sequence(now, sums);
+    now = next;
+    next = following;
+  }
+}
+
+// In int8 half the bytes would be on their way so: they go to shared memory, two steps ahead.
+template <int D>
+__device__ void attend(const Range<D, int8_t>& all) {
+  extern __shared__ __align__(128) unsigned char dynamic[];
+  const Parameters& p = all.p;
+  Staged<D>* staged = reinterpret_cast<Staged<D>*>(dynamic) + threadIdx.x / 32 * kAhead;
+  const auto copy = [&](const Place& at, int step) {
+    Staged<D>& to = staged[(step - all.begin) % kAhead];
+    if (step < all.end && at.last >= 0) {
+      const int64_t row = row_of(p, at.block, at.token);
+      const int64_t scale = scale_of(p, at.block, all.head, at.token);
+      copy_keys<D>(all.keys + row, all.stride, at.last, to);
+      copy_scales<D>(p.args.key_scales + scale, 0, to);
+      copy_values<D>(all.values + row, all.stride, at.last, to);
+      copy_scales<D>(p.args.value_scales + scale, 1, to);
+    }
+    cuda::end_copies();
+  };
+  Place now = all.first(), next = all.place(all.begin + 1, now);
+  const auto begin_copies = [&] {
+    copy(now, all.begin);
+    copy(next, all.begin + 1);
+  };
+  const bool early = all.are_old(now) && all.are_old(next);
+  if (early) begin_copies();
+  cuda::wait_for_inputs();
+  if (!early) begin_copies();
+  Queries<D, int8_t> q;
+  load_queries<D, int8_t>(p, now.sequence, all.head, q);
+  Sums<D> sums;
+  clear(sums);
+  for (int step = all.begin; step < all.end; ++step) {
+    const bool more = step + 1 < all.end, ends = !more || next.sequence != now.sequence;
+    const Place following = all.place(step + 2, next);
+    const Staged<D>& here = staged[(step - all.begin) % kAhead];
+    cuda::wait_for_copies<kAhead - 1>();
+    if (now.last >= 0) {
+      float scores[kScores<int8_t>];
+      Keys<D, int8_t> k;
+      read_keys(here, now.last, k);
+      multiply_keys<D>(q, k, scores);
+      all.weigh_at(now, q.factor, scores, sums);
+      Values<D, int8_t> v;
+      read_values(here, now.last, v);
+      add_values<D>(v, scores, rows_of(p), sums);
+    }
+    copy(following, step + kAhead);
     if (ends) {
-      finish<D, T>(p, now.sequence, head, range, sums, shared);
-      clear(sums);
+      all.finish_sequence(now, sums);
+      if (more) load_queries<D, int8_t>(p, next.sequence, all.head, q);
     }
     now = next;
     next = following;
   }
+}
+
+template <int D, class T>
+__global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
+    decode_attention(const __grid_constant__ Parameters p) {
+  __shared__ __align__(16) Shared<D> shared;
+  cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
+  make_plan<T>(p, shared.plan);
+  if (blockIdx.x / static_cast<unsigned>(p.args.kv_heads) >= shared.plan.ranges) {
+    cuda::wait_for_inputs();  // as whoever runs after the next kernel relies on
+    return;
+  }
+  attend(Range<D, T>(p, shared));
 }
 
 template <int D, class T>
@@ -435,8 +523,14 @@ void launch(Parameters& parameters, void* stream) {
   parameters.most_ranges = ranges < 1               ? 1
                            : ranges > kDecodeRanges ? static_cast<int>(kDecodeRanges)
                                                     : ranges;
-  cuda::launch_overlapped(decode_attention<D, T>, dim3(parameters.most_ranges * heads), kThreads, 0,
-                          stream, parameters);
+  const auto kernel = decode_attention<D, T>;
+  int bytes = 0;
+  if constexpr (sizeof(T) == 1) {
+    bytes = kWarps * kAhead * static_cast<int>(sizeof(Staged<D>));
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  }
+  cuda::launch_overlapped(kernel, dim3(parameters.most_ranges * heads), kThreads, bytes, stream,
+                          parameters);
 }
 
 __global__ void newest_rows(const NewestRowsLaunch p) {

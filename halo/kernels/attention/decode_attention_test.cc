@@ -81,7 +81,7 @@ at::Tensor stored(const at::Tensor& pool, const at::Tensor& scales, const Decode
 
 // The formula, plainly in `dtype`; rows of sequences that are not there are zero.
 at::Tensor formula(const Case& c, const Inputs& x, double scale, at::ScalarType dtype) {
-  at::Tensor o = at::zeros(x.q.sizes(), dtype);
+  at::Tensor o = at::zeros(x.q.sizes(), x.q.options().dtype(dtype));
   for (int64_t s = 0; s < std::ssize(c.lengths); ++s) {
     if (c.lengths[s] == 0) continue;
     const auto k = stored(x.cache.keys, x.cache.key_scales, x.cache, s).to(dtype);
@@ -231,8 +231,8 @@ TEST(DecodeAttentionCuda, SharesOutManySequences) {
       return rows_here(c, decode_attention(there.q, there.cache, scale, scratch, Kernels::kFast));
     };
     const at::Tensor first = attended();
-    expect_close("o", first, rows_here(c, formula(c, x, scale, at::kDouble)),
-                 rows_here(c, formula(c, x, scale, at::kBFloat16)));
+    expect_close("o", first, rows_here(c, formula(c, there, scale, at::kDouble)),
+                 rows_here(c, formula(c, there, scale, at::kBFloat16)));
     for (int i = 0; i < 3; ++i) expect_equal("again", attended(), first);
   }
 }

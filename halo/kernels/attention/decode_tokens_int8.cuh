@@ -21,7 +21,7 @@ struct Queries<D, int8_t> {
   float factor;
 };
 // What a lane holds of 32 tokens: keys of tokens key_token(0..3), values of tokens 4t.. and
-// 16 + 4t.., and the scales of the latter in both. 64 values are 8 bytes a lane.
+// 16 + 4t.., and the scales of the latter in both.
 template <int D>
 struct Keys<D, int8_t> {
   uint4 of[4][D / 64];
@@ -83,48 +83,89 @@ __device__ __forceinline__ void load_queries(const Bf16* numbers, float scale,
   }
 }
 
-// The scales of the tokens of a lane's scores; 0 of what is not stored.
-__device__ __forceinline__ void load_scales(const float* from, int last, float (&to)[8]) {
-  const int t = threadIdx.x % 4;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int token = 16 * i + 4 * t;
-    const uint4 four = cuda::load_once(from + token);
-#pragma unroll
-    for (int j = 0; j < 4; ++j)
-      to[4 * i + j] = token + j <= last ? __uint_as_float(word(four, j)) : 0;
-  }
-}
+// What a warp copies of a group of tokens, each lane its own pieces and nobody else's, so that no
+// lane waits for another: four tiles of keys, eight values, and the scales.
+template <int D>
+struct Staged {
+  uint4 keys[4][D / 64][32];
+  uint32_t values[8][32][D / 32];
+  float4 scales[4][32];  // of keys, then of values: of tokens 4t.., 16 + 4t..
+};
 
 template <int D>
-__device__ __forceinline__ void load_keys(const int8_t* from, int stride, int last,
-                                          Keys<D, int8_t>& to) {
-  const int t = threadIdx.x % 4;
+__device__ __forceinline__ void copy_keys(const int8_t* from, int stride, int last, Staged<D>& to) {
+  const int lane = threadIdx.x % 32, t = lane % 4;
 #pragma unroll
   for (int tile = 0; tile < 4; ++tile) {
     const int8_t* row = from + min(key_token(tile), last) * stride + t * 16;
 #pragma unroll
-    for (int j = 0; j < D / 64; ++j) to.of[tile][j] = cuda::load_once(row + 64 * j);
+    for (int j = 0; j < D / 64; ++j) cuda::copy_once<16>(&to.keys[tile][j][lane], row + 64 * j);
   }
 }
 
 template <int D>
-__device__ __forceinline__ void load_values(const int8_t* from, int stride, int last,
-                                            Values<D, int8_t>& to) {
-  const int g = threadIdx.x % 32 / 4;
+__device__ __forceinline__ void copy_values(const int8_t* from, int stride, int last,
+                                            Staged<D>& to) {
+  const int lane = threadIdx.x % 32, g = lane / 4;
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const int8_t* row = from + min(token_of_score(i, int8_t{}), last) * stride + g * (D / 8);
+    cuda::copy_once<D / 8>(to.values[i][lane], row);
+  }
+}
+
+// `which`: 0 for keys, 1 for values.
+template <int D>
+__device__ __forceinline__ void copy_scales(const float* from, int which, Staged<D>& to) {
+  const int lane = threadIdx.x % 32, t = lane % 4;
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    cuda::copy_once<16>(&to.scales[2 * which + i][lane], from + 16 * i + 4 * t);
+}
+
+// 0 of what is not stored.
+template <int D>
+__device__ __forceinline__ void read_scales(const Staged<D>& from, int which, int last,
+                                            float (&to)[8]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const float4 four = from.scales[2 * which + i][lane];
+    const float all[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+    for (int j = 0; j < 4; ++j)
+      to[4 * i + j] = token_of_score(4 * i + j, int8_t{}) <= last ? all[j] : 0;
+  }
+}
+
+template <int D>
+__device__ __forceinline__ void read_keys(const Staged<D>& from, int last, Keys<D, int8_t>& to) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int tile = 0; tile < 4; ++tile) {
+#pragma unroll
+    for (int j = 0; j < D / 64; ++j) to.of[tile][j] = from.keys[tile][j][lane];
+  }
+  read_scales(from, 0, last, to.scales);
+}
+
+template <int D>
+__device__ __forceinline__ void read_values(const Staged<D>& from, int last,
+                                            Values<D, int8_t>& to) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
     if constexpr (D == 128) {
-      const uint4 piece = cuda::load_once(row);
+      const uint4 piece = *reinterpret_cast<const uint4*>(from.values[i][lane]);
 #pragma unroll
       for (int w = 0; w < 4; ++w) to.of[i][w] = word(piece, w);
     } else {
-      const uint2 piece = cuda::load_once_8(row);
+      const uint2 piece = *reinterpret_cast<const uint2*>(from.values[i][lane]);
       to.of[i][0] = piece.x;
       to.of[i][1] = piece.y;
     }
   }
+  read_scales(from, 1, last, to.scales);
 }
 
 template <int D>

@@ -38,9 +38,6 @@ constexpr int kStageRow = kPieceBytes + kPadBytes;
 constexpr int kStageBytes = kTile * kStageRow;
 constexpr int kRows = kMostFusedRows;
 constexpr int kSharedBytes = 227 << 10;  // that a block may have
-// Of what is read next: what memory delivers while one kernel ends and the next one's copies begin.
-constexpr int64_t kAheadBytes = 12 << 20;
-constexpr int kAheadPiece = 4096;
 
 struct Parameters {
   FusedLinearLaunch args;
@@ -131,21 +128,6 @@ __device__ void copy_tiles(const Parameters& p, const Memory& memory) {
             cuda::shared_address(memory.ring + turn.stage * kStageBytes + lane * kStageRow),
             row + first, bytes, full);
       }
-    }
-  }
-}
-
-// The copying warp, once all its copies are on their way: a lane a piece, over all blocks.
-__device__ void ask_for_next(const FusedLinearLaunch& a) {
-  if (!a.next) return;
-  const int64_t bytes = a.next_bytes / a.next_parts;
-  const int64_t most = min(bytes, kAheadBytes / a.next_parts);
-  const int64_t stride = int64_t{gridDim.x} * 32 * kAheadPiece;
-  for (int64_t part = 0; part < a.next_parts; ++part) {
-    const char* begin = static_cast<const char*>(a.next) + part * bytes;
-    for (int64_t at = (int64_t{blockIdx.x} * 32 + threadIdx.x % 32) * kAheadPiece; at < most;
-         at += stride) {
-      cuda::prefetch_bytes(begin + at, static_cast<int>(min(most - at, int64_t{kAheadPiece})));
     }
   }
 }
@@ -294,7 +276,84 @@ struct SingleRow {
   }
 };
 
-// Several rows, or long ones.
+__device__ __forceinline__ void unpack(const uint4& from, float (&to)[cuda::kWide]) {
+  cuda::load(reinterpret_cast<const Bf16*>(&from), to);
+}
+
+// Several rows whose pieces the lanes keep.
+struct HeldRows {
+  uint4 norm[kHeld];
+
+  __device__ static bool fits(const FusedLinearLaunch& a) {
+    return a.inputs <= kHeld * kSweep && (!a.gate || a.inputs <= kSweep);
+  }
+  __device__ void load_early(const FusedLinearLaunch& a) {
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int c = column_of(i);
+      if (a.norm && c < a.inputs)
+        norm[i] = cuda::load_constant(static_cast<const Bf16*>(a.norm) + c);
+    }
+  }
+  template <class W>
+  __device__ void prepare(const Parameters& p, const Memory& memory) const {
+    const FusedLinearLaunch& a = p.args;
+    const Bf16 *x = static_cast<const Bf16*>(a.x), *gate = static_cast<const Bf16*>(a.gate);
+    const int warp = threadIdx.x / 32;
+    uint4 held[kRows][kHeld], gates[kRows];  // a gate has one piece
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        const int c = column_of(i);
+        if (row < a.rows && c < a.inputs)
+          held[row][i] = *reinterpret_cast<const uint4*>(x + row * a.inputs + c);
+      }
+      if (gate && row < a.rows && column_of(0) < a.inputs)
+        gates[row] = *reinterpret_cast<const uint4*>(gate + row * a.gate_stride + column_of(0));
+    }
+    const auto piece_of = [&](int row, int i, float by, float(&piece)[cuda::kWide]) {
+      float scales[cuda::kWide], opening[cuda::kWide];
+      unpack(held[row][i], piece);
+      unpack(norm[i], scales);
+      unpack(gates[row], opening);
+      shape<W>(a, by, piece, scales, opening);
+    };
+    if (a.norm || kIsInt8<W>) {
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        float sum = 0, most = 0;
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) {
+          if (row >= a.rows || column_of(i) >= a.inputs) continue;
+          float piece[cuda::kWide];
+          unpack(held[row][i], piece);
+          sum += sum_of_squares(piece);
+          if constexpr (kIsInt8<W>) {
+            piece_of(row, i, 1, piece);
+            most = cuda::Largest::of(most, most_of(piece));
+          }
+        }
+        if (a.norm) leave<cuda::Sum>(sum, memory.shared.squares[row][warp]);
+        if (kIsInt8<W>) leave<cuda::Largest>(most, memory.shared.most[row][warp]);
+      }
+      sync_workers();
+    }
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      const float by = multiplier<W>(p, memory.shared, row);
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        if (row >= a.rows || column_of(i) >= a.inputs) continue;
+        float piece[cuda::kWide];
+        piece_of(row, i, by, piece);
+        store_piece<W>(a, by, piece, memory.x, row, column_of(i));
+      }
+    }
+  }
+};
+
+// Long rows.
 template <class W>
 __device__ void prepare_rows(const Parameters& p, const Memory& memory) {
   const FusedLinearLaunch& a = p.args;
@@ -519,7 +578,6 @@ __global__ void __launch_bounds__(kThreads) fused_linear(const __grid_constant__
   __syncthreads();
   if (threadIdx.x >= kWorkers) {
     copy_tiles<kSwiglu, W>(p, memory);
-    ask_for_next(p.args);
     return;
   }
   if (SingleRow::fits(p.args)) {
@@ -528,6 +586,12 @@ __global__ void __launch_bounds__(kThreads) fused_linear(const __grid_constant__
     cuda::wait_for_inputs();
     cuda::let_next_start();
     single.prepare<W>(p, memory);
+  } else if (HeldRows::fits(p.args)) {
+    HeldRows held;
+    held.load_early(p.args);
+    cuda::wait_for_inputs();
+    cuda::let_next_start();
+    held.prepare<W>(p, memory);
   } else {
     cuda::wait_for_inputs();
     cuda::let_next_start();
