@@ -1,19 +1,19 @@
 // Split-KV attention of decoding sequences, bound by reading keys and values once. All sequences'
-// tokens, in steps of 64 (in int8 of 128), are dealt out evenly: a block takes the range of steps
-// of one key head that falls to it, which may end one sequence, hold others and begin the next. A
-// warp goes through 16 tokens (32) at a time, straight from memory to the tensor cores:
-//   scores [8 query rows, tokens] = q k^T, where a lane's 16 bytes of a key are its fragment,
+// tokens, in steps of 64, are dealt out evenly: a block takes the range of steps of one key head
+// that falls to it, which may end one sequence, hold others and begin the next. A warp goes through
+// 16 tokens at a time, straight from memory to the tensor cores:
+//   scores [8 query rows, 16 tokens] = q k^T, where a lane's 16 bytes of a key are its fragment,
 //   o^T [head_dim, 8 query rows] += v^T p^T, where pairs of tokens are interleaved in registers and
 //   the scores are already laid out as the second operand.
-// Keys and values in int8 are multiplied as the integers that they are (decode_tokens_int8.cuh); a
-// key's scale multiplies its score, a value's its weight.
-// The next tokens are on their way while these are multiplied, be they another sequence's; the
-// first ones before the kernel that makes the queries has ended. The warps of a block add up in
-// shared memory, the parts of a sequence through device memory: the block that comes last adds them
-// in their order, so the bits do not depend on who that is.
+// Keys and values in int8 become bf16 in registers, exactly; a key's scale multiplies its score, a
+// value's its weight. Half the bytes are on their way for a block, so one more
+// runs beside the others.
+// The next tokens' keys are on their way from the moment the products have used the registers, be
+// they another sequence's; the first ones' before the kernel that makes the queries has ended. The
+// warps of a block add up in shared memory, the parts of a sequence through device memory: the
+// block that comes last adds them in their order, so the bits do not depend on who that is.
 #include "halo/kernels/attention/decode_attention_launch.h"
 #include "halo/kernels/attention/decode_tokens.cuh"
-#include "halo/kernels/attention/decode_tokens_int8.cuh"
 #include "halo/kernels/cuda/elements.cuh"
 #include "halo/kernels/cuda/mma.cuh"
 #include "halo/kernels/cuda/overlap.cuh"
@@ -25,13 +25,12 @@ namespace {
 using namespace decode;
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kBlocksAProcessor = 2;
 template <class T>
-constexpr int kStep = kWarps* kGroup<T>;  // tokens a block takes at a time
+constexpr int kBlocksAProcessor = sizeof(T) == 1 ? 3 : 2;
+constexpr int kStep = kWarps * kGroup;  // tokens a block takes at a time
 constexpr int kRows = kMostDecodeRows;
-constexpr int kFewestTokens = 128;  // of a range
-constexpr int kAhead = 2;           // steps of int8 that are on their way, or there, at a time
-constexpr int kBatch = 8;           // parts of a sequence that a thread reads at a time
+constexpr int kFewestSteps = 2;  // of a range
+constexpr int kBatch = 8;        // parts of a sequence that a thread reads at a time
 
 struct Parameters {
   DecodeAttentionLaunch args;
@@ -68,16 +67,14 @@ struct Plan {
   }
 };
 
-template <class T>
 __device__ void make_plan(const Parameters& p, Plan& plan) {
-  constexpr int kFewestSteps = kFewestTokens / kStep<T>;
   const auto count = static_cast<int>(p.args.sequences);
   const int each = ceil_div(count, kThreads), begin = threadIdx.x * each;
   const int end = min(begin + each, count);
   int mine = 0;
   for (int s = begin; s < end; ++s) {
     plan.lengths[s] = static_cast<int>(p.args.lengths[s]);
-    mine += ceil_div(plan.lengths[s], kStep<T>);
+    mine += ceil_div(plan.lengths[s], kStep);
   }
   plan.sums[threadIdx.x] = mine;
   __syncthreads();
@@ -88,7 +85,7 @@ __device__ void make_plan(const Parameters& p, Plan& plan) {
   }
   for (int s = begin; s < end; ++s) {
     plan.firsts[s] = before;
-    before += ceil_div(plan.lengths[s], kStep<T>);
+    before += ceil_div(plan.lengths[s], kStep);
   }
   if (threadIdx.x == 0) {
     plan.firsts[count] = plan.steps = all;
@@ -97,13 +94,13 @@ __device__ void make_plan(const Parameters& p, Plan& plan) {
   __syncthreads();
 }
 
-// Element offset of the first row of a group of tokens in the pool.
+// Element offset of the first of 16 tokens' rows in the pool.
 __device__ __forceinline__ int64_t row_of(const Parameters& p, int64_t block, int token) {
   const int64_t within = token & (static_cast<int>(p.args.block_size) - 1);
   return ((block << p.block_shift) + within) * p.args.kv_heads * p.args.head_dim;
 }
 
-// Where the scale of the first of them is among all.
+// Where the scale of the first of 16 tokens is among all.
 __device__ __forceinline__ int64_t scale_of(const Parameters& p, int64_t block, int head,
                                             int token) {
   const int64_t within = token & (static_cast<int>(p.args.block_size) - 1);
@@ -116,53 +113,48 @@ struct Place {
   int token, last;      // its first token; the last one's distance from it, negative: no tokens
 };
 
-template <class T>
 __device__ __forceinline__ Place place_of(const Parameters& p, const Plan& plan, int step,
                                           int sequence) {
   while (step >= plan.firsts[sequence + 1]) ++sequence;
   Place at;
   at.sequence = sequence;
-  at.token =
-      (step - plan.firsts[sequence]) * kStep<T> + static_cast<int>(threadIdx.x) / 32 * kGroup<T>;
-  at.last = min(plan.lengths[sequence] - 1 - at.token, kGroup<T> - 1);
+  at.token = (step - plan.firsts[sequence]) * kStep + static_cast<int>(threadIdx.x) / 32 * kGroup;
+  at.last = min(plan.lengths[sequence] - 1 - at.token, kGroup - 1);
   at.block = at.last < 0
                  ? 0
                  : p.args.block_table[sequence * p.args.max_blocks + (at.token >> p.block_shift)];
   return at;
 }
 
-// Query rows of a key head, and the one that a lane has; there may be none.
-__device__ __forceinline__ int rows_of(const Parameters& p) {
-  return static_cast<int>(p.args.heads / p.args.kv_heads * p.args.tokens);
-}
-template <class T>
-__device__ __forceinline__ int row_of_lane(const Parameters& p) {
-  const int g = threadIdx.x % 32 / 4;
-  return sizeof(T) == 1 && rows_of(p) <= kFewRows ? g % kFewRows : g;
-}
-
+// Query row g of the lane, its numbers as load_keys deals them out.
 template <int D, class T>
 __device__ __forceinline__ void load_queries(const Parameters& p, int sequence, int head,
-                                             Queries<D, T>& q) {
+                                             uint4 (&q)[D / 32]) {
   const DecodeAttentionLaunch& a = p.args;
-  const int row = row_of_lane<T>(p);
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const auto group = static_cast<int>(a.heads / a.kv_heads);
-  const int64_t token = sequence * a.tokens + row / group;
-  const Bf16* numbers =
-      static_cast<const Bf16*>(a.q) + (token * a.heads + head * group + row % group) * D;
-  decode::load_queries<D>(row < rows_of(p) ? numbers : nullptr, a.scale * 1.44269504f, q);
+  if (g >= group * a.tokens) return;
+  const int64_t token = sequence * a.tokens + g / group;
+  const Bf16* row =
+      static_cast<const Bf16*>(a.q) + (token * a.heads + head * group + g % group) * D;
+#pragma unroll
+  for (int j = 0; j < D / 32; ++j) {
+    const int at = sizeof(T) == 1 ? 64 * (j / 2) + 16 * t + 8 * (j % 2) : 32 * j + 8 * t;
+    q[j] = *reinterpret_cast<const uint4*>(row + at);
+  }
 }
 
 // Scores of tokens that the lane's query row does not see become -inf, the others are scaled.
-template <class T>
-__device__ __forceinline__ void mask(const Parameters& p, int length, int token, float factor,
-                                     float (&scores)[kScores<T>]) {
+__device__ __forceinline__ void mask(const Parameters& p, int length, int token,
+                                     float (&scores)[4]) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const auto group = static_cast<int>(p.args.heads / p.args.kv_heads);
   const auto tokens = static_cast<int>(p.args.tokens);
-  const int seen = length - tokens + min(row_of_lane<T>(p) / group, tokens - 1) + 1;
+  const int seen = length - tokens + min(g / group, tokens - 1) + 1;
+  const float scale = p.args.scale * 1.44269504f;
 #pragma unroll
-  for (int i = 0; i < kScores<T>; ++i)
-    scores[i] = token + token_of_score(i, T{}) < seen ? scores[i] * factor : -INFINITY;
+  for (int i = 0; i < 4; ++i)
+    scores[i] = token + i / 2 * 8 + 2 * t + i % 2 < seen ? scores[i] * scale : -INFINITY;
 }
 
 // What the warps of a block leave to each other, and then threads that add up parts.
@@ -175,8 +167,7 @@ struct Shared {
 };
 
 template <int D, class T>
-__device__ void leave(const Parameters& p, Sums<D>& sums, Shared<D>& shared) {
-  finish_values<D>(sums, rows_of(p), T{});
+__device__ void leave(const Sums<D>& sums, Shared<D>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   float sum[1] = {sums.sum};
   cuda::fold_lanes<cuda::Sum>(sum, 4);
@@ -334,10 +325,10 @@ __device__ int gather_parts(const Parameters& p, const Joined& all, Shared<D>& s
 
 // The block's part of a sequence ends.
 template <int D, class T>
-__device__ void finish(const Parameters& p, int sequence, int head, int range, Sums<D>& sums,
+__device__ void finish(const Parameters& p, int sequence, int head, int range, const Sums<D>& sums,
                        Shared<D>& shared) {
-  const int rows = rows_of(p);
-  leave<D, T>(p, sums, shared);
+  const int rows = static_cast<int>(p.args.heads / p.args.kv_heads * p.args.tokens);
+  leave<D, T>(sums, shared);
   __syncthreads();
   const Joined all = joined_of(shared.plan, sequence, head, range);
   if (all.parts == 1) {
@@ -352,185 +343,92 @@ __device__ void finish(const Parameters& p, int sequence, int head, int range, S
   __syncthreads();
 }
 
-// A block's range of steps of one key head, and what of it is stored.
 template <int D, class T>
-struct Range {
-  const Parameters& p;
-  Shared<D>& shared;
-  int head, range, begin, end;
-  const T *keys, *values;
-  int stride;
-
-  __device__ Range(const Parameters& parameters, Shared<D>& memory)
-      : p(parameters),
-        shared(memory),
-        head(static_cast<int>(blockIdx.x % static_cast<unsigned>(p.args.kv_heads))),
-        range(static_cast<int>(blockIdx.x / static_cast<unsigned>(p.args.kv_heads))),
-        begin(shared.plan.begin_of(range)),
-        end(shared.plan.begin_of(range + 1)),
-        keys(static_cast<const T*>(p.args.keys) + head * D),
-        values(static_cast<const T*>(p.args.values) + head * D),
-        stride(static_cast<int>(p.args.kv_heads * D)) {}
-
-  __device__ Place first() const {
-    const auto sequences = static_cast<int>(p.args.sequences);
-    return place_of<T>(p, shared.plan, begin, shared.plan.sequence_of(begin, sequences));
+__global__ void __launch_bounds__(kThreads, kBlocksAProcessor<T>)
+    decode_attention(const __grid_constant__ Parameters p) {
+  __shared__ __align__(16) Shared<D> shared;
+  cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
+  const DecodeAttentionLaunch& a = p.args;
+  const Plan& plan = shared.plan;
+  make_plan(p, shared.plan);
+  const int head = blockIdx.x % static_cast<unsigned>(a.kv_heads);
+  const int range = blockIdx.x / static_cast<unsigned>(a.kv_heads);
+  if (range >= plan.ranges) {
+    cuda::wait_for_inputs();  // as whoever runs after the next kernel relies on
+    return;
   }
-  // The place of a step, which is not before that of `other`; `other` where there is no such step.
-  __device__ Place place(int step, const Place& other) const {
-    return step < end ? place_of<T>(p, shared.plan, step, other.sequence) : other;
-  }
-  // Whether all of them were there before this call: the newest are the kernel before this one's.
-  __device__ bool are_old(const Place& at) const {
-    return at.token + kGroup<T> <= shared.plan.lengths[at.sequence] - p.args.tokens;
-  }
-  // The weights of a place's tokens are made of their scores.
-  __device__ void weigh_at(const Place& at, float factor, float (&scores)[kScores<T>],
-                           Sums<D>& sums) const {
-    mask<T>(p, shared.plan.lengths[at.sequence], at.token, factor, scores);
-    weigh<D>(scores, sums);
-  }
-  __device__ void finish_sequence(const Place& at, Sums<D>& sums) const {
-    finish<D, T>(p, at.sequence, head, range, sums, shared);
-    clear(sums);
-  }
-};
-
-// In bf16 keys and values go to registers, whose use the next ones wait for.
-template <int D>
-__device__ void attend(const Range<D, Bf16>& all) {
-  const Parameters& p = all.p;
-  Keys<D, Bf16> k;
-  Values<D, Bf16> v;
+  const int end = plan.begin_of(range + 1);
+  int step = plan.begin_of(range);
+  const auto stride = static_cast<int>(a.kv_heads * D);
+  const T* keys = static_cast<const T*>(a.keys) + head * D;
+  const T* values = static_cast<const T*>(a.values) + head * D;
+  Keys<D, T> k;
+  Values<D, T> v;
   const auto fetch_keys = [&](const Place& at) {
-    if (at.last >= 0)
-      load_keys<D>(all.keys + row_of(p, at.block, at.token), all.stride, at.last, k);
+    if (at.last < 0) return;
+    load_keys<D>(keys + row_of(p, at.block, at.token), stride, at.last, k);
+    if constexpr (sizeof(T) == 1)
+      load_scales(a.key_scales + scale_of(p, at.block, head, at.token), at.last, k.scales);
   };
   const auto fetch_values = [&](const Place& at) {
-    if (at.last >= 0)
-      load_values<D>(all.values + row_of(p, at.block, at.token), all.stride, at.last, v);
+    if (at.last < 0) return;
+    load_values<D>(values + row_of(p, at.block, at.token), stride, at.last, v);
+    if constexpr (sizeof(T) == 1)
+      load_scales(a.value_scales + scale_of(p, at.block, head, at.token), at.last, v.scales);
   };
-  Place now = all.first(), next = all.place(all.begin + 1, now);
-  const bool early = all.are_old(now);
+
+  Place now = place_of(p, plan, step, plan.sequence_of(step, static_cast<int>(a.sequences)));
+  // The newest tokens are the kernel before this one's.
+  const bool early = now.token + kGroup <= plan.lengths[now.sequence] - a.tokens;
   if (early) {
     fetch_keys(now);
     fetch_values(now);
   }
+  Place next = step + 1 < end ? place_of(p, plan, step + 1, now.sequence) : now;
   cuda::wait_for_inputs();
-  Queries<D, Bf16> q;
-  load_queries<D, Bf16>(p, now.sequence, all.head, q);
+  uint4 q[D / 32] = {};
+  load_queries<D, T>(p, now.sequence, head, q);
   if (!early) {
     fetch_keys(now);
     fetch_values(now);
   }
   Sums<D> sums;
   clear(sums);
-  for (int step = all.begin; step < all.end; ++step) {
-    const bool more = step + 1 < all.end, ends = !more || next.sequence != now.sequence;
-    float scores[kScores<Bf16>];
-    const float factor = q.factor;
+  for (; step < end; ++step) {
+    const bool more = step + 1 < end, ends = !more || next.sequence != now.sequence;
+    float scores[4];
     if (now.last >= 0) multiply_keys<D>(q, k, scores);
     Place following = next;
     if (more) {
       fetch_keys(next);
-      if (ends) load_queries<D, Bf16>(p, next.sequence, all.head, q);
-      following = all.place(step + 2, next);
+      if (ends) load_queries<D, T>(p, next.sequence, head, q);
+      if (step + 2 < end) following = place_of(p, plan, step + 2, next.sequence);
     }
     if (now.last >= 0) {
-      all.weigh_at(now, factor, scores, sums);
-      add_values<D>(v, scores, rows_of(p), sums);
+      mask(p, plan.lengths[now.sequence], now.token, scores);
+      uint32_t weights[2];
+      weigh<D>(scores, v, sums, weights);
+      multiply_values<D>(v, weights, sums);
     }
     if (more) fetch_values(next);
-    if (ends) all.finish_sequence(now, sums);
-    now = next;
-    next = following;
-  }
-}
-
-// In int8 half the bytes would be on their way so: they go to shared memory, two steps ahead.
-template <int D>
-__device__ void attend(const Range<D, int8_t>& all) {
-  extern __shared__ __align__(128) unsigned char dynamic[];
-  const Parameters& p = all.p;
-  Staged<D>* staged = reinterpret_cast<Staged<D>*>(dynamic) + threadIdx.x / 32 * kAhead;
-  const auto copy = [&](const Place& at, int step) {
-    Staged<D>& to = staged[(step - all.begin) % kAhead];
-    if (step < all.end && at.last >= 0) {
-      const int64_t row = row_of(p, at.block, at.token);
-      const int64_t scale = scale_of(p, at.block, all.head, at.token);
-      copy_keys<D>(all.keys + row, all.stride, at.last, to);
-      copy_scales<D>(p.args.key_scales + scale, 0, to);
-      copy_values<D>(all.values + row, all.stride, at.last, to);
-      copy_scales<D>(p.args.value_scales + scale, 1, to);
-    }
-    cuda::end_copies();
-  };
-  Place now = all.first(), next = all.place(all.begin + 1, now);
-  const auto begin_copies = [&] {
-    copy(now, all.begin);
-    copy(next, all.begin + 1);
-  };
-  const bool early = all.are_old(now) && all.are_old(next);
-  if (early) begin_copies();
-  cuda::wait_for_inputs();
-  if (!early) begin_copies();
-  Queries<D, int8_t> q;
-  load_queries<D, int8_t>(p, now.sequence, all.head, q);
-  Sums<D> sums;
-  clear(sums);
-  for (int step = all.begin; step < all.end; ++step) {
-    const bool more = step + 1 < all.end, ends = !more || next.sequence != now.sequence;
-    const Place following = all.place(step + 2, next);
-    const Staged<D>& here = staged[(step - all.begin) % kAhead];
-    cuda::wait_for_copies<kAhead - 1>();
-    if (now.last >= 0) {
-      float scores[kScores<int8_t>];
-      Keys<D, int8_t> k;
-      read_keys(here, now.last, k);
-      multiply_keys<D>(q, k, scores);
-      all.weigh_at(now, q.factor, scores, sums);
-      Values<D, int8_t> v;
-      read_values(here, now.last, v);
-      add_values<D>(v, scores, rows_of(p), sums);
-    }
-    copy(following, step + kAhead);
     if (ends) {
-      all.finish_sequence(now, sums);
-      if (more) load_queries<D, int8_t>(p, next.sequence, all.head, q);
+      finish<D, T>(p, now.sequence, head, range, sums, shared);
+      clear(sums);
     }
     now = next;
     next = following;
   }
-}
-
-template <int D, class T>
-__global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
-    decode_attention(const __grid_constant__ Parameters p) {
-  __shared__ __align__(16) Shared<D> shared;
-  cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
-  make_plan<T>(p, shared.plan);
-  if (blockIdx.x / static_cast<unsigned>(p.args.kv_heads) >= shared.plan.ranges) {
-    cuda::wait_for_inputs();  // as whoever runs after the next kernel relies on
-    return;
-  }
-  attend(Range<D, T>(p, shared));
 }
 
 template <int D, class T>
 void launch(Parameters& parameters, void* stream) {
   const auto heads = static_cast<int>(parameters.args.kv_heads);
-  const int ranges = cuda::processors() * kBlocksAProcessor / heads;
+  const int ranges = cuda::processors() * kBlocksAProcessor<T> / heads;
   parameters.most_ranges = ranges < 1               ? 1
                            : ranges > kDecodeRanges ? static_cast<int>(kDecodeRanges)
                                                     : ranges;
-  const auto kernel = decode_attention<D, T>;
-  int bytes = 0;
-  if constexpr (sizeof(T) == 1) {
-    bytes = kWarps * kAhead * static_cast<int>(sizeof(Staged<D>));
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-  }
-  cuda::launch_overlapped(kernel, dim3(parameters.most_ranges * heads), kThreads, bytes, stream,
-                          parameters);
+  cuda::launch_overlapped(decode_attention<D, T>, dim3(parameters.most_ranges * heads), kThreads, 0,
+                          stream, parameters);
 }
 
 __global__ void newest_rows(const NewestRowsLaunch p) {
