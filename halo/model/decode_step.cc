@@ -24,7 +24,6 @@ struct TokenPart {
 
 // What the layers of one step share.
 struct Step {
-  const DecoderWeights& weights;
   const DecodeState& state;
   at::Tensor rows;  // [S n]: where keys and values go; undefined without attention layers
   std::vector<TokenPart> parts;  // likewise
@@ -46,18 +45,8 @@ HeadSplit split_of(const Mixer& w, double eps) {
 }
 
 at::Tensor projection(const Step& step, const at::Tensor& hidden, const Weight& norm,
-                      const Weight& w, const Weight& bias, const Weight& next) {
-  return fused_linear(hidden,
-                      {.norm = norm, .eps = step.eps, .w = w, .bias = bias, .next = next.value},
-                      step.kernels);
-}
-
-// The matrix that is read after layer i: the next one's first.
-const at::Tensor& matrix_after(const DecoderWeights& weights, size_t i) {
-  if (i + 1 == weights.layers.size()) return weights.head.value;
-  const auto& mixer = weights.layers[i + 1].mixer;
-  const auto* attention = std::get_if<AttentionWeights>(&mixer);
-  return attention ? attention->qkvg.value : std::get<LightningWeights>(mixer).qkvz.value;
+                      const Weight& w, const Weight& bias) {
+  return fused_linear(hidden, {.norm = norm, .eps = step.eps, .w = w, .bias = bias}, step.kernels);
 }
 
 // The tokens of a step in parts that a call takes.
@@ -92,33 +81,26 @@ at::Tensor attend(const Step& step, const AttentionWeights& w, const at::Tensor&
   return at::cat(o, 1).flatten(0, 1);
 }
 
-at::Tensor run_mixer(const Step& step, const AttentionWeights& w, const LayerWeights& whole,
+at::Tensor run_mixer(const Step& step, const AttentionWeights& w, const Weight& norm,
                      const at::Tensor& hidden, const LayerState& layer) {
-  const Weight& norm = whole.input_norm;
-  at::Tensor stacked = projection(step, hidden, norm, w.qkvg, w.qkv_bias, w.o_proj);
+  at::Tensor stacked = projection(step, hidden, norm, w.qkvg, w.qkv_bias);
   if (w.biased_gate.defined()) {
-    stacked = at::cat({stacked, projection(step, hidden, norm, w.biased_gate, {}, w.o_proj)}, 1);
+    stacked = at::cat({stacked, projection(step, hidden, norm, w.biased_gate, {})}, 1);
   }
   const DecodeState& state = step.state;
   const at::Tensor q = split_heads_store(stacked, split_of(w, step.eps), w.q_norm, w.k_norm,
                                          state.cache->rope(w.inv_freq, w.rope_magnitude),
                                          state.cache->scale(w.logit_scale), {layer, step.rows});
   const at::Tensor o = attend(step, w, q, layer).flatten(1);
-  return fused_linear(o,
-                      {.gate = gate_of(stacked, w),
-                       .w = w.o_proj,
-                       .bias = w.o_bias,
-                       .residual = hidden,
-                       .next = whole.gate_up.value,
-                       .next_swiglu = true},
-                      step.kernels);
+  return fused_linear(
+      o, {.gate = gate_of(stacked, w), .w = w.o_proj, .bias = w.o_bias, .residual = hidden},
+      step.kernels);
 }
 
-at::Tensor run_mixer(const Step& step, const LightningWeights& w, const LayerWeights& whole,
+at::Tensor run_mixer(const Step& step, const LightningWeights& w, const Weight& norm,
                      const at::Tensor& hidden, const LayerState& layer) {
   HALO_CHECK(!w.decay.defined(), "decode step: learned decays have no form here");
-  const at::Tensor stacked =
-      projection(step, hidden, whole.input_norm, w.qkvz, w.qkvz_bias, w.o_proj);
+  const at::Tensor stacked = projection(step, hidden, norm, w.qkvz, w.qkvz_bias);
   const LightningDecode args{.split = split_of(w, step.eps),
                              .q_norm = w.q_norm,
                              .k_norm = w.k_norm,
@@ -133,26 +115,19 @@ at::Tensor run_mixer(const Step& step, const LightningWeights& w, const LayerWei
                        .gate = gate_of(stacked, w),
                        .w = w.o_proj,
                        .bias = w.o_bias,
-                       .residual = hidden,
-                       .next = whole.gate_up.value,
-                       .next_swiglu = true},
+                       .residual = hidden},
                       step.kernels);
 }
 
-at::Tensor run_layer(const Step& step, size_t i, at::Tensor hidden, const LayerState& state) {
-  const LayerWeights& layer = step.weights.layers[i];
+at::Tensor run_layer(const Step& step, const LayerWeights& layer, at::Tensor hidden,
+                     const LayerState& state) {
   hidden = std::visit(
-      [&](const auto& mixer) { return run_mixer(step, mixer, layer, hidden, state); }, layer.mixer);
-  const at::Tensor inner = fused_linear(hidden,
-                                        {.norm = layer.post_norm,
-                                         .eps = step.eps,
-                                         .w = layer.gate_up,
-                                         .swiglu = true,
-                                         .next = layer.down.value},
-                                        step.kernels);
-  return fused_linear(inner,
-                      {.w = layer.down, .residual = hidden, .next = matrix_after(step.weights, i)},
-                      step.kernels);
+      [&](const auto& mixer) { return run_mixer(step, mixer, layer.input_norm, hidden, state); },
+      layer.mixer);
+  const at::Tensor inner = fused_linear(
+      hidden, {.norm = layer.post_norm, .eps = step.eps, .w = layer.gate_up, .swiglu = true},
+      step.kernels);
+  return fused_linear(inner, {.w = layer.down, .residual = hidden}, step.kernels);
 }
 
 }  // namespace
@@ -199,7 +174,7 @@ at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
   const at::NoGradGuard no_grad;
   DecodeState fresh = state;
   fresh.cache = state.cache->without_tables();
-  Step step{weights, fresh, {}, {}, weights.eps, kernels};
+  Step step{fresh, {}, {}, weights.eps, kernels};
   for (size_t i = 0; i < layers.size(); ++i) {
     const LayerState& layer = layers[i];
     const auto* attention = std::get_if<AttentionWeights>(&weights.layers[i].mixer);
@@ -211,7 +186,7 @@ at::Tensor decode_step(const DecoderWeights& weights, const DecodeState& state,
   }
   at::Tensor hidden = embedding(state.tokens, weights.embedding);
   for (size_t i = 0; i < weights.layers.size(); ++i)
-    hidden = run_layer(step, i, std::move(hidden), layers[i]);
+    hidden = run_layer(step, weights.layers[i], std::move(hidden), layers[i]);
   return fused_linear(
       hidden, {.norm = weights.norm, .eps = weights.eps, .w = weights.head, .wide = true}, kernels);
 }

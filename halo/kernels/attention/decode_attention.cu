@@ -1,19 +1,19 @@
 // Split-KV attention of decoding sequences, bound by reading keys and values once. All sequences'
-// tokens, in steps of 64 (in int8 of 128), are dealt out evenly: a block takes the range of steps
-// of one key head that falls to it, which may end one sequence, hold others and begin the next. A
-// warp goes through 16 tokens (32) at a time, straight from memory to the tensor cores:
-//   scores [8 query rows, tokens] = q k^T, where a lane's 16 bytes of a key are its fragment,
+// tokens, in steps of 64, are dealt out evenly: a block takes the range of steps of one key head
+// that falls to it, which may end one sequence, hold others and begin the next. A warp goes through
+// 16 tokens at a time, straight from memory to the tensor cores:
+//   scores [8 query rows, 16 tokens] = q k^T, where a lane's 16 bytes of a key are its fragment,
 //   o^T [head_dim, 8 query rows] += v^T p^T, where pairs of tokens are interleaved in registers and
 //   the scores are already laid out as the second operand.
-// Keys and values in int8 are multiplied as the integers that they are (decode_tokens_int8.cuh); a
-// key's scale multiplies its score, a value's its weight.
+// Keys and values in int8 become bf16 in registers, exactly; a key's scale multiplies its score, a
+// value's its weight. Half the bytes are on their way for a block, so one more
+// runs beside the others.
 // The next tokens' keys are on their way from the moment the products have used the registers, be
 // they another sequence's; the first ones' before the kernel that makes the queries has ended. The
 // warps of a block add up in shared memory, the parts of a sequence through device memory: the
 // block that comes last adds them in their order, so the bits do not depend on who that is.
 #include "halo/kernels/attention/decode_attention_launch.h"
 #include "halo/kernels/attention/decode_tokens.cuh"
-#include "halo/kernels/attention/decode_tokens_int8.cuh"
 #include "halo/kernels/cuda/elements.cuh"
 #include "halo/kernels/cuda/mma.cuh"
 #include "halo/kernels/cuda/overlap.cuh"
@@ -25,12 +25,12 @@ namespace {
 using namespace decode;
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps;
-constexpr int kBlocksAProcessor = 2;
 template <class T>
-constexpr int kStep = kWarps* kGroup<T>;  // tokens a block takes at a time
+constexpr int kBlocksAProcessor = sizeof(T) == 1 ? 3 : 2;
+constexpr int kStep = kWarps * kGroup;  // tokens a block takes at a time
 constexpr int kRows = kMostDecodeRows;
-constexpr int kFewestTokens = 128;  // of a range
-constexpr int kBatch = 8;           // parts of a sequence that a thread reads at a time
+constexpr int kFewestSteps = 2;  // of a range
+constexpr int kBatch = 8;        // parts of a sequence that a thread reads at a time
 
 struct Parameters {
   DecodeAttentionLaunch args;
@@ -67,16 +67,14 @@ struct Plan {
   }
 };
 
-template <class T>
 __device__ void make_plan(const Parameters& p, Plan& plan) {
-  constexpr int kFewestSteps = kFewestTokens / kStep<T>;
   const auto count = static_cast<int>(p.args.sequences);
   const int each = ceil_div(count, kThreads), begin = threadIdx.x * each;
   const int end = min(begin + each, count);
   int mine = 0;
   for (int s = begin; s < end; ++s) {
     plan.lengths[s] = static_cast<int>(p.args.lengths[s]);
-    mine += ceil_div(plan.lengths[s], kStep<T>);
+    mine += ceil_div(plan.lengths[s], kStep);
   }
   plan.sums[threadIdx.x] = mine;
   __syncthreads();
@@ -87,7 +85,7 @@ __device__ void make_plan(const Parameters& p, Plan& plan) {
   }
   for (int s = begin; s < end; ++s) {
     plan.firsts[s] = before;
-    before += ceil_div(plan.lengths[s], kStep<T>);
+    before += ceil_div(plan.lengths[s], kStep);
   }
   if (threadIdx.x == 0) {
     plan.firsts[count] = plan.steps = all;
@@ -96,13 +94,13 @@ __device__ void make_plan(const Parameters& p, Plan& plan) {
   __syncthreads();
 }
 
-// Element offset of the first row of a group of tokens in the pool.
+// Element offset of the first of 16 tokens' rows in the pool.
 __device__ __forceinline__ int64_t row_of(const Parameters& p, int64_t block, int token) {
   const int64_t within = token & (static_cast<int>(p.args.block_size) - 1);
   return ((block << p.block_shift) + within) * p.args.kv_heads * p.args.head_dim;
 }
 
-// Where the scale of the first of them is among all.
+// Where the scale of the first of 16 tokens is among all.
 __device__ __forceinline__ int64_t scale_of(const Parameters& p, int64_t block, int head,
                                             int token) {
   const int64_t within = token & (static_cast<int>(p.args.block_size) - 1);
@@ -115,53 +113,48 @@ struct Place {
   int token, last;      // its first token; the last one's distance from it, negative: no tokens
 };
 
-template <class T>
 __device__ __forceinline__ Place place_of(const Parameters& p, const Plan& plan, int step,
                                           int sequence) {
   while (step >= plan.firsts[sequence + 1]) ++sequence;
   Place at;
   at.sequence = sequence;
-  at.token =
-      (step - plan.firsts[sequence]) * kStep<T> + static_cast<int>(threadIdx.x) / 32 * kGroup<T>;
-  at.last = min(plan.lengths[sequence] - 1 - at.token, kGroup<T> - 1);
+  at.token = (step - plan.firsts[sequence]) * kStep + static_cast<int>(threadIdx.x) / 32 * kGroup;
+  at.last = min(plan.lengths[sequence] - 1 - at.token, kGroup - 1);
   at.block = at.last < 0
                  ? 0
                  : p.args.block_table[sequence * p.args.max_blocks + (at.token >> p.block_shift)];
   return at;
 }
 
-// Query rows of a key head, and the one that a lane has; there may be none.
-__device__ __forceinline__ int rows_of(const Parameters& p) {
-  return static_cast<int>(p.args.heads / p.args.kv_heads * p.args.tokens);
-}
-template <class T>
-__device__ __forceinline__ int row_of_lane(const Parameters& p) {
-  const int g = threadIdx.x % 32 / 4;
-  return sizeof(T) == 1 && rows_of(p) <= kFewRows ? g % kFewRows : g;
-}
-
+// Query row g of the lane, its numbers as load_keys deals them out.
 template <int D, class T>
 __device__ __forceinline__ void load_queries(const Parameters& p, int sequence, int head,
-                                             Queries<D, T>& q) {
+                                             uint4 (&q)[D / 32]) {
   const DecodeAttentionLaunch& a = p.args;
-  const int row = row_of_lane<T>(p);
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const auto group = static_cast<int>(a.heads / a.kv_heads);
-  const int64_t token = sequence * a.tokens + row / group;
-  const Bf16* numbers =
-      static_cast<const Bf16*>(a.q) + (token * a.heads + head * group + row % group) * D;
-  decode::load_queries<D>(row < rows_of(p) ? numbers : nullptr, a.scale * 1.44269504f, q);
+  if (g >= group * a.tokens) return;
+  const int64_t token = sequence * a.tokens + g / group;
+  const Bf16* row =
+      static_cast<const Bf16*>(a.q) + (token * a.heads + head * group + g % group) * D;
+#pragma unroll
+  for (int j = 0; j < D / 32; ++j) {
+    const int at = sizeof(T) == 1 ? 64 * (j / 2) + 16 * t + 8 * (j % 2) : 32 * j + 8 * t;
+    q[j] = *reinterpret_cast<const uint4*>(row + at);
+  }
 }
 
 // Scores of tokens that the lane's query row does not see become -inf, the others are scaled.
-template <class T>
-__device__ __forceinline__ void mask(const Parameters& p, int length, int token, float factor,
-                                     float (&scores)[kScores<T>]) {
+__device__ __forceinline__ void mask(const Parameters& p, int length, int token,
+                                     float (&scores)[4]) {
+  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
   const auto group = static_cast<int>(p.args.heads / p.args.kv_heads);
   const auto tokens = static_cast<int>(p.args.tokens);
-  const int seen = length - tokens + min(row_of_lane<T>(p) / group, tokens - 1) + 1;
+  const int seen = length - tokens + min(g / group, tokens - 1) + 1;
+  const float scale = p.args.scale * 1.44269504f;
 #pragma unroll
-  for (int i = 0; i < kScores<T>; ++i)
-    scores[i] = token + token_of_score(i, T{}) < seen ? scores[i] * factor : -INFINITY;
+  for (int i = 0; i < 4; ++i)
+    scores[i] = token + i / 2 * 8 + 2 * t + i % 2 < seen ? scores[i] * scale : -INFINITY;
 }
 
 // What the warps of a block leave to each other, and then threads that add up parts.
@@ -174,8 +167,7 @@ struct Shared {
 };
 
 template <int D, class T>
-__device__ void leave(const Parameters& p, Sums<D>& sums, Shared<D>& shared) {
-  finish_values<D>(sums, rows_of(p), T{});
+__device__ void leave(const Sums<D>& sums, Shared<D>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   float sum[1] = {sums.sum};
   cuda::fold_lanes<cuda::Sum>(sum, 4);
@@ -333,10 +325,10 @@ __device__ int gather_parts(const Parameters& p, const Joined& all, Shared<D>& s
 
 // The block's part of a sequence ends.
 template <int D, class T>
-__device__ void finish(const Parameters& p, int sequence, int head, int range, Sums<D>& sums,
+__device__ void finish(const Parameters& p, int sequence, int head, int range, const Sums<D>& sums,
                        Shared<D>& shared) {
-  const int rows = rows_of(p);
-  leave<D, T>(p, sums, shared);
+  const int rows = static_cast<int>(p.args.heads / p.args.kv_heads * p.args.tokens);
+  leave<D, T>(sums, shared);
   __syncthreads();
   const Joined all = joined_of(shared.plan, sequence, head, range);
   if (all.parts == 1) {
@@ -352,13 +344,13 @@ __device__ void finish(const Parameters& p, int sequence, int head, int range, S
 }
 
 template <int D, class T>
-__global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
+__global__ void __launch_bounds__(kThreads, kBlocksAProcessor<T>)
     decode_attention(const __grid_constant__ Parameters p) {
   __shared__ __align__(16) Shared<D> shared;
   cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
   const DecodeAttentionLaunch& a = p.args;
   const Plan& plan = shared.plan;
-  make_plan<T>(p, shared.plan);
+  make_plan(p, shared.plan);
   const int head = blockIdx.x % static_cast<unsigned>(a.kv_heads);
   const int range = blockIdx.x / static_cast<unsigned>(a.kv_heads);
   if (range >= plan.ranges) {
@@ -385,16 +377,16 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
       load_scales(a.value_scales + scale_of(p, at.block, head, at.token), at.last, v.scales);
   };
 
-  Place now = place_of<T>(p, plan, step, plan.sequence_of(step, static_cast<int>(a.sequences)));
+  Place now = place_of(p, plan, step, plan.sequence_of(step, static_cast<int>(a.sequences)));
   // The newest tokens are the kernel before this one's.
-  const bool early = now.token + kGroup<T> <= plan.lengths[now.sequence] - a.tokens;
+  const bool early = now.token + kGroup <= plan.lengths[now.sequence] - a.tokens;
   if (early) {
     fetch_keys(now);
     fetch_values(now);
   }
-  Place next = step + 1 < end ? place_of<T>(p, plan, step + 1, now.sequence) : now;
+  Place next = step + 1 < end ? place_of(p, plan, step + 1, now.sequence) : now;
   cuda::wait_for_inputs();
-  Queries<D, T> q;
+  uint4 q[D / 32] = {};
   load_queries<D, T>(p, now.sequence, head, q);
   if (!early) {
     fetch_keys(now);
@@ -404,19 +396,19 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
   clear(sums);
   for (; step < end; ++step) {
     const bool more = step + 1 < end, ends = !more || next.sequence != now.sequence;
-    float scores[kScores<T>];
-    const float factor = q.factor;
+    float scores[4];
     if (now.last >= 0) multiply_keys<D>(q, k, scores);
     Place following = next;
     if (more) {
       fetch_keys(next);
       if (ends) load_queries<D, T>(p, next.sequence, head, q);
-      if (step + 2 < end) following = place_of<T>(p, plan, step + 2, next.sequence);
+      if (step + 2 < end) following = place_of(p, plan, step + 2, next.sequence);
     }
     if (now.last >= 0) {
-      mask<T>(p, plan.lengths[now.sequence], now.token, factor, scores);
-      weigh<D>(scores, sums);
-      add_values<D>(v, scores, rows_of(p), sums);
+      mask(p, plan.lengths[now.sequence], now.token, scores);
+      uint32_t weights[2];
+      weigh<D>(scores, v, sums, weights);
+      multiply_values<D>(v, weights, sums);
     }
     if (more) fetch_values(next);
     if (ends) {
@@ -431,7 +423,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksAProcessor)
 template <int D, class T>
 void launch(Parameters& parameters, void* stream) {
   const auto heads = static_cast<int>(parameters.args.kv_heads);
-  const int ranges = cuda::processors() * kBlocksAProcessor / heads;
+  const int ranges = cuda::processors() * kBlocksAProcessor<T> / heads;
   parameters.most_ranges = ranges < 1               ? 1
                            : ranges > kDecodeRanges ? static_cast<int>(kDecodeRanges)
                                                     : ranges;

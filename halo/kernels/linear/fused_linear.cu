@@ -2,14 +2,11 @@
 // 16 rows of the weights. One warp has the copy engine bring pieces of them into a ring of stages
 // in shared memory, from before the kernel that makes x has ended on; pieces of 2 KB, which it
 // brings at the memory's rate, while those of 1 KB come at three quarters of it. Eight warps share
-// a stage's columns and multiply them on the tensor cores with the rows of x as they stand in
-// shared memory, normed and gated: the sum over columns may run in any order that both agree on, so
-// that a lane takes 16 bytes at a time of both. They add up through shared memory. The order of
-// every sum depends on the weights' shape alone: a row has the same bits alone and among others.
-// Weights in int8 are multiplied as they are. A row of x has 16 bits a number then, as two int8:
-// the high parts of four rows and their low ones are a product's eight columns, its sums of
-// integers exact. The largest of n numbers is at most sqrt(n) times their rms, so what rounding to
-// 2^-16 of it loses is less than bf16 would lose.
+// a stage's columns, make bf16 of them where they are int8, and multiply them on the tensor cores
+// with the rows of x as they stand in shared memory, normed and gated: the sum over columns may run
+// in any order that both agree on, so that a lane takes 16 bytes at a time of both. They add up
+// through shared memory. The order of every sum depends on the weights' shape alone: a row has the
+// same bits alone and among others.
 #include <algorithm>
 
 #include "halo/kernels/cuda/barrier.cuh"
@@ -38,9 +35,6 @@ constexpr int kStageRow = kPieceBytes + kPadBytes;
 constexpr int kStageBytes = kTile * kStageRow;
 constexpr int kRows = kMostFusedRows;
 constexpr int kSharedBytes = 227 << 10;  // that a block may have
-// Of what is read next: what memory delivers while one kernel ends and the next one's copies begin.
-constexpr int64_t kAheadBytes = 12 << 20;
-constexpr int kAheadPiece = 4096;
 
 struct Parameters {
   FusedLinearLaunch args;
@@ -49,23 +43,12 @@ struct Parameters {
   int ring;    // stages that shared memory holds
 };
 
-template <class W>
-constexpr bool kIsInt8 = sizeof(W) == 1;
-// From a row of x to the next; where weights are int8, of its high parts or of its low ones.
-template <class W>
 __host__ __device__ constexpr int row_bytes(int64_t inputs) {
-  return static_cast<int>((inputs * sizeof(W) + 127) / 128 * 128) + kPadBytes;
-}
-// Of x's rows: with int8 all high parts, then all low ones.
-template <class W>
-__host__ __device__ constexpr int x_bytes(const FusedLinearLaunch& a) {
-  return static_cast<int>(a.rows) * row_bytes<W>(a.inputs) * (kIsInt8<W> ? 2 : 1);
+  return static_cast<int>(inputs * sizeof(Bf16)) + kPadBytes;
 }
 
 struct Shared {
   float squares[kRows][kWarps];
-  float most[kRows][kWarps];  // the largest of a row's numbers in size
-  float factor[kRows];        // of the 16 bits that a row became
   uint64_t full[kMostStages], empty[kMostStages];
 };
 
@@ -77,17 +60,16 @@ struct Memory {
   unsigned char* x;
   float* partial;
 
-  __device__ Memory(unsigned char* memory, const Parameters& p, int bytes_of_x)
+  __device__ Memory(unsigned char* memory, const Parameters& p)
       : ring(memory),
         shared(*reinterpret_cast<Shared*>(ring + p.ring * kStageBytes)),
         x(ring + p.ring * kStageBytes + sizeof(Shared)),
-        partial(reinterpret_cast<float*>(x + bytes_of_x)) {}
+        partial(reinterpret_cast<float*>(x + p.args.rows * row_bytes(p.args.inputs))) {}
 };
 
-template <class W>
 int bytes_beside_ring(const FusedLinearLaunch& a) {
-  return static_cast<int>(sizeof(Shared) + x_bytes<W>(a) +
-                          a.rows * 2 * kWarps * kTile * sizeof(float));
+  return static_cast<int>(sizeof(Shared) +
+                          a.rows * (row_bytes(a.inputs) + 2 * kWarps * kTile * sizeof(float)));
 }
 
 // Where a warp stands in the ring.
@@ -135,21 +117,6 @@ __device__ void copy_tiles(const Parameters& p, const Memory& memory) {
   }
 }
 
-// The copying warp, once all its copies are on their way: a lane a piece, over all blocks.
-__device__ void ask_for_next(const FusedLinearLaunch& a) {
-  if (!a.next) return;
-  const int64_t bytes = a.next_bytes / a.next_parts;
-  const int64_t most = min(bytes, kAheadBytes / a.next_parts);
-  const int64_t stride = int64_t{gridDim.x} * 32 * kAheadPiece;
-  for (int64_t part = 0; part < a.next_parts; ++part) {
-    const char* begin = static_cast<const char*>(a.next) + part * bytes;
-    for (int64_t at = (int64_t{blockIdx.x} * 32 + threadIdx.x % 32) * kAheadPiece; at < most;
-         at += stride) {
-      cuda::prefetch_bytes(begin + at, static_cast<int>(min(most - at, int64_t{kAheadPiece})));
-    }
-  }
-}
-
 // The workers sweep a row of x together; a lane's column. So a sum's order depends on no other row.
 constexpr int kSweep = kWorkers * cuda::kWide;  // columns
 constexpr int kHeld = 3;                        // pieces that a lane keeps of a single row
@@ -164,11 +131,10 @@ __device__ __forceinline__ float sum_of_squares(const float (&x)[cuda::kWide]) {
   return sum;
 }
 
-template <class Fold>
-__device__ __forceinline__ void leave(float mine, float& to) {
-  float all[1] = {mine};
-  cuda::fold_lanes<Fold>(all);
-  if (threadIdx.x % 32 == 0) to = all[0];
+__device__ __forceinline__ void leave_sum(float sum, float& to) {
+  float sums[1] = {sum};
+  cuda::fold_lanes<cuda::Sum>(sums);
+  if (threadIdx.x % 32 == 0) to = sums[0];
 }
 
 __device__ __forceinline__ float rstd_of(const Parameters& p, const float (&sums)[kWarps]) {
@@ -183,60 +149,17 @@ __device__ __forceinline__ void sync_workers() {
   asm volatile("bar.sync 1, %0;" ::"n"(kWorkers) : "memory");
 }
 
-// What a piece of x is multiplied with before it is rounded: of bf16 the norm's factor, which comes
-// first; of 16 bits what makes the row's largest number kMost16, while all else is left for the
-// end.
-template <class W>
-__device__ __forceinline__ float multiplier(const Parameters& p, Shared& shared, int row) {
-  const float rstd = p.args.norm ? rstd_of(p, shared.squares[row]) : 1;
-  if constexpr (!kIsInt8<W>) return rstd;
-  float most = 0;
-#pragma unroll
-  for (const float one : shared.most[row]) most = cuda::Largest::of(most, one);
-  if (threadIdx.x == 0) shared.factor[row] = most * (1 / cuda::kMost16) * rstd;
-  return most > 0 ? cuda::kMost16 / most : 0;
-}
-
-// x normed and gated, with int8 but for the norm's factor.
-template <class W>
-__device__ __forceinline__ void shape(const FusedLinearLaunch& a, float by, float (&x)[cuda::kWide],
-                                      const float (&norm)[cuda::kWide],
-                                      const float (&gate)[cuda::kWide]) {
+__device__ __forceinline__ void store_piece(const FusedLinearLaunch& a, float rstd,
+                                            float (&x)[cuda::kWide],
+                                            const float (&norm)[cuda::kWide],
+                                            const float (&gate)[cuda::kWide], unsigned char* to,
+                                            int column) {
 #pragma unroll
   for (int e = 0; e < cuda::kWide; ++e) {
-    if (a.norm) x[e] = (kIsInt8<W> ? x[e] : cuda::rounded<Bf16>(x[e] * by)) * norm[e];
+    if (a.norm) x[e] = cuda::rounded<Bf16>(x[e] * rstd) * norm[e];
     if (a.gate) x[e] *= cuda::sigmoid<Bf16>(gate[e]);
   }
-}
-
-__device__ __forceinline__ float most_of(const float (&x)[cuda::kWide]) {
-  float most = 0;
-#pragma unroll
-  for (const float value : x) most = cuda::Largest::of(most, fabsf(value));
-  return most;
-}
-
-template <class W>
-__device__ __forceinline__ void store_piece(const FusedLinearLaunch& a, float by,
-                                            const float (&x)[cuda::kWide], unsigned char* rows,
-                                            int row, int column) {
-  unsigned char* to = rows + row * row_bytes<W>(a.inputs) + column * sizeof(W);
-  if constexpr (kIsInt8<W>) {
-    uint2 high, low;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      int rounded[4];
-#pragma unroll
-      for (int e = 0; e < 4; ++e) rounded[e] = __float2int_rn(x[4 * half + e] * by);
-      const cuda::HighLow parts = cuda::split16(rounded);
-      (half ? high.y : high.x) = parts.high;
-      (half ? low.y : low.x) = parts.low;
-    }
-    *reinterpret_cast<uint2*>(to) = high;
-    *reinterpret_cast<uint2*>(to + a.rows * row_bytes<W>(a.inputs)) = low;
-  } else {
-    cuda::store(x, reinterpret_cast<Bf16*>(to));
-  }
+  cuda::store(x, reinterpret_cast<Bf16*>(to) + column);
 }
 
 // One row whose pieces the lanes keep: read once, and what no kernel writes, early.
@@ -254,11 +177,10 @@ struct SingleRow {
         norm[i] = cuda::load_constant(static_cast<const Bf16*>(a.norm) + c);
     }
   }
-  template <class W>
-  __device__ void prepare(const Parameters& p, const Memory& memory) const {
+  __device__ void prepare(const Parameters& p, float (&sums)[kWarps], unsigned char* to) const {
     const FusedLinearLaunch& a = p.args;
     const int warp = threadIdx.x / 32;
-    float x[kHeld][cuda::kWide], gate[kHeld][cuda::kWide];
+    float x[kHeld][cuda::kWide], gate[kHeld][cuda::kWide], rstd = 1;
 #pragma unroll
     for (int i = 0; i < kHeld; ++i) {
       const int c = column_of(i);
@@ -266,112 +188,73 @@ struct SingleRow {
       cuda::load(static_cast<const Bf16*>(a.x) + c, x[i]);
       if (a.gate) cuda::load(static_cast<const Bf16*>(a.gate) + c, gate[i]);
     }
-    const auto shape_piece = [&](int i, float by) {
+    if (a.norm) {
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) {
+        if (column_of(i) < a.inputs) sum += sum_of_squares(x[i]);
+      }
+      leave_sum(sum, sums[warp]);
+      sync_workers();
+      rstd = rstd_of(p, sums);
+    }
+#pragma unroll
+    for (int i = 0; i < kHeld; ++i) {
+      const int c = column_of(i);
+      if (c >= a.inputs) continue;
       float scales[cuda::kWide];
       cuda::load(reinterpret_cast<const Bf16*>(&norm[i]), scales);
-      shape<W>(a, by, x[i], scales, gate[i]);
-    };
-    float sum = 0, most = 0;
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (column_of(i) >= a.inputs) continue;
-      if (a.norm) sum += sum_of_squares(x[i]);
-      if constexpr (kIsInt8<W>) {
-        shape_piece(i, 1);
-        most = cuda::Largest::of(most, most_of(x[i]));
-      }
-    }
-    if (a.norm) leave<cuda::Sum>(sum, memory.shared.squares[0][warp]);
-    if (kIsInt8<W>) leave<cuda::Largest>(most, memory.shared.most[0][warp]);
-    if (a.norm || kIsInt8<W>) sync_workers();
-    const float by = multiplier<W>(p, memory.shared, 0);
-#pragma unroll
-    for (int i = 0; i < kHeld; ++i) {
-      if (column_of(i) >= a.inputs) continue;
-      if constexpr (!kIsInt8<W>) shape_piece(i, by);
-      store_piece<W>(a, by, x[i], memory.x, 0, column_of(i));
+      store_piece(a, rstd, x[i], scales, gate[i], to, c);
     }
   }
 };
 
 // Several rows, or long ones.
-template <class W>
-__device__ void prepare_rows(const Parameters& p, const Memory& memory) {
+__device__ void prepare_rows(const Parameters& p, float (&sums)[kRows][kWarps], unsigned char* to) {
   const FusedLinearLaunch& a = p.args;
   const Bf16* x = static_cast<const Bf16*>(a.x);
-  // The lane's pieces of all rows, shaped where they are to be.
-  const auto load_pieces = [&](int c, bool shaped, const float(&by)[kRows],
-                               float(&pieces)[kRows][cuda::kWide]) {
-    float norm[cuda::kWide], gates[kRows][cuda::kWide];
-    if (a.norm && shaped) cuda::load(static_cast<const Bf16*>(a.norm) + c, norm);
-#pragma unroll
-    for (int row = 0; row < kRows; ++row) {
-      if (row >= a.rows) break;
-      cuda::load(x + row * a.inputs + c, pieces[row]);
-      if (a.gate && shaped)
-        cuda::load(static_cast<const Bf16*>(a.gate) + row * a.gate_stride + c, gates[row]);
-    }
-    if (!shaped) return;
-#pragma unroll
-    for (int row = 0; row < kRows; ++row) {
-      if (row >= a.rows) break;
-      shape<W>(a, by[row], pieces[row], norm, gates[row]);
-    }
-  };
-  float by[kRows] = {1, 1, 1, 1}, pieces[kRows][cuda::kWide];
+  float rstd[kRows], norm[cuda::kWide];
   if (a.norm) {
     float squares[kRows] = {};
     for (int c = column_of(0); c < a.inputs; c += kSweep) {
-      load_pieces(c, false, by, pieces);
+      float pieces[kRows][cuda::kWide];
+#pragma unroll
+      for (int row = 0; row < kRows; ++row) {
+        if (row < a.rows) cuda::load(x + row * a.inputs + c, pieces[row]);
+      }
 #pragma unroll
       for (int row = 0; row < kRows; ++row) {
         if (row < a.rows) squares[row] += sum_of_squares(pieces[row]);
       }
     }
 #pragma unroll
-    for (int row = 0; row < kRows; ++row)
-      leave<cuda::Sum>(squares[row], memory.shared.squares[row][threadIdx.x / 32]);
+    for (int row = 0; row < kRows; ++row) leave_sum(squares[row], sums[row][threadIdx.x / 32]);
+    sync_workers();
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) rstd[row] = rstd_of(p, sums[row]);
   }
-  if constexpr (kIsInt8<W>) {
-    float most[kRows] = {};
-    for (int c = column_of(0); c < a.inputs; c += kSweep) {
-      load_pieces(c, true, by, pieces);
-#pragma unroll
-      for (int row = 0; row < kRows; ++row) {
-        if (row < a.rows) most[row] = cuda::Largest::of(most[row], most_of(pieces[row]));
-      }
-    }
-#pragma unroll
-    for (int row = 0; row < kRows; ++row)
-      leave<cuda::Largest>(most[row], memory.shared.most[row][threadIdx.x / 32]);
-  }
-  if (a.norm || kIsInt8<W>) sync_workers();
-#pragma unroll
-  for (int row = 0; row < kRows; ++row) by[row] = multiplier<W>(p, memory.shared, row);
   for (int c = column_of(0); c < a.inputs; c += kSweep) {
-    load_pieces(c, true, by, pieces);
+    float pieces[kRows][cuda::kWide], gates[kRows][cuda::kWide];
+    if (a.norm) cuda::load(static_cast<const Bf16*>(a.norm) + c, norm);
 #pragma unroll
     for (int row = 0; row < kRows; ++row) {
-      if (row < a.rows) store_piece<W>(a, by[row], pieces[row], memory.x, row, c);
+      if (row >= a.rows) break;
+      cuda::load(x + row * a.inputs + c, pieces[row]);
+      if (a.gate)
+        cuda::load(static_cast<const Bf16*>(a.gate) + row * a.gate_stride + c, gates[row]);
+    }
+#pragma unroll
+    for (int row = 0; row < kRows; ++row) {
+      if (row >= a.rows) break;
+      store_piece(a, rstd[row], pieces[row], norm, gates[row], to + row * row_bytes(a.inputs), c);
     }
   }
 }
 
-// A warp's sums of a tile [16 weight rows, 8 columns], two of them that are added at the end. A
-// column is a row of x; of int8 four are high parts of rows and four low ones.
-template <class W>
-struct Sums {
-  float of[2][4] = {};
-};
-template <>
-struct Sums<int8_t> {
-  int of[2][4] = {};
-};
-
-// += kUnit columns of the weights times x: a lane has 16 bytes of them at `w` and kTile / 2 rows
-// below, and x's at `x`, where its column has one.
+// sums [16 weight rows, 8 rows of x], two of them, += kUnit columns of the weights times x: a lane
+// has 16 bytes of them at `w` and kTile / 2 rows below, and x's at `x`, where its row has one.
 __device__ __forceinline__ void add_unit(const unsigned char* w, const unsigned char* x, bool has_x,
-                                         Sums<Bf16>& sums) {
+                                         float (&sums)[2][4], Bf16 /*type*/) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     constexpr int kHalf = kUnit / 2 * sizeof(Bf16);
@@ -381,51 +264,49 @@ __device__ __forceinline__ void add_unit(const unsigned char* w, const unsigned 
     const uint4 high = *reinterpret_cast<const uint4*>(w + kTile / 2 * kStageRow + half * kHalf);
     const uint32_t even[4] = {low.x, high.x, low.y, high.y};
     const uint32_t odd[4] = {low.z, high.z, low.w, high.w};
-    cuda::multiply(sums.of[0], even, b.x, b.y);
-    cuda::multiply(sums.of[1], odd, b.z, b.w);
+    cuda::multiply(sums[0], even, b.x, b.y);
+    cuda::multiply(sums[1], odd, b.z, b.w);
   }
 }
 
 __device__ __forceinline__ void add_unit(const unsigned char* w, const unsigned char* x, bool has_x,
-                                         Sums<int8_t>& sums) {
-  uint4 b{};
-  if (has_x) b = *reinterpret_cast<const uint4*>(x);
-  const uint4 low = *reinterpret_cast<const uint4*>(w);
-  const uint4 high = *reinterpret_cast<const uint4*>(w + kTile / 2 * kStageRow);
-  const uint32_t even[4] = {low.x, high.x, low.y, high.y};
-  const uint32_t odd[4] = {low.z, high.z, low.w, high.w};
-  cuda::multiply_int8(sums.of[0], even, b.x, b.y);
-  cuda::multiply_int8(sums.of[1], odd, b.z, b.w);
+                                         float (&sums)[2][4], int8_t /*type*/) {
+  uint4 b[2] = {};
+  if (has_x) {
+    b[0] = reinterpret_cast<const uint4*>(x)[0];
+    b[1] = reinterpret_cast<const uint4*>(x)[1];
+  }
+  const uint4 lows = *reinterpret_cast<const uint4*>(w);
+  const uint4 highs = *reinterpret_cast<const uint4*>(w + kTile / 2 * kStageRow);
+  const auto add = [](float(&sum)[4], uint32_t low_bytes, uint32_t high_bytes, uint32_t b0,
+                      uint32_t b1) {
+    const uint2 low = cuda::widen_int8(low_bytes), high = cuda::widen_int8(high_bytes);
+    const uint32_t a[4] = {low.x, high.x, low.y, high.y};
+    cuda::multiply(sum, a, b0, b1);
+  };
+  add(sums[0], lows.x, highs.x, b[0].x, b[0].y);
+  add(sums[1], lows.y, highs.y, b[0].z, b[0].w);
+  add(sums[0], lows.z, highs.z, b[1].x, b[1].y);
+  add(sums[1], lows.w, highs.w, b[1].z, b[1].w);
 }
 
 // sums += a warp's columns of a stage times x.
 template <class W>
 __device__ __forceinline__ void add_products(const Parameters& p, const unsigned char* stage,
-                                             const unsigned char* x, int first, Sums<W>& sums) {
+                                             const unsigned char* x, int first,
+                                             float (&sums)[2][4]) {
   constexpr int kUnits = kColumns<W> / (kWarps * kUnit);  // of a warp
   constexpr int kLaneColumns = 16 / static_cast<int>(sizeof(W));
   const int lane = threadIdx.x % 32, row = lane / 4;
-  const int row_of_x = kIsInt8<W> ? row % kRows : row;
-  const int place = row_of_x + (row == row_of_x ? 0 : static_cast<int>(p.args.rows));
 #pragma unroll
   for (int u = 0; u < kUnits; ++u) {
     const int column = (static_cast<int>(threadIdx.x) / 32 * kUnits + u) * kUnit;
     if (first + column >= p.args.inputs) return;
     const int mine = column + lane % 4 * kLaneColumns;
     add_unit(stage + row * kStageRow + mine * sizeof(W),
-             x + place * row_bytes<W>(p.args.inputs) + (first + mine) * sizeof(W),
-             row_of_x < p.args.rows, sums);
+             x + row * row_bytes(p.args.inputs) + (first + mine) * sizeof(Bf16), row < p.args.rows,
+             sums, W{});
   }
-}
-
-// Sum i of a lane; of int8 lanes of rows of x alone have it, a row's factor still to come.
-__device__ __forceinline__ float value_of(const Sums<Bf16>& sums, int i) {
-  return sums.of[0][i] + sums.of[1][i];
-}
-__device__ __forceinline__ float value_of(const Sums<int8_t>& sums, int i) {
-  // |sum| <= 127^2 times the inputs, which are fewer than 2^31 / 127^2.
-  const float part = __int2float_rn(sums.of[0][i] + sums.of[1][i]);
-  return 256 * part + __shfl_xor_sync(~0u, part, 2);
 }
 
 __device__ __forceinline__ float total(const float* partial, int64_t rows, int row,
@@ -456,13 +337,12 @@ struct Output {
     if (a.residual) added += cuda::widen(static_cast<const Bf16*>(a.residual)[at]);
   }
 
-  // `factor`: of the row's sums.
-  __device__ void store(const FusedLinearLaunch& a, const float* partial, float factor) const {
+  __device__ void store(const FusedLinearLaunch& a, const float* partial) const {
     if (row >= a.rows) return;
-    float y = scale * factor * total(partial, a.rows, row, column);
+    float y = scale * total(partial, a.rows, row, column);
     if (kSwiglu) {
       y = y * cuda::sigmoid<float>(y) *
-          (up_scale * factor * total(partial, a.rows, row, column + kTile / 2));
+          (up_scale * total(partial, a.rows, row, column + kTile / 2));
     }
     y += added;
     if (a.wide) {
@@ -484,7 +364,7 @@ __device__ void multiply_tiles(const Parameters& p, const Memory& memory) {
   for (int64_t tile = blockIdx.x; tile < p.tiles; tile += gridDim.x, which ^= 1) {
     float* partial = memory.partial + which * kWarps * rows * kTile;
     const Output<kSwiglu> output(p.args, tile);
-    Sums<W> sums;
+    float sums[2][4] = {};
     for (int s = 0; s < p.stages; ++s, turn.next(p.ring)) {
       cuda::wait_barrier(cuda::shared_address(&memory.shared.full[turn.stage]), turn.parity);
       add_products<W>(p, memory.ring + turn.stage * kStageBytes, memory.x, s * kColumns<W>, sums);
@@ -494,12 +374,11 @@ __device__ void multiply_tiles(const Parameters& p, const Memory& memory) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int row = lane % 4 * 2 + i % 2;
-      const float sum = value_of(sums, i);
-      if (row < rows) partial[(warp * rows + row) * kTile + lane / 4 + i / 2 * 8] = sum;
+      if (row < rows)
+        partial[(warp * rows + row) * kTile + lane / 4 + i / 2 * 8] = sums[0][i] + sums[1][i];
     }
     sync_workers();
-    output.store(p.args, partial,
-                 kIsInt8<W> && output.row < rows ? memory.shared.factor[output.row] : 1);
+    output.store(p.args, partial);
   }
 }
 
@@ -507,7 +386,7 @@ template <bool kSwiglu, class W>
 __global__ void __launch_bounds__(kThreads) fused_linear(const __grid_constant__ Parameters p) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char dynamic[];
-  const Memory memory(dynamic, p, x_bytes<W>(p.args));
+  const Memory memory(dynamic, p);
   Shared& shared = memory.shared;
   if (threadIdx.x == 0) {
     for (int i = 0; i < p.ring; ++i) {
@@ -519,7 +398,6 @@ __global__ void __launch_bounds__(kThreads) fused_linear(const __grid_constant__
   __syncthreads();
   if (threadIdx.x >= kWorkers) {
     copy_tiles<kSwiglu, W>(p, memory);
-    ask_for_next(p.args);
     return;
   }
   if (SingleRow::fits(p.args)) {
@@ -527,11 +405,11 @@ __global__ void __launch_bounds__(kThreads) fused_linear(const __grid_constant__
     single.load_early(p.args);
     cuda::wait_for_inputs();
     cuda::let_next_start();
-    single.prepare<W>(p, memory);
+    single.prepare(p, shared.squares[0], memory.x);
   } else {
     cuda::wait_for_inputs();
     cuda::let_next_start();
-    prepare_rows<W>(p, memory);
+    prepare_rows(p, shared.squares, memory.x);
   }
   sync_workers();
   multiply_tiles<kSwiglu, W>(p, memory);
@@ -543,8 +421,8 @@ void launch(const FusedLinearLaunch& a, void* stream) {
   Parameters parameters{a, 0, 0, 0};
   parameters.tiles = a.outputs / (kSwiglu ? kTile / 2 : kTile);
   parameters.stages = static_cast<int>((a.inputs + kColumns<W> - 1) / kColumns<W>);
-  parameters.ring = std::min(kMostStages, (kSharedBytes - bytes_beside_ring<W>(a)) / kStageBytes);
-  const int bytes = parameters.ring * kStageBytes + bytes_beside_ring<W>(a);
+  parameters.ring = std::min(kMostStages, (kSharedBytes - bytes_beside_ring(a)) / kStageBytes);
+  const int bytes = parameters.ring * kStageBytes + bytes_beside_ring(a);
   const auto kernel = fused_linear<kSwiglu, W>;
   cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   const auto blocks =

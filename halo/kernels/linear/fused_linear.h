@@ -17,10 +17,6 @@ struct FusedLinear {
   bool swiglu = false;
   at::Tensor residual;  // [N, O]; undefined: none
   bool wide = false;    // y in fp32, not in x's type
-  // The matrix that the next product reads, with `next_swiglu` as Wg and Wu: a kernel has its
-  // beginning brought nearer once its own weights are on their way. Undefined: nothing.
-  at::Tensor next;
-  bool next_swiglu = false;
 };
 
 // x [N, I] -> y [N, O]. No gradients. On a GPU of compute capability 9.0 or later up to 4 rows in

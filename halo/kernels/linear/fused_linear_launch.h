@@ -24,11 +24,7 @@ struct FusedLinearLaunch {
   const void* residual = nullptr;  // [rows, outputs]; null: none
   bool swiglu = false;
   bool wide = false;  // y is fp32
-  // What is read after this call, in equal parts side by side: its beginning is brought to the
-  // second cache. Null: nothing.
-  const void* next = nullptr;
-  int64_t next_bytes = 0, next_parts = 1;  // each part a multiple of 16 bytes
-  void* y = nullptr;                       // [rows, outputs]
+  void* y = nullptr;  // [rows, outputs]
 };
 
 // All rows begin at multiples of 16 bytes.

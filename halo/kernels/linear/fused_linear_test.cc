@@ -32,7 +32,6 @@ FusedLinear operands(const Case& c, at::ScalarType dtype, at::Device device) {
   args.eps = kEps;
   args.swiglu = c.swiglu;
   args.wide = c.wide;
-  args.next_swiglu = c.swiglu;
   const int64_t weight_rows = (c.swiglu ? 2 : 1) * c.outputs;
   if (c.int8) {
     args.w.value = (random_tensor({weight_rows, c.inputs}, 1) * 40).clamp(-128, 127);
@@ -42,7 +41,6 @@ FusedLinear operands(const Case& c, at::ScalarType dtype, at::Device device) {
   } else {
     args.w.value = make({weight_rows, c.inputs}, 1, 1 / std::sqrt(c.inputs));
   }
-  args.next = args.w.value;
   if (c.norm) args.norm.value = make({c.inputs}, 2, 1);
   // Rows of a wider tensor, as the gate of a stacked projection is.
   if (c.gate) args.gate = make({c.rows, 3 * c.inputs}, 3, 2).narrow(1, c.inputs, c.inputs);
