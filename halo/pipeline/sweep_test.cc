@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "halo/base/files.h"
+#include "halo/pipeline/checks.h"
 #include "tests/testing.h"
 
 namespace halo {
@@ -62,6 +63,25 @@ TEST(SharedStages, EndAtTheFirstThatReadsADifference) {
   EXPECT_EQ(shared({"align_attention.tokens=0"}, {}), 2u) << "another list of stages";
   EXPECT_EQ(shared({"run.seed=2"}, {}), 0u);
   EXPECT_EQ(shared({"gates.distill_kl=9"}, {}), 6u);
+}
+
+// Those of configs/sweeps: each cell is what all its stages would take.
+TEST(ShippedSweeps, CanBeRun) {
+  const std::filesystem::path here = std::filesystem::current_path();
+  std::filesystem::current_path(HALO_SOURCE_DIR);
+  int64_t checked = 0;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator("configs/sweeps")) {
+    if (!entry.is_regular_file()) continue;
+    const auto file = read_settings_file<SweepFile>(entry.path(), {});
+    for (const SweepCell& cell : sweep_cells(file.sweep)) {
+      const Recipe recipe = read_recipe(file.recipe, cell.set);
+      if (recipe.run.seed != 1) continue;
+      EXPECT_NO_THROW(check_ahead(recipe, Missing::kRefused)) << entry.path() << ": " << cell.name;
+      ++checked;
+    }
+  }
+  std::filesystem::current_path(here);
+  EXPECT_GT(checked, 40);
 }
 
 TEST(SweepTable, HasARowAGroup) {
