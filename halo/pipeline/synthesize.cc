@@ -64,6 +64,7 @@ std::unique_ptr<Scheduler> answering_scheduler(const SynthesizeArgs& args,
 json::object synthesize(const SynthesizeArgs& args) {
   at::NoGradGuard no_grad;
   constexpr int64_t kHopeless = 256;  // documents
+  constexpr int64_t kMostBatches = 64;
   const Machine machine = open_machine(args.machine);
   const Model teacher =
       load_model(args.teacher, ParameterStore::Use::kFrozen, machine.compute, machine.device);
@@ -114,9 +115,9 @@ json::object synthesize(const SynthesizeArgs& args) {
   };
   const NeedleWriter needles(tokenizer, begin);
   int64_t tokens = 0, documents = 0, dropped = 0;
-  const auto continue_first_tokens = [&](int64_t from) {
+  const auto continue_first_tokens = [&](int64_t from, int64_t count) {
     std::vector<Request> requests;
-    for (int64_t i = 0; i < args.batch; ++i) {
+    for (int64_t i = 0; i < count; ++i) {
       request.stream = from + i;
       request.prompt = {
           first[random.below(static_cast<uint64_t>(from + i), static_cast<int64_t>(first.size()))]};
@@ -138,9 +139,18 @@ json::object synthesize(const SynthesizeArgs& args) {
                   args.teacher, documents);
     }
     request.stream = documents;
+    // As many as are missing, by what a document has held until now: `batch` of them run at a time
+    // until the end of a round, where fewer and fewer do.
+    const double missing = tokens == 0
+                               ? 0
+                               : static_cast<double>(args.tokens - tokens) *
+                                     static_cast<double>(documents) / static_cast<double>(tokens);
+    const int64_t most = kMostBatches * args.batch;
+    const int64_t count = std::clamp(
+        static_cast<int64_t>(std::min(missing, static_cast<double>(most))), args.batch, most);
     const auto made = chat ? make_conversations(scheduler, other ? *other : scheduler, *chat,
-                                                tokenizer, ends, args.batch, request, args.length)
-                           : continue_first_tokens(documents);
+                                                tokenizer, ends, count, request, args.length)
+                           : continue_first_tokens(documents, count);
     for (const std::optional<SampledDocument>& sampled : made) {
       if (!sampled) {
         ++dropped;
@@ -162,7 +172,7 @@ json::object synthesize(const SynthesizeArgs& args) {
       }
       writer.add_document(document, marks);
     }
-    documents += args.batch;
+    documents += count;
   }
   writer.finish();
   progress.finish(fmt::format("{} documents, {} of them kept", documents, documents - dropped));

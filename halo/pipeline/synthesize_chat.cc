@@ -73,7 +73,7 @@ std::vector<std::optional<SampledDocument>> make_conversations(
     answering.prompt = form.with_message(text);
     if (std::ssize(answering.prompt) + 2 > length) continue;
     // Streams of their own: the same numbers drew the messages.
-    answering.stream = like.stream + (int64_t{1} << 40) + std::ssize(places);
+    answering.stream = like.stream + (int64_t{1} << 40) + static_cast<int64_t>(i);
     places.push_back(i);
     requests.push_back(answering);
   }

@@ -82,6 +82,32 @@ TEST_F(ChatData, BothSidesAreTheModelsAndEnd) {
   }
 }
 
+// What it holds follows from its number, not from how many are made together.
+TEST_F(ChatData, AConversationIsTheSameAmongAnyOthers) {
+  const ChatForm form(folder_.path(), tokenizer_);
+  ModelConfig config = test::hybrid_config();
+  config.vocab_size = tokenizer_.vocab_size();
+  SchedulerOptions options;
+  options.kernels = Kernels::kReference;
+  Scheduler scheduler(test::random_model(config), options);
+  Request like{.max_tokens = 2000, .sample = {.temperature = 1}};
+  const auto make = [&](int64_t first, int64_t count) {
+    like.stream = first;
+    return make_conversations(scheduler, scheduler, form, tokenizer_,
+                              {*tokenizer_.token_id("<|im_end|>")}, count, like, 2000);
+  };
+  const auto all = make(0, 16), first = make(0, 4), rest = make(4, 12);
+  int64_t kept = 0;
+  for (size_t i = 0; i < all.size(); ++i) {
+    const std::optional<SampledDocument>& same = i < 4 ? first[i] : rest[i - 4];
+    ASSERT_EQ(all[i].has_value(), same.has_value()) << i;
+    if (!same) continue;
+    EXPECT_EQ(all[i]->tokens, same->tokens) << i;
+    kept += i >= 4 ? 1 : 0;
+  }
+  EXPECT_GT(kept, 0);
+}
+
 // Another model's answers to the same messages.
 TEST_F(ChatData, AnotherModelMayAnswer) {
   const ChatForm form(folder_.path(), tokenizer_);

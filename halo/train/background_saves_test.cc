@@ -186,20 +186,20 @@ TEST_F(BackgroundSavesTest, TheLastOneMustNotFail) {
   EXPECT_THAT(steps_of(directory_ / "run", "save"), ElementsAre(0, 2, 4, 6));
 }
 
-// Updates 5 to 14 are not finite; the save of step 12 is in flight when that is seen, and it and
+// Updates 37 to 46 are not finite; the save of step 36 is in flight when that is seen, and it and
 // those before it end as `save` does.
 std::string error_of_bad_steps(
     const std::function<void(const std::function<void(ToyJob&)>&)>& train_in,
     const std::function<void(const fs::path&)>& save) {
   return test::error_of([&] {
     train_in([&](ToyJob& toy) {
-      toy.job.recipe.tokens = 24 * 40;
-      toy.job.recipe.checkpoint_every = 4;
-      for (int64_t step = 5; step < 15; ++step) {
+      toy.job.recipe.tokens = 48 * 40;
+      toy.job.recipe.checkpoint_every = 12;
+      for (int64_t step = 37; step < 47; ++step) {
         toy.gradient_factor[step] = std::numeric_limits<double>::quiet_NaN();
       }
       toy.job.model.write_side_files = [save](const fs::path& folder) {
-        if (folder.filename() == "step-12.tmp") {
+        if (folder.filename() == "step-36.tmp") {
           std::this_thread::sleep_for(std::chrono::milliseconds(300));
         }
         save(folder);
@@ -213,9 +213,9 @@ TEST_F(BackgroundSavesTest, InFlightIsEndedBeforeARunGivesUp) {
   const std::string text =
       error_of_bad_steps([&](const auto& change) { train_in("run", change); },
                          [](const fs::path& folder) { write_file(folder / "config.json", "{}"); });
-  EXPECT_THAT(text, HasSubstr("10 updates in a row up to step 14"));
-  EXPECT_THAT(text, HasSubstr("run/step-12 with a lower"));
-  EXPECT_TRUE(fs::exists(directory_ / "run/step-12/state/manifest.json"));
+  EXPECT_THAT(text, HasSubstr("10 updates in a row up to step 46"));
+  EXPECT_THAT(text, HasSubstr("run/step-36 with a lower"));
+  EXPECT_TRUE(fs::exists(directory_ / "run/step-36/state/manifest.json"));
 }
 
 // The third in a row that fails, but not why the run ends.
@@ -226,9 +226,9 @@ TEST_F(BackgroundSavesTest, InFlightMayFailWhereARunGivesUp) {
                                                   throw_error("no space");
                                                 write_file(folder / "config.json", "{}");
                                               });
-  EXPECT_THAT(text, HasSubstr("10 updates in a row up to step 14"));
+  EXPECT_THAT(text, HasSubstr("10 updates in a row up to step 46"));
   EXPECT_THAT(text, HasSubstr("run/step-0 with a lower"));
-  EXPECT_THAT(steps_of(directory_ / "run", "save_failed"), ElementsAre(4, 8, 12));
+  EXPECT_THAT(steps_of(directory_ / "run", "save_failed"), ElementsAre(12, 24, 36));
 }
 
 class BackgroundSavesOfRanksTest : public BackgroundSavesTest {

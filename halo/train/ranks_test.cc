@@ -140,14 +140,17 @@ TEST_F(RanksTest, ABadBatchOfOneIsLeftOutByAll) {
   for (const Shard shard : {Shard::kNone, Shard::kOptimizer, Shard::kFull}) {
     const fs::path run = train_in(fmt::format("bad-{}", static_cast<int>(shard)),
                                   {.ranks = 3, .shard = shard}, [](ToyJob& toy, int64_t rank) {
-                                    if (rank == 2) toy.gradient_factor[3] = kNaN;
+                                    if (rank == 2) {
+                                      toy.gradient_factor[3] = toy.gradient_factor[8] = kNaN;
+                                    }
                                     toy.job.recipe.checkpoint_every = 1;
                                     toy.job.recipe.keep_checkpoints = 10;
                                   });
     for (const char* file : kStateFiles) {
-      EXPECT_EQ(hash_file(run / "step-2" / file), hash_file(run / "step-3" / file)) << file;
-      EXPECT_NE(hash_file(run / "step-3" / file), hash_file(run / "step-4" / file)) << file;
+      EXPECT_NE(hash_file(run / "step-2" / file), hash_file(run / "step-4" / file)) << file;
+      EXPECT_EQ(hash_file(run / "step-7" / file), hash_file(run / "step-8" / file)) << file;
     }
+    EXPECT_FALSE(fs::exists(run / "step-3"));
     EXPECT_TRUE(read_lines(run / "metrics.jsonl").at(2).at("skipped").as_bool());
     EXPECT_FALSE(read_lines(run / "metrics.jsonl").at(3).at("skipped").as_bool());
   }

@@ -230,8 +230,8 @@ TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {
   const json::object result = read_json(out / "sweep.json").as_object();
   EXPECT_EQ(result.at("cells").at(1).at("state").as_string(), "done");
   EXPECT_EQ(result.at("cells").at(1).at("set"),
-            (json::array{"distill.learning_rate=1e-5", "finetune.tokens=0", "run.threads=1",
-                         "distill.learning_rate=1e-3"}));
+            json::value(json::array{"distill.learning_rate=1e-5", "finetune.tokens=0",
+                                    "run.threads=1", "distill.learning_rate=1e-3"}));
   EXPECT_EQ(read_file(out / "sweep.md"), table);
   // Again: nothing is left to do, and the table is the same.
   const auto time = fs::last_write_time(a / "STATUS");
