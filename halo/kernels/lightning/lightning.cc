@@ -106,6 +106,29 @@ struct LightningNode : torch::autograd::Function<LightningNode> {
   }
 };
 
+at::Tensor softplus_of(const at::Tensor& x) {
+  if (!x.is_cpu()) return at::softplus(x);
+  // One by one: what LibTorch leaves over from its vectors may differ in the last bit, and then a
+  // token's decay would depend on its place in the batch.
+  at::Tensor out = x.clone(at::MemoryFormat::Contiguous);
+  double* data = out.mutable_data_ptr<double>();
+  std::transform(data, data + out.numel(), data,
+                 [](double a) { return std::max(a, 0.0) + std::log1p(std::exp(-std::abs(a))); });
+  return out;
+}
+
+// So that a layer that runs again in backward has the bits that it had without gradients.
+struct SoftplusNode : torch::autograd::Function<SoftplusNode> {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x) {
+    context->save_for_backward({x});
+    return softplus_of(x);
+  }
+
+  static variable_list backward(AutogradContext* context, const variable_list& gradients) {
+    return {gradients[0] * context->get_saved_variables()[0].sigmoid()};
+  }
+};
+
 }  // namespace
 
 std::vector<double> alibi_slopes(int64_t num_heads) {
@@ -125,17 +148,7 @@ at::Tensor gated_log_decay(const at::Tensor& gate, const std::vector<double>& sl
   HALO_CHECK(gate.dim() == 2 && gate.size(1) == std::ssize(slopes),
              "lightning: gates must be [tokens, {}]", slopes.size());
   const at::Tensor wide = gate.to(at::kDouble);
-  at::Tensor softplus;
-  if (gate.is_cpu() && !records({gate})) {
-    // One by one: what LibTorch leaves over from its vectors may differ in the last bit, and then a
-    // token's decay would depend on its place in the batch.
-    softplus = wide.clone(at::MemoryFormat::Contiguous);
-    double* data = softplus.mutable_data_ptr<double>();
-    std::transform(data, data + softplus.numel(), data,
-                   [](double x) { return std::max(x, 0.0) + std::log1p(std::exp(-std::abs(x))); });
-  } else {
-    softplus = at::softplus(wide);
-  }
+  const at::Tensor softplus = records({wide}) ? SoftplusNode::apply(wide) : softplus_of(wide);
   const at::Tensor each = to_device(at::tensor(slopes, at::kDouble), gate.device());
   return softplus * (each / -std::numbers::ln2);
 }

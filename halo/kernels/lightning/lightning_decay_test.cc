@@ -62,8 +62,13 @@ TEST(Lightning, GatesOfZeroAreTheFixedDecay) {
   const auto some_gates = random_tensor({7, 6}, 3) * 9;
   const auto alone = gated_log_decay(some_gates.slice(0, 3, 4), args.slopes);
   expect_equal("alone", alone, gated_log_decay(some_gates, args.slopes).slice(0, 3, 4));
-  expect_rms("recorded", gated_log_decay(leaf(some_gates, at::kFloat), args.slopes).slice(0, 3, 4),
-             alone, 1e-8);
+  const auto leaves = leaf(some_gates, at::kFloat);
+  const auto recorded = gated_log_decay(leaves, args.slopes);
+  expect_equal("recorded", recorded.slice(0, 3, 4), alone);
+  const auto slope = torch::autograd::grad({recorded.sum()}, {leaves})[0];
+  const auto wanted = some_gates.to(at::kDouble).sigmoid() * at::tensor(args.slopes, at::kDouble) /
+                      -std::numbers::ln2;
+  EXPECT_TRUE(at::allclose(slope.to(at::kDouble), wanted, 1e-6, 0));
   // From fp64, whatever the gate's type: -slope log2(1 + e^x).
   const auto some = gated_log_decay(at::full({1, 2}, 3, at::kBFloat16), {0.5, 0.25});
   EXPECT_DOUBLE_EQ(some[0][0].item<double>(), -0.5 * std::log2(1 + std::exp(3.0)));
