@@ -260,7 +260,7 @@ at::Tensor decode_visiting(const DecoderWeights& weights, const Batch& batch, co
 }
 
 at::Tensor logits(const DecoderWeights& weights, const at::Tensor& hidden, Kernels kernels) {
-  return linear(hidden, weights.head, {}, kernels).to(at::kFloat);
+  return linear_to_fp32(hidden, weights.head, kernels);
 }
 
 }  // namespace halo

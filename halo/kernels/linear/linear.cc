@@ -12,6 +12,15 @@
 #include "torch/csrc/autograd/custom_function.h"
 
 namespace halo {
+
+bool multiplies_bf16() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
 namespace {
 
 using torch::autograd::AutogradContext;
@@ -23,47 +32,35 @@ bool is_mixed(const at::Tensor& x, const Weight& w) {
          !w.trained();
 }
 
-// Whether the processor multiplies bf16, at four to eight times the rate of the library's fp32.
-bool multiplies_bf16() {
-#if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bf16");
-#else
-  return false;
-#endif
+// With more rows the library makes up for turning the weight into its operands' type.
+constexpr int64_t kFewRows = 32;
+
+// Whether the fast form rounds x to bf16, and the sums too.
+bool rounds_rows(const at::Tensor& x, const Weight& w) {
+  const bool narrow = is_mixed(x, w) || w.value.scalar_type() == at::kChar;
+  return x.is_cpu() && x.scalar_type() == at::kFloat && narrow && x.size(0) > kFewRows &&
+         multiplies_bf16();
 }
 
-// While it lives, the library's products of fp32 may round their operands to bf16, and are those of
-// oneDNN: where the processor has no instructions for that they are exact, and twice as fast as
-// MKL's on processors that are not Intel's.
-class CoarseProducts {
- public:
-  CoarseProducts() { set(at::Float32Precision::BF16); }
-  ~CoarseProducts() { set(before_); }
-  CoarseProducts(const CoarseProducts&) = delete;
-  CoarseProducts& operator=(const CoarseProducts&) = delete;
-
- private:
-  static constexpr auto kBackend = at::Float32Backend::MKLDNN;
-  static constexpr auto kProduct = at::Float32Op::MATMUL;
-  static void set(at::Float32Precision precision) {
-    at::globalContext().setFloat32Precision(kBackend, kProduct, precision);
-  }
-  const at::Float32Precision before_ = at::globalContext().float32Precision(kBackend, kProduct);
-};
-
-// The library's product with a weight of another type, of which a piece at a time is made x's.
-at::Tensor product_in_pieces(const at::Tensor& x, const Weight& w, const at::Tensor& bias) {
+// The library's product in `type`, of which a piece of the weight at a time is made if it is of
+// another one.
+at::Tensor product_in_pieces(const at::Tensor& x, const Weight& w, const at::Tensor& bias,
+                             at::ScalarType type) {
   constexpr int64_t kPieceElements = int64_t{1} << 18;  // they stay in a CPU's cache
   const int64_t outputs = w.value.size(0);
-  const int64_t step =
-      x.is_cpu() ? std::max<int64_t>(1, kPieceElements / w.value.size(1)) : outputs;
+  const bool whole = !x.is_cpu() || w.value.scalar_type() == type;
+  const int64_t step = whole ? outputs : std::max<int64_t>(1, kPieceElements / w.value.size(1));
+  const at::Tensor rows = x.to(type);
   at::Tensor y = at::empty({x.size(0), outputs}, x.options());
-  const CoarseProducts coarse;
   for (int64_t begin = 0; begin < outputs; begin += step) {
     const int64_t count = std::min(step, outputs - begin);
-    const at::Tensor piece = w.value.narrow(0, begin, count).to(x.scalar_type());
+    const at::Tensor piece = w.value.narrow(0, begin, count).to(type);
     at::Tensor to = y.narrow(1, begin, count);
-    at::mm_out(to, x, piece.t());
+    if (type == x.scalar_type()) {
+      at::mm_out(to, rows, piece.t());
+    } else {
+      to.copy_(at::linear(rows, piece));
+    }
   }
   if (w.scale.defined()) y.mul_(w.scale);
   if (bias.defined()) y.add_(bias);
@@ -103,18 +100,26 @@ at::Tensor product_in_fp8(const at::Tensor& x, const Weight& w, const at::Tensor
 
 at::Tensor product(const at::Tensor& x, const Weight& w, const at::Tensor& bias, Kernels kernels) {
   if (is_fp8(w)) return product_in_fp8(x, w, bias);
-  // With more rows the library makes up for turning the weight into x's type.
-  constexpr int64_t kFewRows = 32;
   const bool reference = kernels == Kernels::kReference;
   if (!reference && x.scalar_type() == w.value.scalar_type())
     return at::linear(x, w.value, if_defined(bias));
   if (!reference && (x.is_cuda() || x.size(0) > kFewRows)) {
-    if (!is_mixed(x, w) || !multiplies_bf16()) return product_in_pieces(x, w, bias);
-    const at::Tensor y = at::linear(x.to(at::kBFloat16), w.value).to(at::kFloat);
-    return bias.defined() ? y + bias : y;
+    return product_in_pieces(x, w, bias, rounds_rows(x, w) ? at::kBFloat16 : x.scalar_type());
   }
   const at::Tensor bias_f32 = bias.defined() ? bias.to(at::kFloat) : bias;
   return linear_reference(x.to(at::kFloat).contiguous(), w, bias_f32).to(x.scalar_type());
+}
+
+void check(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels) {
+  HALO_CHECK(x.dim() == 2 && w.defined() && w.value.dim() == 2 && w.value.size(1) == x.size(1),
+             "linear: x must be [N, I] and the weight [O, I]");
+  if (is_fp8(w)) {
+    check_fp8(x, w);
+  } else {
+    check_matrix("linear", w, is_mixed(x, w) ? w.value : x);
+  }
+  if (bias.defined()) check_weight("linear", bias, {w.value.size(0)}, x);
+  HALO_CHECK(kernels == Kernels::kFast || x.is_cpu(), "linear: the reference form runs on the CPU");
 }
 
 // grad += dy^T x, summed in fp32.
@@ -151,18 +156,18 @@ struct LinearNode : torch::autograd::Function<LinearNode> {
 }  // namespace
 
 at::Tensor linear(const at::Tensor& x, const Weight& w, const Weight& bias, Kernels kernels) {
-  HALO_CHECK(x.dim() == 2 && w.defined() && w.value.dim() == 2 && w.value.size(1) == x.size(1),
-             "linear: x must be [N, I] and the weight [O, I]");
-  if (is_fp8(w)) {
-    check_fp8(x, w);
-  } else {
-    check_matrix("linear", w, is_mixed(x, w) ? w.value : x);
-  }
-  if (bias.defined()) check_weight("linear", bias, {w.value.size(0)}, x);
-  HALO_CHECK(kernels == Kernels::kFast || x.is_cpu(), "linear: the reference form runs on the CPU");
+  check(x, w, bias, kernels);
   if (!records({x, w.value, bias.value})) return product(x, w, bias.value, kernels);
   HALO_CHECK(!w.scale.defined(), "linear: there is no gradient through a weight with scales");
   return LinearNode::apply(x, w.value, if_defined(bias.value), w, bias, kernels);
+}
+
+at::Tensor linear_to_fp32(const at::Tensor& x, const Weight& w, Kernels kernels) {
+  check(x, w, {}, kernels);
+  if (kernels == Kernels::kReference || !rounds_rows(x, w) || records({x})) {
+    return linear(x, w, {}, kernels).to(at::kFloat);
+  }
+  return product_in_pieces(x, w, {}, at::kFloat);
 }
 
 Weight to_fp8(const at::Tensor& matrix) {
