@@ -35,11 +35,9 @@ bool is_mixed(const at::Tensor& x, const Weight& w) {
 // With more rows the library makes up for turning the weight into its operands' type.
 constexpr int64_t kFewRows = 32;
 
-// Whether the fast form rounds x to bf16, and the sums too.
+// Whether the fast form rounds x and the sums to bf16, as the weight is.
 bool rounds_rows(const at::Tensor& x, const Weight& w) {
-  const bool narrow = is_mixed(x, w) || w.value.scalar_type() == at::kChar;
-  return x.is_cpu() && x.scalar_type() == at::kFloat && narrow && x.size(0) > kFewRows &&
-         multiplies_bf16();
+  return is_mixed(x, w) && x.size(0) > kFewRows && multiplies_bf16();
 }
 
 // The library's product in `type`, of which a piece of the weight at a time is made if it is of
