@@ -201,6 +201,8 @@ bool Scheduler::step() {
   admit();
   begin_where_prefixes_end();
   const bool decoded = decode();
+  // There nothing of them is left to be done, and who waits for them need not wait for prompts.
+  if (!options_.tells_beside) take_all();
   const bool prefilled = prefill();
   take_all();
   sweep();

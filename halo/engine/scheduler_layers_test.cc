@@ -45,10 +45,14 @@ TEST_P(SchedulerLayersTest, AnswersGoOnBetweenTheLayers) {
   Scheduler scheduler(weights_, options());
   Answer written, answered;
   std::vector<int64_t> read;
+  size_t told = 0;
   scheduler.submit(watched(writer(), written));
   scheduler.step();
   Request longest = watched(reader(), answered);
-  longest.on_prefill = [&](int64_t done, int64_t) { read.push_back(done); };
+  longest.on_prefill = [&](int64_t done, int64_t) {
+    read.push_back(done);
+    told = written.tokens.size();
+  };
   scheduler.submit(longest);
   for (int64_t chunk = 0; chunk < 3; ++chunk) {
     for (int64_t layer = 0; layer < layers(); ++layer) {
@@ -57,6 +61,7 @@ TEST_P(SchedulerLayersTest, AnswersGoOnBetweenTheLayers) {
       scheduler.step();
       EXPECT_EQ(written.tokens.size(), before + 1);
     }
+    EXPECT_EQ(told, written.tokens.size());  // before the prompt was read
   }
   EXPECT_EQ(read, (std::vector<int64_t>{20, 40, 50}));
   scheduler.drain();
