@@ -201,10 +201,10 @@ bool Scheduler::step() {
   admit();
   begin_where_prefixes_end();
   const bool decoded = decode();
-  take_first();
+  // There nothing of them is left to be done, and who waits for them need not wait for prompts.
+  if (!options_.tells_beside) take_all();
   const bool prefilled = prefill();
-  take(asked_);
-  if (!options_.tells_beside || !some_decode()) take(asked_first_);
+  take_all();
   sweep();
   const std::chrono::duration<double> time = Task::Clock::now() - start;
   publish(time.count());
@@ -226,7 +226,6 @@ void Scheduler::take_news() {
     tasks_[task->id] = task.get();
     queue_.emplace(task->order(), std::move(task));
   }
-  if (!cancelled.empty()) take_all();
   for (const RequestId id : cancelled) {
     const auto it = tasks_.find(id);
     if (it == tasks_.end()) continue;
@@ -322,7 +321,7 @@ bool Scheduler::waits_for_prefix(const Task& task, const PrefixCache::Match& mat
   for (const auto& [order, other] : running_) {
     if (other->ended || other->request.salt != task.request.salt) continue;
     const int64_t read = other->fed + other->reading;
-    if (other->fed >= other->prompt_size && !other->asked_first) continue;
+    if (other->fed >= other->prompt_size) continue;
     const auto parted = std::ranges::mismatch(task.tokens, other->request.prompt);
     int64_t common = parted.in1 - task.tokens.begin();
     if (common < other->prompt_size) common = std::min(common, task.size() - 1);
@@ -349,7 +348,6 @@ int64_t Scheduler::held_blocks() const {
 int64_t Scheduler::promised_blocks() const {
   int64_t blocks = 0;
   for (const auto& [order, task] : running_) {
-    if (task->ended) continue;
     const int64_t size = std::min(task->size() + 1, task->limit);
     blocks += std::max<int64_t>(0, engine_.blocks_for(task->sequence->id(), size - task->fed));
   }
@@ -365,8 +363,10 @@ Scheduler::Task* Scheduler::lowest_running() {
 
 // It may turn out to have ended instead.
 void Scheduler::preempt(Task& task) {
-  if (task.reading > 0) finish_chunk();  // half of it can't be taken back
-  take_all();
+  if (task.reading > 0) {  // half of a chunk can't be taken back
+    finish_chunk();
+    take_all();
+  }
   tell(task);
   if (task.ended) return;
   task.sequence.reset();
@@ -387,7 +387,7 @@ void Scheduler::make_room(Pieces& pieces) {
   };
   while (needed() > engine_.blocks().num_free()) {
     if (prefixes_.evict()) continue;
-    if (!asked_.empty() || !asked_first_.empty()) {
+    if (!asked_.empty()) {
       take_all();
       continue;
     }
@@ -484,7 +484,7 @@ void Scheduler::finish(Task& task, Finish::Reason reason, std::string error) {
 
 void Scheduler::sweep() {
   std::erase_if(running_, [&](const auto& entry) {
-    if (!entry.second->ended || entry.second->asked_first) return false;
+    if (!entry.second->ended) return false;
     tasks_.erase(entry.second->id);
     return true;
   });

@@ -174,11 +174,8 @@ class Scheduler {
   struct Asked;
   Asked ask(std::vector<Next> next, const at::Tensor& logits);
   static std::vector<Choice> read(const Asked& asked);
-  Asked ask(const Tasks& tasks, const at::Tensor& logits);
-  void take(std::vector<Asked>& asked);
+  void ask_for_next(const Tasks& tasks, const at::Tensor& logits);
   void take_all();
-  void take_first();
-  bool some_decode() const;
   void show_logits(const std::vector<Next>& next, const at::Tensor& logits);
   at::Tensor masked_by_requests(const std::vector<Next>& next, const at::Tensor& logits);
   void take(Task& task, Choice choice, const at::Tensor& logits);
@@ -199,9 +196,7 @@ class Scheduler {
   std::map<Order, std::unique_ptr<Task>> queue_, running_;
   std::unordered_map<RequestId, Task*> tasks_;  // of both
   SchedulerStats counters_;
-  std::vector<Asked> asked_;  // in this step, and not taken yet
-  // First tokens behind prompts: taken once the device has the others' next step to do.
-  std::vector<Asked> asked_first_;
+  std::vector<Asked> asked_;      // in this step, and not taken yet
   std::unique_ptr<Chunk> chunk_;  // of prompts, of which some layers are still to be run
   Pace pace_;
 

@@ -53,7 +53,7 @@ void Scheduler::begin_where_prefixes_end() {
     tasks.push_back(task.get());
   }
   if (!tasks.empty()) {
-    asked_.push_back(ask(tasks, at::stack(rows)));
+    ask_for_next(tasks, at::stack(rows));
     take_all();
   }
   sweep();
@@ -71,7 +71,7 @@ bool Scheduler::decode() {
   Pieces together;
   std::vector<Pieces> calls;
   for (const auto& [order, task] : running_) {
-    if (!task->decodes() || task->asked_first || task->ended) continue;
+    if (!task->decodes()) continue;
     const Piece piece{task.get(), task->pending()};
     if (task->alone) {
       calls.push_back({piece});
@@ -93,7 +93,7 @@ bool Scheduler::decode() {
   const DeviceEvent begin(device_);
   for (Pieces& pieces : calls) {
     // A recorded step overwrites the logits of the one before.
-    take(asked_);
+    take_all();
     // The calls before may have made it give way.
     std::erase_if(pieces, [](const Piece& piece) { return !piece.task->sequence; });
     make_room(pieces);
@@ -117,7 +117,7 @@ void Scheduler::run_decode(const Pieces& pieces) {
   try {
     const at::Tensor logits = engine_.advance(ids, tokens);
     for (Task* task : tasks) ++task->fed;
-    asked_.push_back(ask(tasks, logits));
+    ask_for_next(tasks, logits);
   } catch (const std::exception& e) {
     failed(pieces, e.what());
   }
@@ -271,9 +271,7 @@ void Scheduler::end_chunk(const Chunk& chunk, const at::Tensor& hidden) {
       rows.push_back(row - 1);
     }
   }
-  if (ready.empty()) return;
-  asked_first_.push_back(ask(ready, engine_.logits(rows_of(hidden, rows))));
-  for (Task* task : ready) task->asked_first = true;
+  if (!ready.empty()) ask_for_next(ready, engine_.logits(rows_of(hidden, rows)));
 }
 
 // hidden [count, D]: after each of the `count` tokens from task.fed on.
@@ -379,39 +377,14 @@ std::vector<Scheduler::Choice> Scheduler::read(const Asked& asked) {
   return choices;
 }
 
-Scheduler::Asked Scheduler::ask(const Tasks& tasks, const at::Tensor& logits) {
+void Scheduler::ask_for_next(const Tasks& tasks, const at::Tensor& logits) {
   std::vector<Next> next;
   for (Task* task : tasks) next.push_back({task});
-  return ask(std::move(next), logits);
+  asked_.push_back(ask(std::move(next), logits));
 }
 
-// Of those that decode and of those whose prompts have been read.
 void Scheduler::take_all() {
-  take(asked_);
-  take(asked_first_);
-}
-
-// The device has the next step of the others: its work does not wait for what follows, and who
-// waits for the tokens hears of them at once.
-void Scheduler::take_first() {
-  std::vector<Task*> tasks;
-  for (const Asked& asked : asked_first_) {
-    for (const Next& next : asked.next) tasks.push_back(next.task);
-  }
-  take(asked_first_);
-  for (Task* task : tasks) tell(*task);
-}
-
-bool Scheduler::some_decode() const {
-  return std::ranges::any_of(running_, [](const auto& entry) {
-    const Task& task = *entry.second;
-    return task.decodes() && !task.asked_first && !task.ended;
-  });
-}
-
-void Scheduler::take(std::vector<Asked>& from) {
-  for (const Asked& asked : std::exchange(from, {})) {
-    for (const Next& next : asked.next) next.task->asked_first = false;
+  for (const Asked& asked : std::exchange(asked_, {})) {
     try {
       std::vector<Choice> choices = read(asked);
       for (size_t i = 0; i < choices.size(); ++i) {

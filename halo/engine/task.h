@@ -68,7 +68,6 @@ struct Scheduler::Task {
   DraftSource source;
   std::vector<int64_t> draft;  // the tokens that its next call checks
   bool alone = false;          // runs in calls of its own, because a call with others failed
-  bool asked_first = false;    // its first token has been asked for and not taken
   bool ended = false;
 
   std::optional<TokenEvent> untold;  // its newest, which on_token is still to be called with
