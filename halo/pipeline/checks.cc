@@ -7,6 +7,7 @@
 #include "halo/base/progress.h"
 #include "halo/eval/needle.h"
 #include "halo/formats/safetensors.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/runtime/ranks.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/scale_rule.h"
@@ -135,7 +136,33 @@ bool find_teacher_files(const fs::path& teacher, Missing missing,
   return false;
 }
 
+void check_fp8_sizes(const ModelConfig& teacher) {
+  const int64_t head = teacher.head_dim;
+  for (const auto& [name, size] :
+       {std::pair("hidden_size", teacher.hidden_size),
+        std::pair("intermediate_size", teacher.intermediate_size),
+        std::pair("num_attention_heads x head_dim", teacher.num_heads * head),
+        std::pair("num_key_value_heads x head_dim", teacher.num_kv_heads * head)}) {
+    if (size % 16 == 0) continue;
+    throw_error(
+        "distill.teacher_products: 'fp8' needs matrices of sizes that 16 divides; the teacher's "
+        "{} is {}; leave it out",
+        name, size);
+  }
+}
+
 }  // namespace
+
+void check_device(const Recipe& recipe, const Machine& machine) {
+  if (recipe.distill.teacher_products != TeacherProducts::kFp8 || machine.device.is_cpu()) return;
+  const at::Tensor here = at::empty({1}, at::TensorOptions().device(machine.device));
+  if (compute_capability(here) >= 9) return;
+  throw_error(
+      "distill.teacher_products: 'fp8' needs a GPU since Hopper (compute capability 9), and this "
+      "is "
+      "a {}; leave it out",
+      machine.device_name);
+}
 
 void check_settings(const Recipe& recipe, const std::string& file) {
   if (recipe.distill.teacher_products == TeacherProducts::kFp8 &&
@@ -222,6 +249,7 @@ std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
   });
   num_layers_to_keep(recipe.select, teacher);
   check_context_ranks(recipe.finetune.context_ranks, student);
+  if (recipe.distill.teacher_products == TeacherProducts::kFp8) check_fp8_sizes(teacher);
   const std::vector<Lengths> lengths =
       needle_lengths(recipe, settings.row_length, settings.training_length(teacher));
   std::vector<std::string> unchecked;

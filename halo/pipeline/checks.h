@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "halo/pipeline/stage.h"
+#include "halo/runtime/machine.h"
 
 namespace halo {
 
@@ -20,6 +21,9 @@ enum class Missing { kRefused, kNoted };
 // Loads no weights and opens no device.
 std::vector<std::string> check_ahead(const Recipe& recipe, Missing missing,
                                      std::span<const Stage> stages = pipeline_stages());
+
+// What a recipe asks for and the device, once it is open, does not have.
+void check_device(const Recipe& recipe, const Machine& machine);
 
 // A sentence for every stage that reads an entry of data.shards more than four times over; it is
 // allowed. To there repeated text serves nearly as well as new (Muennighoff et al., arXiv

@@ -84,6 +84,31 @@ TEST_F(Checks, LearnedDecaysArePlanned) {
     return plan(read(set), 1).at("student_parameters").to_number<int64_t>();
   };
   EXPECT_EQ(parameters("transfer.learned_decay=true"), parameters("") + 21 * 16 * 2049);
+  // Nothing says how long their steps take, nor those in fp32.
+  Recipe recipe = read("run.compute=bfloat16");
+  const auto knows_seconds = [&] {
+    const json::object planned = plan(recipe, {1000, 1000});
+    return !planned.at("stages").as_array().back().as_object().at("seconds").is_null();
+  };
+  EXPECT_TRUE(knows_seconds());
+  recipe.transfer.learned_decay = true;
+  EXPECT_FALSE(knows_seconds());
+  recipe = read("run.compute=float32");
+  EXPECT_FALSE(knows_seconds());
+}
+
+TEST_F(Checks, TeachersInFp8HaveSizesThat16Divides) {
+  const auto from = test::source_dir() / "configs/model/qwen3-1.7b/config.json";
+  json::object config = parse_json(read_file(from), "config").as_object();
+  config["intermediate_size"] = 6150;
+  std::filesystem::create_directory(folder_ / "odd");
+  write_file(folder_ / "odd/config.json", json::serialize(config));
+  Recipe recipe = read("");
+  recipe.teacher = (folder_ / "odd").string();
+  check_ahead(recipe, Missing::kNoted);
+  recipe.distill.teacher_products = TeacherProducts::kFp8;
+  EXPECT_THAT(error_of([&] { check_ahead(recipe, Missing::kNoted); }),
+              HasSubstr("the teacher's intermediate_size is 6150"));
 }
 
 // plan says what it could not look at; convert refuses it by the key.

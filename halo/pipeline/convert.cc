@@ -307,6 +307,7 @@ void convert(const Recipe& relative, const ConvertArgs& args, Communicator& rank
   run.check(args.from);
   check_ahead(recipe, Missing::kRefused, all);
   const StageContext context(context_settings(recipe), ranks);
+  check_device(recipe, context.machine());
   bool again = false;
   for (const Stage* stage : run.stages()) {
     again |= stage->name == args.from;

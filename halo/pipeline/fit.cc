@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cmath>
 #include <utility>
 
 #include "halo/base/nearest.h"
@@ -41,14 +42,17 @@ Capacity capacity_of(const Card& card, const RunRecipe& run, const std::string& 
   return {machine, static_cast<int64_t>(card.gib * kGib), {1000 * tflops, card.memory}, links};
 }
 
-// Of "NVIDIA H200"; 0: of no card that is known.
-double memory_rate_of(std::string device) {
-  std::ranges::transform(device, device.begin(), [](unsigned char c) { return std::tolower(c); });
-  for (const Card& card : kCards) {
-    const std::string name = card.name;
-    if (device.find(name.substr(0, name.find('-'))) != std::string::npos) return card.memory;
+// "NVIDIA A100-SXM4-40GB" -> {nvidia, a100, sxm4, 40gb}
+std::vector<std::string> words_of(const std::string& name) {
+  std::vector<std::string> words(1);
+  for (const unsigned char c : name) {
+    if (std::isalnum(c) != 0) {
+      words.back() += static_cast<char>(std::tolower(c));
+    } else if (!words.back().empty()) {
+      words.emplace_back();
+    }
   }
-  return 0;
+  return words;
 }
 
 std::string section_name(std::string stage) {
@@ -76,14 +80,15 @@ void add_context_ranks(const Recipe& recipe, const std::string& stage,
   if (!settings_of(with).find(key)) return;
   const std::vector<std::vector<std::string>> alone = settings;
   const int64_t ranks = num_ranks(recipe.run);
-  const ModelConfig teacher = read_model_config(recipe.teacher);
+  ModelConfig student = read_model_config(recipe.teacher);
+  student.lightning_learned_decay = recipe.transfer.learned_decay;
   for (int64_t n = 2; n <= ranks; ++n) {
     const std::string assignment = fmt::format("{}={}", key, n);
     set_setting(with, assignment);
     try {
       const TrainRecipe& train = find_stage(pipeline_stages(), stage).training->recipe(with);
       check_recipe(train, section_name(stage), ranks);
-      check_context_ranks(n, teacher);
+      check_context_ranks(n, student);
     } catch (const Error&) {
       continue;
     }
@@ -152,7 +157,25 @@ Capacity measure_capacity(const RunRecipe& run) {
   }
   return {machine->device_name,
           total_memory(*machine),
-          {measure_matrix_gflops(*machine), memory_rate_of(machine->device_name)}};
+          {measure_matrix_gflops(*machine),
+           memory_rate_of(machine->device_name, total_memory(*machine))}};
+}
+
+double memory_rate_of(const std::string& device, int64_t memory_bytes) {
+  const std::vector<std::string> words = words_of(device);
+  if (std::ranges::find(words, "pcie") != words.end())
+    return 0;  // those have data sheets of their own
+  for (const Card& card : kCards) {
+    const auto is_said = [&](const std::string& word) {
+      return word.ends_with("gb") || std::ranges::find(words, word) != words.end();
+    };
+    // Of cards of one name, and of those sold with other memory, by what they report.
+    const double gib = double(memory_bytes) / kGib;
+    if (std::ranges::all_of(words_of(card.name), is_said) && std::abs(gib / card.gib - 1) < 0.05) {
+      return card.memory;
+    }
+  }
+  return 0;
 }
 
 std::vector<std::string> card_names() {
@@ -234,6 +257,13 @@ std::string format_fit(const json::object& fit) {
                                 fit.at("fits").as_bool() ? "every stage fits" : "it does not fit");
   for (const json::value& value : fit.at("stages").as_array()) {
     const std::string stage(value.at("stage").as_string());
+    if (value.at("settings").is_null() && stage == "transfer") {
+      out += fmt::format(
+          "  transfer needs {:.1f} GiB: one device trains a calibrated start alone; it would fit "
+          "with --set transfer.calibration_steps=0\n",
+          value.at("least_bytes").to_number<double>() / kGib);
+      continue;
+    }
     if (value.at("settings").is_null()) {
       out += fmt::format(
           "  {} needs {:.1f} GiB even with one row at a time and activation checkpointing: more "

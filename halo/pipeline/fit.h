@@ -38,6 +38,10 @@ Capacity measure_capacity(const RunRecipe& run);
 Capacity card_capacity(const std::string& name, const RunRecipe& run);
 std::vector<std::string> card_names();
 
+// GB/s of the memory of the device that calls itself so ("NVIDIA A100-SXM4-40GB") and has so much,
+// by its data sheet; 0 of one that is none of card_names().
+double memory_rate_of(const std::string& device, int64_t memory_bytes);
+
 // Settings, as --set takes them, with which `stage` ("distill") needs at most `bytes` on each rank;
 // those that cost least time. Nothing if no settings do.
 std::optional<std::vector<std::string>> settings_that_fit(const Recipe& recipe,

@@ -79,6 +79,27 @@ TEST(Fit, ACalibratedStartIsAStageOfThePlan) {
   EXPECT_EQ(none.at("stage").as_string(), "align");
 }
 
+TEST(Fit, ACalibratedStartThatDoesNotFitIsToldWhatWouldHelp) {
+  const Recipe recipe = recipe_of("8b", {"transfer.init=calibrated"});
+  EXPECT_THAT(format_fit(fit_of(recipe, 23.6)), HasSubstr("--set transfer.calibration_steps=0"));
+}
+
+TEST(Fit, CardsAreKnownByNameAndMemory) {
+  const auto rate = [](const std::string& name, double gib) {
+    return memory_rate_of(name, static_cast<int64_t>(gib * kGib));
+  };
+  EXPECT_EQ(rate("NVIDIA H200", 139.8), 4800);
+  EXPECT_EQ(rate("NVIDIA H100 80GB HBM3", 79.2), 3350);
+  EXPECT_EQ(rate("NVIDIA H100 NVL", 93.1), 0);
+  EXPECT_EQ(rate("NVIDIA H100 PCIe", 79.2), 0);
+  EXPECT_EQ(rate("NVIDIA A100-SXM4-40GB", 39.4), 1555);
+  EXPECT_EQ(rate("NVIDIA A100-SXM4-80GB", 79.3), 2039);
+  EXPECT_EQ(rate("NVIDIA GeForce RTX 3090", 23.7), 936);
+  EXPECT_EQ(rate("NVIDIA GeForce RTX 4090", 23.5), 1008);
+  EXPECT_EQ(rate("NVIDIA GeForce RTX 2060", 5.8), 0);
+  EXPECT_EQ(rate("NVIDIA RTX A6000", 47.5), 0);
+}
+
 TEST(Fit, OnACpuTheRestOfTheStudentIsWholeOnEveryRank) {
   const auto align = [](const std::string& shard) {
     return double(memory_of(

@@ -192,8 +192,12 @@ json::object transfer_plan(const Recipe& recipe, const ModelConfig& teacher,
 
 }  // namespace
 
-json::object plan(const Recipe& recipe, const Rates& rates, const Links& links,
+json::object plan(const Recipe& recipe, const Rates& of_device, const Links& links,
                   std::span<const Stage> all) {
+  Rates rates = of_device;
+  // What steps are expected to take was fitted to steps in bf16 with fixed decays.
+  if (compute_type(recipe.run) != at::kBFloat16 || recipe.transfer.learned_decay)
+    rates.memory_gbytes = 0;
   const ModelConfig teacher = read_model_config(recipe.teacher);
   const auto layers = static_cast<size_t>(teacher.num_layers);
   const int64_t keep = num_layers_to_keep(recipe.select, teacher);
