@@ -50,8 +50,8 @@ at::Tensor context_attention(const at::Tensor& q, const at::Tensor& k, const at:
                              const ContextPart& part, const AttentionSettings& settings);
 
 // lightning_attention over `part.whole` of this rank's tokens, of which `sequences` are the cuts:
-// args.q [n, H, dk], k and v [n, G, ...], no state, fixed decays -> o [n, H, dv] in q's type. States
-// and their gradients cross parts in fp32 and enter the kernels' own sums, so that o and the
+// args.q [n, H, dk], k and v [n, G, ...], no state, fixed decays -> o [n, H, dv] in q's type.
+// States and their gradients cross parts in fp32 and enter the kernels' own sums, so that o and the
 // gradients are rounded once, as on one rank.
 at::Tensor context_lightning(const LightningArgs& args, const Sequences& sequences,
                              const ContextPart& part, Kernels kernels);

@@ -227,11 +227,25 @@ json::object result_of(const std::vector<Planned>& plan) {
   return {{"cells", std::move(cells)}, {"groups", std::move(groups)}};
 }
 
+// What is over stands in the table for what the sweep says now.
+void check_over(const fs::path& run, const Recipe& now) {
+  const fs::path resolved = run / kResolvedRecipe;
+  if (!fs::exists(resolved)) return;
+  for (const Difference& d : differences(read_recipe(resolved, {}), now)) {
+    if (d.effect == Effect::kNone) continue;
+    throw_error(
+        "sweep: {} was made with {} = {}, and now {} is asked for; go back to that, give another "
+        "--out, or remove the folder",
+        run.string(), d.key, d.before, d.now);
+  }
+}
+
 // Before any of them runs: what a stage of a cell would refuse is found before an hour is spent on
 // the others.
 void check_cell(const fs::path& recipe, const SweepCell& cell, const fs::path& out) {
   const Recipe own = read_recipe(recipe, cell.set);
-  if (is_over(out / cell.name)) return;
+  const fs::path run = out / cell.name;
+  if (is_over(run)) return check_over(run, with_absolute_paths(own));
   try {
     check_ahead(own, Missing::kRefused);
   } catch (const Error& error) {

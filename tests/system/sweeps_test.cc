@@ -237,6 +237,10 @@ TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {
   const auto time = fs::last_write_time(a / "STATUS");
   EXPECT_EQ(output_of(words), table);
   EXPECT_EQ(fs::last_write_time(a / "STATUS"), time);
+  // Its figures are not those of other settings.
+  Words others = words;
+  others.insert(others.end(), {"--set", "align.learning_rate=2e-3"});
+  expect_error(run_halo(others), 1, {a.string(), "align.learning_rate = ", "another --out"});
   // What a stage would refuse is said before any cell runs.
   write_file(folder / "sweep.toml", fmt::format("recipe = \"{}\"\n[sweep]\ncases = [\"as-it-is:\", "
                                                 "\"mine: select.layers=[0, 99]\"]\n",
