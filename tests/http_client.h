@@ -7,7 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <map>
 #include <optional>
 #include <string>
@@ -29,8 +31,13 @@ class HttpClient {
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(port));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0)
-      throw_error("cannot connect to port {}", port);
+    while (connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      if (errno == EISCONN) break;
+      // A signal (libFuzzer's clock) may come between; the connection is made all the same.
+      if (errno != EINTR && errno != EALREADY) {
+        throw_error("cannot connect to port {}: {}", port, std::strerror(errno));
+      }
+    }
   }
   ~HttpClient() { close(); }
   HttpClient(const HttpClient&) = delete;
