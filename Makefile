@@ -17,7 +17,7 @@ help:
 	@echo 'make test        unit, golden and system tests; fetches a real model (98 MB) for one of them'
 	@echo 'make fuzz        every parser for 20 seconds under sanitizers (tests/fuzz/README.md)'
 	@echo 'make gpu         build-gpu/halo and the libraries for run.device = "cuda"'
-	@echo 'make asan        unit tests of the server under AddressSanitizer and UBSan'
+	@echo 'make asan        unit tests of server and engine under AddressSanitizer and UBSan'
 	@echo 'make tsan        unit tests of the parts with threads under ThreadSanitizer'
 	@echo 'make install     the program, its libraries, manual page and completions into PREFIX'
 	@echo '                 ($(PREFIX)), which then needs no checkout; DESTDIR as usual'
@@ -50,10 +50,11 @@ run-tests:
 
 test: build-all run-tests
 
-# What the network reaches. The other parts are as `make build` compiles them, which ccache knows.
-ASAN_PARTS = server
+# What the network reaches, and whose objects live as long as requests do. The other parts are as
+# `make build` compiles them, which ccache knows.
+ASAN_PARTS = server engine
 asan: bootstrap
-	@cmake --preset sanitize -DHALO_SANITIZE_PARTS="$(ASAN_PARTS)"
+	@cmake --preset sanitize -DHALO_SANITIZE_PARTS="$(subst $() $(),;,$(ASAN_PARTS))"
 	@cmake --build --preset sanitize --target $(ASAN_PARTS:%=%_test)
 	@tools/run-tests build-sanitize '^($(subst $() $(),|,$(ASAN_PARTS)))$$'
 

@@ -89,7 +89,8 @@ class Engine {
                     const std::vector<int64_t>& wanted);
 
   // What extend() does, some layers at a time: other sequences may be fed between, and the bits are
-  // the same. Until it is done its own may only be released, and then it goes no further.
+  // the same. Until it is done its own may only be released, or used as they were before it where
+  // can_cut(), and then it goes no further.
   class Pass;
   // Of max_batch_tokens tokens at most.
   Pass begin(const std::vector<int64_t>& sequences, const std::vector<std::vector<int64_t>>& tokens,

@@ -229,7 +229,7 @@ void Scheduler::take_news() {
   for (const RequestId id : cancelled) {
     const auto it = tasks_.find(id);
     if (it == tasks_.end()) continue;
-    if (it->second->reading > 0) {  // once its chunk is done, a step or some from now
+    if (!leave_chunk(*it->second)) {  // once that is done, a step or some from now
       cancel(id);
       continue;
     }
@@ -363,9 +363,10 @@ Scheduler::Task* Scheduler::lowest_running() {
 
 // It may turn out to have ended instead.
 void Scheduler::preempt(Task& task) {
-  if (task.reading > 0) {  // half of a chunk can't be taken back
+  if (!leave_chunk(task)) {
     finish_chunk();
     take_all();
+    if (!task.sequence) return;  // it ended with the chunk, or that failed
   }
   tell(task);
   if (task.ended) return;

@@ -161,6 +161,7 @@ class Scheduler {
   void run_chunk(double seconds);
   void finish_chunk();
   std::unique_ptr<Chunk> take_chunk();
+  bool leave_chunk(Task& task);
   void end_chunk(const Chunk& chunk, const at::Tensor& hidden);
   void score_prompt(Task& task, int64_t count, const at::Tensor& hidden);
   // A token that is to be chosen: a task's next, or one behind so many drafts that may be right.

@@ -26,6 +26,9 @@ class SchedulerLayersTest : public SchedulerTest {
     return options;
   }
   Request reader() const { return {.prompt = random_tokens(50, 4), .max_tokens = 3}; }
+  Request shorter(int64_t stream) const {
+    return {.prompt = random_tokens(9, stream), .max_tokens = 3};
+  }
   Request writer() const { return {.prompt = {1, 2}, .max_tokens = 40}; }
   int64_t layers() const { return std::ssize(weights_->layers); }
 };
@@ -70,8 +73,8 @@ TEST_P(SchedulerLayersTest, AnswersGoOnBetweenTheLayers) {
   expect_all_free(scheduler);
 }
 
-// The chunk is read to its end, and what was read stays for who asks again.
-TEST_P(SchedulerLayersTest, ACancelledOneEndsWithItsChunk) {
+// What was read before stays for who asks again, where the layers since have not changed it.
+TEST_P(SchedulerLayersTest, ACancelledOneThatReadsAloneEndsAtOnce) {
   for (int64_t done = 0; done <= layers(); ++done) {
     SCOPED_TRACE(testing::Message() << done << " layers of the second chunk");
     Scheduler scheduler(weights_, options());
@@ -81,7 +84,6 @@ TEST_P(SchedulerLayersTest, ACancelledOneEndsWithItsChunk) {
     const RequestId id = scheduler.submit(watched(reader(), given_up));
     for (int64_t step = 0; step < layers() + done; ++step) scheduler.step();
     scheduler.cancel(id);
-    for (int64_t step = 0; step < layers() && given_up.ends == 0; ++step) scheduler.step();
     scheduler.step();
     ASSERT_EQ(given_up.ends, 1);
     EXPECT_EQ(given_up.finish.reason, Reason::kCancelled);
@@ -89,10 +91,97 @@ TEST_P(SchedulerLayersTest, ACancelledOneEndsWithItsChunk) {
     scheduler.drain();
     EXPECT_EQ(again.tokens, plain_answer(*weights_, reader()));
     EXPECT_EQ(written.tokens, plain_answer(*weights_, writer()));
-    const int64_t kept = !GetParam().reuse ? 0 : done == 0 ? 20 : 40;
-    EXPECT_EQ(again.finish.cached_tokens, kept);
+    const bool half_read = 0 < done && done < layers();
+    const int64_t read = done == layers() ? 40 : 20;
+    EXPECT_EQ(again.finish.cached_tokens,
+              !GetParam().reuse || (half_read && GetParam().hybrid) ? 0 : read);
     expect_all_free(scheduler);
   }
+}
+
+// Two prompts of different beginnings, in one chunk.
+TEST_P(SchedulerLayersTest, ACancelledOneThatReadsWithOthersEndsWithTheChunk) {
+  for (int64_t done = 1; done < layers(); ++done) {
+    SCOPED_TRACE(testing::Message() << done << " layers");
+    Scheduler scheduler(weights_, options());
+    Answer written, read, given_up;
+    scheduler.submit(watched(writer(), written));
+    scheduler.step();
+    scheduler.submit(watched(shorter(5), read));
+    const RequestId id = scheduler.submit(watched(shorter(6), given_up));
+    for (int64_t step = 0; step < done; ++step) scheduler.step();
+    scheduler.cancel(id);
+    for (int64_t step = done; step < layers(); ++step) scheduler.step();
+    EXPECT_EQ(given_up.ends, 0);
+    scheduler.step();
+    EXPECT_EQ(given_up.finish.reason, Reason::kCancelled);
+    scheduler.drain();
+    EXPECT_EQ(given_up.ends, 1);
+    EXPECT_EQ(read.tokens, plain_answer(*weights_, shorter(5)));
+    EXPECT_EQ(written.tokens, plain_answer(*weights_, writer()));
+    expect_all_free(scheduler);
+  }
+}
+
+// The chunk of both ends, and each is read by itself.
+TEST_P(SchedulerLayersTest, AChunkThatFailsBetweenItsLayersIsReadAgain) {
+  for (int64_t layer = 0; layer < layers(); ++layer) {
+    SCOPED_TRACE(testing::Message() << "layer " << layer);
+    const auto weights = std::make_shared<DecoderWeights>(*weights_);
+    const LayerWeights whole = weights->layers[static_cast<size_t>(layer)];
+    Scheduler scheduler(weights, options());
+    Answer written, first, second;
+    Request writing = watched(writer(), written);
+    // The token of a step is told between its decoder call and the layers of prompts.
+    bool breaks = false;
+    writing.on_token = [&, tell = writing.on_token](const TokenEvent& event) {
+      if (breaks) weights->layers[static_cast<size_t>(layer)].down.value = at::zeros({1, 1});
+      return tell(event);
+    };
+    scheduler.submit(writing);
+    scheduler.step();
+    scheduler.submit(watched(shorter(5), first));
+    scheduler.submit(watched(shorter(6), second));
+    for (int64_t step = 0; step < layer; ++step) scheduler.step();
+    breaks = true;
+    scheduler.step();
+    breaks = false;
+    weights->layers[static_cast<size_t>(layer)] = whole;
+    EXPECT_EQ(scheduler.stats().preemptions, 2);
+    scheduler.drain();
+    EXPECT_EQ(first.tokens, plain_answer(*weights_, shorter(5)));
+    EXPECT_EQ(second.tokens, plain_answer(*weights_, shorter(6)));
+    EXPECT_EQ(written.tokens, plain_answer(*weights_, writer()));
+    expect_all_free(scheduler);
+  }
+}
+
+// It is read to its end, so that one of two gives way, and fails there.
+TEST_P(SchedulerLayersTest, WhoGivesWayInAChunkThatFailsIsReadAgain) {
+  const auto weights = std::make_shared<DecoderWeights>(*weights_);
+  LayerWeights& last = weights->layers.back();
+  const LayerWeights whole = last;
+  SchedulerOptions tight = options();
+  tight.max_running = 3;
+  Scheduler scheduler(weights, tight);
+  Answer written, first, second, urgent;
+  scheduler.submit(watched(writer(), written));
+  scheduler.step();
+  scheduler.submit(watched(shorter(5), first));
+  scheduler.submit(watched(shorter(6), second));
+  scheduler.step();
+  const Request at_once = {.prompt = {5, 6, 7}, .max_tokens = 4, .priority = 1};
+  scheduler.submit(watched(at_once, urgent));
+  last.down.value = at::zeros({1, 1});
+  scheduler.step();
+  last = whole;
+  EXPECT_EQ(scheduler.stats().preemptions, 2);       // neither was counted twice
+  EXPECT_EQ(written.finish.reason, Reason::kError);  // its own call fails as well, alone
+  scheduler.drain();
+  EXPECT_EQ(first.tokens, plain_answer(*weights_, shorter(5)));
+  EXPECT_EQ(second.tokens, plain_answer(*weights_, shorter(6)));
+  EXPECT_EQ(urgent.tokens, plain_answer(*weights_, at_once));
+  expect_all_free(scheduler);
 }
 
 // Memory ends, or somebody comes who goes first.

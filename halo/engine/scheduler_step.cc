@@ -247,6 +247,17 @@ std::unique_ptr<Scheduler::Chunk> Scheduler::take_chunk() {
   return std::move(chunk_);
 }
 
+// Whether the task is in no chunk that is half done: one that it is alone in is dropped. States of
+// the layers that were run have gone on, and the sequence goes with them; keys and values behind
+// its end are as if they were not there.
+bool Scheduler::leave_chunk(Task& task) {
+  if (task.reading == 0) return true;
+  if (chunk_->pieces.size() > 1) return false;
+  take_chunk();
+  if (!engine_.can_cut()) task.sequence.reset();
+  return true;
+}
+
 // `hidden` are those of all tokens where there are scores, else of the last of each piece.
 void Scheduler::end_chunk(const Chunk& chunk, const at::Tensor& hidden) {
   Tasks ready;
