@@ -179,6 +179,15 @@ TEST(Fit, RanksShareRowsThatOneCannotHold) {
   EXPECT_TRUE(check_fit(recipe, plan(recipe, card.rates, card.links), card).at("fits").as_bool());
 }
 
+// Ranks cannot share the states of learned decays (check_context_ranks): then nothing else fits.
+TEST(Fit, RanksDoNotShareRowsWithLearnedDecays) {
+  Recipe recipe = recipe_of("1.7b", {"finetune.sequence_length=524288", "run.ranks=4"});
+  const int64_t bytes = card_capacity("h200", recipe.run).usable_bytes();
+  ASSERT_TRUE(settings_that_fit(recipe, "finetune", bytes));
+  recipe.transfer.learned_decay = true;
+  EXPECT_FALSE(settings_that_fit(recipe, "finetune", bytes));
+}
+
 TEST(Fit, ThePlanSaysWhichSplitOfStageOneIsFaster) {
   const auto plan_of = [&](const std::string& split, const std::string& ranks) {
     Recipe recipe = recipe_of(
