@@ -163,8 +163,9 @@ Capacity measure_capacity(const RunRecipe& run) {
 
 double memory_rate_of(const std::string& device, int64_t memory_bytes) {
   const std::vector<std::string> words = words_of(device);
-  if (std::ranges::find(words, "pcie") != words.end())
-    return 0;  // those have data sheets of their own
+  for (const char* other : {"pcie", "ti"}) {  // those have data sheets of their own
+    if (std::ranges::find(words, other) != words.end()) return 0;
+  }
   for (const Card& card : kCards) {
     const auto is_said = [&](const std::string& word) {
       return word.ends_with("gb") || std::ranges::find(words, word) != words.end();

@@ -95,6 +95,7 @@ TEST(Fit, CardsAreKnownByNameAndMemory) {
   EXPECT_EQ(rate("NVIDIA A100-SXM4-40GB", 39.4), 1555);
   EXPECT_EQ(rate("NVIDIA A100-SXM4-80GB", 79.3), 2039);
   EXPECT_EQ(rate("NVIDIA GeForce RTX 3090", 23.7), 936);
+  EXPECT_EQ(rate("NVIDIA GeForce RTX 3090 Ti", 23.7), 0);
   EXPECT_EQ(rate("NVIDIA GeForce RTX 4090", 23.5), 1008);
   EXPECT_EQ(rate("NVIDIA GeForce RTX 2060", 5.8), 0);
   EXPECT_EQ(rate("NVIDIA RTX A6000", 47.5), 0);
