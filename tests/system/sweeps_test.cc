@@ -241,6 +241,8 @@ TEST(Sweeps, RunsShareStagesResumeAndEndInATable) {
   Words others = words;
   others.insert(others.end(), {"--set", "align.learning_rate=2e-3"});
   expect_error(run_halo(others), 1, {a.string(), "align.learning_rate = ", "another --out"});
+  others.back() = "gates.distill_kl=19";
+  expect_error(run_halo(others), 1, {a.string(), "gates.distill_kl = ", "another --out"});
   // What a stage would refuse is said before any cell runs.
   write_file(folder / "sweep.toml", fmt::format("recipe = \"{}\"\n[sweep]\ncases = [\"as-it-is:\", "
                                                 "\"mine: select.layers=[0, 99]\"]\n",
