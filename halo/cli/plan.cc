@@ -115,8 +115,8 @@ void add_plan(CLI::App& app) {
         std::cout << "not looked at: " << sentence << "\n";
     }
     if (!fit.at("fits").as_bool()) {
-      throw DoesNotFit(fmt::format("{}: the recipe is valid, but does not fit the memory of {}",
-                                   args->recipe, capacity.machine));
+      throw DoesNotFit(fmt::format("{}: the recipe is valid, but does not fit {}", args->recipe,
+                                   capacity.machine));
     }
   });
 }

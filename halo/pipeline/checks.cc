@@ -7,7 +7,7 @@
 #include "halo/base/progress.h"
 #include "halo/eval/needle.h"
 #include "halo/formats/safetensors.h"
-#include "halo/kernels/cuda/cuda_kernels.h"
+#include "halo/pipeline/fit.h"
 #include "halo/runtime/ranks.h"
 #include "halo/stages/choose_layers.h"
 #include "halo/stages/scale_rule.h"
@@ -154,14 +154,8 @@ void check_fp8_sizes(const ModelConfig& teacher) {
 }  // namespace
 
 void check_device(const Recipe& recipe, const Machine& machine) {
-  if (recipe.distill.teacher_products != TeacherProducts::kFp8 || machine.device.is_cpu()) return;
-  const at::Tensor here = at::empty({1}, at::TensorOptions().device(machine.device));
-  if (compute_capability(here) >= 9) return;
-  throw_error(
-      "distill.teacher_products: 'fp8' needs a GPU since Hopper (compute capability 9), and this "
-      "is "
-      "a {}; leave it out",
-      machine.device_name);
+  const std::string lacks = lacking(recipe, machine.device_name, compute_capability(machine));
+  if (!lacks.empty()) throw Error(lacks);
 }
 
 void check_settings(const Recipe& recipe, const std::string& file) {

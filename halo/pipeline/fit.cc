@@ -8,6 +8,7 @@
 #include "halo/base/nearest.h"
 #include "halo/base/progress.h"
 #include "halo/base/settings_io.h"
+#include "halo/kernels/cuda/cuda_kernels.h"
 #include "halo/pipeline/plan.h"
 #include "halo/runtime/memory.h"
 #include "halo/runtime/ranks.h"
@@ -18,16 +19,18 @@ namespace {
 constexpr double kGib = double(int64_t{1} << 30);
 
 // GPUs: memory as they report it, and of the datasheets TFLOP/s, dense bf16 products with fp32 sums
-// and fp32, and GB/s of the memory and of the links in one direction, NVLink or else PCIe.
+// and fp32, and GB/s of the memory and of the links in one direction, NVLink or else PCIe; the
+// major part of the compute capability.
 struct Card {
   const char* name;
   double gib, bf16, fp32, memory, link;
+  int64_t capability;
 };
 constexpr Card kCards[] = {
-    {"h200", 139.8, 989, 67, 4800, 450},       {"h100", 79.6, 989, 67, 3350, 450},
-    {"b200", 178, 2250, 75, 8000, 900},        {"a100-80gb", 79.3, 312, 19.5, 2039, 300},
-    {"a100-40gb", 39.4, 312, 19.5, 1555, 300}, {"l40s", 44.5, 362, 91.6, 864, 32},
-    {"rtx-4090", 23.6, 165, 82.6, 1008, 32},   {"rtx-3090", 23.6, 71, 35.6, 936, 32}};
+    {"h200", 139.8, 989, 67, 4800, 450, 9},       {"h100", 79.6, 989, 67, 3350, 450, 9},
+    {"b200", 178, 2250, 75, 8000, 900, 10},       {"a100-80gb", 79.3, 312, 19.5, 2039, 300, 8},
+    {"a100-40gb", 39.4, 312, 19.5, 1555, 300, 8}, {"l40s", 44.5, 362, 91.6, 864, 32, 8},
+    {"rtx-4090", 23.6, 165, 82.6, 1008, 32, 8},   {"rtx-3090", 23.6, 71, 35.6, 936, 32, 8}};
 // What large products reach of the bf16 figure: on an H200 750 of 989
 // (comparisons/results/train-h200.json).
 constexpr double kReached = 750.0 / 989.0;
@@ -39,7 +42,11 @@ Capacity capacity_of(const Card& card, const RunRecipe& run, const std::string& 
   Links links;
   links.in_node = kLinkReached * card.link;
   links.network *= kLinkReached;
-  return {machine, static_cast<int64_t>(card.gib * kGib), {1000 * tflops, card.memory}, links};
+  return {machine,
+          static_cast<int64_t>(card.gib * kGib),
+          {1000 * tflops, card.memory},
+          links,
+          card.capability};
 }
 
 // "NVIDIA A100-SXM4-40GB" -> {nvidia, a100, sxm4, 40gb}
@@ -155,10 +162,12 @@ Capacity measure_capacity(const RunRecipe& run) {
     if (run.device != at::kCUDA) throw;
     return capacity_of(kCards[0], run, "an H200 (assumed: there is no GPU here)");
   }
+  const int64_t memory = total_memory(*machine);
   return {machine->device_name,
-          total_memory(*machine),
-          {measure_matrix_gflops(*machine),
-           memory_rate_of(machine->device_name, total_memory(*machine))}};
+          memory,
+          {measure_matrix_gflops(*machine), memory_rate_of(machine->device_name, memory)},
+          {},
+          compute_capability(*machine)};
 }
 
 double memory_rate_of(const std::string& device, int64_t memory_bytes) {
@@ -226,6 +235,20 @@ std::optional<std::vector<std::string>> cheapest_setting(const Recipe& recipe,
   return all;
 }
 
+int64_t compute_capability(const Machine& machine) {
+  if (machine.device.is_cpu()) return 0;
+  return compute_capability(at::empty({0}, at::TensorOptions().device(machine.device)));
+}
+
+std::string lacking(const Recipe& recipe, const std::string& device, int64_t compute_capability) {
+  if (recipe.distill.teacher_products != TeacherProducts::kFp8) return "";
+  if (compute_capability == 0 || compute_capability >= 9) return "";
+  return fmt::format(
+      "distill.teacher_products: 'fp8' needs a GPU since Hopper (compute capability 9), and this "
+      "is {} (of {}); leave it out",
+      device, compute_capability);
+}
+
 json::object check_fit(const Recipe& recipe, const json::object& plan, const Capacity& capacity) {
   json::array too_large;
   for (const json::value& value : plan.at("stages").as_array()) {
@@ -243,10 +266,12 @@ json::object check_fit(const Recipe& recipe, const json::object& plan, const Cap
                      {"settings", settings ? json::value_from(*settings) : json::value()},
                      {"least_bytes", least}});
   }
+  const std::string lacks = lacking(recipe, capacity.machine, capacity.compute_capability);
   return {{"machine", capacity.machine},
           {"memory_bytes", capacity.memory_bytes},
           {"usable_bytes", capacity.usable_bytes()},
-          {"fits", too_large.empty()},
+          {"fits", too_large.empty() && lacks.empty()},
+          {"lacks", lacks.empty() ? json::value() : json::value(lacks)},
           {"stages", too_large}};
 }
 
@@ -256,6 +281,9 @@ std::string format_fit(const json::object& fit) {
                                 fit.at("memory_bytes").to_number<double>() / kGib,
                                 fit.at("usable_bytes").to_number<double>() / kGib,
                                 fit.at("fits").as_bool() ? "every stage fits" : "it does not fit");
+  if (const json::value& lacks = fit.at("lacks"); lacks.is_string()) {
+    out += fmt::format("  {}\n", std::string(lacks.as_string()));
+  }
   for (const json::value& value : fit.at("stages").as_array()) {
     const std::string stage(value.at("stage").as_string());
     if (value.at("settings").is_null() && stage == "transfer") {

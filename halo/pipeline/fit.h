@@ -9,10 +9,11 @@
 #include "halo/base/json.h"
 #include "halo/pipeline/links.h"
 #include "halo/pipeline/recipe.h"
+#include "halo/runtime/machine.h"
 
 namespace halo {
 
-// A recipe is valid and needs more memory than the machine has. Exit code 4.
+// A recipe is valid and needs more than the machine has. Exit code 4.
 class DoesNotFit : public Error {
  public:
   using Error::Error;
@@ -23,7 +24,8 @@ struct Capacity {
   std::string machine;       // for people
   int64_t memory_bytes = 0;  // all of it
   Rates rates = 0;
-  Links links = {};  // to others of its kind, where ranks are to be several
+  Links links = {};                // to others of its kind, where ranks are to be several
+  int64_t compute_capability = 0;  // of a GPU, the major part (9: Hopper); 0: not known
 
   // What tensors may take: the rest is the CUDA context's, libraries' workspaces and what the
   // allocator cannot use, or the operating system's.
@@ -52,9 +54,14 @@ std::optional<std::vector<std::string>> settings_that_fit(const Recipe& recipe,
 std::optional<std::vector<std::string>> cheapest_setting(const Recipe& recipe,
                                                          const Capacity& capacity);
 
-// {machine, memory_bytes, usable_bytes, fits, stages}; of each stage that does not fit {stage,
-// memory_bytes, settings (null: none would do), least_bytes (with the most sparing settings)}.
-// `plan` is that of the recipe (plan.h).
+// What a recipe asks for and a GPU of this name and compute capability does not have, in a sentence
+// that names the key; empty: nothing, or the capability is not known (0).
+std::string lacking(const Recipe& recipe, const std::string& device, int64_t compute_capability);
+int64_t compute_capability(const Machine& machine);  // the same of one that is open; 0: a CPU
+
+// {machine, memory_bytes, usable_bytes, fits, lacks (lacking(); null: nothing), stages}; of each
+// stage that does not fit {stage, memory_bytes, settings (null: none would do), least_bytes (with
+// the most sparing settings)}. `plan` is that of the recipe (plan.h).
 json::object check_fit(const Recipe& recipe, const json::object& plan, const Capacity& capacity);
 
 // The same for people.

@@ -117,6 +117,20 @@ TEST(Fit, TeachersInFp8HaveBothMatrices) {
   EXPECT_NEAR(double(more), 1.4e9, 0.05e9);
 }
 
+TEST(Fit, TeachersInFp8NeedACardSinceHopper) {
+  const Recipe recipe = recipe_of("1.7b", {"distill.teacher_products=fp8"});
+  const auto fit = [](const Recipe& of, const char* card) {
+    const Capacity capacity = card_capacity(card, of.run);
+    return check_fit(of, plan(of, capacity.rates), capacity);
+  };
+  const json::object old = fit(recipe, "a100-80gb");
+  EXPECT_FALSE(old.at("fits").as_bool());
+  EXPECT_THAT(format_fit(old), HasSubstr("distill.teacher_products: 'fp8' needs a GPU since"));
+  EXPECT_TRUE(fit(recipe_of("1.7b"), "a100-80gb").at("lacks").is_null());
+  EXPECT_TRUE(fit(recipe, "h200").at("fits").as_bool());
+  EXPECT_EQ(lacking(recipe, "a machine of which only figures are given", 0), "");
+}
+
 TEST(Fit, WritingItsOwnTextsTakesMemory) {
   const auto memory_with = [](int64_t texts) {
     return memory_of(
