@@ -131,15 +131,14 @@ at::Tensor lightning_heads(const LightningWeights& w, double eps, const at::Tens
 
 using Visit = std::function<void(int64_t, const at::Tensor&, const at::Tensor&)>;
 
-using Stream = ResidualStream;
-
-std::pair<at::Tensor, at::Tensor> norm_of(const Stream& stream, const Weight& weight, double eps) {
+std::pair<at::Tensor, at::Tensor> norm_of(const ResidualStream& stream, const Weight& weight,
+                                          double eps) {
   if (!stream.delta.defined()) return {stream.hidden, rms_norm(stream.hidden, weight, eps)};
   return add_rms_norm(stream.hidden, stream.delta, weight, eps);
 }
 
-Stream run_layer(const LayerWeights& layer, double eps, Stream stream, const Batch& batch,
-                 int64_t index, const Visit* visit) {
+ResidualStream run_layer(const LayerWeights& layer, double eps, ResidualStream stream,
+                         const Batch& batch, int64_t index, const Visit* visit) {
   at::Tensor normed;
   std::tie(stream.hidden, normed) = norm_of(stream, layer.input_norm, eps);
   stream.delta = run_mixer(layer.mixer, eps, normed, batch, index);
@@ -150,18 +149,18 @@ Stream run_layer(const LayerWeights& layer, double eps, Stream stream, const Bat
   return stream;
 }
 
-std::vector<at::Tensor> tensors_of(const Stream& stream) {
+std::vector<at::Tensor> tensors_of(const ResidualStream& stream) {
   if (!stream.delta.defined()) return {stream.hidden};
   return {stream.hidden, stream.delta};
 }
 
-Stream to_stream(const std::vector<at::Tensor>& tensors) {
+ResidualStream to_stream(const std::vector<at::Tensor>& tensors) {
   return {tensors[0], tensors.size() > 1 ? tensors[1] : at::Tensor()};
 }
 
 // Holds what the layer needs: handles.
-Stream recompute_layer(const LayerWeights& layer, double eps, const Stream& stream,
-                       const Batch& batch, int64_t index) {
+ResidualStream recompute_layer(const LayerWeights& layer, double eps, const ResidualStream& stream,
+                               const Batch& batch, int64_t index) {
   const auto run = [=](const std::vector<at::Tensor>& inputs) {
     return tensors_of(run_layer(layer, eps, to_stream(inputs), batch, index, nullptr));
   };
@@ -171,8 +170,8 @@ Stream recompute_layer(const LayerWeights& layer, double eps, const Stream& stre
 // Runs the layer between what ranks do for it that have it between them, forward and on the way
 // back.
 template <class Run>
-Stream run_shared(const std::shared_ptr<LayerSharing>& sharing, int64_t index, Stream stream,
-                  const Run& run) {
+ResidualStream run_shared(const std::shared_ptr<LayerSharing>& sharing, int64_t index,
+                          ResidualStream stream, const Run& run) {
   if (!sharing) return run(std::move(stream));
   const bool goes_back = records({stream.hidden, stream.delta});
   sharing->acquire(index, index + 1, /*gradient=*/false);
@@ -190,13 +189,13 @@ Stream run_shared(const std::shared_ptr<LayerSharing>& sharing, int64_t index, S
   return stream;
 }
 
-Stream run_layers(const DecoderWeights& weights, int64_t first, int64_t last, Stream stream,
-                  const Batch& batch, const Visit* visit) {
+ResidualStream run_layers(const DecoderWeights& weights, int64_t first, int64_t last,
+                          ResidualStream stream, const Batch& batch, const Visit* visit) {
   HALO_CHECK(0 <= first && first <= last && last <= static_cast<int64_t>(weights.layers.size()),
              "decode: layers {} to {} of {}", first, last, weights.layers.size());
   for (int64_t i = first; i < last; ++i) {
     const LayerWeights& layer = weights.layers[i];
-    stream = run_shared(weights.sharing, i, std::move(stream), [&](Stream in) {
+    stream = run_shared(weights.sharing, i, std::move(stream), [&](ResidualStream in) {
       return batch.recompute_layers && records({in.hidden, in.delta})
                  ? recompute_layer(layer, weights.eps, in, batch, i)
                  : run_layer(layer, weights.eps, std::move(in), batch, i, visit);
@@ -205,7 +204,7 @@ Stream run_layers(const DecoderWeights& weights, int64_t first, int64_t last, St
   return stream;
 }
 
-at::Tensor sum(const Stream& stream) {
+at::Tensor sum(const ResidualStream& stream) {
   return stream.delta.defined() ? stream.hidden + stream.delta : stream.hidden;
 }
 
