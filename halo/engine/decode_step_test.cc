@@ -14,6 +14,7 @@ namespace halo {
 namespace {
 
 constexpr int64_t kBlockSize = 16, kBlocks = 12, kSlots = 5;
+constexpr int64_t kInt8BlockSize = 32;  // the least that the kernel takes
 
 // Sizes that the kernels take.
 ModelConfig wide(ModelConfig config) {
@@ -59,14 +60,15 @@ DecoderWeights on(const DecoderWeights& weights, at::Device device, at::ScalarTy
 std::vector<LayerState> empty_layers(const DecoderWeights& weights, bool int8_keys = false) {
   std::vector<LayerState> layers(weights.layers.size());
   const auto options = weights.embedding.value.options();
+  const int64_t block_size = int8_keys ? kInt8BlockSize : kBlockSize;
   for (size_t i = 0; i < layers.size(); ++i) {
     if (const auto* a = std::get_if<AttentionWeights>(&weights.layers[i].mixer)) {
-      layers[i].keys = at::full({kBlocks, kBlockSize, a->kv_heads, a->head_dim},
+      layers[i].keys = at::full({kBlocks, block_size, a->kv_heads, a->head_dim},
                                 std::numeric_limits<double>::quiet_NaN(), options);
       if (int8_keys) {
         layers[i].keys = at::zeros(layers[i].keys.sizes(), options.dtype(at::kChar));
         layers[i].key_scales =
-            at::full({kBlocks, a->kv_heads, kBlockSize}, std::numeric_limits<double>::quiet_NaN(),
+            at::full({kBlocks, a->kv_heads, block_size}, std::numeric_limits<double>::quiet_NaN(),
                      options.dtype(at::kFloat));
         layers[i].value_scales = layers[i].key_scales.clone();
       }
@@ -177,7 +179,7 @@ TEST(DecodeStep, StepByStepEqualsOneGo) {
 // In one go by an engine, which cuts nothing. On a CPU it computes in fp32.
 at::Tensor plain_int8_keys(const DecoderWeights& weights, Kernels kernels) {
   Engine engine(std::make_shared<const DecoderWeights>(weights),
-                {.kernels = kernels, .block_size = kBlockSize, .kv_type = KvType::kInt8});
+                {.kernels = kernels, .block_size = kInt8BlockSize, .kv_type = KvType::kInt8});
   std::vector<at::Tensor> rows;
   for (const auto& tokens : kTokens) {
     if (tokens.empty()) continue;
@@ -263,7 +265,7 @@ TEST(DecodeStepCuda, ARecordedStepWithKeysInInt8EqualsOneGo) {
     const auto weights = test::random_model(config);
     const DecoderWeights exact = on(*weights, at::kCPU, at::kBFloat16),
                          on_gpu = on(exact, at::kCUDA, at::kBFloat16);
-    ASSERT_TRUE(can_record_step(on_gpu, kBlockSize, true));
+    ASSERT_TRUE(can_record_step(on_gpu, kInt8BlockSize, true));
     // What bf16 moves a key by may take it to the next integer, so bf16 is the measure.
     const at::Tensor want = plain_int8_keys(on(exact, at::kCPU, at::kFloat), Kernels::kFast);
     const at::Tensor same_type = steps_with_int8_keys(exact, Kernels::kFast, 1);
@@ -276,7 +278,7 @@ TEST(DecodeStepCuda, ARecordedStepWithKeysInInt8EqualsOneGo) {
     test::expect_equal("recorded", run_recorded(on_gpu, state, empty_layers(on_gpu, true)), called);
     // Through an engine, which records its own, and what is not recorded.
     Engine engine(std::make_shared<const DecoderWeights>(on_gpu),
-                  {.block_size = kBlockSize, .kv_type = KvType::kInt8});
+                  {.block_size = kInt8BlockSize, .kv_type = KvType::kInt8});
     const int64_t sequence = engine.create();
     engine.extend({sequence}, {{kTokens[0].begin(), kTokens[0].begin() + 20}}, Engine::Rows::kLast);
     std::vector<at::Tensor> rows;

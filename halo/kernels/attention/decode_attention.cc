@@ -112,7 +112,7 @@ bool has_decode_attention_kernel(const at::Tensor& like, const DecodeShape& shap
          has_cuda_kernels(CudaKernels::kDecodeAttention, like) &&
          (!shape.int8 || runs_cuda_kernels(CudaKernels::kInt8Keys)) &&
          (shape.head_dim == 64 || shape.head_dim == 128) && shape.rows <= kMostDecodeRows &&
-         shape.block_size >= 16 && is_power_of_two(shape.block_size);
+         shape.block_size >= (shape.int8 ? 32 : 16) && is_power_of_two(shape.block_size);
 }
 
 DecodeScratch make_decode_scratch(int64_t sequences, int64_t tokens, int64_t heads,

@@ -1,19 +1,21 @@
 // Split-KV attention of decoding sequences, bound by reading keys and values once. All sequences'
-// tokens, in steps of 64, are dealt out evenly: a block takes the range of steps of one key head
-// that falls to it, which may end one sequence, hold others and begin the next. A warp goes through
-// 16 tokens at a time, straight from memory to the tensor cores:
-//   scores [8 query rows, 16 tokens] = q k^T, where a lane's 16 bytes of a key are its fragment,
+// tokens, in steps of 64 (in int8 of 128), are dealt out evenly: a block takes the range of steps
+// of one key head (in int8 of two, if it can) that falls to it, which may end one sequence, hold
+// others and begin the next. A warp goes through 16 tokens (32) at a time, straight from memory to
+// the tensor cores:
+//   scores [8 query rows, tokens] = q k^T, where a lane's 16 bytes of a key are its fragment,
 //   o^T [head_dim, 8 query rows] += v^T p^T, where pairs of tokens are interleaved in registers and
 //   the scores are already laid out as the second operand.
-// Keys and values in int8 become bf16 in registers, exactly; a key's scale multiplies its score, a
-// value's its weight. Half the bytes are on their way for a block, so one more
-// runs beside the others.
-// The next tokens' keys are on their way from the moment the products have used the registers, be
-// they another sequence's; the first ones' before the kernel that makes the queries has ended. The
-// warps of a block add up in shared memory, the parts of a sequence through device memory: the
-// block that comes last adds them in their order, so the bits do not depend on who that is.
+// Keys and values in int8 are multiplied as the integers that they are (decode_tokens_int8.cuh); a
+// key's scale multiplies its score, a value's its weight.
+// The next tokens are on their way while these are multiplied, be they another sequence's; the
+// first ones before the kernel that makes the queries has ended. The warps of a block add up in
+// shared memory, the parts of a sequence through device memory: the block that comes last adds them
+// in their order, so the bits do not depend on who that is.
 #include "halo/kernels/attention/decode_attention_launch.h"
+#include "halo/kernels/attention/decode_plan.cuh"
 #include "halo/kernels/attention/decode_tokens.cuh"
+#include "halo/kernels/attention/decode_tokens_int8.cuh"
 #include "halo/kernels/cuda/elements.cuh"
 #include "halo/kernels/cuda/mma.cuh"
 #include "halo/kernels/cuda/overlap.cuh"
@@ -24,150 +26,59 @@ namespace {
 
 using namespace decode;
 
-constexpr int kWarps = 4, kThreads = 32 * kWarps;
-template <class T>
-constexpr int kBlocksAProcessor = sizeof(T) == 1 ? 3 : 2;
-constexpr int kStep = kWarps * kGroup;  // tokens a block takes at a time
 constexpr int kRows = kMostDecodeRows;
-constexpr int kFewestSteps = 2;  // of a range
-constexpr int kBatch = 8;        // parts of a sequence that a thread reads at a time
+constexpr int kAhead = 2;          // steps of int8 that are on their way, or there, at a time
+constexpr int kBatch = 8;          // parts of a sequence that a thread reads at a time
+constexpr int kInt8Heads = 2;      // of a block, if there are as many
+constexpr int kRowsThreads = 128;  // of a block that finds places of the newest rows
 
-struct Parameters {
-  DecodeAttentionLaunch args;
-  int most_ranges;  // of a key head
-  int block_shift;
-};
-
-__device__ __forceinline__ int ceil_div(int a, int b) {
-  return (a + b - 1) / b;
+// Query rows of a key head, and the one that a lane has; there may be none.
+__device__ __forceinline__ int rows_of(const Parameters& p) {
+  return static_cast<int>(p.args.heads / p.args.kv_heads * p.args.tokens);
+}
+template <class T>
+__device__ __forceinline__ int row_of_lane(const Parameters& p) {
+  const int g = threadIdx.x % 32 / 4;
+  return sizeof(T) == 1 && rows_of(p) <= kFewRows ? g % kFewRows : g;
 }
 
-// How the sequences lie one after another, in steps, and how those are cut into ranges.
-struct Plan {
-  int firsts[kMostDecodeSequences + 1];  // steps before a sequence; last, all of them
-  int lengths[kMostDecodeSequences];     // tokens
-  int sums[kThreads];
-  int steps, ranges;
-
-  // The first step of a range, and the range that has a step.
-  __device__ int begin_of(int range) const {
-    return static_cast<int>(int64_t{steps} * range / ranges);
-  }
-  __device__ int range_of(int step) const {
-    return static_cast<int>((int64_t{step + 1} * ranges - 1) / steps);
-  }
-  // The sequence that has a step.
-  __device__ int sequence_of(int step, int count) const {
-    int low = 0, high = count;  // firsts[low] <= step < firsts[high]
-    while (high - low > 1) {
-      const int middle = (low + high) / 2;
-      (firsts[middle] <= step ? low : high) = middle;
-    }
-    return low;
-  }
-};
-
-__device__ void make_plan(const Parameters& p, Plan& plan) {
-  const auto count = static_cast<int>(p.args.sequences);
-  const int each = ceil_div(count, kThreads), begin = threadIdx.x * each;
-  const int end = min(begin + each, count);
-  int mine = 0;
-  for (int s = begin; s < end; ++s) {
-    plan.lengths[s] = static_cast<int>(p.args.lengths[s]);
-    mine += ceil_div(plan.lengths[s], kStep);
-  }
-  plan.sums[threadIdx.x] = mine;
-  __syncthreads();
-  int before = 0, all = 0;
-  for (int i = 0; i < kThreads && i * each < count; ++i) {
-    if (i < threadIdx.x) before += plan.sums[i];
-    all += plan.sums[i];
-  }
-  for (int s = begin; s < end; ++s) {
-    plan.firsts[s] = before;
-    before += ceil_div(plan.lengths[s], kStep);
-  }
-  if (threadIdx.x == 0) {
-    plan.firsts[count] = plan.steps = all;
-    plan.ranges = min(p.most_ranges, ceil_div(all, kFewestSteps));
-  }
-  __syncthreads();
-}
-
-// Element offset of the first of 16 tokens' rows in the pool.
-__device__ __forceinline__ int64_t row_of(const Parameters& p, int64_t block, int token) {
-  const int64_t within = token & (static_cast<int>(p.args.block_size) - 1);
-  return ((block << p.block_shift) + within) * p.args.kv_heads * p.args.head_dim;
-}
-
-// Where the scale of the first of 16 tokens is among all.
-__device__ __forceinline__ int64_t scale_of(const Parameters& p, int64_t block, int head,
-                                            int token) {
-  const int64_t within = token & (static_cast<int>(p.args.block_size) - 1);
-  return ((block * p.args.kv_heads + head) << p.block_shift) + within;
-}
-
-// What a warp takes of a step.
-struct Place {
-  int sequence, block;  // of the cache; whatever where there are no tokens
-  int token, last;      // its first token; the last one's distance from it, negative: no tokens
-};
-
-__device__ __forceinline__ Place place_of(const Parameters& p, const Plan& plan, int step,
-                                          int sequence) {
-  while (step >= plan.firsts[sequence + 1]) ++sequence;
-  Place at;
-  at.sequence = sequence;
-  at.token = (step - plan.firsts[sequence]) * kStep + static_cast<int>(threadIdx.x) / 32 * kGroup;
-  at.last = min(plan.lengths[sequence] - 1 - at.token, kGroup - 1);
-  at.block = at.last < 0
-                 ? 0
-                 : p.args.block_table[sequence * p.args.max_blocks + (at.token >> p.block_shift)];
-  return at;
-}
-
-// Query row g of the lane, its numbers as load_keys deals them out.
 template <int D, class T>
 __device__ __forceinline__ void load_queries(const Parameters& p, int sequence, int head,
-                                             uint4 (&q)[D / 32]) {
+                                             Queries<D, T>& q) {
   const DecodeAttentionLaunch& a = p.args;
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  const int row = row_of_lane<T>(p);
   const auto group = static_cast<int>(a.heads / a.kv_heads);
-  if (g >= group * a.tokens) return;
-  const int64_t token = sequence * a.tokens + g / group;
-  const Bf16* row =
-      static_cast<const Bf16*>(a.q) + (token * a.heads + head * group + g % group) * D;
-#pragma unroll
-  for (int j = 0; j < D / 32; ++j) {
-    const int at = sizeof(T) == 1 ? 64 * (j / 2) + 16 * t + 8 * (j % 2) : 32 * j + 8 * t;
-    q[j] = *reinterpret_cast<const uint4*>(row + at);
-  }
+  const int64_t token = sequence * a.tokens + row / group;
+  const Bf16* numbers =
+      static_cast<const Bf16*>(a.q) + (token * a.heads + head * group + row % group) * D;
+  decode::load_queries<D>(row < rows_of(p) ? numbers : nullptr, a.scale * 1.44269504f, q);
 }
 
 // Scores of tokens that the lane's query row does not see become -inf, the others are scaled.
-__device__ __forceinline__ void mask(const Parameters& p, int length, int token,
-                                     float (&scores)[4]) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+template <class T>
+__device__ __forceinline__ void mask(const Parameters& p, int length, int token, float factor,
+                                     float (&scores)[kScores<T>]) {
   const auto group = static_cast<int>(p.args.heads / p.args.kv_heads);
   const auto tokens = static_cast<int>(p.args.tokens);
-  const int seen = length - tokens + min(g / group, tokens - 1) + 1;
-  const float scale = p.args.scale * 1.44269504f;
+  const int seen = length - tokens + min(row_of_lane<T>(p) / group, tokens - 1) + 1;
 #pragma unroll
-  for (int i = 0; i < 4; ++i)
-    scores[i] = token + i / 2 * 8 + 2 * t + i % 2 < seen ? scores[i] * scale : -INFINITY;
+  for (int i = 0; i < kScores<T>; ++i)
+    scores[i] = token + token_of_score(i, T{}) < seen ? scores[i] * factor : -INFINITY;
 }
 
 // What the warps of a block leave to each other, and then threads that add up parts.
-template <int D>
+template <int D, class F>
 struct Shared {
-  Plan plan;
-  alignas(16) float o[kWarps][kRows][D];
-  float most[kWarps][kRows], sum[kWarps][kRows];
+  Plan<F::kThreads> plan;
+  alignas(16) float o[F::kWarps][kRows][D];  // those of a head beside each other
+  float most[F::kWarps][kRows], sum[F::kWarps][kRows];
   int last;
 };
 
-template <int D, class T>
-__device__ void leave(const Sums<D>& sums, Shared<D>& shared) {
+template <int D, class F>
+__device__ void leave(const Parameters& p, Sums<D>& sums, Shared<D, F>& shared) {
+  using T = typename F::T;
+  finish_values<D>(sums, rows_of(p), T{});
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
   float sum[1] = {sums.sum};
   cuda::fold_lanes<cuda::Sum>(sum, 4);
@@ -193,20 +104,22 @@ __device__ __forceinline__ float* part_of(const Parameters& p, int range, int wh
                        (a.head_dim + kDecodePadding);
 }
 
-// One sequence and key head, and the ranges that have steps of it.
+// One sequence and the key heads of a block, and the ranges that have steps of it.
 struct Joined {
-  int sequence, head;
-  int range;  // this block's
+  int sequence, head;  // the first one
+  int range;           // this block's
   int first_range, parts;
   bool begins_inside;  // the first range, with another sequence
 };
 
 __device__ __forceinline__ float* part_of(const Parameters& p, const Joined& all, int range,
-                                          int row) {
-  return part_of(p, range, range == all.first_range && all.begins_inside, all.head, row);
+                                          int head, int row) {
+  return part_of(p, range, range == all.first_range && all.begins_inside, all.head + head, row);
 }
 
-__device__ __forceinline__ Joined joined_of(const Plan& plan, int sequence, int head, int range) {
+template <int kThreads>
+__device__ __forceinline__ Joined joined_of(const Plan<kThreads>& plan, int sequence, int head,
+                                            int range) {
   const int first = plan.firsts[sequence];
   Joined all{sequence, head, range, plan.range_of(first), 0, false};
   all.parts = plan.range_of(plan.firsts[sequence + 1] - 1) - all.first_range + 1;
@@ -214,16 +127,18 @@ __device__ __forceinline__ Joined joined_of(const Plan& plan, int sequence, int 
   return all;
 }
 
-// The `count` first of what stands in shared memory, added: a column, and the row's sum.
-template <int D>
-__device__ __forceinline__ float add_up(const Shared<D>& shared, int count, int row, int column,
-                                        float& most, float& sum) {
+// The `count` first of what stands of the block's head `head` in shared memory, added: a column,
+// and the row's sum.
+template <int D, class F>
+__device__ __forceinline__ float add_up(const Shared<D, F>& shared, int head, int count, int row,
+                                        int column, float& most, float& sum) {
+  const int first = head * F::kWarpsAHead, end = first + count;
   most = -INFINITY;
-  for (int i = 0; i < count; ++i) most = fmaxf(most, shared.most[i][row]);
+  for (int i = first; i < end; ++i) most = fmaxf(most, shared.most[i][row]);
   const float shift = most == -INFINITY ? 0 : most;
   float o = 0;
   sum = 0;
-  for (int i = 0; i < count; ++i) {
+  for (int i = first; i < end; ++i) {
     const float by = exp2f(shared.most[i][row] - shift);
     sum += by * shared.sum[i][row];
     o += by * shared.o[i][row][column];
@@ -232,34 +147,36 @@ __device__ __forceinline__ float add_up(const Shared<D>& shared, int count, int 
 }
 
 // The end result.
-template <int D>
-__device__ void store_rows(const Parameters& p, const Joined& all, const Shared<D>& shared,
+template <int D, class F>
+__device__ void store_rows(const Parameters& p, const Joined& all, const Shared<D, F>& shared,
                            int count, int rows) {
   const DecodeAttentionLaunch& a = p.args;
   const auto group = static_cast<int>(a.heads / a.kv_heads);
-  for (int i = threadIdx.x; i < rows * D; i += kThreads) {
-    const int row = i / D;
+  for (int i = threadIdx.x; i < F::kHeads * rows * D; i += F::kThreads) {
+    const int head = i / D / rows, row = i / D % rows;
     float most, sum;
-    const float o = add_up(shared, count, row, i % D, most, sum);
+    const float o = add_up(shared, head, count, row, i % D, most, sum);
     const int64_t token = all.sequence * a.tokens + row / group;
-    static_cast<Bf16*>(a.o)[(token * a.heads + all.head * group + row % group) * D + i % D] =
+    const int64_t query_head = (all.head + head) * group + row % group;
+    static_cast<Bf16*>(a.o)[(token * a.heads + query_head) * D + i % D] =
         cuda::narrow<Bf16>(o / sum);
   }
 }
 
-template <int D>
-__device__ void store_part(const Parameters& p, const Joined& all, const Shared<D>& shared,
+template <int D, class F>
+__device__ void store_part(const Parameters& p, const Joined& all, const Shared<D, F>& shared,
                            int rows) {
-  for (int i = threadIdx.x; i < rows * D; i += kThreads) {
+  for (int i = threadIdx.x; i < F::kHeads * rows * D; i += F::kThreads) {
+    const int head = i / D / rows, row = i / D % rows;
     float most, sum;
-    const float o = add_up(shared, kWarps, i / D, i % D, most, sum);
-    float* part = part_of(p, all, all.range, i / D);
+    const float o = add_up(shared, head, F::kWarpsAHead, row, i % D, most, sum);
+    float* part = part_of(p, all, all.range, head, row);
     part[i % D] = o;
     if (i % D == 0) *reinterpret_cast<float2*>(part + D) = {most, sum};
   }
 }
 
-// Whether the block is the last of its sequence and head to come here.
+// Whether the block is the last of its sequence and heads to come here.
 __device__ bool comes_last(const Parameters& p, const Joined& all, int& last) {
   __syncthreads();
   if (threadIdx.x == 0) {
@@ -273,16 +190,20 @@ __device__ bool comes_last(const Parameters& p, const Joined& all, int& last) {
   return last;
 }
 
-// Adds up parts of a sequence in shared memory; returns how many sums are left there. Four columns
-// a thread; as many threads as there are, up to kWarps, share a column's parts.
-template <int D>
-__device__ int gather_parts(const Parameters& p, const Joined& all, Shared<D>& shared, int rows) {
-  constexpr int kColumns = D / 4;
-  const int units = rows * kColumns, sharing = max(1, min(kThreads / units, kWarps));
+// Adds up parts of a sequence in shared memory; returns how many sums of a head are left there.
+// Four columns a thread; as many threads as there are, up to a head's warps, share a column's
+// parts.
+template <int D, class F>
+__device__ int gather_parts(const Parameters& p, const Joined& all, Shared<D, F>& shared,
+                            int rows) {
+  constexpr int kColumns = D / 4, kThreads = F::kThreads;
+  const int units = F::kHeads * rows * kColumns;
+  const int sharing = max(1, min(kThreads / units, F::kWarpsAHead));
   const int slot = sharing == 1 ? 0 : threadIdx.x / units;
   for (int unit = sharing == 1 ? threadIdx.x : threadIdx.x % units; unit < units && slot < sharing;
        unit += kThreads) {
-    const int row = unit / kColumns, column = unit % kColumns * 4;
+    const int head = unit / kColumns / rows, row = unit / kColumns % rows;
+    const int column = unit % kColumns * 4;
     float most = -INFINITY, sum = 0;
     float4 o{};
     for (int i = slot; i < all.parts; i += sharing * kBatch) {
@@ -293,7 +214,7 @@ __device__ int gather_parts(const Parameters& p, const Joined& all, Shared<D>& s
         weight[u] = {-INFINITY, 0};
         part[u] = {};
         if (i + u * sharing >= all.parts) continue;
-        const float* from = part_of(p, all, all.first_range + i + u * sharing, row);
+        const float* from = part_of(p, all, all.first_range + i + u * sharing, head, row);
         weight[u] = __ldcg(reinterpret_cast<const float2*>(from + D));
         part[u] = __ldcg(reinterpret_cast<const float4*>(from + column));
       }
@@ -313,10 +234,11 @@ __device__ int gather_parts(const Parameters& p, const Joined& all, Shared<D>& s
         o.w += by * part[u].w;
       }
     }
-    *reinterpret_cast<float4*>(&shared.o[slot][row][column]) = o;
+    const int at = head * F::kWarpsAHead + slot;
+    *reinterpret_cast<float4*>(&shared.o[at][row][column]) = o;
     if (column == 0) {
-      shared.most[slot][row] = most;
-      shared.sum[slot][row] = sum;
+      shared.most[at][row] = most;
+      shared.sum[at][row] = sum;
     }
   }
   __syncthreads();
@@ -324,117 +246,237 @@ __device__ int gather_parts(const Parameters& p, const Joined& all, Shared<D>& s
 }
 
 // The block's part of a sequence ends.
-template <int D, class T>
-__device__ void finish(const Parameters& p, int sequence, int head, int range, const Sums<D>& sums,
-                       Shared<D>& shared) {
-  const int rows = static_cast<int>(p.args.heads / p.args.kv_heads * p.args.tokens);
-  leave<D, T>(sums, shared);
+template <int D, class F>
+__device__ void finish(const Parameters& p, int sequence, int head, int range, Sums<D>& sums,
+                       Shared<D, F>& shared) {
+  const int rows = rows_of(p);
+  leave(p, sums, shared);
   __syncthreads();
   const Joined all = joined_of(shared.plan, sequence, head, range);
   if (all.parts == 1) {
-    store_rows<D>(p, all, shared, kWarps, rows);
+    store_rows(p, all, shared, F::kWarpsAHead, rows);
   } else {
-    store_part<D>(p, all, shared, rows);
+    store_part(p, all, shared, rows);
     if (comes_last(p, all, shared.last)) {
-      const int left = gather_parts<D>(p, all, shared, rows);
-      store_rows<D>(p, all, shared, left, rows);
+      const int left = gather_parts(p, all, shared, rows);
+      store_rows(p, all, shared, left, rows);
     }
   }
   __syncthreads();
 }
 
-template <int D, class T>
-__global__ void __launch_bounds__(kThreads, kBlocksAProcessor<T>)
-    decode_attention(const __grid_constant__ Parameters p) {
-  __shared__ __align__(16) Shared<D> shared;
-  cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
-  const DecodeAttentionLaunch& a = p.args;
-  const Plan& plan = shared.plan;
-  make_plan(p, shared.plan);
-  const int head = blockIdx.x % static_cast<unsigned>(a.kv_heads);
-  const int range = blockIdx.x / static_cast<unsigned>(a.kv_heads);
-  if (range >= plan.ranges) {
-    cuda::wait_for_inputs();  // as whoever runs after the next kernel relies on
-    return;
+template <class F>
+__device__ __forceinline__ unsigned head_groups(const Parameters& p) {
+  return static_cast<unsigned>(p.args.kv_heads) / F::kHeads;
+}
+
+// A block's range of steps of its key heads, and where a warp's one is stored.
+template <int D, class F>
+struct Range {
+  using T = typename F::T;
+  const Parameters& p;
+  Shared<D, F>& shared;
+  int first_head, head, range, begin, end;
+  const T *keys, *values;
+  int stride;
+
+  __device__ Range(const Parameters& parameters, Shared<D, F>& memory)
+      : p(parameters),
+        shared(memory),
+        first_head(static_cast<int>(blockIdx.x % head_groups<F>(p)) * F::kHeads),
+        head(first_head + static_cast<int>(threadIdx.x) / (32 * F::kWarpsAHead)),
+        range(static_cast<int>(blockIdx.x / head_groups<F>(p))),
+        begin(shared.plan.begin_of(range)),
+        end(shared.plan.begin_of(range + 1)),
+        keys(static_cast<const T*>(p.args.keys) + head * D),
+        values(static_cast<const T*>(p.args.values) + head * D),
+        stride(static_cast<int>(p.args.kv_heads * D)) {}
+
+  __device__ Place first() const {
+    const auto sequences = static_cast<int>(p.args.sequences);
+    return place_of<F>(p, shared.plan, begin, shared.plan.sequence_of(begin, sequences));
   }
-  const int end = plan.begin_of(range + 1);
-  int step = plan.begin_of(range);
-  const auto stride = static_cast<int>(a.kv_heads * D);
-  const T* keys = static_cast<const T*>(a.keys) + head * D;
-  const T* values = static_cast<const T*>(a.values) + head * D;
-  Keys<D, T> k;
-  Values<D, T> v;
+  // The place of a step, which is not before that of `other`; `other` where there is no such step.
+  __device__ Place place(int step, const Place& other) const {
+    return step < end ? place_of<F>(p, shared.plan, step, other.sequence) : other;
+  }
+  // Whether all of them were there before this call: the newest are the kernel before this one's.
+  __device__ bool are_old(const Place& at) const {
+    return at.token + kGroup<T> <= shared.plan.lengths[at.sequence] - p.args.tokens;
+  }
+  // The weights of a place's tokens are made of their scores.
+  __device__ void weigh_at(const Place& at, float factor, float (&scores)[kScores<T>],
+                           Sums<D>& sums) const {
+    mask<T>(p, shared.plan.lengths[at.sequence], at.token, factor, scores);
+    weigh<D>(scores, sums);
+  }
+  __device__ void finish_sequence(const Place& at, Sums<D>& sums) const {
+    finish(p, at.sequence, first_head, range, sums, shared);
+    clear(sums);
+  }
+};
+
+// In bf16 keys and values go to registers, whose use the next ones wait for.
+template <int D, int kHeads>
+__device__ void attend(const Range<D, Form<Bf16, kHeads>>& all) {
+  const Parameters& p = all.p;
+  Keys<D, Bf16> k;
+  Values<D, Bf16> v;
   const auto fetch_keys = [&](const Place& at) {
-    if (at.last < 0) return;
-    load_keys<D>(keys + row_of(p, at.block, at.token), stride, at.last, k);
-    if constexpr (sizeof(T) == 1)
-      load_scales(a.key_scales + scale_of(p, at.block, head, at.token), at.last, k.scales);
+    if (at.last >= 0)
+      load_keys<D>(all.keys + row_of(p, at.block, at.token), all.stride, at.last, k);
   };
   const auto fetch_values = [&](const Place& at) {
-    if (at.last < 0) return;
-    load_values<D>(values + row_of(p, at.block, at.token), stride, at.last, v);
-    if constexpr (sizeof(T) == 1)
-      load_scales(a.value_scales + scale_of(p, at.block, head, at.token), at.last, v.scales);
+    if (at.last >= 0)
+      load_values<D>(all.values + row_of(p, at.block, at.token), all.stride, at.last, v);
   };
-
-  Place now = place_of(p, plan, step, plan.sequence_of(step, static_cast<int>(a.sequences)));
-  // The newest tokens are the kernel before this one's.
-  const bool early = now.token + kGroup <= plan.lengths[now.sequence] - a.tokens;
+  Place now = all.first(), next = all.place(all.begin + 1, now);
+  const bool early = all.are_old(now);
   if (early) {
     fetch_keys(now);
     fetch_values(now);
   }
-  Place next = step + 1 < end ? place_of(p, plan, step + 1, now.sequence) : now;
   cuda::wait_for_inputs();
-  uint4 q[D / 32] = {};
-  load_queries<D, T>(p, now.sequence, head, q);
+  Queries<D, Bf16> q;
+  load_queries<D, Bf16>(p, now.sequence, all.head, q);
   if (!early) {
     fetch_keys(now);
     fetch_values(now);
   }
   Sums<D> sums;
   clear(sums);
-  for (; step < end; ++step) {
-    const bool more = step + 1 < end, ends = !more || next.sequence != now.sequence;
-    float scores[4];
+  for (int step = all.begin; step < all.end; ++step) {
+    const bool more = step + 1 < all.end, ends = !more || next.sequence != now.sequence;
+    float scores[kScores<Bf16>];
+    const float factor = q.factor;
     if (now.last >= 0) multiply_keys<D>(q, k, scores);
     Place following = next;
     if (more) {
       fetch_keys(next);
-      if (ends) load_queries<D, T>(p, next.sequence, head, q);
-      if (step + 2 < end) following = place_of(p, plan, step + 2, next.sequence);
+      if (ends) load_queries<D, Bf16>(p, next.sequence, all.head, q);
+      following = all.place(step + 2, next);
     }
     if (now.last >= 0) {
-      mask(p, plan.lengths[now.sequence], now.token, scores);
-      uint32_t weights[2];
-      weigh<D>(scores, v, sums, weights);
-      multiply_values<D>(v, weights, sums);
+      all.weigh_at(now, factor, scores, sums);
+      add_values<D>(v, scores, rows_of(p), sums);
     }
     if (more) fetch_values(next);
+    if (ends) all.finish_sequence(now, sums);
+    now = next;
+    next = following;
+  }
+}
+
+// Warps that have the same tokens of several heads, whose numbers lie beside each other, wait for
+// each other, so that they are read together.
+template <class F>
+__device__ __forceinline__ void hold_pace() {
+  asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / 32 % F::kWarpsAHead), "n"(32 * F::kHeads)
+               : "memory");
+}
+
+// In int8 half the bytes would be on their way so: they go to shared memory, two steps ahead.
+template <int D, int kHeads>
+__device__ void attend(const Range<D, Form<int8_t, kHeads>>& all) {
+  extern __shared__ __align__(128) unsigned char dynamic[];
+  const Parameters& p = all.p;
+  Staged<D>* staged = reinterpret_cast<Staged<D>*>(dynamic) + threadIdx.x / 32 * kAhead;
+  const auto copy = [&](const Place& at, int step) {
+    Staged<D>& to = staged[(step - all.begin) % kAhead];
+    if (step < all.end && at.last >= 0) {
+      const int64_t row = row_of(p, at.block, at.token);
+      const int64_t scale = scale_of(p, at.block, all.head, at.token);
+      copy_keys<D>(all.keys + row, all.stride, at.last, to);
+      copy_scales<D>(p.args.key_scales + scale, 0, to);
+      copy_values<D>(all.values + row, all.stride, at.last, to);
+      copy_scales<D>(p.args.value_scales + scale, 1, to);
+    }
+    cuda::end_copies();
+  };
+  Place now = all.first(), next = all.place(all.begin + 1, now);
+  const auto begin_copies = [&] {
+    copy(now, all.begin);
+    copy(next, all.begin + 1);
+  };
+  const bool early = all.are_old(now) && all.are_old(next);
+  if (early) begin_copies();
+  cuda::wait_for_inputs();
+  if (!early) begin_copies();
+  Queries<D, int8_t> q;
+  load_queries<D, int8_t>(p, now.sequence, all.head, q);
+  Sums<D> sums;
+  clear(sums);
+  for (int step = all.begin; step < all.end; ++step) {
+    const bool more = step + 1 < all.end, ends = !more || next.sequence != now.sequence;
+    const Place following = all.place(step + 2, next);
+    const Staged<D>& here = staged[(step - all.begin) % kAhead];
+    cuda::wait_for_copies<kAhead - 1>();
+    if (now.last >= 0) {
+      float scores[kScores<int8_t>];
+      Keys<D, int8_t> k;
+      read_keys(here, now.last, k);
+      multiply_keys<D>(q, k, scores);
+      all.weigh_at(now, q.factor, scores, sums);
+      Values<D, int8_t> v;
+      read_values(here, now.last, v);
+      add_values<D>(v, scores, rows_of(p), sums);
+    }
+    if constexpr (kHeads > 1) hold_pace<Form<int8_t, kHeads>>();
+    copy(following, step + kAhead);
     if (ends) {
-      finish<D, T>(p, now.sequence, head, range, sums, shared);
-      clear(sums);
+      all.finish_sequence(now, sums);
+      if (more) load_queries<D, int8_t>(p, next.sequence, all.head, q);
     }
     now = next;
     next = following;
   }
 }
 
-template <int D, class T>
+template <int D, class F>
+__global__ void __launch_bounds__(F::kThreads, F::kBlocksAProcessor)
+    decode_attention(const __grid_constant__ Parameters p) {
+  __shared__ __align__(16) Shared<D, F> shared;
+  cuda::let_next_start();  // the projection of o, which reads weights alone before it waits
+  make_plan<F>(p, shared.plan);
+  if (blockIdx.x / head_groups<F>(p) >= shared.plan.ranges) {
+    cuda::wait_for_inputs();  // as whoever runs after the next kernel relies on
+    return;
+  }
+  attend(Range<D, F>(p, shared));
+}
+
+template <int D, class F>
 void launch(Parameters& parameters, void* stream) {
-  const auto heads = static_cast<int>(parameters.args.kv_heads);
-  const int ranges = cuda::processors() * kBlocksAProcessor<T> / heads;
+  const auto groups = static_cast<int>(parameters.args.kv_heads) / F::kHeads;
+  const int ranges = cuda::processors() * F::kBlocksAProcessor / groups;
   parameters.most_ranges = ranges < 1               ? 1
                            : ranges > kDecodeRanges ? static_cast<int>(kDecodeRanges)
                                                     : ranges;
-  cuda::launch_overlapped(decode_attention<D, T>, dim3(parameters.most_ranges * heads), kThreads, 0,
-                          stream, parameters);
+  const auto kernel = decode_attention<D, F>;
+  int bytes = 0;
+  if constexpr (sizeof(typename F::T) == 1) {
+    bytes = F::kWarps * kAhead * static_cast<int>(sizeof(Staged<D>));
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  }
+  cuda::launch_overlapped(kernel, dim3(parameters.most_ranges * groups), F::kThreads, bytes, stream,
+                          parameters);
+}
+
+template <int D>
+void launch(Parameters& parameters, void* stream) {
+  if (!parameters.args.key_scales) {
+    launch<D, Form<Bf16, 1>>(parameters, stream);
+  } else if (parameters.args.kv_heads % kInt8Heads == 0) {
+    launch<D, Form<int8_t, kInt8Heads>>(parameters, stream);
+  } else {
+    launch<D, Form<int8_t, 1>>(parameters, stream);
+  }
 }
 
 __global__ void newest_rows(const NewestRowsLaunch p) {
   cuda::wait_for_inputs();
   cuda::let_next_start();
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x, sequence = i / p.tokens;
+  const int64_t i = int64_t{blockIdx.x} * kRowsThreads + threadIdx.x, sequence = i / p.tokens;
   if (sequence >= p.sequences) return;
   const int64_t length = p.lengths[sequence], token = length - p.tokens + i % p.tokens;
   p.rows[i] = length == 0
@@ -446,9 +488,9 @@ __global__ void newest_rows(const NewestRowsLaunch p) {
 }  // namespace
 
 void launch_newest_rows(const NewestRowsLaunch& args, void* stream) {
-  const int64_t blocks = (args.sequences * args.tokens + kThreads - 1) / kThreads;
+  const int64_t blocks = (args.sequences * args.tokens + kRowsThreads - 1) / kRowsThreads;
   if (blocks == 0) return;
-  cuda::launch_overlapped(newest_rows, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream,
+  cuda::launch_overlapped(newest_rows, dim3(static_cast<unsigned>(blocks)), kRowsThreads, 0, stream,
                           args);
   check_launch("newest_rows");
 }
@@ -457,13 +499,7 @@ void launch_decode_attention(const DecodeAttentionLaunch& args, void* stream) {
   if (args.sequences == 0) return;
   Parameters parameters{args, 0, 0};
   while ((int64_t{1} << parameters.block_shift) < args.block_size) ++parameters.block_shift;
-  if (args.key_scales) {
-    args.head_dim == 64 ? launch<64, int8_t>(parameters, stream)
-                        : launch<128, int8_t>(parameters, stream);
-  } else {
-    args.head_dim == 64 ? launch<64, Bf16>(parameters, stream)
-                        : launch<128, Bf16>(parameters, stream);
-  }
+  args.head_dim == 64 ? launch<64>(parameters, stream) : launch<128>(parameters, stream);
   check_launch("decode_attention");
 }
 

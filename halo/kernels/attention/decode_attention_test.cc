@@ -23,19 +23,35 @@ struct Inputs {
   DecodeCache cache;
 };
 
-// Blocks dealt to the sequences in turn from the last down; what was never stored is NaN.
+int64_t blocks_of(const Case& c, int64_t sequence) {
+  return (c.lengths[sequence] + c.block_size - 1) / c.block_size;
+}
+
+// The sequences' blocks in a row of the table each, dealt out in turn from the last one down;
+// behind a sequence's own the table names block 0, which is nobody's.
+at::Tensor deal_blocks(const Case& c, int64_t& blocks) {
+  const int64_t count = std::ssize(c.lengths);
+  int64_t most = 1;
+  for (int64_t s = 0; s < count; ++s) most = std::max(most, blocks_of(c, s));
+  const at::Tensor table = at::zeros({count, most}, at::kInt);
+  blocks = 1;
+  for (int64_t b = most - 1; b >= 0; --b) {
+    for (int64_t s = count - 1; s >= 0; --s) {
+      if (b < blocks_of(c, s)) table[s][b] = blocks++;
+    }
+  }
+  return table;
+}
+
+// What was never stored is NaN.
 Inputs inputs_of(const Case& c) {
   const int64_t count = std::ssize(c.lengths);
-  int64_t longest = 1;
-  for (const int64_t length : c.lengths) longest = std::max(longest, length);
-  const int64_t blocks = (longest + c.block_size - 1) / c.block_size;
+  int64_t blocks = 0;
   Inputs x;
+  x.cache.block_table = deal_blocks(c, blocks);
   x.q = random_tensor({count * c.tokens, c.heads, c.head_dim}, 1, at::kBFloat16);
-  const auto table = at::arange(count * blocks, at::kInt).flip(0).view({blocks, count});
-  x.cache.block_table = table.transpose(0, 1).contiguous();
   x.cache.lengths = at::tensor(c.lengths, at::kLong);
-  x.cache.keys =
-      random_tensor({count * blocks, c.block_size, c.kv_heads, c.head_dim}, 2, at::kBFloat16);
+  x.cache.keys = random_tensor({blocks, c.block_size, c.kv_heads, c.head_dim}, 2, at::kBFloat16);
   x.cache.values = random_tensor(x.cache.keys.sizes(), 3, at::kBFloat16);
   if (c.int8) {
     const auto make_int8 = [](at::Tensor& pool, at::Tensor& scales) {
@@ -46,20 +62,22 @@ Inputs inputs_of(const Case& c) {
     make_int8(x.cache.keys, x.cache.key_scales);
     make_int8(x.cache.values, x.cache.value_scales);
   }
+  const auto poison = [&](int64_t block, int64_t stored) {
+    const auto fill = [&](const at::Tensor& pool, int64_t tokens) {
+      if (!pool.is_floating_point()) return;
+      pool.select(0, block).slice(tokens, stored).fill_(std::numeric_limits<float>::quiet_NaN());
+    };
+    fill(x.cache.keys, 0);
+    fill(x.cache.values, 0);
+    if (!c.int8) return;
+    fill(x.cache.key_scales, 1);
+    fill(x.cache.value_scales, 1);
+  };
+  poison(0, 0);
   for (int64_t s = 0; s < count; ++s) {
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t stored = std::clamp<int64_t>(c.lengths[s] - b * c.block_size, 0, c.block_size);
-      const auto poison = [&](const at::Tensor& pool, int64_t tokens) {
-        if (!pool.is_floating_point()) return;
-        pool.select(0, x.cache.block_table[s][b].item<int64_t>())
-            .slice(tokens, stored)
-            .fill_(std::numeric_limits<float>::quiet_NaN());
-      };
-      poison(x.cache.keys, 0);
-      poison(x.cache.values, 0);
-      if (!c.int8) continue;
-      poison(x.cache.key_scales, 1);
-      poison(x.cache.value_scales, 1);
+    for (int64_t b = 0; b < blocks_of(c, s); ++b) {
+      poison(x.cache.block_table[s][b].item<int64_t>(),
+             std::min(c.lengths[s] - b * c.block_size, c.block_size));
     }
   }
   return x;
@@ -81,7 +99,7 @@ at::Tensor stored(const at::Tensor& pool, const at::Tensor& scales, const Decode
 
 // The formula, plainly in `dtype`; rows of sequences that are not there are zero.
 at::Tensor formula(const Case& c, const Inputs& x, double scale, at::ScalarType dtype) {
-  at::Tensor o = at::zeros(x.q.sizes(), dtype);
+  at::Tensor o = at::zeros(x.q.sizes(), x.q.options().dtype(dtype));
   for (int64_t s = 0; s < std::ssize(c.lengths); ++s) {
     if (c.lengths[s] == 0) continue;
     const auto k = stored(x.cache.keys, x.cache.key_scales, x.cache, s).to(dtype);
@@ -125,7 +143,8 @@ at::Tensor attend(const Case& c, const Inputs& x, double scale, Kernels kernels)
   return decode_attention(x.q, x.cache, scale, scratch, kernels);
 }
 
-// Blocks share out steps of 64 tokens, two or more each; a warp takes 16.
+// Blocks share out steps of 64 tokens, two or more each, in int8 of 128 and of two key heads where
+// their number is even; a warp takes 16, or 32.
 const std::vector<Case> kCases{
     {.lengths = {1}},
     {.lengths = {17, 0, 16, 1, 33, 0, 64, 65}},
@@ -138,7 +157,7 @@ const std::vector<Case> kCases{
     {.lengths = {900, 5}, .heads = 9, .kv_heads = 3, .head_dim = 64, .block_size = 32},
     {.lengths = {700, 140}, .heads = 8, .kv_heads = 1, .head_dim = 128, .block_size = 128},
     {.lengths = {4, 130, 0, 19, 513}, .tokens = 4, .heads = 4, .kv_heads = 2, .head_dim = 128},
-    {.lengths = {17, 0, 16, 1, 33, 0, 64, 65}, .int8 = true},
+    {.lengths = {17, 0, 16, 1, 33, 0, 64, 65}, .block_size = 32, .int8 = true},
     {.lengths = {127, 128, 129, 300},
      .heads = 16,
      .kv_heads = 8,
@@ -146,7 +165,13 @@ const std::vector<Case> kCases{
      .block_size = 64,
      .int8 = true},
     {.lengths = {900, 5}, .heads = 9, .kv_heads = 3, .block_size = 256, .int8 = true},
-    {.lengths = {4, 130, 0, 19, 513}, .tokens = 4, .head_dim = 128, .int8 = true}};
+    {.lengths = {700, 140}, .heads = 5, .kv_heads = 1, .block_size = 64, .int8 = true},
+    {.lengths = {4, 130, 0, 19, 513}, .tokens = 2, .head_dim = 128, .block_size = 32, .int8 = true},
+    {.lengths = {4, 130, 0, 19, 513},
+     .tokens = 4,
+     .head_dim = 128,
+     .block_size = 32,
+     .int8 = true}};
 
 TEST(DecodeAttention, EqualsTheFormula) {
   for (const Case& c : kCases) {
@@ -225,8 +250,8 @@ TEST(DecodeAttentionCuda, SharesOutManySequences) {
       return rows_here(c, decode_attention(there.q, there.cache, scale, scratch, Kernels::kFast));
     };
     const at::Tensor first = attended();
-    expect_close("o", first, rows_here(c, formula(c, x, scale, at::kDouble)),
-                 rows_here(c, formula(c, x, scale, at::kBFloat16)));
+    expect_close("o", first, rows_here(c, formula(c, there, scale, at::kDouble)),
+                 rows_here(c, formula(c, there, scale, at::kBFloat16)));
     for (int i = 0; i < 3; ++i) expect_equal("again", attended(), first);
   }
 }

@@ -1,5 +1,5 @@
-// What a warp of decode_attention does with 16 tokens: loads them, multiplies queries with keys,
-// and weights with values. Device code.
+// What a warp of decode_attention does with a group of tokens: loads them, multiplies queries with
+// keys, and weights with values; here in bf16, in decode_tokens_int8.cuh in int8. Device code.
 #pragma once
 
 #include "halo/kernels/cuda/elements.cuh"
@@ -11,28 +11,26 @@ namespace halo::decode {
 
 using Bf16 = __nv_bfloat16;
 
-constexpr int kGroup = 16;  // tokens a warp takes at a time
+template <class T>
+constexpr int kGroup = sizeof(T) == 1 ? 32 : 16;  // tokens a warp takes at a time
+template <class T>
+constexpr int kScores = kGroup<T> / 4;  // of a lane
 
-// What a lane holds of 16 tokens: keys of tokens g and g + 8, values of 2t, 2t+1, 2t+8, 2t+9, of
-// int8 the scales of the latter in both. A token's numbers lie in pieces of 16 bytes, of which its
-// lanes take turns; 64 values in int8 are 8 bytes a lane.
+// What a lane holds of the queries: row g, the same places as of a key, times `factor`.
+template <int D, class T>
+struct Queries {
+  uint4 of[D / 32];
+  float factor;
+};
+// What a lane holds of 16 tokens: keys of tokens g and g + 8, values of 2t, 2t+1, 2t+8, 2t+9. A
+// token's numbers lie in pieces of 16 bytes, of which its lanes take turns.
 template <int D, class T>
 struct Keys {
   uint4 of[2][D / 32];
 };
-template <int D>
-struct Keys<D, int8_t> {
-  uint4 of[2][D / 64];
-  float scales[4];
-};
 template <int D, class T>
 struct Values {
   uint4 of[4][D / 64];
-};
-template <int D>
-struct Values<D, int8_t> {
-  uint32_t of[4][D / 32];
-  float scales[4];
 };
 
 // Running softmax of the warp's tokens. A lane: maximum and (its part of the) sum of row g; of o^T
@@ -58,49 +56,27 @@ __device__ __forceinline__ uint32_t word(const uint4& x, int i) {
   return i == 0 ? x.x : i == 1 ? x.y : i == 2 ? x.z : x.w;
 }
 
-// The scales of tokens 2t, 2t+1, 2t+8, 2t+9; 0 of what is not stored.
-__device__ __forceinline__ void load_scales(const float* from, int last, float (&to)[4]) {
+// `numbers` of the lane's row, null: there is no such row.
+template <int D>
+__device__ __forceinline__ void load_queries(const Bf16* numbers, float scale,
+                                             Queries<D, Bf16>& to) {
   const int t = threadIdx.x % 4;
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const uint2 pair = cuda::load_once_8(from + 8 * i + 2 * t);
-    to[2 * i] = 8 * i + 2 * t <= last ? __uint_as_float(pair.x) : 0;
-    to[2 * i + 1] = 8 * i + 2 * t + 1 <= last ? __uint_as_float(pair.y) : 0;
-  }
+  for (int j = 0; j < D / 32; ++j)
+    to.of[j] = numbers ? *reinterpret_cast<const uint4*>(numbers + 32 * j + 8 * t) : uint4{};
+  to.factor = scale;
 }
 
-// From the first of 16 tokens on.
-template <int D, class T>
-__device__ __forceinline__ void load_keys(const T* from, int stride, int last, Keys<D, T>& to) {
-  constexpr int kPiece = 16 / sizeof(T);
+// From the first token of the group on.
+template <int D>
+__device__ __forceinline__ void load_keys(const Bf16* from, int stride, int last,
+                                          Keys<D, Bf16>& to) {
   const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
-    const T* row = from + min(tile * 8 + g, last) * stride + t * kPiece;
+    const Bf16* row = from + min(tile * 8 + g, last) * stride + t * 8;
 #pragma unroll
-    for (int j = 0; j < D / (4 * kPiece); ++j)
-      to.of[tile][j] = cuda::load_once(row + 4 * kPiece * j);
-  }
-}
-
-template <int D>
-__device__ __forceinline__ void load_values(const int8_t* from, int stride, int last,
-                                            Values<D, int8_t>& to) {
-  const int g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const int8_t* row = from + min(i / 2 * 8 + 2 * t + i % 2, last) * stride + g * (D / 8);
-    if constexpr (D == 128) {
-      const uint4 piece = cuda::load_once(row);
-      to.of[i][0] = piece.x;
-      to.of[i][1] = piece.y;
-      to.of[i][2] = piece.z;
-      to.of[i][3] = piece.w;
-    } else {
-      const uint2 piece = cuda::load_once_8(row);
-      to.of[i][0] = piece.x;
-      to.of[i][1] = piece.y;
-    }
+    for (int j = 0; j < D / 32; ++j) to.of[tile][j] = cuda::load_once(row + 32 * j);
   }
 }
 
@@ -116,41 +92,22 @@ __device__ __forceinline__ void load_values(const Bf16* from, int stride, int la
   }
 }
 
-// scores of row g: [0], [1] of tokens 2t, 2t+1, [2], [3] of tokens 2t+8, 2t+9.
-template <int D>
-__device__ __forceinline__ void multiply_keys(const uint4 (&q)[D / 32], const Keys<D, int8_t>& k,
-                                              float (&scores)[4]) {
-#pragma unroll
-  for (int tile = 0; tile < 2; ++tile) {
-    float s[4] = {};
-#pragma unroll
-    for (int j = 0; j < D / 64; ++j) {
-      const uint4 key = k.of[tile][j];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {  // 8 numbers each
-        const uint4 query = q[2 * j + half];
-        const uint2 low = cuda::widen_int8(half ? key.z : key.x);
-        const uint2 high = cuda::widen_int8(half ? key.w : key.y);
-        const uint32_t first[4] = {query.x, 0, query.y, 0}, second[4] = {query.z, 0, query.w, 0};
-        cuda::multiply(s, first, low.x, low.y);
-        cuda::multiply(s, second, high.x, high.y);
-      }
-    }
-    scores[2 * tile] = s[0] * k.scales[2 * tile];
-    scores[2 * tile + 1] = s[1] * k.scales[2 * tile + 1];
-  }
+// The token of the group that a lane's score i is of.
+__device__ __forceinline__ int token_of_score(int i, Bf16 /*type*/) {
+  return i / 2 * 8 + threadIdx.x % 4 * 2 + i % 2;
 }
 
+// Scores of row g, still to be multiplied with the queries' factor.
 template <int D>
-__device__ __forceinline__ void multiply_keys(const uint4 (&q)[D / 32], const Keys<D, Bf16>& k,
+__device__ __forceinline__ void multiply_keys(const Queries<D, Bf16>& q, const Keys<D, Bf16>& k,
                                               float (&scores)[4]) {
 #pragma unroll
   for (int tile = 0; tile < 2; ++tile) {
     float s[4] = {};
 #pragma unroll
     for (int j = 0; j < D / 32; ++j) {
-      const uint4 key = k.of[tile][j];
-      const uint32_t first[4] = {q[j].x, 0, q[j].y, 0}, second[4] = {q[j].z, 0, q[j].w, 0};
+      const uint4 key = k.of[tile][j], query = q.of[j];
+      const uint32_t first[4] = {query.x, 0, query.y, 0}, second[4] = {query.z, 0, query.w, 0};
       cuda::multiply(s, first, key.x, key.y);
       cuda::multiply(s, second, key.z, key.w);
     }
@@ -159,12 +116,12 @@ __device__ __forceinline__ void multiply_keys(const uint4 (&q)[D / 32], const Ke
   }
 }
 
-// The scores' weights, those of int8 times their values' scales, and the sums so far brought to the
-// new maximum.
-template <int D, class T>
-__device__ __forceinline__ void weigh(float (&scores)[4], const Values<D, T>& v, Sums<D>& sums,
-                                      uint32_t (&weights)[2]) {
-  float most[1] = {fmaxf(fmaxf(scores[0], scores[1]), fmaxf(scores[2], scores[3]))};
+// The scores become weights, and the sums so far are brought to the new maximum.
+template <int D, int kCount>
+__device__ __forceinline__ void weigh(float (&scores)[kCount], Sums<D>& sums) {
+  float most[1] = {scores[0]};
+#pragma unroll
+  for (int i = 1; i < kCount; ++i) most[0] = fmaxf(most[0], scores[i]);
   cuda::fold_lanes<cuda::Max>(most, 4);
   most[0] = fmaxf(most[0], sums.most);
   // Where a row has seen no token yet, every weight is exp2(-inf).
@@ -188,43 +145,18 @@ __device__ __forceinline__ void weigh(float (&scores)[4], const Values<D, T>& v,
     score = exp2f(score - shift);
     sums.sum += score;
   }
-  if constexpr (sizeof(T) == 1) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) scores[i] *= v.scales[i];
-  }
+}
+
+// sums.o += weights times values.
+template <int D>
+__device__ __forceinline__ void add_values(const Values<D, Bf16>& v, const float (&by)[4],
+                                           int /*rows*/, Sums<D>& sums) {
+  uint32_t weights[2];
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
-    const __nv_bfloat162 both = __floats2bfloat162_rn(scores[2 * i], scores[2 * i + 1]);
+    const __nv_bfloat162 both = __floats2bfloat162_rn(by[2 * i], by[2 * i + 1]);
     weights[i] = *reinterpret_cast<const uint32_t*>(&both);
   }
-}
-
-// Of int8 the bytes of a pair of tokens are interleaved before they become bf16.
-template <int D>
-__device__ __forceinline__ void multiply_values(const Values<D, int8_t>& v,
-                                                const uint32_t (&weights)[2], Sums<D>& sums) {
-#pragma unroll
-  for (int w = 0; w < D / 64; ++w) {
-    uint32_t a[4][4];  // of elements 4w ..
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const int at = w + r % 2 * (D / 64), pairs = r / 2 * 2;
-      const uint32_t even = v.of[pairs][at], odd = v.of[pairs + 1][at];
-      const uint2 low = cuda::widen_int8(__byte_perm(even, odd, 0x5140));
-      const uint2 high = cuda::widen_int8(__byte_perm(even, odd, 0x7362));
-      a[0][r] = low.x;
-      a[1][r] = low.y;
-      a[2][r] = high.x;
-      a[3][r] = high.y;
-    }
-#pragma unroll
-    for (int e = 0; e < 4; ++e) cuda::multiply(sums.o[4 * w + e], a[e], weights[0], weights[1]);
-  }
-}
-
-template <int D>
-__device__ __forceinline__ void multiply_values(const Values<D, Bf16>& v,
-                                                const uint32_t (&weights)[2], Sums<D>& sums) {
 #pragma unroll
   for (int i = 0; i < D / 16; ++i) {
     uint32_t a[4];
@@ -237,6 +169,10 @@ __device__ __forceinline__ void multiply_values(const Values<D, Bf16>& v,
     cuda::multiply(sums.o[i], a, weights[0], weights[1]);
   }
 }
+
+// Once all tokens of a sequence are added: o of the lane's rows.
+template <int D>
+__device__ __forceinline__ void finish_values(Sums<D>& /*sums*/, int /*rows*/, Bf16 /*type*/) {}
 
 template <int D>
 __device__ __forceinline__ void clear(Sums<D>& sums) {

@@ -53,6 +53,28 @@ __device__ __forceinline__ uint4 load_once(const void* from) {
   return x;
 }
 
+// Copies to shared memory that a thread waits for itself: of 16 or 8 bytes, aligned to them; all
+// those since the last end_copies() are a group, and wait_for_copies() leaves the newest groups be.
+template <int kBytes>
+__device__ __forceinline__ void copy_once(void* to, const void* from) {
+  const auto shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+  if constexpr (kBytes == 16) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(shared), "l"(from)
+                 : "memory");
+  } else {
+    static_assert(kBytes == 8);
+    asm volatile("cp.async.ca.shared.global.L2::128B [%0], [%1], 8;" ::"r"(shared), "l"(from)
+                 : "memory");
+  }
+}
+__device__ __forceinline__ void end_copies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kGroups>
+__device__ __forceinline__ void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
 // kernel<<<grid, threads, bytes, stream>>>(parameters), which may start early on sm_90 and later.
 template <class Parameters>
 void launch_overlapped(void (*kernel)(Parameters), dim3 grid, int threads, int bytes, void* stream,

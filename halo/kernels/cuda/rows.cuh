@@ -15,6 +15,12 @@ struct Max {  // passes over NaN
   __device__ static float of(float a, float b) { return fmaxf(a, b); }
   static constexpr float kNone = -INFINITY;
 };
+struct Largest {  // of numbers that are not negative; NaN where one is, whose bits are above all
+  __device__ static float of(float a, float b) {
+    return __uint_as_float(max(__float_as_uint(a), __float_as_uint(b)));
+  }
+  static constexpr float kNone = 0;
+};
 
 // Each of x over the warps' lanes of one group of `width` lanes.
 template <class Fold, int kCount>

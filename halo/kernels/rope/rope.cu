@@ -80,18 +80,15 @@ __device__ __forceinline__ void scale_halves(Halves& x, float scale) {
   }
 }
 
-// The head's largest number's distance from 0, in all of its lanes, NaN where one is: bits of
-// floats that are not negative are ordered as they are, and NaN's are above all others. Every lane
-// of the warp calls it.
+// The head's largest number's distance from 0, in all of its lanes, NaN where one is. Every lane of
+// the warp calls it.
 __device__ __forceinline__ float most_of(const Halves& x, int lanes) {
-  uint32_t most = 0;
+  float most[1] = {};
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    most = max(most, __float_as_uint(fabsf(x.a[i])));
-    most = max(most, __float_as_uint(fabsf(x.b[i])));
-  }
-  for (int far = lanes / 2; far > 0; far /= 2) most = max(most, __shfl_xor_sync(~0u, most, far));
-  return __uint_as_float(most);
+  for (int i = 0; i < N; ++i)
+    most[0] = cuda::Largest::of(most[0], cuda::Largest::of(fabsf(x.a[i]), fabsf(x.b[i])));
+  cuda::fold_lanes<cuda::Largest>(most, lanes);
+  return most[0];
 }
 
 // The same numbers as to_int8 gives.
