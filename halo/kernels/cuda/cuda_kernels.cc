@@ -23,7 +23,7 @@ constexpr std::array kProven{
     CudaKernels::kLossRows,        CudaKernels::kLightning,       CudaKernels::kSquaredError,
     CudaKernels::kLightningDecode, CudaKernels::kRopeTables,      CudaKernels::kFusedLinear,
     CudaKernels::kFusedLinearInt8, CudaKernels::kDecodeAttention, CudaKernels::kSample,
-    CudaKernels::kStoreRows};
+    CudaKernels::kStoreRows,       CudaKernels::kInt8Keys};
 
 bool is_proven(CudaKernels kernels) {
   return std::find(kProven.begin(), kProven.end(), kernels) != kProven.end();
