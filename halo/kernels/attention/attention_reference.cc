@@ -11,6 +11,7 @@
 #include "ATen/ATen.h"
 #include "ATen/Parallel.h"
 #include "halo/kernels/attention/attention_forms.h"
+#include "halo/kernels/cpu/row_chunks.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "halo/kernels/attention/attention_reference.cc"
@@ -338,15 +339,20 @@ class Call {
       int64_t part;
     };
     std::vector<Task> tasks;
+    int64_t read = 0;  // numbers, for each query row again
     for (const Unit& unit : units_) {
       for (int64_t part = 0; part < unit.parts; ++part) tasks.push_back({&unit, part});
+      read += unit.count * (unit.seen() + unit.count) * 2 * all_.d;
     }
+    const int64_t bytes = read * static_cast<int64_t>(sizeof(T));
     const at::Tensor scratch = at::empty({sums_}, q_.options());
     float* sums = scratch.mutable_data_ptr<float>();
-    at::parallel_for(0, std::ssize(tasks), /*grain_size=*/1, [&](int64_t begin, int64_t end) {
+    const auto parts = std::ssize(tasks), units = std::ssize(units_);
+    at::parallel_for(0, parts, task_grain(parts, bytes), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) run_task(*tasks[i].unit, tasks[i].part, sums);
     });
-    at::parallel_for(0, std::ssize(units_), /*grain_size=*/1, [&](int64_t begin, int64_t end) {
+    const int64_t sum_bytes = sums_ * static_cast<int64_t>(sizeof(float));
+    at::parallel_for(0, units, task_grain(units, sum_bytes), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) join(units_[i], sums);
     });
     units_.clear();
