@@ -10,8 +10,12 @@ namespace halo {
 namespace {
 
 constexpr size_t kNormWindow = 20, kShortNormWindow = 5;
-constexpr size_t kStart = 20, kLossWindow = 200;
-constexpr double kLossFactor = 3;
+constexpr size_t kStart = 20;
+// What a first update with too high a rate does shows some updates later, so that the first few
+// losses are those of the weights that the run began with. Longer windows than those of norms:
+// losses of single steps differ by a factor of five where rows do.
+constexpr size_t kFirstLosses = 5, kLossWindow = 50, kShortLossWindow = 20;
+constexpr double kLossFactor = 5;
 
 std::vector<double> first(const std::vector<double>& values, size_t n) {
   return {values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n)};
@@ -40,6 +44,12 @@ double Health::norm_growth(size_t window) const {
   return before > 0 ? median(last(norms_, window)) / before : 0;
 }
 
+double Health::loss_growth(size_t window) const {
+  if (losses_.size() < kFirstLosses + window) return 0;
+  const double start = median(first(losses_, kFirstLosses));
+  return start > 0 ? median(last(losses_, window)) / start : 0;
+}
+
 bool Health::dead(size_t window) const {
   if (norms_.size() < window || norms_.front() == 0) return false;
   const auto norms = last(norms_, window);
@@ -55,18 +65,17 @@ std::optional<std::string> Health::diverged() const {
     return fmt::format("the gradient norm of the last {} updates is {:.0f} times what it was",
                        kNormWindow, growth);
   }
-  if (losses_.size() < kStart + kLossWindow) return std::nullopt;
-  const double start = first_loss(), now = median(last(losses_, kLossWindow));
-  if (now > kLossFactor * start && start > 0) {
-    return fmt::format("the loss of the last {} updates is {:.4g}, it began at {:.4g}", kLossWindow,
-                       now, start);
+  if (const double growth = loss_growth(kLossWindow); growth > kLossFactor) {
+    return fmt::format("the loss of the last {} updates is {:.2g} times that of the first {}",
+                       kLossWindow, growth, kFirstLosses);
   }
   return std::nullopt;
 }
 
 bool Health::suspicious() const {
   if (in_a_row_ > 0) return true;
-  return factor_ != 0 && (dead(kShortNormWindow) || norm_growth(kShortNormWindow) > factor_);
+  return factor_ != 0 && (dead(kShortNormWindow) || norm_growth(kShortNormWindow) > factor_ ||
+                          loss_growth(kShortLossWindow) > kLossFactor);
 }
 
 double Health::first_loss() const {

@@ -29,12 +29,27 @@ TEST(Health, GrowingNormsDiverge) {
 TEST(Health, AHighLossMustLast) {
   Health health(10);
   add(health, 20, 1, 1);
-  add(health, 100, 3.5, 1);
-  EXPECT_FALSE(health.diverged());
-  add(health, 100, 3.5, 1);
-  EXPECT_TRUE(health.diverged());
   EXPECT_EQ(health.first_loss(), 1);
-  EXPECT_EQ(health.last_loss(), 3.5);
+  add(health, 100, 4.5, 1);
+  expect_state(health, false, false);
+  add(health, 10, 5.5, 1);  // rows that differ
+  expect_state(health, false, false);
+  add(health, 5, 5.5, 1);
+  expect_state(health, true, false);
+  add(health, 15, 5.5, 1);
+  ASSERT_TRUE(health.diverged());
+  EXPECT_NE(health.diverged()->find("5.5 times that of the first 5"), std::string::npos);
+  EXPECT_EQ(health.last_loss(), 5.5);
+}
+
+// A rate far too high from the first update on: norms stay as they were.
+TEST(Health, AStudentThrownAtOnceDiverges) {
+  Health health(30);
+  for (const double loss : {0.23, 0.25, 0.24, 0.3, 0.6, 1.1}) health.add(loss, 1, false);
+  add(health, 19, 2.3, 1);
+  expect_state(health, true, false);
+  add(health, 31, 2.0, 1);
+  EXPECT_TRUE(health.diverged());
 }
 
 TEST(Health, ADeadGradientDiverges) {

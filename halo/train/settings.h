@@ -72,7 +72,8 @@ struct TrainRecipe {
        .effect = Effect::kNone,
        .was = "keep"});
     s("diverged_factor", diverged_factor,
-      {.help = "stop when the gradient norm is this many times its median so far; 0: never",
+      {.help = "stop when the gradient norm is this many times its median so far, or "
+               "the loss 5 times what it began at; 0: never",
        .max = 1e12,
        .effect = Effect::kNone});
   }
