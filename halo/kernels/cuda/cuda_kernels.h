@@ -24,6 +24,7 @@ enum class CudaKernels {
   kFusedLinear,
   kFusedLinearInt8,
   kDecodeAttention,
+  kAttentionBackward,  // of training, in a fixed order of sums: cuDNN's
   kInt8Keys,  // decode_attention and split_heads where keys and values are int8
   kLightningDecode,
   kRopeTables,
