@@ -46,7 +46,7 @@ std::vector<std::string> warnings_of(const TrainJob& job) {
 // Each step has two micro-batches, and takes no time to speak of beside its reader.
 TEST_F(DataWaitTest, ASlowReaderIsMeasuredAndWarnedOfOnce) {
   ToyJob toy(directory_ / "run");
-  toy.job.recipe.tokens = 24 * 50;
+  toy.job.recipe.tokens = 24 * 25;
   toy.job.recipe.checkpoint_every = 0;
   toy.job.data = [read = toy.job.data](int64_t step, int64_t first_row, int64_t rows) {
     std::this_thread::sleep_for(std::chrono::milliseconds(30));
@@ -54,7 +54,7 @@ TEST_F(DataWaitTest, ASlowReaderIsMeasuredAndWarnedOfOnce) {
   };
   train(toy.job);
   const auto lines = read_lines(toy.job.directory / "metrics.jsonl");
-  ASSERT_EQ(lines.size(), 50u);
+  ASSERT_EQ(lines.size(), 25u);
   double waited = 0, seconds = 0;
   for (const json::object& line : lines) {
     const double share = line.at("data_wait").as_double();
@@ -64,7 +64,7 @@ TEST_F(DataWaitTest, ASlowReaderIsMeasuredAndWarnedOfOnce) {
     waited += share * step;
     seconds += step;
   }
-  EXPECT_GT(waited, 50 * 2 * 0.030 * 0.9)
+  EXPECT_GT(waited, 25 * 2 * 0.030 * 0.9)
       << "of two batches a step, of which one may be made ahead";
   EXPECT_LE(waited, seconds);
   const std::vector<std::string> warnings = warnings_of(toy.job);
