@@ -25,7 +25,7 @@ enum class CudaKernels {
   kFusedLinearInt8,
   kDecodeAttention,
   kAttentionBackward,  // of training, in a fixed order of sums: cuDNN's
-  kInt8Keys,  // decode_attention and split_heads where keys and values are int8
+  kInt8Keys,           // decode_attention and split_heads where keys and values are int8
   kLightningDecode,
   kRopeTables,
   kSample,
