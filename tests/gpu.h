@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <optional>
+#include <string>
 
 #include "ATen/Context.h"
 #include "ATen/detail/CUDAHooksInterface.h"
@@ -31,10 +33,23 @@ inline bool has_gpu() {
 // them.
 class CudaKernelsSetting {
  public:
-  explicit CudaKernelsSetting(const char* which) { setenv("HALO_CUDA_KERNELS", which, 1); }
-  ~CudaKernelsSetting() { unsetenv("HALO_CUDA_KERNELS"); }
+  explicit CudaKernelsSetting(const char* which) {
+    if (const char* before = getenv(kVariable)) before_ = before;
+    setenv(kVariable, which, 1);
+  }
+  ~CudaKernelsSetting() {
+    if (before_) {
+      setenv(kVariable, before_->c_str(), 1);
+    } else {
+      unsetenv(kVariable);
+    }
+  }
   CudaKernelsSetting(const CudaKernelsSetting&) = delete;
   CudaKernelsSetting& operator=(const CudaKernelsSetting&) = delete;
+
+ private:
+  static constexpr const char* kVariable = "HALO_CUDA_KERNELS";
+  std::optional<std::string> before_;
 };
 
 }  // namespace halo::test

@@ -145,7 +145,8 @@ TEST_F(CheckpointTest, AFailedWriteLeavesTheOlderOne) {
         // Writes past this size fail as on a full disk.
         std::signal(SIGXFSZ, SIG_IGN);
         rlimit limit;
-        limit.rlim_cur = limit.rlim_max = 100;
+        limit.rlim_cur = limit.rlim_max =
+            fs::file_size(directory_ / "run/step-1/model.safetensors") - 1;
         setrlimit(RLIMIT_FSIZE, &limit);
         std::fputs(test::error_of([&] { save(2); }).c_str(), stderr);
         std::exit(fs::exists(directory_ / "run/step-2.tmp") ? 1 : 0);

@@ -109,6 +109,7 @@ inline std::string fingerprint(const std::filesystem::path& run, int64_t last_st
   for (json::object& line : read_lines(run / "metrics.jsonl")) {
     line.erase("seconds");
     line.erase("tokens_per_second");
+    line.erase("data_wait");
     text += json::serialize(line) + "\n";
   }
   const std::filesystem::path last = run / fmt::format("step-{}", last_step);

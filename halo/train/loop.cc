@@ -3,6 +3,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -18,6 +19,7 @@
 #include "halo/runtime/device_event.h"
 #include "halo/train/background_saves.h"
 #include "halo/train/checkpoint.h"
+#include "halo/train/data_wait.h"
 #include "halo/train/health.h"
 #include "halo/train/optimizer.h"
 #include "halo/train/resume.h"
@@ -52,10 +54,18 @@ class Trainer {
   TrainResult run();
 
  private:
+  // What a step's batches gave, and how long they were waited for.
+  struct Accumulated {
+    at::Tensor loss;    // [loss, extras...] in fp64 on the device
+    double waited;      // seconds, of the rank that waited longest
+    DeviceEvent begin;  // all batches of all ranks are there
+  };
   // A step whose metrics are not read yet.
   struct Pending {
     int64_t step;
     double rate;
+    double waited;
+    DeviceEvent begin;
     HostCopy record;  // loss, norm, applied, extras
   };
 
@@ -66,7 +76,7 @@ class Trainer {
   void restore_history(const JsonLines& metrics);
   int64_t first_row() const;  // of a step, that this rank or its group trains
   TrainBatch next_batch(int64_t index) const;
-  std::optional<at::Tensor> accumulate(int64_t step);
+  std::optional<Accumulated> accumulate(int64_t step);
   void read_pending();
   void read(Pending step);
   void log_metrics(const Pending& step, const std::vector<double>& record);
@@ -89,6 +99,7 @@ class Trainer {
   Checkpoints checkpoints_;
   Optimizer optimizer_;
   Health health_;
+  DataWait data_wait_;
   std::optional<JsonLines> metrics_, events_;
   std::optional<Prefetcher> batches_;
   std::optional<Progress> progress_;
@@ -215,11 +226,13 @@ bool Trainer::is_told_to_stop() {
   return (ranks_.size() > 1 ? ranks_.sum({mine})[0] : mine) > 0;
 }
 
-// The step's gradient into the store, and [loss, extras...] in fp64 on the device. Nothing where
-// the run was told to stop: the weights are still those of the step before.
-std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
+// The step's gradient into the store. Nothing where the run was told to stop: the weights are still
+// those of the step before.
+std::optional<Trainer::Accumulated> Trainer::accumulate(int64_t step) {
   std::vector<TrainBatch> batches;
+  const auto asked = std::chrono::steady_clock::now();
   for (int64_t i = 0; i < micro_batches_; ++i) batches.push_back(batches_->next());
+  double waited = std::chrono::duration<double>(std::chrono::steady_clock::now() - asked).count();
   if (job_.complete) {
     // It may take minutes, each rank's its own.
     if (is_told_to_stop()) return std::nullopt;
@@ -232,15 +245,21 @@ std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
   for (const TrainBatch& batch : batches) count += job_.count(batch);
   if (ranks_.size() > 1) {
     // A signal to one rank is one to all, between two steps.
-    const std::vector<double> sums =
-        ranks_.sum({static_cast<double>(count), stop_requested() ? 1.0 : 0.0, is_part_done});
+    std::vector<double> mine(3 + ranks_.size());
+    mine[0] = static_cast<double>(count);
+    mine[1] = stop_requested() ? 1.0 : 0.0;
+    mine[2] = is_part_done;
+    mine[3 + ranks_.rank()] = waited;
+    const std::vector<double> sums = ranks_.sum(mine);
     // Each counts the whole rows.
     count = static_cast<int64_t>(sums[0]) / recipe_.ranks_of_a_row(ranks_.size());
     if (sums[1] > 0) return std::nullopt;
     is_part_done = sums[2] == static_cast<double>(ranks_.size());
+    waited = *std::max_element(sums.begin() + 3, sums.end());
   }
   if (is_part_done) note(saves_->go_on());
   if (count <= 0) throw_error("{}: step {} has no token that counts", job_.stage, step);
+  const DeviceEvent begin(store_.device());
   store_.zero_grad();
   if (store_.layers()) store_.layers()->begin_step(micro_batches_);
   at::Tensor sum;
@@ -252,7 +271,7 @@ std::optional<at::Tensor> Trainer::accumulate(int64_t step) {
                job_.extra_metrics.size());
     sum = sum.defined() ? sum + part : part;
   }
-  return ranks_.sum(sum);
+  return Accumulated{ranks_.sum(sum), waited, begin};
 }
 
 // Records what the newest step that was started gave; waits for it.
@@ -278,6 +297,10 @@ void Trainer::read(Pending step) {
 
 void Trainer::log_metrics(const Pending& step, const std::vector<double>& record) {
   const double elapsed = step.record.arrival().seconds_since(*last_arrival_);
+  // A device has the step before to do while the host waits: what is lost is where it had nothing.
+  const double idle = step.begin.seconds_since(*last_arrival_);
+  const double waited = std::clamp(std::min(step.waited, idle), 0.0, std::max(elapsed, 0.0));
+  data_wait_.add(waited, elapsed);
   last_arrival_ = step.record.arrival();
   seconds_ += elapsed;
   const double rate = recipe_.tokens_per_step / std::max(elapsed, 1e-9);
@@ -291,10 +314,20 @@ void Trainer::log_metrics(const Pending& step, const std::vector<double>& record
     line[job_.extra_metrics[i]] = finite_or_null(record[3 + i]);
   }
   line["tokens_per_second"] = rate;
+  line["data_wait"] = waited / std::max(elapsed, 1e-9);
   line["seconds"] = seconds_;
   metrics_->append(line);
-  progress_->update(
-      step.step, fmt::format("loss {:.4f}  norm {:.3g}  {:.0f} tok/s", record[0], record[1], rate));
+  std::string text =
+      fmt::format("loss {:.4f}  norm {:.3g}  {:.0f} tok/s", record[0], record[1], rate);
+  const double percent = 100 * data_wait_.share();
+  if (percent >= 1) text += fmt::format("  {:.0f}% data wait", percent);
+  progress_->update(step.step, text);
+  if (!data_wait_.is_worth_a_warning()) return;
+  warn(fmt::format(
+           "the {} steps up to {} waited for data {:.0f}% of their time; put the shards on a "
+           "faster disk, or leave a processor free for their reader",
+           DataWait::kSteps, step.step, percent),
+       step.step);
 }
 
 // The two reasons to give up. Nothing is saved: the update before the first bad one may be what
@@ -405,17 +438,18 @@ TrainResult Trainer::run() {
       ranks_.is_first() ? fmt::format("{} ends its micro-batch and saves", job_.stage) : "");
   while (done_ < steps_) {
     const int64_t step = done_ + 1;
-    const std::optional<at::Tensor> loss = accumulate(step);
-    if (!loss) stop(done_);
+    const std::optional<Accumulated> sum = accumulate(step);
+    if (!sum) stop(done_);
+    const at::Tensor& loss = sum->loss;
     crash_point("train.mid_step");
     if (saves_) saves_->before_update();
-    const Optimizer::Update update = optimizer_.step(step, schedule_.rate(step), (*loss)[0]);
-    at::Tensor record = at::cat({loss->narrow(0, 0, 1), update.norm.reshape({1}),
-                                 update.applied.to(at::kDouble).reshape({1}),
-                                 loss->narrow(0, 1, loss->numel() - 1)});
+    const Optimizer::Update update = optimizer_.step(step, schedule_.rate(step), loss[0]);
+    at::Tensor record =
+        at::cat({loss.narrow(0, 0, 1), update.norm.reshape({1}),
+                 update.applied.to(at::kDouble).reshape({1}), loss.narrow(0, 1, loss.numel() - 1)});
     done_ = step;
-    std::optional<Pending> before =
-        std::exchange(pending_, Pending{step, schedule_.rate(step), HostCopy(record)});
+    std::optional<Pending> before = std::exchange(
+        pending_, Pending{step, schedule_.rate(step), sum->waited, sum->begin, HostCopy(record)});
     if (before) read(std::move(*before));
     if (step == steps_) {
       save_last(step);

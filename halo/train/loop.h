@@ -68,8 +68,8 @@ struct TrainResult {
 // to those of an unbroken run on the same device and thread count.
 //
 // metrics.jsonl: {"step", "tokens", "loss", "grad_norm", "lr", "skipped", extras...,
-// "tokens_per_second", "seconds"}, loss and norm null where not finite. events.jsonl: resumes,
-// saves and those that failed, skipped updates with their batch position.
+// "tokens_per_second", "data_wait", "seconds"}, loss and norm null where not finite. events.jsonl:
+// resumes, saves and those that failed, skipped updates with their batch position, warnings.
 //
 // Throws Stopped after a signal to any rank (state saved) and Error, naming the last good
 // checkpoint, when 10 updates in a row were not finite or the run diverged, and where a checkpoint

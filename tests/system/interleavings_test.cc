@@ -8,7 +8,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 
+#include <algorithm>
 #include <chrono>
 #include <iostream>
 #include <thread>
@@ -41,12 +43,26 @@ const std::vector<std::pair<std::string, Words>> kEdits = {
     {"scale.candidates", {"[500]", "[400]"}},
     {"gates.distill_kl", {"1e9", "1e-9"}}};
 
-// Runs `command` in a child: its exit code. `kill_after`: with this signal.
+// Whether the child has ended, which it goes on to be asked about.
+bool has_ended(pid_t process) {
+  siginfo_t ended{};
+  return waitid(P_PID, process, &ended, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+         ended.si_pid == process;
+}
+
+// Runs `command` in a child: its exit code. `kill_after` so many seconds, unless it has ended
+// before: with this signal.
 int in_child(const std::function<void()>& command, const fs::path& log, int signal = 0,
              double kill_after = 0) {
   const pid_t process = test::start_child(log, command);
   if (signal != 0) {
-    std::this_thread::sleep_for(std::chrono::duration<double>(kill_after));
+    using Clock = std::chrono::steady_clock;
+    const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                        std::chrono::duration<double>(kill_after));
+    while (!has_ended(process) && Clock::now() < end) {
+      std::this_thread::sleep_for(
+          std::min<Clock::duration>(std::chrono::milliseconds(1), end - Clock::now()));
+    }
     kill(process, signal);
   }
   return test::wait_for(process);

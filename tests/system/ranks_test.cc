@@ -509,6 +509,57 @@ TEST(Ranks, AnotherNumberGoesOn) {
   }
 }
 
+// Four ranks, killed between two checkpoints: any number goes on, for 100 steps in all.
+TEST(Ranks, AHundredStepsOnAnotherNumberAreTheSame) {
+  const auto process = [](int ranks, const fs::path& out) {
+    Words words = {"distill",
+                   "--recipe",
+                   World::get().recipe().string(),
+                   "--teacher",
+                   World::get().teacher().string(),
+                   "--student",
+                   stage_model(World::get().reference() / "select").string(),
+                   "--out",
+                   out.string(),
+                   "--ranks",
+                   fmt::format("{}", ranks),
+                   "--shard",
+                   "optimizer"};
+    for (const char* section : {"align", "align_attention", "distill", "finetune", "on_policy"}) {
+      for (const char* setting : {"sequence_length=128", "tokens_per_step=1024", "tokens=102400",
+                                  "micro_batch_rows=8", "checkpoint_every=20"}) {
+        words.insert(words.end(), {"--set", fmt::format("{}.{}", section, setting)});
+      }
+    }
+    return Process{words};
+  };
+  const auto train_on = [&](int ranks, bool after_a_kill) {
+    const fs::path out = World::get().folder("hundred-steps") / "out";
+    if (after_a_kill) {
+      Process killed = process(4, out);
+      killed.crash_at = fmt::format("train.mid_step:{}", 45 * 4);
+      EXPECT_EQ(run_halo(killed).signal, SIGKILL);
+      EXPECT_TRUE(fs::exists(out / "step-40"));
+    }
+    const Outcome outcome = run_halo(process(ranks, out));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return out;
+  };
+  const fs::path unbroken = train_on(4, false);
+  ASSERT_EQ(metrics_of(unbroken).size(), 100u);
+  for (const int ranks : {2, 8}) {
+    const double worst = difference(train_on(ranks, true), unbroken);
+    EXPECT_LE(worst, 1e-4) << ranks << " ranks";
+    RecordProperty(fmt::format("ranks-{}", ranks), fmt::format("{:.2g}", worst));
+  }
+  const fs::path again = train_on(4, true);
+  EXPECT_EQ(curve_of(again), curve_of(unbroken));
+  for (const char* file : {"model", "state/masters", "state/moment1", "state/moment2"}) {
+    const std::string path = fmt::format("step-100/{}.safetensors", file);
+    EXPECT_EQ(hash_file(again / path), hash_file(unbroken / path)) << path;
+  }
+}
+
 TEST(Ranks, WhatIsWrongIsSaidOnce) {
   const fs::path run = World::get().path("wrong-ranks");
   expect_error(run_halo(launched(run, {}, {"--set", "align.tokens_per_step=768"})), 1,

@@ -156,7 +156,7 @@ void drop_times(json::value& value) {
     for (json::value& item : value.as_array()) drop_times(item);
   }
   if (!value.is_object()) return;
-  for (const char* key : {"seconds", "tokens_per_second", "matrix_gflops"}) {
+  for (const char* key : {"seconds", "tokens_per_second", "data_wait", "matrix_gflops"}) {
     value.as_object().erase(key);
   }
   for (auto& [key, item] : value.as_object()) drop_times(item);

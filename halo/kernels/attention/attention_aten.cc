@@ -8,6 +8,7 @@
 #include "ATen/Context.h"
 #include "halo/base/check.h"
 #include "halo/kernels/attention/attention_forms.h"
+#include "halo/kernels/attention/cudnn_backward.h"
 #include "halo/kernels/cuda/cuda_kernels.h"
 
 namespace halo {
@@ -187,10 +188,15 @@ AttentionGradients attention_aten_backward(const at::Tensor& d_o, const at::Tens
   const OrderOfSums order(settings.deterministic);
   if (uses_flash(q)) {
     const auto length = cudnn_length(q, sequences);
+    if (length && !settings.deterministic)
+      return cudnn_backward(d_o, q, k, v, forward, settings.scale, *length);
     // LibTorch does not ask cuDNN for a fixed order of sums.
-    return length && !settings.deterministic
-               ? cudnn_backward(d_o, q, k, v, forward, settings.scale, *length)
-               : flash_backward(d_o, q, k, v, forward, settings, sequences);
+    if (length && has_cuda_kernels(CudaKernels::kAttentionBackward, q)) {
+      const auto share = cudnn_heads_per_call(sequences.count(), *length, q.size(1), k.size(1));
+      if (share)
+        return cudnn_fixed_backward(d_o, q, k, v, forward, settings.scale, *length, *share);
+    }
+    return flash_backward(d_o, q, k, v, forward, settings, sequences);
   }
   const at::Tensor& offsets = sequences.offsets_i32();
   const int64_t longest = sequences.max_length();

@@ -8,6 +8,7 @@
 #include "ATen/Parallel.h"
 #include "halo/base/check.h"
 #include "halo/kernels/attention/attention_forms.h"
+#include "halo/kernels/attention/cudnn_backward.h"
 #include "halo/kernels/common/sequences_testing.h"
 #include "tests/gpu.h"
 #include "tests/op_check.h"
@@ -142,6 +143,48 @@ TEST(AttentionCuda, CuDnnRunsBatchesOnHopper) {
   EXPECT_FALSE(is_cudnn({256, 128}, 128)) << "no batch";
   EXPECT_FALSE(is_cudnn({250, 250}, 128)) << "no training's rows";
   EXPECT_FALSE(is_cudnn({256, 256}, 32)) << "a head size that was not measured";
+}
+
+TEST(Attention, CuDnnsCallsStayWithinTheirMemory) {
+  EXPECT_EQ(cudnn_heads_per_call(12, 512, 16, 8), 16);
+  EXPECT_EQ(cudnn_heads_per_call(1, 16'384, 16, 8), 4);
+  EXPECT_EQ(cudnn_heads_per_call(2, 16'384, 16, 8), 2);
+  EXPECT_EQ(cudnn_heads_per_call(1, 16'384, 12, 12), 4);
+  EXPECT_FALSE(cudnn_heads_per_call(1, 32'768, 16, 8)) << "4 GiB of two heads that share keys";
+}
+
+// All heads in a call, and few of them, as long rows have.
+TEST(AttentionCuda, CuDnnSumsInAFixedOrder) {
+  HALO_NEEDS_GPU();
+  const at::Device gpu(at::kCUDA, 0);
+  if (compute_capability(at::empty({1}, at::TensorOptions().device(gpu))) != 9)
+    GTEST_SKIP() << "attention is cuDNN's on a Hopper alone";
+  const test::CudaKernelsSetting all("all");
+  const test::PoisonUninitialized poison;
+  for (const int64_t dim : {64, 128}) {
+    SCOPED_TRACE(dim);
+    check_causal_on_gpu({256, 256, 256}, 16, 8, at::kBFloat16, dim);
+    check_causal_on_gpu({640}, 4, 4, at::kBFloat16, dim);
+    const Sequences sequences({0, 384, 768}, gpu);
+    const auto x = make_inputs(768, 16, 8, at::kBFloat16, dim);
+    const auto plain_formula = [&](const Inputs& y) { return formula(y, sequences); };
+    const auto want = run(plain_formula, x, at::kDouble),
+               plain = run(plain_formula, x, at::kBFloat16);
+    const auto d_o = random_tensor(x.q.sizes(), 5, at::kBFloat16).to(gpu);
+    const auto q = x.q.to(gpu), k = x.k.to(gpu), v = x.v.to(gpu);
+    const auto forward = attention_aten(q, k, v, kScale, sequences);
+    for (const int64_t share : {16, 4, 2}) {
+      SCOPED_TRACE(share);
+      const auto got = cudnn_fixed_backward(d_o, q, k, v, forward, kScale, 384, share);
+      const auto again = cudnn_fixed_backward(d_o, q, k, v, forward, kScale, 384, share);
+      const at::Tensor gradients[] = {got.q, got.k, got.v}, twice[] = {again.q, again.k, again.v};
+      const char* names[] = {"dq", "dk", "dv"};
+      for (int i = 0; i < 3; ++i) {
+        expect_close(names[i], gradients[i].cpu(), want.gradients[i], plain.gradients[i]);
+        expect_equal(names[i], twice[i].cpu(), gradients[i].cpu());
+      }
+    }
+  }
 }
 
 TEST(AttentionCuda, EqualsTheFormula) {

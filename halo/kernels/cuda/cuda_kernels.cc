@@ -18,12 +18,12 @@ namespace {
 // The kernels that have passed their tests on a GPU. The others are off and stand in
 // docs/gpu-status.md.
 constexpr std::array kProven{
-    CudaKernels::kRmsNorm,         CudaKernels::kSplitHeads,      CudaKernels::kNormGate,
-    CudaKernels::kSwiglu,          CudaKernels::kEmbedding,       CudaKernels::kAdamW,
-    CudaKernels::kLossRows,        CudaKernels::kLightning,       CudaKernels::kSquaredError,
-    CudaKernels::kLightningDecode, CudaKernels::kRopeTables,      CudaKernels::kFusedLinear,
-    CudaKernels::kFusedLinearInt8, CudaKernels::kDecodeAttention, CudaKernels::kSample,
-    CudaKernels::kStoreRows,       CudaKernels::kInt8Keys};
+    CudaKernels::kRmsNorm,         CudaKernels::kSplitHeads,        CudaKernels::kNormGate,
+    CudaKernels::kSwiglu,          CudaKernels::kEmbedding,         CudaKernels::kAdamW,
+    CudaKernels::kLossRows,        CudaKernels::kLightning,         CudaKernels::kSquaredError,
+    CudaKernels::kLightningDecode, CudaKernels::kRopeTables,        CudaKernels::kFusedLinear,
+    CudaKernels::kFusedLinearInt8, CudaKernels::kDecodeAttention,   CudaKernels::kSample,
+    CudaKernels::kStoreRows,       CudaKernels::kAttentionBackward, CudaKernels::kInt8Keys};
 
 bool is_proven(CudaKernels kernels) {
   return std::find(kProven.begin(), kProven.end(), kernels) != kProven.end();

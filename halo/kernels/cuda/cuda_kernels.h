@@ -24,7 +24,8 @@ enum class CudaKernels {
   kFusedLinear,
   kFusedLinearInt8,
   kDecodeAttention,
-  kInt8Keys,  // decode_attention and split_heads where keys and values are int8
+  kAttentionBackward,  // of training, in a fixed order of sums: cuDNN's
+  kInt8Keys,           // decode_attention and split_heads where keys and values are int8
   kLightningDecode,
   kRopeTables,
   kSample,
