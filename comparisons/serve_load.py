@@ -9,8 +9,8 @@ Makes a model of random weights in --folder (unless one is there; its tokenizer 
 vocabulary), starts `halo serve` on it, and has --clients connections send prompts of --prompt
 tokens, of which the first --shared are the same for all, and read --answer tokens each as a
 stream, --rounds times. What that takes by `halo bench infer` stands beside it: the same prompts'
-own tokens, read alone behind what is shared, one after the other (a whole prompt less its shared
-beginning), and the answers' tokens but for their first ones, which prompts give, decoded in batches
+own tokens, read alone behind what is shared, --clients of them one after the other (a whole prompt
+less its shared beginning), and the answers' tokens but for their first ones, which prompts give, decoded in batches
 of --clients at the length that they have in the middle of the answers.
 Then --clients / 2 go on decoding while a prompt of --long tokens arrives, until it is answered.
 They are of all lengths between --prompt and half as much again, and start over there, so that what
@@ -251,7 +251,8 @@ def bench(args, contexts, batch, prefill):
     """A result a context."""
     command = [args.halo, "bench", "infer", "--config", args.config, "--contexts",
                ",".join(map(str, contexts)), "--batch", str(batch),
-               "--prefill" if prefill else "--no-prefill", *machine_of(args)]
+               *(["--prefill", "--prompts", str(args.clients)] if prefill else ["--no-prefill"]),
+               *machine_of(args)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
