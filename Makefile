@@ -1,7 +1,7 @@
 # Everything from a checkout to a converted model. Each target first installs what it needs
 # (tools/bootstrap); running one again skips what is done.
 .DEFAULT_GOAL := help
-.PHONY: help build build-all gpu test run-tests asan tsan demo demo-quick fuzz style lint format clean bootstrap \
+.PHONY: help build build-all gpu test run-tests asan tsan tsan-all demo demo-quick fuzz style lint format clean bootstrap \
 	install wheel deb
 
 PREFIX ?= /usr/local
@@ -18,7 +18,8 @@ help:
 	@echo 'make fuzz        every parser for 20 seconds under sanitizers (tests/fuzz/README.md)'
 	@echo 'make gpu         build-gpu/halo and the libraries for run.device = "cuda"'
 	@echo 'make asan        unit tests of server and engine under AddressSanitizer and UBSan'
-	@echo 'make tsan        unit tests of the parts with threads under ThreadSanitizer'
+	@echo 'make tsan        the same under ThreadSanitizer; make tsan-all  of all parts with threads,'
+	@echo '                 with everything below them compiled for it too'
 	@echo 'make install     the program, its libraries, manual page and completions into PREFIX'
 	@echo '                 ($(PREFIX)), which then needs no checkout; DESTDIR as usual'
 	@echo 'make wheel       dist/halo_hypenet-*.whl, for pip; make deb  dist/halo_*.deb, for apt'
@@ -52,20 +53,26 @@ test: build-all run-tests
 
 # What the network reaches, and whose objects live as long as requests do. The other parts are as
 # `make build` compiles them, which ccache knows.
-ASAN_PARTS = server engine
+SERVING_PARTS = server engine
 asan: bootstrap
-	@cmake --preset sanitize -DHALO_SANITIZE_PARTS="$(subst $() $(),;,$(ASAN_PARTS))"
-	@cmake --build --preset sanitize --target $(ASAN_PARTS:%=%_test)
-	@tools/run-tests build-sanitize '^($(subst $() $(),|,$(ASAN_PARTS)))$$'
+	@cmake --preset sanitize -DHALO_SANITIZE_PARTS="$(subst $() $(),;,$(SERVING_PARTS))"
+	@cmake --build --preset sanitize --target $(SERVING_PARTS:%=%_test)
+	@tools/run-tests build-sanitize '^($(subst $() $(),|,$(SERVING_PARTS)))$$'
 
-# Address randomisation with many bits leaves no room for TSan's shadow memory: setarch -R. Ranks that
-# are processes are left out: TSan does not follow threads that start after a fork.
-TSAN_PARTS = base runtime data train engine server
+# Address randomisation with many bits leaves no room for TSan's shadow memory: setarch -R.
+UNDER_TSAN = TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" setarch "$$(uname -m)" -R
 tsan: bootstrap
-	@cmake --preset tsan
-	@cmake --build --preset tsan --target $(TSAN_PARTS:%=%_test)
-	@TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp" GTEST_FILTER="-*RankProcesses*" \
-	  setarch "$$(uname -m)" -R tools/run-tests build-tsan '^($(subst $() $(),|,$(TSAN_PARTS)))$$'
+	@cmake --preset tsan -DHALO_SANITIZE_PARTS="$(subst $() $(),;,$(SERVING_PARTS))"
+	@cmake --build --preset tsan --target $(SERVING_PARTS:%=%_test)
+	@$(UNDER_TSAN) tools/run-tests build-tsan '^($(subst $() $(),|,$(SERVING_PARTS)))$$'
+
+# Ranks that are processes are left out: TSan does not follow threads that start after a fork.
+TSAN_PARTS = base runtime data train engine server
+tsan-all: bootstrap
+	@cmake --preset tsan-all
+	@cmake --build --preset tsan-all --target $(TSAN_PARTS:%=%_test)
+	@GTEST_FILTER="-*RankProcesses*" $(UNDER_TSAN) tools/run-tests build-tsan-all \
+	  '^($(subst $() $(),|,$(TSAN_PARTS)))$$'
 
 install: build
 	@cmake --install build --prefix "$(PREFIX)"
@@ -103,4 +110,4 @@ format:
 	@clang-format -i $(SOURCES)
 
 clean:
-	rm -rf build build-gpu build-lint build-sanitize build-fuzz build-tsan dist
+	rm -rf build build-gpu build-lint build-sanitize build-fuzz build-tsan build-tsan-all dist

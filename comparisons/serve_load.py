@@ -9,9 +9,12 @@ Makes a model of random weights in --folder (unless one is there; its tokenizer 
 vocabulary), starts `halo serve` on it, and has --clients connections send prompts of --prompt
 tokens, of which the first --shared are the same for all, and read --answer tokens each as a
 stream, --rounds times. What that takes by `halo bench infer` stands beside it: the same prompts'
-own tokens, read alone behind what is shared, one after the other (a whole prompt less its shared
-beginning), and the same tokens decoded in batches of --clients.
+own tokens, read alone behind what is shared, --clients of them one after the other (a whole prompt
+less its shared beginning), and the answers' tokens but for their first ones, which prompts give, decoded in batches
+of --clients at the length that they have in the middle of the answers.
 Then --clients / 2 go on decoding while a prompt of --long tokens arrives, until it is answered.
+They are of all lengths between --prompt and half as much again, and start over there, so that what
+a step takes without the prompt is the same all along.
 Python alone; every eight clients are a process of their own.
 """
 import argparse, json, multiprocessing, os, random, socket, statistics, struct, subprocess, sys, time
@@ -134,15 +137,18 @@ def prompt_of(args, client, round):
     return draw(shared, args.shared) + draw(own, args.prompt - args.shared)
 
 
-def clients_process(args, port, first, count, rounds, answer, out, stop):
-    """Clients first .. first+count-1, each a thread; puts a list of answers or an error."""
+def clients_process(port, first, count, work, out, stop):
+    """Clients first .. first+count-1, each a thread that asks for what `work(number)` yields, prompts
+    and lengths of answers; puts a list of answers or an error."""
     import threading
     answers, errors = [], []
 
     def client(number):
         try:
-            for round in range(*rounds):
-                answers.append(Answer(port, prompt_of(args, number, round), answer).read(stop))
+            for prompt, answer in work(number):
+                answers.append(Answer(port, prompt, answer).read(stop))
+                if stop and stop.is_set():
+                    return
         except Exception as e:
             errors.append(f"client {number}: {e}")
     threads = [threading.Thread(target=client, args=(number,)) for number in range(first, first + count)]
@@ -153,12 +159,11 @@ def clients_process(args, port, first, count, rounds, answer, out, stop):
     out.put((answers, errors))
 
 
-def start_clients(args, port, clients, rounds, answer, stop=None):
+def start_clients(port, clients, work, stop=None):
     out, processes = multiprocessing.Queue(), []
     for first in range(0, clients, 8):
         processes.append(multiprocessing.Process(
-            target=clients_process,
-            args=(args, port, first, min(8, clients - first), rounds, answer, out, stop)))
+            target=clients_process, args=(port, first, min(8, clients - first), work, out, stop)))
         processes[-1].start()
     return out, processes
 
@@ -174,6 +179,10 @@ def wait_for(started):
     for process in processes:
         process.join()
     return answers
+
+
+def rounds_of(args, rounds, answer):
+    return lambda number: [(prompt_of(args, number, round), answer) for round in rounds]
 
 
 def percentile(values, share):
@@ -206,28 +215,34 @@ def summary(answers):
 
 def long_prompt(args, port):
     """What comes to others while it is read."""
+    others, answer = args.clients // 2, args.prompt // 2
+
+    def ends_kept(number):
+        yield prompt_of(args, number, 500), 1
+
+    def all_lengths(number):
+        """The first is as if it had been asked for before, each at another time."""
+        prompt, there = prompt_of(args, number, 500), answer * number // others
+        yield prompt + prompt[-there:] if there else prompt, answer - there
+        while True:
+            yield prompt, answer
+    wait_for(start_clients(port, others, ends_kept))
     stop = multiprocessing.Event()
-    running = start_clients(args, port, args.clients // 2, (500, 501), 256 * args.answer, stop)
-    time.sleep(3)
+    running = start_clients(port, others, all_lengths, stop)
+    time.sleep(5)
     source = random.Random(7)
     begin = time.monotonic()
-    answer = Answer(port, [source.randrange(300, args.vocabulary) for _ in range(args.long)], 8).read()
-    end = answer["came"][0]
-    time.sleep(1.7)
+    long = Answer(port, [source.randrange(300, args.vocabulary) for _ in range(args.long)], 8).read()
+    end = long["came"][0]
+    time.sleep(2.7)
     stop.set()
-    others = wait_for(running)
-    before, during = gaps(others, begin - 1.5, begin), gaps(others, begin, end)
-    after = gaps(others, end + 0.2, end + 1.7)
-    result = {"tokens": args.long, "others": args.clients // 2, "first_token_seconds": end - begin,
-              "inter_token_before": spread(before), "inter_token_meanwhile": spread(during),
-              "inter_token_after": spread(after), "tokens_meanwhile": len(during)}
-    if before and after:
-        # Answers grow meanwhile, and with them what a step takes: from the one to the other.
-        first, last = statistics.median(before), statistics.median(after)
-        result["times_of_a_step_alone"] = spread(
-            [(b - a) / (first + (last - first) * (a - begin) / (end - begin)) for answer in others
-             for a, b in zip(answer["came"], answer["came"][1:]) if begin <= a and b <= end])
-    return result
+    answers = wait_for(running)
+    before, during = gaps(answers, begin - 2.5, begin), gaps(answers, begin, end)
+    alone = percentile(before, 0.5)
+    return {"tokens": args.long, "others": others, "first_token_seconds": end - begin,
+            "inter_token_before": spread(before), "inter_token_meanwhile": spread(during),
+            "inter_token_after": spread(gaps(answers, end + 0.2, end + 2.7)),
+            "times_of_before": spread([gap / alone for gap in during if alone])}
 
 
 # ---- The engine alone, by the same model.
@@ -236,7 +251,8 @@ def bench(args, contexts, batch, prefill):
     """A result a context."""
     command = [args.halo, "bench", "infer", "--config", args.config, "--contexts",
                ",".join(map(str, contexts)), "--batch", str(batch),
-               "--prefill" if prefill else "--no-prefill", *machine_of(args)]
+               *(["--prefill", "--prompts", str(args.clients)] if prefill else ["--no-prefill"]),
+               *machine_of(args)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
@@ -263,7 +279,7 @@ def main():
     parser.add_argument("--shared", type=int, default=4096)
     parser.add_argument("--answer", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--long", type=int, default=524288)
+    parser.add_argument("--long", type=int, default=524288, help="0: none")
     parser.add_argument("--out")
     args = parser.parse_args()
     with open(args.config) as f:
@@ -271,7 +287,7 @@ def main():
     args.vocabulary = config["vocab_size"]
     if not os.path.exists(os.path.join(args.folder, "config.json")):
         write_model(args.folder, config)
-    [decode] = bench(args, [args.prompt], args.clients, False)
+    [decode] = bench(args, [args.prompt + args.answer // 2], args.clients, False)
     shared, prompt = bench(args, [args.shared, args.prompt], 1, True)
     result = {"command": " ".join(sys.argv),
               "alone": {"decode": decode, "prompt": prompt, "shared": shared}}
@@ -279,19 +295,21 @@ def main():
     own_seconds = (result["alone"]["prompt"]["prefill_seconds"] -
                    result["alone"]["shared"]["prefill_seconds"])
     alone = (answers * own_seconds +
-             args.rounds * args.answer * result["alone"]["decode"]["token_seconds"])
+             args.rounds * (args.answer - 1) * result["alone"]["decode"]["token_seconds"])
     result["alone"]["seconds"] = alone
     server, port = serving.start(args.halo, args.folder, ["--max-running", str(args.clients),
                                                           *machine_of(args), *args.serve.split()])
     try:
         # What all share is read once, and steps are recorded, before anything is timed.
-        wait_for(start_clients(args, port, args.clients, (900, 901), 16))
-        load = summary(wait_for(start_clients(args, port, args.clients, (0, args.rounds), args.answer)))
+        wait_for(start_clients(port, args.clients, rounds_of(args, [900], 16)))
+        load = summary(wait_for(
+            start_clients(port, args.clients, rounds_of(args, range(args.rounds), args.answer))))
         load["share_of_alone"] = alone / load["seconds"]
         result["load"] = load
         print(json.dumps(result, indent=1), file=sys.stderr, flush=True)
 
-        result["long_prompt"] = long_prompt(args, port)
+        if args.long:
+            result["long_prompt"] = long_prompt(args, port)
     finally:
         server.terminate()
         server.wait(60)

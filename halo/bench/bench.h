@@ -113,7 +113,10 @@ struct InferBenchArgs {
   std::vector<int64_t> contexts{4096};
   std::vector<int64_t> batches{1};
   bool prefill = true;  // measure it too; else a sequence's past is random numbers
-  int64_t steps = 32;   // timed
+  // Timed, one behind the other without a pause: a GPU that was idle reads the first ones faster
+  // than its power allows it to go on.
+  int64_t prompts = 1;
+  int64_t steps = 32;  // timed
   EngineRecipe engine;
   MachineRecipe machine{.compute = at::kBFloat16};
 
@@ -122,6 +125,7 @@ struct InferBenchArgs {
     s("contexts", contexts, {.help = "tokens before a step", .min = 1, .max = kMaxCount});
     s("batch", batches, {.help = "sequences in a step", .min = 1, .max = 65'536});
     s("prefill", prefill, {.help = "measure it too, else the past is random"});
+    s("prompts", prompts, {.help = "timed prompts, one after another", .min = 1, .max = 1e6});
     s("steps", steps, {.help = "timed steps", .min = 1, .max = 1e6});
     s("engine", engine, {});
     s("machine", machine, {});
@@ -132,11 +136,11 @@ struct InferBenchArgs {
 // where the model has its kernels, else by the engine:
 // {"device", "read_bytes_per_second" (a sum over 4 GB, on a CPU 1 GB), "weight_bytes",
 // "token_bytes" (keys and values of one stored token), "invariant",
-// "results": a list of {"context", "batch", "prefill_seconds" (of one sequence's context; null
-// where not measured), on a GPU "prefill_profile" (profile_step, of its last chunk),
-// "token_seconds" (a step, median), "floor_seconds" (weights, keys and values once, recurrent
-// states twice at that rate), "share_of_floor", "tokens_per_second" (of the batch), "memory_bytes"
-// (the most so far in the process)}}.
+// "results": a list of {"context", "batch", "prefill_seconds" (of one sequence's context, on
+// average of `prompts`; null where not measured), on a GPU "prefill_profile" (profile_step, of its
+// last chunk), "token_seconds" (a step, median), "floor_seconds" (weights, keys and values once,
+// recurrent states twice at that rate), "share_of_floor", "tokens_per_second" (of the batch),
+// "memory_bytes" (the most so far in the process)}}.
 json::object bench_infer(const InferBenchArgs& args);
 
 struct LoadBenchArgs {

@@ -40,6 +40,14 @@ double median_seconds(at::Device device, int64_t repeats, const std::function<vo
   return median(std::move(seconds));
 }
 
+double mean_seconds(at::Device device, int64_t repeats, const std::function<void()>& work) {
+  const DeviceEvent begin(device);
+  for (int64_t i = 0; i < repeats; ++i) work();
+  const DeviceEvent end(device);
+  end.wait();
+  return end.seconds_since(begin) / static_cast<double>(repeats);
+}
+
 double measure_read_rate(at::Device device) {
   const at::Tensor x =
       at::ones({int64_t{1} << (device.is_cuda() ? 30 : 28)}, at::TensorOptions().device(device));
@@ -97,12 +105,10 @@ InferSeconds time_engine(const Model& model, const Machine& machine, const Infer
       engine.advance({first.id()}, {std::vector(static_cast<size_t>(std::min(kBlockSize, context)),
                                                 tokens.front())});
     }
-    const OwnedSequence sequence(engine);
-    const DeviceEvent begin(machine.device);
-    engine.advance({sequence.id()}, {tokens});
-    const DeviceEvent end(machine.device);
-    end.wait();
-    out.prefill = end.seconds_since(begin);
+    out.prefill = mean_seconds(machine.device, args.prompts, [&] {
+      const OwnedSequence sequence(engine);
+      engine.advance({sequence.id()}, {tokens});
+    });
   }
   std::vector<int64_t> ids;
   for (int64_t s = 0; s < batch; ++s) ids.push_back(engine.create(context));
@@ -127,8 +133,8 @@ class Decoding {
   Decoding(const Model& model, const Machine& machine, const InferBenchArgs& args, int64_t context,
            int64_t batch);
 
-  // Seconds for the first sequence's context, which is then its past.
-  double prefill();
+  // Seconds for the first sequence's context, on average of so many times; it is then its past.
+  double prefill(int64_t prompts);
   // Where the time of its last chunk goes.
   json::object profile_prefill();
   // Seconds a step.
@@ -198,19 +204,17 @@ void Decoding::feed(int64_t begin, int64_t end) {
   if (end == context_) logits(model_.weights, hidden.slice(0, -1), machine_.kernels);
 }
 
-double Decoding::prefill() {
+double Decoding::prefill(int64_t prompts) {
   const at::NoGradGuard no_grad;
   // Sets up the libraries, for all shapes.
   feed(0, std::min(kChunk, context_));
   if (context_ > kChunk) feed(context_ - 1 - (context_ - 1) % kChunk, context_);
-  const DeviceEvent begin(machine_.device);
-  for (LayerState& layer : layers_) {
-    if (layer.recurrent.defined()) layer.recurrent.zero_();
-  }
-  for (int64_t at = 0; at < context_; at += kChunk) feed(at, std::min(at + kChunk, context_));
-  const DeviceEvent end(machine_.device);
-  end.wait();
-  return end.seconds_since(begin);
+  return mean_seconds(machine_.device, prompts, [&] {
+    for (LayerState& layer : layers_) {
+      if (layer.recurrent.defined()) layer.recurrent.zero_();
+    }
+    for (int64_t at = 0; at < context_; at += kChunk) feed(at, std::min(at + kChunk, context_));
+  });
 }
 
 json::object Decoding::profile_prefill() {
@@ -243,7 +247,7 @@ InferSeconds time_steps(const Model& model, const Machine& machine, const InferB
   Decoding decoding(model, machine, args, context, batch);
   InferSeconds out;
   if (args.prefill) {
-    out.prefill = decoding.prefill();
+    out.prefill = decoding.prefill(args.prompts);
     if (machine.device.is_cuda()) out.profile = decoding.profile_prefill();
   }
   out.token = decoding.decode(args.steps);

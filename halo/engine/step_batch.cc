@@ -1,11 +1,43 @@
 #include "halo/engine/step_batch.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <utility>
 
 #include "ATen/ATen.h"
 
 namespace halo {
+
+RowBlocks::RowBlocks(at::Tensor table)
+    : table_(std::move(table)), held_(static_cast<size_t>(table_.size(0))) {}
+
+// In one copy, of all rows from the first that changes to the last: where a sequence ends, those
+// behind it move up, and a GPU would wait for a copy for each.
+void RowBlocks::send(std::span<const StepRow> rows) {
+  size_t first = rows.size(), end = 0, width = 0;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    Held& held = held_[i];
+    const size_t blocks = rows[i].blocks->size();
+    if (held.sequence == rows[i].sequence && held.blocks == blocks) continue;
+    held = {rows[i].sequence, blocks};
+    first = std::min(first, i);
+    end = i + 1;
+  }
+  if (first >= end) return;
+  const auto changed = rows.subspan(first, end - first);
+  for (const StepRow& row : changed) width = std::max(width, row.blocks->size());
+  const std::array<int64_t, 2> sizes = {std::ssize(changed), static_cast<int64_t>(width)};
+  const at::Tensor blocks = at::zeros(sizes, at::kInt);
+  auto* to = blocks.mutable_data_ptr<int32_t>();
+  for (const StepRow& row : changed) {
+    std::ranges::transform(*row.blocks, to, [](int64_t b) { return static_cast<int32_t>(b); });
+    to += width;
+  }
+  table_.narrow(0, static_cast<int64_t>(first), sizes[0])
+      .narrow(1, 0, sizes[1])
+      .copy_(to_device(blocks, table_.device()));
+}
 
 StepBatch::StepBatch(const DecoderWeights& weights, const std::vector<LayerState>& layers,
                      int64_t rows, int64_t tokens, int64_t max_blocks, const GraphMemory& memory)
@@ -15,7 +47,7 @@ StepBatch::StepBatch(const DecoderWeights& weights, const std::vector<LayerState
       state_(make_decode_state(weights, rows, max_blocks, tokens)),
       rows_(rows),
       tokens_(tokens),
-      held_(rows) {
+      blocks_(state_.block_table) {
   // One copy brings all of them.
   numbers_ = at::cat({state_.tokens, state_.positions, state_.lengths, state_.slots});
   const auto parts = numbers_.split_with_sizes({rows * tokens, rows * tokens, rows, rows});
@@ -40,12 +72,8 @@ void StepBatch::fill(std::span<const StepRow> rows) {
     positions += tokens_;
     lengths[i] = row.position + tokens_;
     slots[i] = row.slot;
-    Held& held = held_[i];
-    if (held.sequence == row.sequence && held.blocks == row.blocks->size()) continue;
-    held = {row.sequence, row.blocks->size()};
-    const at::Tensor blocks = to_device(at::tensor(*row.blocks, at::kInt), numbers_.device());
-    state_.block_table[static_cast<int64_t>(i)].narrow(0, 0, blocks.numel()).copy_(blocks);
   }
+  blocks_.send(rows);
   numbers_.copy_(to_device(numbers, numbers_.device()));
 }
 

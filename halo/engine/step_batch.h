@@ -19,6 +19,26 @@ struct StepRow {
   const std::vector<int64_t>* blocks;  // of all tokens, the new ones included
 };
 
+// Which blocks the sequences of a step's rows have, on the device.
+class RowBlocks {
+ public:
+  // `table` [rows, max_blocks] int32, which stays where it is.
+  explicit RowBlocks(at::Tensor table);
+  // In the table's first rows.size() rows, each sequence's blocks; what is behind them has any
+  // value. What was sent before is not sent again.
+  void send(std::span<const StepRow> rows);
+
+ private:
+  // A sequence's first so many blocks.
+  struct Held {
+    int64_t sequence = -1;
+    size_t blocks = 0;
+  };
+
+  at::Tensor table_;
+  std::vector<Held> held_;
+};
+
 class StepBatch {
  public:
   // For n new tokens each of at most `rows` sequences of at most max_blocks blocks of `layers`,
@@ -33,19 +53,13 @@ class StepBatch {
  private:
   void fill(std::span<const StepRow> rows);
 
-  // What a row of the block table holds: a sequence's first so many blocks.
-  struct Held {
-    int64_t sequence = -1;
-    size_t blocks = 0;
-  };
-
   const DecoderWeights& weights_;
   const std::vector<LayerState>& layers_;
   const GraphMemory& memory_;
   DecodeState state_;
   const int64_t rows_, tokens_;
   at::Tensor numbers_;  // int64: what of state_ changes with every step
-  std::vector<Held> held_;
+  RowBlocks blocks_;
   at::Tensor logits_;
   std::unique_ptr<CudaGraph> graph_;
 };

@@ -394,6 +394,9 @@ HttpServer::HttpServer(const std::string& host, int64_t port, const HttpLimits& 
                        HttpHandler handler)
     : impl_(std::make_unique<Impl>(limits, std::move(handler))) {
   impl_->listen(host, port);
+}
+
+void HttpServer::serve() {
   asio::co_spawn(impl_->io, impl_->accept(), asio::detached);
   for (int i = 0; i < 2; ++i) {
     impl_->threads.emplace_back([&io = impl_->io] { io.run(); });

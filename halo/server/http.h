@@ -60,11 +60,12 @@ struct HttpHandler {
 
 class HttpServer {
  public:
-  // Listens and serves from now on; port 0: any that is free. An Error where it cannot listen
-  // there.
+  // Listens; port 0: any that is free. An Error where it cannot listen there. Who connects waits
+  // for serve(), so that what the handler refers to can be finished, this among it.
   HttpServer(const std::string& host, int64_t port, const HttpLimits& limits, HttpHandler handler);
   ~HttpServer();  // ends all connections
   HttpServer(const HttpServer&) = delete;
+  void serve();  // from now on; once
 
   int64_t port() const;
   bool is_loopback() const;

@@ -20,7 +20,7 @@ using ::testing::StartsWith;
 // Answers with what it got: /echo the body, /stream in pieces, /wait only when told.
 class Echo {
  public:
-  explicit Echo(const HttpLimits& limits = {}) {
+  explicit Echo(const HttpLimits& limits = {}, bool serves = true) {
     HttpHandler handler;
     handler.refuse = [](const HttpRequest& head) -> std::optional<HttpAnswer> {
       if (head.path != "/refused") return std::nullopt;
@@ -33,6 +33,7 @@ class Echo {
     handler.headers = [](const HttpRequest&) { return HttpHeaders{{"x-test", "1"}}; };
     handler.answered = [this](const HttpRequest&, int) { ++answered; };
     server = std::make_unique<HttpServer>("127.0.0.1", 0, limits, std::move(handler));
+    if (serves) server->serve();
   }
 
   void wait_until_gone() {
@@ -92,6 +93,16 @@ struct OpenStream {
   HttpClient client;
   std::shared_ptr<Exchange> exchange;  // to write to it
 };
+
+TEST(Http, WhoConnectsBeforeItServesIsAnsweredThen) {
+  Echo echo({}, /*serves=*/false);
+  HttpClient client(port_of(echo));
+  client.send("GET /early HTTP/1.1\r\nHost: a\r\n\r\n");
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(echo.answered, 0);
+  echo.server->serve();
+  EXPECT_EQ(client.read().body, "GET /early? ");
+}
 
 TEST(Http, AnswersOnAConnectionThatStays) {
   Echo echo;

@@ -70,6 +70,7 @@ Service::Service(const ServedModel& model, Scheduler& scheduler, const ServiceSe
   };
   http_ =
       std::make_unique<HttpServer>(settings.host, settings.port, settings.http, std::move(handler));
+  http_->serve();
 }
 
 Service::~Service() = default;

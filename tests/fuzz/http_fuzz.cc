@@ -60,6 +60,8 @@ halo::HttpServer& server() {
            },
        .headers = [](const HttpRequest&) { return HttpHeaders(); },
        .answered = [](const HttpRequest&, int) {}});
+  static const bool serves = (one.serve(), true);
+  static_cast<void>(serves);
   return one;
 }
 
