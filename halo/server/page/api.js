@@ -26,7 +26,14 @@ export class Api {
   async get(path) {
     const answer = await fetch(path, { headers: this.headers() });
     if (!answer.ok) throw await failure(answer);
-    return answer.json();
+    return answer;
+  }
+
+  // The figures of /metrics that have no label but the model's: {halo_connections: 1, ...}
+  async metrics() {
+    const text = await (await this.get("/metrics")).text();
+    return Object.fromEntries(
+      [...text.matchAll(/^(halo_\w+)\{model_name="(?:[^"\\]|\\.)*"\} (\S+)$/gm)].map(([, name, value]) => [name, Number(value)]));
   }
 
   // The events of a stream, parsed, until its end or until `signal` aborts.

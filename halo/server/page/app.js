@@ -115,10 +115,34 @@ function scroll(always) {
   if (always || below < 120) talk.scrollTop = talk.scrollHeight;
 }
 
+// Tokens of the conversation as of the last answer that came to its end.
+function total() {
+  return turns.findLast((turn) => turn.total)?.total ?? 0;
+}
+
 function show_context(tokens) {
   const most = model?.max_model_len ?? 0;
   at("context").value = most ? Math.min(1, tokens / most) : 0;
   at("context-text").textContent = most ? `${tokens.toLocaleString()} of ${most.toLocaleString()}` : "";
+}
+
+// What the server's memory holds, as long as an answer is under way and once behind it.
+async function show_memory() {
+  for (let last = false; !last;) {
+    last = !running;
+    try {
+      const figures = await api.metrics();
+      for (const [id, used, all] of [
+        ["states", figures.halo_recurrent_state_slots_used, figures.halo_recurrent_state_slots],
+        ["keys", figures.halo_kv_cache_usage_perc, 1]]) {
+        at(id).value = all ? used / all : 0;
+        at(id).title = `${Math.round(100 * at(id).value)}% in use`;
+      }
+    } catch {
+      return; // the answer says what is wrong
+    }
+    if (!last) await new Promise((later) => setTimeout(later, 1000));
+  }
 }
 
 function figures_of(usage, timings) {
@@ -188,6 +212,7 @@ async function answer() {
   }
   notice("");
   set_running(new AbortController());
+  show_memory();
   draw();
   try {
     for await (const event of api.stream(path, body, running.signal)) {
@@ -230,7 +255,7 @@ function edit(index) {
   at("words").value = turns[index].text;
   turns.length = index;
   draw();
-  show_context(turns.at(-1)?.total ?? 0);
+  show_context(total());
   keep();
   at("words").focus();
 }
@@ -265,13 +290,14 @@ function open_settings(open) {
 
 async function connect() {
   try {
-    model = (await api.get("/v1/models")).data[0];
+    model = (await (await api.get("/v1/models")).json()).data[0];
   } catch (error) {
     return fail(error);
   }
   at("model").textContent = model.id;
   document.title = model.id;
-  show_context(turns.at(-1)?.total ?? 0);
+  show_context(total());
+  show_memory();
   if (!model.meta.chat)
     at("words").placeholder = "This model has no chat template: it goes on with the text that you write here.";
   notice("");
