@@ -3,9 +3,11 @@
 
   python3 comparisons/slow_clients.py --halo build/halo --model runs/demo/model --rounds 4
 
-slowhttptest keeps a core busy, whoever it is pointed at. So requests are timed by turns while it holds
-its connections to the server and while it holds as many to a listener that takes all and answers
-nothing, in each of its modes: headers and bodies that come a piece at a time, answers that are hardly read.
+slowhttptest keeps a core busy, whoever it is pointed at. So it runs at the lowest priority, and requests
+are timed by turns while it holds its connections to the server and while it holds as many to a listener
+that takes all and answers nothing, in each of its modes: headers and bodies that come a piece at a time,
+answers that are hardly read. What is added is the median over pairs of turns that follow each other, each
+the ratio of their medians: the pace of a machine that others use changes from minute to minute.
 """
 import argparse, asyncio, http.client, json, multiprocessing, os, statistics, subprocess, time
 
@@ -69,16 +71,16 @@ def main():
     server, targets["attacked"] = serving.start(args.halo, args.model, ["--memory", "0.05", "--threads", "1"])
     port, result = targets["attacked"], {}
     for mode, (options, path) in MODES.items():
-        times = {which: {name: [] for name in REQUESTS} for which in targets}
+        times = {which: {name: [] for name in REQUESTS} for which in targets}  # a list for each turn
         connections, cores = [], []
         for turn in range(2 * args.rounds):
             which = ["beside", "attacked", "attacked", "beside"][turn % 4]
             attack = subprocess.Popen(
-                ["slowhttptest", "-c", "500", "-r", "500", "-i", "2", "-l", "60", "-p", "5", *options, "-u",
+                ["nice", "-n", "19", "slowhttptest", "-c", "500", "-r", "500", "-i", "2", "-l", "60", "-p", "5", *options, "-u",
                  f"http://127.0.0.1:{targets[which]}{path}"], stdout=subprocess.DEVNULL)
             time.sleep(2)
             for name, request in REQUESTS.items():
-                times[which][name] += sample(port, 2, *request)
+                times[which][name].append(sample(port, 2, *request))
             if which == "attacked":
                 connections.append(serving.metrics(port)["halo_connections"])
                 before = cpu_seconds(server.pid)
@@ -90,8 +92,10 @@ def main():
         result[mode] = {"connections": min(connections), "cores_of_the_server": statistics.mean(cores)}
         for name in REQUESTS:
             beside, attacked = times["beside"][name], times["attacked"][name]
-            result[mode][name] = {"beside": spread(beside), "attacked": spread(attacked), "added_at_the_median":
-                                  round(statistics.median(attacked) / statistics.median(beside) - 1, 3)}
+            added = sorted(statistics.median(a) / statistics.median(b) - 1 for a, b in zip(attacked, beside))
+            result[mode][name] = {"beside": spread(sum(beside, [])), "attacked": spread(sum(attacked, [])),
+                                  "added_at_the_median": round(statistics.median(added), 3),
+                                  "added_by_pair": [round(share, 3) for share in added]}
     server.terminate()
     result["exit"] = server.wait(60)
     print(json.dumps(result, indent=1))
