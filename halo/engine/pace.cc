@@ -1,6 +1,7 @@
 #include "halo/engine/pace.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "halo/base/median.h"
 #include "halo/engine/trunk.h"
@@ -9,8 +10,11 @@ namespace halo {
 namespace {
 
 constexpr int64_t kStep = -1;
-// Of the time, what the longest layer may take, so that others fit beside it.
-constexpr double kLongest = 0.75;
+// Of the time, what the longest layer may take, so that another fits beside it.
+constexpr double kLongest = 0.5;
+// What it may be of it, where some is left of the calls before: a step beside prompts takes little
+// longer than others.
+constexpr double kMost = 1.07;
 
 }  // namespace
 
@@ -65,15 +69,19 @@ double Pace::tokens_within(double seconds, int64_t past) const {
   return longest == kNoLimit ? kNoLimit : kLongest * seconds / longest;
 }
 
-int64_t Pace::layers_within(double seconds, int64_t first, const Chunk& chunk) const {
+int64_t Pace::layers_within(double seconds, int64_t first, const Chunk& chunk) {
   const auto end = std::ssize(layers_);
-  if (seconds == kNoLimit) return end - first;
+  const double has = std::exchange(left_, 0) + seconds, now = std::min(has, kMost * seconds);
+  if (now == kNoLimit) return end - first;
+  double used = 0;
   int64_t layer = first;
-  for (double left = seconds; layer < end; ++layer) {
+  for (; layer < end; ++layer) {
     const Layer& next = layers_[static_cast<size_t>(layer)];
-    left -= next.products(chunk) * next.seconds_per_product.median();
-    if (left < 0 && layer > first) break;
+    const double takes = next.products(chunk) * next.seconds_per_product.median();
+    if (used + takes > now && layer > first) break;
+    used += takes;
   }
+  left_ = std::clamp(has - used, 0.0, seconds);
   return layer - first;
 }
 

@@ -1,6 +1,7 @@
 // How much of prompts is read between two steps of those that decode: as long as a share of what
 // such a step takes, by what the steps and the layers before took. A chunk is cut between layers,
-// so the longest layer decides how many tokens a chunk may have.
+// so the longest layer decides how many tokens a chunk may have, and what is left of a step's time
+// where the next layer does not fit goes to the next step.
 #pragma once
 
 #include <array>
@@ -42,11 +43,11 @@ class Pace {
   // What follows is kNoLimit where nothing was counted yet.
   // Of a step of those that decode.
   double step_seconds() const { return step_.median(); }
-  // Most tokens behind a past of so many of which each layer takes at most three quarters of so
-  // long.
+  // Most tokens behind a past of so many of which each layer takes at most half of so long.
   double tokens_within(double seconds, int64_t past) const;
-  // Layers from `first` on that take so long together; one at least.
-  int64_t layers_within(double seconds, int64_t first, const Chunk& chunk) const;
+  // Layers from `first` on, to be run now, that take so long together and what the calls before
+  // left of their time, a little more than so long at most; one at least.
+  int64_t layers_within(double seconds, int64_t first, const Chunk& chunk);
 
  private:
   // The last values, of which the median leaves out one that something else was in the way of.
@@ -74,6 +75,7 @@ class Pace {
     DeviceEvent begin, end;
   };
 
+  double left_ = 0;  // seconds, by calls so far
   std::vector<Layer> layers_;
   Recent step_;
   std::deque<Watched> watched_;

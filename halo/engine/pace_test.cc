@@ -45,7 +45,7 @@ TEST_F(PaceTest, NothingIsKnownAtFirst) {
 }
 
 TEST_F(PaceTest, AChunkIsCutWhereItsTimeEnds) {
-  const Pace pace = pace_of(*weights_, 1e-9);
+  Pace pace = pace_of(*weights_, 1e-9);
   Pace::Chunk chunk;
   chunk.add(64, 1000);
   const auto fits = [&](double seconds, int64_t first) {
@@ -64,16 +64,48 @@ TEST_F(PaceTest, AChunkIsCutWhereItsTimeEnds) {
 }
 
 TEST_F(PaceTest, FewerTokensFitBehindALongPast) {
-  const Pace pace = pace_of(*weights_, 1e-9);
+  Pace pace = pace_of(*weights_, 1e-9);
   const double none = pace.tokens_within(1, 0), some = pace.tokens_within(1, 10'000);
   EXPECT_GT(none, 2 * some);
   EXPECT_NEAR(pace.tokens_within(2, 10'000), 2 * some, 1e-6 * some);
-  // The longest layer leaves room for the next; of a third more tokens it would not.
+  // The longest layer leaves room for the next; of twice the tokens it would not.
   Pace::Chunk chunk, longer;
   chunk.add(static_cast<int64_t>(some), 10'000);
-  longer.add(static_cast<int64_t>(some / 0.75) + 1, 10'000);
+  longer.add(static_cast<int64_t>(some / 0.5) + 1, 10'000);
   EXPECT_EQ(pace.layers_within(1, 1, chunk), 2);
   EXPECT_EQ(pace.layers_within(1, 1, longer), 1);
+}
+
+// A step without prompts takes a second.
+TEST_F(PaceTest, LayersThatCostAlikeTakeTheirShareAndNoStepMuchMore) {
+  DecoderWeights alike = *weights_;
+  alike.layers.assign(28, weights_->layers[0]);
+  constexpr double kShare = 0.9, kMost = 1.07 * kShare;
+  Pace pace(alike);
+  Pace::Chunk one;
+  one.add(1, 0);
+  constexpr double kOfToken = 1e-4;
+  for (int64_t layer = 0; layer < 28; ++layer) pace.count_layer(layer, one, kOfToken);
+  const double tokens = pace.tokens_within(kShare, 0);
+  EXPECT_NEAR(tokens * kOfToken, kShare / 2, 1e-9);
+  // Chunks are shorter where lengths are rounded, and where prompts end.
+  for (const double length : {1.0, 0.69, 0.53, 0.35}) {
+    SCOPED_TRACE(testing::Message() << length << " of the longest chunk");
+    Pace::Chunk chunk;
+    chunk.add(static_cast<int64_t>(length * tokens), 0);
+    const double of_layer = kOfToken * static_cast<double>(chunk.tokens);
+    double used = 0;
+    int64_t layer = 0;
+    constexpr int64_t kSteps = 1000;
+    for (int64_t step = 0; step < kSteps; ++step) {
+      const int64_t layers = pace.layers_within(kShare, layer, chunk);
+      EXPECT_LE(static_cast<double>(layers) * of_layer, kMost);
+      used += static_cast<double>(layers) * of_layer;
+      layer = (layer + layers) % 28;
+    }
+    EXPECT_LE(used, (kSteps + 1) * kShare);
+    EXPECT_GE(used, 0.9 * kSteps * kShare);
+  }
 }
 
 TEST_F(PaceTest, OneValueThatIsOffChangesNothing) {
