@@ -27,7 +27,7 @@ struct Args {
   std::string model;
   ServiceSettings service;
   int64_t max_context = 0, max_running = 64, prefill_chunk = 0;
-  double memory = 0, prefill_share = 0.9;
+  double memory = 0, prefill_share = 0.8;
   EngineRecipe engine;
   MachineRecipe machine;
 
