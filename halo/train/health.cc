@@ -11,9 +11,9 @@ namespace {
 
 constexpr size_t kNormWindow = 20, kShortNormWindow = 5;
 constexpr size_t kStart = 20;
-// Too high a rate shows after a few updates, so the first losses alone are those of the weights that
-// the run began with. The windows are longer than those of norms, since the losses of single steps
-// differ by a factor of five where their rows do.
+// Too high a rate shows after a few updates, so the first losses alone are those of the weights
+// that the run began with. The windows are longer than those of norms, since the losses of single
+// steps differ by a factor of five where their rows do.
 constexpr size_t kFirstLosses = 3, kLossWindow = 50, kShortLossWindow = 20;
 constexpr double kLossFactor = 5;
 
