@@ -11,11 +11,12 @@ namespace {
 
 constexpr size_t kNormWindow = 20, kShortNormWindow = 5;
 constexpr size_t kStart = 20;
-// Too high a rate shows after a few updates, so the first losses alone are those of the weights
-// that the run began with. The windows are longer than those of norms, since the losses of single
-// steps differ by a factor of five where their rows do.
-constexpr size_t kFirstLosses = 3, kLossWindow = 50, kShortLossWindow = 20;
+// Longer than those of norms, since the losses of single steps differ by a factor of five where
+// their rows do.
+constexpr size_t kLossWindow = 50, kShortLossWindow = 5;
 constexpr double kLossFactor = 5;
+constexpr double kLeastStart =
+    0.1;  // nats; a model next to its teacher may well be five times as far
 
 std::vector<double> first(const std::vector<double>& values, size_t n) {
   return {values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n)};
@@ -44,10 +45,15 @@ double Health::norm_growth(size_t window) const {
   return before > 0 ? median(last(norms_, window)) / before : 0;
 }
 
+// Too high a rate throws a model off with the first updates, so that the first loss alone is that
+// of the weights which the run began with; but its rows may be harder than others.
+double Health::began_at() const {
+  return losses_.empty() ? 0 : std::min(losses_.front(), first_loss());
+}
+
 double Health::loss_growth(size_t window) const {
-  if (losses_.size() < kFirstLosses + window) return 0;
-  const double start = median(first(losses_, kFirstLosses));
-  return start > 0 ? median(last(losses_, window)) / start : 0;
+  if (losses_.size() <= window) return 0;
+  return median(last(losses_, window)) / std::max(began_at(), kLeastStart);
 }
 
 bool Health::dead(size_t window) const {
@@ -66,8 +72,9 @@ std::optional<std::string> Health::diverged() const {
                        kNormWindow, growth);
   }
   if (const double growth = loss_growth(kLossWindow); growth > kLossFactor) {
-    return fmt::format("the loss of the last {} updates is {:.2g} times that of the first {}",
-                       kLossWindow, growth, kFirstLosses);
+    return fmt::format(
+        "the loss of the last {} updates is {:.2g} times the {:.4g} that it began at", kLossWindow,
+        growth, began_at());
   }
   return std::nullopt;
 }

@@ -17,10 +17,11 @@ class Health {
 
   // What went wrong, as a clause of a sentence: the median norm of the last 20 updates exceeds
   // factor times the median of all before them, or the median loss of the last 50 is more than
-  // five times that of the first 3, or the gradient of the last 20 is exactly 0 (weights so large
-  // that nothing moves the output any more).
+  // five times what it began at (the first, or the median of the first 20 where that is less, and
+  // at least 0.1), or the gradient of the last 20 is exactly 0 (weights so large that nothing moves
+  // the output any more).
   std::optional<std::string> diverged() const;
-  // The rules on norms, on the last 5 alone, that on losses, on the last 20, or the last update was
+  // The rules on norms, on the last 5 alone, that on losses, on the last 5, or the last update was
   // skipped because the weights or its batch gave nothing finite: no moment to replace a good
   // checkpoint.
   bool suspicious() const;
@@ -33,7 +34,8 @@ class Health {
  private:
   // Median of the last `window` norms over that of all before; 0 where fewer than 20 are before.
   double norm_growth(size_t window) const;
-  // Median of the last `window` losses over that of the first 3; 0 where there are fewer.
+  double began_at() const;
+  // Median of the last `window` losses over that; 0 where none is before.
   double loss_growth(size_t window) const;
   // The last `window` norms are 0 and the first was not.
   bool dead(size_t window) const;

@@ -32,23 +32,41 @@ TEST(Health, AHighLossMustLast) {
   EXPECT_EQ(health.first_loss(), 1);
   add(health, 100, 4.5, 1);
   expect_state(health, false, false);
-  add(health, 10, 5.5, 1);  // rows that differ
+  add(health, 2, 5.5, 1);  // rows that differ
   expect_state(health, false, false);
-  add(health, 5, 5.5, 1);
+  add(health, 1, 5.5, 1);
   expect_state(health, true, false);
-  add(health, 15, 5.5, 1);
+  add(health, 27, 5.5, 1);
   ASSERT_TRUE(health.diverged());
-  EXPECT_NE(health.diverged()->find("5.5 times that of the first 3"), std::string::npos);
+  EXPECT_NE(health.diverged()->find("5.5 times the 1 that it began at"), std::string::npos);
   EXPECT_EQ(health.last_loss(), 5.5);
 }
 
-// A rate far too high from the first update on: norms stay as they were.
+// By a rate far too high from the first update on: norms stay as they were.
 TEST(Health, AStudentThrownAtOnceDiverges) {
   Health health(30);
-  for (const double loss : {0.23, 0.25, 0.3, 0.6, 1.1, 1.9}) health.add(loss, 1, false);
-  add(health, 19, 2.3, 1);
+  for (const double loss : {0.5, 3.9, 5.4, 7.8, 19.0}) health.add(loss, 1, false);
+  expect_state(health, false, false);
+  add(health, 1, 12, 1);
   expect_state(health, true, false);
-  add(health, 31, 2.0, 1);
+  add(health, 45, 3.3, 1);
+  EXPECT_TRUE(health.diverged());
+}
+
+// A loss near 0 that is a few times larger is none to stop for.
+TEST(Health, ASmallLossMayGrow) {
+  Health health(30);
+  add(health, 3, 1e-4, 1);
+  add(health, 100, 0.4, 1);
+  expect_state(health, false, false);
+}
+
+// Rows with needles in them, say.
+TEST(Health, AFirstLossThatIsHighHidesNothing) {
+  Health health(30);
+  health.add(4, 1, false);
+  add(health, 25, 1, 1);
+  add(health, 50, 5.5, 1);
   EXPECT_TRUE(health.diverged());
 }
 
