@@ -339,7 +339,7 @@ class Call {
       int64_t part;
     };
     std::vector<Task> tasks;
-    int64_t read = 0;  // numbers, for each query row again
+    int64_t read = 0;  // numbers, for each new token again
     for (const Unit& unit : units_) {
       for (int64_t part = 0; part < unit.parts; ++part) tasks.push_back({&unit, part});
       read += unit.count * (unit.seen() + unit.count) * 2 * all_.d;
@@ -348,7 +348,7 @@ class Call {
     const at::Tensor scratch = at::empty({sums_}, q_.options());
     float* sums = scratch.mutable_data_ptr<float>();
     const auto parts = std::ssize(tasks), units = std::ssize(units_);
-    at::parallel_for(0, parts, task_grain(parts, bytes), [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, parts, task_grain(parts, bytes, heads_), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) run_task(*tasks[i].unit, tasks[i].part, sums);
     });
     const int64_t sum_bytes = sums_ * static_cast<int64_t>(sizeof(float));

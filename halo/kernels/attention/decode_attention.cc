@@ -105,12 +105,17 @@ at::Tensor composed(const at::Tensor& q, const DecodeCache& cache, double scale,
                                                        {.scale = scale, .kernels = kernels}));
 }
 
+// What is copied ahead in int8 takes up to 206 KB of a block's shared memory; GPUs before Hopper
+// have 163 KB at most.
+constexpr int64_t kInt8Capability = 9;
+
 }  // namespace
 
 bool has_decode_attention_kernel(const at::Tensor& like, const DecodeShape& shape) {
   return like.scalar_type() == at::kBFloat16 &&
          has_cuda_kernels(CudaKernels::kDecodeAttention, like) &&
-         (!shape.int8 || runs_cuda_kernels(CudaKernels::kInt8Keys)) &&
+         (!shape.int8 || (runs_cuda_kernels(CudaKernels::kInt8Keys) &&
+                          compute_capability(like) >= kInt8Capability)) &&
          (shape.head_dim == 64 || shape.head_dim == 128) && shape.rows <= kMostDecodeRows &&
          shape.block_size >= (shape.int8 ? 32 : 16) && is_power_of_two(shape.block_size);
 }

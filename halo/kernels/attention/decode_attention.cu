@@ -28,6 +28,7 @@ using namespace decode;
 
 constexpr int kRows = kMostDecodeRows;
 constexpr int kAhead = 2;          // steps of int8 that are on their way, or there, at a time
+static_assert(kAhead == 2);        // attend() keeps the places of so many steps to come
 constexpr int kBatch = 8;          // parts of a sequence that a thread reads at a time
 constexpr int kInt8Heads = 2;      // of a block, if there are as many
 constexpr int kRowsThreads = 128;  // of a block that finds places of the newest rows

@@ -14,7 +14,7 @@ struct DecodeScratch {
 };
 
 // The keys and values of all sequences, as blocks found through a table. On a GPU their size is a
-// power of two from 16 on, in int8 from 32 on.
+// power of two from 16 on; in int8 from 32 on, and the GPU is of compute capability 9.0 or later.
 struct DecodeCache : KeyValueBlocks {
   at::Tensor block_table;  // [S, max_blocks] int32: token t is in block [s][t / block_size]
   at::Tensor lengths;      // [S] int64: tokens stored, the newest included; 0: no sequence here

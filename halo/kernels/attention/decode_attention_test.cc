@@ -167,9 +167,20 @@ const std::vector<Case> kCases{
     {.lengths = {900, 5}, .heads = 9, .kv_heads = 3, .block_size = 256, .int8 = true},
     {.lengths = {700, 140}, .heads = 5, .kv_heads = 1, .block_size = 64, .int8 = true},
     {.lengths = {4, 130, 0, 19, 513}, .tokens = 2, .head_dim = 128, .block_size = 32, .int8 = true},
-    {.lengths = {4, 130, 0, 19, 513},
-     .tokens = 4,
-     .head_dim = 128,
+    {.lengths = {4, 130, 0, 19, 513}, .tokens = 4, .head_dim = 128, .block_size = 32, .int8 = true},
+    {.lengths = {40, 77}, .block_size = 16, .int8 = true},  // composed on a GPU
+    // So many key heads that a block's range has several steps and sequences.
+    {.lengths = {700, 0, 77, 257}, .heads = 33, .kv_heads = 33, .block_size = 32, .int8 = true},
+    {.lengths = {513, 130},
+     .tokens = 5,
+     .heads = 64,
+     .kv_heads = 64,
+     .block_size = 32,
+     .int8 = true},
+    {.lengths = {513, 130},
+     .tokens = 2,
+     .heads = 256,
+     .kv_heads = 64,
      .block_size = 32,
      .int8 = true}};
 
@@ -301,6 +312,22 @@ void check_long(bool int8) {
                    attended(at::kBFloat16));
     }
   }
+}
+
+TEST(DecodeAttentionCuda, TakesTheShapesThatItSays) {
+  HALO_NEEDS_GPU();
+  const test::CudaKernelsSetting all("all");
+  const auto takes = [](DecodeShape shape, at::ScalarType type = at::kBFloat16) {
+    return has_decode_attention_kernel(at::empty({1}, at::device(at::kCUDA).dtype(type)), shape);
+  };
+  EXPECT_TRUE(takes({.rows = 8, .head_dim = 64, .block_size = 16}));
+  EXPECT_FALSE(takes({.rows = 8, .head_dim = 64, .block_size = 16, .int8 = true}));
+  EXPECT_FALSE(takes({.rows = 9, .head_dim = 64, .block_size = 16}));
+  EXPECT_FALSE(takes({.rows = 8, .head_dim = 96, .block_size = 16}));
+  EXPECT_FALSE(takes({.rows = 8, .head_dim = 64, .block_size = 48}));
+  EXPECT_FALSE(takes({.rows = 8, .head_dim = 64, .block_size = 16}, at::kFloat));
+  const bool hopper = compute_capability(at::empty({1}, at::kCUDA)) >= 9;
+  EXPECT_EQ(takes({.rows = 8, .head_dim = 128, .block_size = 32, .int8 = true}), hopper);
 }
 
 TEST(DecodeAttentionCuda, LongSequence) {

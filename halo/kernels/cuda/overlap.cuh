@@ -36,14 +36,6 @@ __device__ __forceinline__ uint4 load_constant(const void* from) {
                : "l"(from));
   return x;
 }
-__device__ __forceinline__ uint2 load_once_8(const void* from) {
-  uint2 x;
-  asm volatile("ld.global.L1::no_allocate.L2::128B.v2.u32 {%0,%1}, [%2];"
-               : "=r"(x.x), "=r"(x.y)
-               : "l"(from)
-               : "memory");
-  return x;
-}
 __device__ __forceinline__ uint4 load_once(const void* from) {
   uint4 x;
   asm volatile("ld.global.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"

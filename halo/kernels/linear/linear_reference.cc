@@ -83,8 +83,11 @@ HWY_INLINE void dot_block(const LinearTile<W>& t, int64_t row, int64_t out) {
 template <int kRows, class W>
 HWY_INLINE void dot_rows(const LinearTile<W>& t, int64_t row) {
   // Rows share what is loaded of four outputs. For one row alone weights in bf16 come fastest as
-  // one stream, an output after the other; int8 is as fast as it is made fp32, four side by side.
-  constexpr int kOuts = kRows == 1 && sizeof(W) > 1 ? 1 : 4;
+  // one stream, an output after the other, where a vector is so wide that one sum keeps up with
+  // them; int8 is as fast as it is made fp32, four side by side.
+  constexpr bool kOneStream =
+      kRows == 1 && std::is_same_v<W, hwy::bfloat16_t> && HWY_MAX_BYTES >= 64;
+  constexpr int kOuts = kOneStream ? 1 : 4;
   int64_t out = t.out;
   for (; out + kOuts <= t.out_end; out += kOuts) dot_block<kRows, kOuts>(t, row, out);
   for (; out < t.out_end; ++out) dot_block<kRows, 1>(t, row, out);
@@ -154,8 +157,8 @@ at::Tensor product(const at::Tensor& x, const Weight& w, const at::Tensor& bias)
                           x.size(1),
                           outputs};
   const int64_t tiles = row_tiles * out_tiles;
-  const int64_t bytes = rows * w.value.numel() * static_cast<int64_t>(sizeof(W));
-  at::parallel_for(0, tiles, task_grain(tiles, bytes), [&](int64_t begin, int64_t end) {
+  const int64_t bytes = w.value.numel() * static_cast<int64_t>(sizeof(W));
+  at::parallel_for(0, tiles, task_grain(tiles, bytes, rows), [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
       LinearTile<W> part = all;
       part.row = tile % row_tiles * kTile;

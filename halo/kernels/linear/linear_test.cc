@@ -133,10 +133,12 @@ TEST(Linear, WeightsInInt8EqualWhatTheyStandFor) {
   }
 }
 
-// Alone, in any batch, on any number of threads; in the fast form among a few.
+// Alone, in any batch, on any number of threads; in the fast form among a few. So many weights that
+// threads share them.
 TEST(Linear, RowsOfWeightsInInt8HaveTheSameBits) {
-  const Weight w = int8_weight(101, 200).w;
-  const at::Tensor x = random_tensor({75, 200}, 1);
+  constexpr int64_t kInputs = 1000;
+  const Weight w = int8_weight(401, kInputs).w;
+  const at::Tensor x = random_tensor({75, kInputs}, 1);
   const at::Tensor all = linear(x, w, {}, Kernels::kReference);
   const int threads = at::get_num_threads();
   at::set_num_threads(4);
