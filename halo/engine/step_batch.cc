@@ -17,10 +17,8 @@ RowBlocks::RowBlocks(at::Tensor table)
 void RowBlocks::send(std::span<const StepRow> rows) {
   size_t first = rows.size(), end = 0, width = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
-    Held& held = held_[i];
-    const size_t blocks = rows[i].blocks->size();
-    if (held.sequence == rows[i].sequence && held.blocks == blocks) continue;
-    held = {rows[i].sequence, blocks};
+    const Held& held = held_[i];
+    if (held.sequence == rows[i].sequence && held.blocks == rows[i].blocks->size()) continue;
     first = std::min(first, i);
     end = i + 1;
   }
@@ -37,6 +35,8 @@ void RowBlocks::send(std::span<const StepRow> rows) {
   table_.narrow(0, static_cast<int64_t>(first), sizes[0])
       .narrow(1, 0, sizes[1])
       .copy_(to_device(blocks, table_.device()));
+  // Only now: what a copy that failed did not bring is sent again.
+  for (size_t i = first; i < end; ++i) held_[i] = {rows[i].sequence, rows[i].blocks->size()};
 }
 
 StepBatch::StepBatch(const DecoderWeights& weights, const std::vector<LayerState>& layers,

@@ -65,6 +65,7 @@ TEST_F(ReportTest, ShowsTheFigures) {
         "✗ failed",
         "✓ passed",
         "40 steps, 4,000 tokens",
+        "of training, 1% of that time waiting for batches, median 2,222 tokens",
         "1 updates skipped, resumed 1 times",
         "4.00 MiB",  // 4,096 tokens of the student: 1,024 bytes each and the states
         "16.0 MiB",  // of the teacher

@@ -126,6 +126,7 @@ class ReportTest : public ::testing::Test {
         line[fmt::format("layer_{}", layer)] = 0.1 * (layer + 1) / step;
       }
       line["tokens_per_second"] = 2222.0;
+      if (step > 1) line["data_wait"] = step == 2 ? 0.39 : 0;
       line["seconds"] = step * 0.5;
       lines += json::serialize(line) + "\n";
     }

@@ -37,15 +37,29 @@ std::string metric_chart(const Metrics& metrics, const std::string& title,
   return line_chart(chart);
 }
 
+// ", 3% of that time waiting for batches"; nothing where no step says its share.
+std::string waiting(const Metrics& metrics) {
+  const std::vector<double> shares = metrics.column("data_wait"),
+                            rates = metrics.column("tokens_per_second");
+  double waited = 0, all = 0;  // all steps have the same tokens, so 1 / rate is a step's time
+  for (size_t i = 0; i < metrics.rows; ++i) {
+    if (!std::isfinite(shares[i]) || !(rates[i] > 0)) continue;
+    waited += shares[i] / rates[i];
+    all += 1 / rates[i];
+  }
+  return all > 0 ? fmt::format(", {:.2g}% of that time waiting for batches", 100 * waited / all)
+                 : "";
+}
+
 std::string training_note(const StageFiles& stage) {
   const Metrics& metrics = stage.metrics;
   const std::vector<double> skipped = metrics.column("skipped");
   std::string out = fmt::format(
-      "{} steps, {} tokens, {} of training, median {} tokens a second; {} updates skipped, resumed "
-      "{} times.",
+      "{} steps, {} tokens, {} of training{}, median {} tokens a second; {} updates skipped, "
+      "resumed {} times.",
       format_figure(double(metrics.rows)),
       format_figure(finite_extreme(metrics.column("tokens"), true)),
-      format_duration(finite_extreme(metrics.column("seconds"), true)),
+      format_duration(finite_extreme(metrics.column("seconds"), true)), waiting(metrics),
       format_figure(std::round(median_of_finite(metrics.column("tokens_per_second")))),
       std::ranges::count(skipped, 1.0), stage.count_events("resume"));
   if (metrics.rows > 600) {

@@ -397,6 +397,7 @@ HttpServer::HttpServer(const std::string& host, int64_t port, const HttpLimits& 
 }
 
 void HttpServer::serve() {
+  HALO_CHECK(impl_->threads.empty(), "http: serve() was called before; it is called once");
   asio::co_spawn(impl_->io, impl_->accept(), asio::detached);
   for (int i = 0; i < 2; ++i) {
     impl_->threads.emplace_back([&io = impl_->io] { io.run(); });

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <deque>
 #include <thread>
 
 #include "tests/http_client.h"
@@ -16,6 +17,7 @@ namespace {
 using test::HttpClient;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
+using ::testing::ThrowsMessage;
 
 // Answers with what it got: /echo the body, /stream in pieces, /wait only when told.
 class Echo {
@@ -41,7 +43,7 @@ class Echo {
     EXPECT_TRUE(change.wait_for(lock, std::chrono::seconds(20), [&] { return gone > 0; }));
   }
 
-  std::atomic<int> answered = 0;
+  std::atomic<int> handled = 0, answered = 0;
   std::mutex mutex;
   std::condition_variable change;
   int gone = 0;
@@ -50,6 +52,7 @@ class Echo {
 
  private:
   void handle(const std::shared_ptr<Exchange>& exchange) {
+    ++handled;
     const HttpRequest& request = exchange->request();
     if (request.path == "/throw") throw_error("broken");
     if (request.path == "/wait" || request.path == "/stream") {
@@ -94,14 +97,32 @@ struct OpenStream {
   std::shared_ptr<Exchange> exchange;  // to write to it
 };
 
+// So many that a server that answered at once would be done with the first while others connect.
 TEST(Http, WhoConnectsBeforeItServesIsAnsweredThen) {
   Echo echo({}, /*serves=*/false);
-  HttpClient client(port_of(echo));
-  client.send("GET /early HTTP/1.1\r\nHost: a\r\n\r\n");
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  EXPECT_EQ(echo.answered, 0);
+  std::deque<HttpClient> clients;
+  for (int i = 0; i < 100; ++i) {
+    clients.emplace_back(port_of(echo)).send("GET /early HTTP/1.1\r\nHost: a\r\n\r\n");
+  }
+  EXPECT_EQ(echo.handled, 0);
+  EXPECT_EQ(echo.server->connections(), 0);
   echo.server->serve();
-  EXPECT_EQ(client.read().body, "GET /early? ");
+  for (HttpClient& client : clients) EXPECT_EQ(client.read().body, "GET /early? ");
+}
+
+TEST(Http, WhoConnectedToAServerThatNeverServesIsLetGo) {
+  auto echo = std::make_unique<Echo>(HttpLimits(), /*serves=*/false);
+  HttpClient client(port_of(*echo));
+  client.send("GET /early HTTP/1.1\r\nHost: a\r\n\r\n");
+  echo.reset();
+  EXPECT_TRUE(client.is_closed());
+}
+
+TEST(Http, ItServesOnce) {
+  Echo echo;
+  EXPECT_THAT([&] { echo.server->serve(); }, ThrowsMessage<Error>(HasSubstr("once")));
+  HttpClient client(port_of(echo));
+  EXPECT_EQ(client.get("/after").body, "GET /after? ");
 }
 
 TEST(Http, AnswersOnAConnectionThatStays) {

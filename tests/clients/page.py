@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -37,7 +38,10 @@ class Browser:
     """A page of a Chromium of our own, by the DevTools protocol."""
 
     def __init__(self, folder):
-        program = shutil.which("chromium") or shutil.which("google-chrome") or sys.exit("there is no chromium")
+        # Those that tests/CMakeLists.txt looks for.
+        program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        if program is None:
+            sys.exit("page.py: there is no chromium, chromium-browser or google-chrome; install one of them")
         self.process = subprocess.Popen(
             [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
              "--remote-debugging-port=0", "--remote-allow-origins=*", f"--user-data-dir={folder}", "about:blank"],
@@ -47,6 +51,8 @@ class Browser:
                 break
         else:
             sys.exit("chromium ended before it listened")
+        # It goes on to complain, and would stand still once the pipe is full.
+        threading.Thread(target=self.process.stderr.read, daemon=True).start()
         with urllib.request.urlopen(f"http://{found.group(1)}/json/list") as answer:
             page = next(target for target in json.load(answer) if target["type"] == "page")
         self.socket = websocket.create_connection(page["webSocketDebuggerUrl"], timeout=SECONDS)
