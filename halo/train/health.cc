@@ -14,9 +14,9 @@ constexpr size_t kStart = 20;
 // Longer than those of norms, since the losses of single steps differ by a factor of five where
 // their rows do.
 constexpr size_t kLossWindow = 50, kShortLossWindow = 5;
-constexpr double kLossFactor = 5;
+constexpr double kLossFactor = 8;
 constexpr double kLeastStart =
-    0.1;  // nats; a model next to its teacher may well be five times as far
+    0.1;  // nats; a model next to its teacher may well be eight times as far
 
 std::vector<double> first(const std::vector<double>& values, size_t n) {
   return {values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n)};
@@ -82,7 +82,7 @@ std::optional<std::string> Health::diverged() const {
 bool Health::suspicious() const {
   if (in_a_row_ > 0) return true;
   return factor_ != 0 && (dead(kShortNormWindow) || norm_growth(kShortNormWindow) > factor_ ||
-                          loss_growth(kShortLossWindow) > kLossFactor);
+                          loss_growth(kShortLossWindow) > kLossFactor / 2);
 }
 
 double Health::first_loss() const {

@@ -17,13 +17,13 @@ class Health {
 
   // What went wrong, as a clause of a sentence: the median norm of the last 20 updates exceeds
   // factor times the median of all before them, or the median loss of the last 50 is more than
-  // five times what it began at (the first, or the median of the first 20 where that is less, and
+  // eight times what it began at (the first, or the median of the first 20 where that is less, and
   // at least 0.1), or the gradient of the last 20 is exactly 0 (weights so large that nothing moves
   // the output any more).
   std::optional<std::string> diverged() const;
-  // The rules on norms, on the last 5 alone, that on losses, on the last 5, or the last update was
-  // skipped because the weights or its batch gave nothing finite: no moment to replace a good
-  // checkpoint.
+  // The rules on norms, on the last 5 alone, half of that on losses, on the last 5, or the last
+  // update was skipped because the weights or its batch gave nothing finite: no moment to replace a
+  // good checkpoint.
   bool suspicious() const;
 
   int64_t skipped() const { return skipped_; }

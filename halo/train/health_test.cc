@@ -30,16 +30,26 @@ TEST(Health, AHighLossMustLast) {
   Health health(10);
   add(health, 20, 1, 1);
   EXPECT_EQ(health.first_loss(), 1);
-  add(health, 100, 4.5, 1);
+  add(health, 100, 3.5, 1);
   expect_state(health, false, false);
-  add(health, 2, 5.5, 1);  // rows that differ
+  add(health, 2, 8.5, 1);  // rows that differ
   expect_state(health, false, false);
-  add(health, 1, 5.5, 1);
+  add(health, 1, 8.5, 1);
   expect_state(health, true, false);
-  add(health, 27, 5.5, 1);
+  add(health, 27, 8.5, 1);
   ASSERT_TRUE(health.diverged());
-  EXPECT_NE(health.diverged()->find("5.5 times the 1 that it began at"), std::string::npos);
-  EXPECT_EQ(health.last_loss(), 5.5);
+  EXPECT_NE(health.diverged()->find("8.5 times the 1 that it began at"), std::string::npos);
+  EXPECT_EQ(health.last_loss(), 8.5);
+}
+
+// Above half of the bound nothing stops, and no checkpoint is replaced.
+TEST(Health, ARunThatComesBackGoesOn) {
+  Health health(10);
+  add(health, 5, 1, 1);
+  add(health, 200, 5, 1);
+  expect_state(health, true, false);
+  add(health, 5, 1, 1);
+  expect_state(health, false, false);
 }
 
 // By a rate far too high from the first update on: norms stay as they were.
@@ -57,7 +67,7 @@ TEST(Health, AStudentThrownAtOnceDiverges) {
 TEST(Health, ASmallLossMayGrow) {
   Health health(30);
   add(health, 3, 1e-4, 1);
-  add(health, 100, 0.4, 1);
+  add(health, 100, 0.7, 1);
   expect_state(health, false, false);
 }
 
@@ -66,7 +76,7 @@ TEST(Health, AFirstLossThatIsHighHidesNothing) {
   Health health(30);
   health.add(4, 1, false);
   add(health, 25, 1, 1);
-  add(health, 50, 5.5, 1);
+  add(health, 50, 8.5, 1);
   EXPECT_TRUE(health.diverged());
 }
 

@@ -73,7 +73,7 @@ struct TrainRecipe {
        .was = "keep"});
     s("diverged_factor", diverged_factor,
       {.help = "stop when the gradient norm is this many times its median so far, or "
-               "the loss 5 times what it began at; 0: never",
+               "the loss 8 times what it began at; 0: never",
        .max = 1e12,
        .effect = Effect::kNone});
   }
