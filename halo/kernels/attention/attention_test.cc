@@ -145,15 +145,6 @@ TEST(AttentionCuda, CuDnnRunsBatchesOnHopper) {
   EXPECT_FALSE(is_cudnn({256, 256}, 32)) << "a head size that was not measured";
 }
 
-TEST(Attention, CuDnnsCallsStayWithinTheirMemory) {
-  EXPECT_EQ(cudnn_heads_per_call(1, 4096, 16, 8), 16);
-  EXPECT_FALSE(cudnn_heads_per_call(12, 512, 16, 8)) << "rows that were not measured";
-  EXPECT_EQ(cudnn_heads_per_call(1, 16'384, 16, 8), 4);
-  EXPECT_EQ(cudnn_heads_per_call(2, 16'384, 16, 8), 2);
-  EXPECT_EQ(cudnn_heads_per_call(1, 16'384, 12, 12), 4);
-  EXPECT_FALSE(cudnn_heads_per_call(1, 32'768, 16, 8)) << "4 GiB of two heads that share keys";
-}
-
 // All heads in a call, and few of them, as long rows have.
 TEST(AttentionCuda, CuDnnSumsInAFixedOrder) {
   HALO_NEEDS_GPU();
@@ -186,30 +177,6 @@ TEST(AttentionCuda, CuDnnSumsInAFixedOrder) {
       }
     }
   }
-}
-
-TEST(AttentionCuda, LongRowsTakeCuDnnsFixedOrder) {
-  HALO_NEEDS_GPU();
-  const at::Device gpu(at::kCUDA, 0);
-  if (compute_capability(at::empty({1}, at::TensorOptions().device(gpu))) != 9)
-    GTEST_SKIP() << "attention is cuDNN's on a Hopper alone";
-  const test::CudaKernelsSetting all("all");
-  const Sequences sequences({0, 4096}, gpu);
-  const auto x = make_inputs(4096, 4, 2, at::kBFloat16, 128);
-  const auto q = x.q.to(gpu), k = x.k.to(gpu), v = x.v.to(gpu);
-  const auto d_o = random_tensor(x.q.sizes(), 5, at::kBFloat16).to(gpu);
-  const auto forward = attention_aten(q, k, v, kScale, sequences);
-  AttentionSettings settings;
-  settings.scale = kScale;
-  settings.deterministic = true;
-  const auto got = attention_aten_backward(d_o, q, k, v, forward, settings, sequences);
-  const auto share = cudnn_heads_per_call(1, 4096, 4, 2);
-  ASSERT_TRUE(share);
-  const auto want = cudnn_fixed_backward(d_o, q, k, v, forward, kScale, 4096, *share);
-  ASSERT_TRUE(want) << "cuDNN has no plan";
-  expect_equal("dq", got.q.cpu(), want->q.cpu());
-  expect_equal("dk", got.k.cpu(), want->k.cpu());
-  expect_equal("dv", got.v.cpu(), want->v.cpu());
 }
 
 TEST(AttentionCuda, EqualsTheFormula) {
