@@ -183,8 +183,8 @@ TEST(StageCurvesCuda, GraphsGiveTheSameBitsInBf16) {
   }
 }
 
-// Where rows are not cut and steps not recorded, attention is cuDNN's, and a layer that runs again
-// does so on another thread.
+// Where rows are not cut and steps not recorded, attention is cuDNN's (backward, of rows as short
+// as these, Flash's), and a layer that runs again does so on another thread.
 TEST(StageCurvesCuda, WholeRowsGiveTheSameBitsInBf16) {
   HALO_NEEDS_GPU();
   const test::PoisonUninitialized poison;

@@ -193,8 +193,10 @@ AttentionGradients attention_aten_backward(const at::Tensor& d_o, const at::Tens
     // LibTorch does not ask cuDNN for a fixed order of sums.
     if (length && has_cuda_kernels(CudaKernels::kAttentionBackward, q)) {
       const auto share = cudnn_heads_per_call(sequences.count(), *length, q.size(1), k.size(1));
-      if (share)
-        return cudnn_fixed_backward(d_o, q, k, v, forward, settings.scale, *length, *share);
+      if (share) {
+        if (auto d = cudnn_fixed_backward(d_o, q, k, v, forward, settings.scale, *length, *share))
+          return *std::move(d);
+      }
     }
     return flash_backward(d_o, q, k, v, forward, settings, sequences);
   }

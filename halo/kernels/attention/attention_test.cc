@@ -145,14 +145,6 @@ TEST(AttentionCuda, CuDnnRunsBatchesOnHopper) {
   EXPECT_FALSE(is_cudnn({256, 256}, 32)) << "a head size that was not measured";
 }
 
-TEST(Attention, CuDnnsCallsStayWithinTheirMemory) {
-  EXPECT_EQ(cudnn_heads_per_call(12, 512, 16, 8), 16);
-  EXPECT_EQ(cudnn_heads_per_call(1, 16'384, 16, 8), 4);
-  EXPECT_EQ(cudnn_heads_per_call(2, 16'384, 16, 8), 2);
-  EXPECT_EQ(cudnn_heads_per_call(1, 16'384, 12, 12), 4);
-  EXPECT_FALSE(cudnn_heads_per_call(1, 32'768, 16, 8)) << "4 GiB of two heads that share keys";
-}
-
 // All heads in a call, and few of them, as long rows have.
 TEST(AttentionCuda, CuDnnSumsInAFixedOrder) {
   HALO_NEEDS_GPU();
@@ -163,8 +155,6 @@ TEST(AttentionCuda, CuDnnSumsInAFixedOrder) {
   const test::PoisonUninitialized poison;
   for (const int64_t dim : {64, 128}) {
     SCOPED_TRACE(dim);
-    check_causal_on_gpu({256, 256, 256}, 16, 8, at::kBFloat16, dim);
-    check_causal_on_gpu({640}, 4, 4, at::kBFloat16, dim);
     const Sequences sequences({0, 384, 768}, gpu);
     const auto x = make_inputs(768, 16, 8, at::kBFloat16, dim);
     const auto plain_formula = [&](const Inputs& y) { return formula(y, sequences); };
@@ -177,7 +167,9 @@ TEST(AttentionCuda, CuDnnSumsInAFixedOrder) {
       SCOPED_TRACE(share);
       const auto got = cudnn_fixed_backward(d_o, q, k, v, forward, kScale, 384, share);
       const auto again = cudnn_fixed_backward(d_o, q, k, v, forward, kScale, 384, share);
-      const at::Tensor gradients[] = {got.q, got.k, got.v}, twice[] = {again.q, again.k, again.v};
+      ASSERT_TRUE(got && again) << "cuDNN has no plan";
+      const at::Tensor gradients[] = {got->q, got->k, got->v},
+                       twice[] = {again->q, again->k, again->v};
       const char* names[] = {"dq", "dk", "dv"};
       for (int i = 0; i < 3; ++i) {
         expect_close(names[i], gradients[i].cpu(), want.gradients[i], plain.gradients[i]);

@@ -13,6 +13,7 @@
 #include "halo/base/check.h"
 #include "halo/kernels/attention/cudnn_graph.h"
 #include "halo/kernels/cuda/cuda_kernels.h"
+#include "spdlog/spdlog.h"
 
 namespace halo {
 namespace {
@@ -20,6 +21,9 @@ namespace {
 // dS of all heads of a call. More in a call is faster: 5.5 ms with 16 heads of a row of 16,384
 // tokens, 6.3 with 4, which this allows (docs/decisions/attention.md).
 constexpr int64_t kBytesOfCall = int64_t{2} << 30;
+// The workspace has some percent more than dS. A plan that wants more than this was not measured.
+constexpr int64_t kLargestWorkspace = kBytesOfCall / 8 * 9;
+constexpr int64_t kShortestRow = 4096;  // shorter ones were not measured against Flash
 
 // A call, and the layout that its heads are a part of.
 struct Shape {
@@ -66,6 +70,10 @@ class BackwardPlan {
     graph_.reshape(k_, untransposed);
     graph_.multiply_matrices(d_s, untransposed, d_q_);
     graph_.build();
+    if (graph_.workspace_bytes() > kLargestWorkspace) {
+      throw_error("cuDNN's plan works in {} bytes of memory, more than the {} it may have",
+                  graph_.workspace_bytes(), kLargestWorkspace);
+    }
   }
 
   struct Tensors {
@@ -154,25 +162,41 @@ class BackwardPlan {
   CudnnTensor q_, k_, v_, o_, d_o_, log_sums_, d_q_, d_k_, d_v_, row_sums_, one_, scale_, hidden_;
 };
 
-// Made once a shape, which takes tens of milliseconds, and kept while the program runs, as LibTorch
-// keeps those of the forward pass.
+// Made once a shape, which takes tens of milliseconds: too long for every layer of every step. Kept
+// while the program runs; so is that a shape was refused.
 class Plans {
  public:
-  void run(const Shape& shape, const BackwardPlan::Tensors& x, double scale) {
+  // False, and nothing done, where cuDNN has no plan for the shape.
+  bool run(const Shape& shape, const BackwardPlan::Tensors& x, double scale) {
     const DeviceStream stream(x.q);
     const std::lock_guard lock(mutex_);  // a handle serves one thread at a time
-    auto& handle = handles_[shape.device];
-    if (!handle) handle = std::make_unique<CudnnHandle>();
-    auto& plan = plans_[shape];
-    if (!plan) plan = std::make_unique<BackwardPlan>(*handle, shape);
-    handle->set_stream(stream.handle());
-    plan->run(x, scale);
+    const auto [entry, is_new] = plans_.try_emplace(shape);
+    if (is_new) entry->second = make(shape);
+    if (!entry->second) return false;
+    handles_.at(shape.device)->set_stream(stream.handle());
+    entry->second->run(x, scale);
+    return true;
   }
 
  private:
+  std::unique_ptr<BackwardPlan> make(const Shape& shape) {
+    try {
+      auto& handle = handles_[shape.device];
+      if (!handle) handle = std::make_unique<CudnnHandle>();
+      return std::make_unique<BackwardPlan>(*handle, shape);
+    } catch (const Error& error) {
+      spdlog::warn(
+          "attention's backward pass of {} x {} tokens, {} of {} heads of {}, is FlashAttention's, "
+          "slower and in a fixed order too: {}. LibTorch 2.11 with cuDNN 9.19 is known to have it",
+          shape.sequences, shape.length, shape.heads, shape.all_heads, shape.head_size,
+          error.what());
+      return nullptr;
+    }
+  }
+
   std::mutex mutex_;
   std::map<int64_t, std::unique_ptr<CudnnHandle>> handles_;
-  std::map<Shape, std::unique_ptr<BackwardPlan>> plans_;
+  std::map<Shape, std::unique_ptr<BackwardPlan>> plans_;  // null: refused
 };
 
 // Never destroyed: at the program's end the device may be gone first.
@@ -185,6 +209,7 @@ Plans& plans() {
 
 std::optional<int64_t> cudnn_heads_per_call(int64_t sequences, int64_t length, int64_t heads,
                                             int64_t groups) {
+  if (length < kShortestRow) return {};
   const int64_t of_head = 2 * sequences * length * length;
   for (int64_t calls = 1; calls <= groups; ++calls) {
     if (groups % calls == 0 && heads / calls <= kBytesOfCall / of_head) return heads / calls;
@@ -192,12 +217,28 @@ std::optional<int64_t> cudnn_heads_per_call(int64_t sequences, int64_t length, i
   return {};
 }
 
-AttentionGradients cudnn_fixed_backward(const at::Tensor& d_o, const at::Tensor& q,
-                                        const at::Tensor& k, const at::Tensor& v,
-                                        const AttentionForward& forward, double scale,
-                                        int64_t length, int64_t heads_per_call) {
+std::optional<AttentionGradients> cudnn_fixed_backward(const at::Tensor& d_o, const at::Tensor& q,
+                                                       const at::Tensor& k, const at::Tensor& v,
+                                                       const AttentionForward& forward,
+                                                       double scale, int64_t length,
+                                                       int64_t heads_per_call) {
   const int64_t heads = q.size(1), groups = k.size(1), share = heads_per_call;
   const int64_t sequences = q.size(0) / length, shared = share * groups / heads;
+  // The graph names addresses and strides; cuDNN cannot see what is there.
+  const auto fits = [&](const at::Tensor& x, const at::Tensor& like) {
+    return x.scalar_type() == at::kBFloat16 && x.is_contiguous() && x.sizes() == like.sizes();
+  };
+  HALO_CHECK(q.dim() == 3 && k.dim() == 3 && fits(q, q) && fits(d_o, q) && fits(forward.o, q) &&
+                 fits(k, k) && fits(v, k) && k.size(0) == q.size(0) && k.size(2) == q.size(2),
+             "cuDNN's backward pass takes q, k, v, o and do in bf16, contiguous, of one size");
+  HALO_CHECK(length > 0 && q.size(0) % length == 0, "sequences are not all of one length");
+  HALO_CHECK(groups > 0 && heads % groups == 0 && share > 0 && heads % share == 0 &&
+                 share % (heads / groups) == 0,
+             "a call has a part of the heads, with all that share keys");
+  HALO_CHECK(forward.cudnn_log_sums.defined() &&
+                 forward.cudnn_log_sums.scalar_type() == at::kFloat &&
+                 forward.cudnn_log_sums.numel() == heads * q.size(0),
+             "the forward pass was not cuDNN's: it left no log-sum-exps");
   const at::Tensor log_sums = forward.cudnn_log_sums.contiguous().view({sequences, heads, length});
   const AttentionGradients d{at::empty_like(q), at::empty_like(k), at::empty_like(v)};
   const Shape shape{q.device().index(), sequences, length, share, shared, heads, groups, q.size(2)};
@@ -206,10 +247,12 @@ AttentionGradients cudnn_fixed_backward(const at::Tensor& d_o, const at::Tensor&
     const auto keys = [&](const at::Tensor& x) {
       return x.narrow(1, first * groups / heads, shared);
     };
-    plans().run(shape,
-                {queries(q), keys(k), keys(v), queries(forward.o), queries(d_o),
-                 log_sums.narrow(1, first, share), queries(d.q), keys(d.k), keys(d.v)},
-                scale);
+    // All calls are of one shape: the first is refused or none.
+    if (!plans().run(shape,
+                     {queries(q), keys(k), keys(v), queries(forward.o), queries(d_o),
+                      log_sums.narrow(1, first, share), queries(d.q), keys(d.k), keys(d.v)},
+                     scale))
+      return {};
   }
   return d;
 }

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstddef>
 
 #include "halo/base/check.h"
@@ -11,6 +12,7 @@ namespace halo {
 // The functions, by what they are used for here. All return cudnnStatus_t, 0 for success.
 struct CudnnFunctions {
   int (*create)(void** handle);
+  int (*destroy)(void* handle);
   int (*set_stream)(void* handle, void* stream);
   const char* (*error_string)(int status);
   void (*last_error)(char* message, size_t size);
@@ -36,12 +38,14 @@ enum Kind : int {
   kOfDouble = 5,
   kOfPointer = 6,
   kOfHeuristic = 8,
+  kOfNumericalNote = 11,
   kOfPointwise = 14,
   kOfDescriptor = 15,
   kOfReduction = 18,
 };
 enum Descriptor : int {
   kPointwise = 0,
+  kEngine = 2,
   kEngineConfig = 3,
   kHeuristics = 4,
   kPlan = 5,
@@ -62,6 +66,7 @@ enum Attribute : int {
   kHeuristicsMode = 200,
   kHeuristicsGraph = 201,
   kHeuristicsResults = 202,
+  kConfigEngine = 300,
   kPlanHandle = 400,
   kPlanConfig = 401,
   kPlanWorkspace = 402,
@@ -84,6 +89,7 @@ enum Attribute : int {
   kPlacesIds = 1000,
   kPlacesPointers = 1001,
   kPlacesWorkspace = 1003,
+  kEngineNotes = 1303,
   kMatmulType = 1500,
   kMatmulPadding = 1503,
   kMatmulA = 1520,
@@ -99,8 +105,9 @@ enum Attribute : int {
   kReshapeX = 2200,
   kReshapeY = 2201,
 };
-constexpr int kAddUp = 0;           // cudnnReduceTensorOp_t
-constexpr int kHeuristicModeA = 3;  // cudnnBackendHeurMode_t
+constexpr int kAddUp = 0;                          // cudnnReduceTensorOp_t
+constexpr int kHeuristicModeA = 3;                 // cudnnBackendHeurMode_t
+constexpr int kNoFixedOrder = 4, kNoteCount = 10;  // cudnnBackendNumericalNote_t
 
 template <class F>
 void find(void* library, const char* name, F& function) {
@@ -109,10 +116,12 @@ void find(void* library, const char* name, F& function) {
 }
 
 std::shared_ptr<const CudnnFunctions> load_cudnn() {
-  void* library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_GLOBAL);
-  if (!library) throw_error("cuDNN cannot be loaded ({})", dlerror());
+  // LibTorch's and no other: libtorch_cuda.so names it among what it needs, so it is here already.
+  void* library = dlopen("libcudnn.so.9", RTLD_NOW | RTLD_NOLOAD);
+  if (!library) throw_error("libcudnn.so.9 is not loaded; LibTorch 2.11's CUDA library loads it");
   auto cudnn = std::make_shared<CudnnFunctions>();
   find(library, "cudnnCreate", cudnn->create);
+  find(library, "cudnnDestroy", cudnn->destroy);
   find(library, "cudnnSetStream", cudnn->set_stream);
   find(library, "cudnnGetErrorString", cudnn->error_string);
   find(library, "cudnnGetLastErrorString", cudnn->last_error);
@@ -125,11 +134,14 @@ std::shared_ptr<const CudnnFunctions> load_cudnn() {
   return cudnn;
 }
 
-void check(const CudnnFunctions& cudnn, int status, const char* what) {
-  if (status == 0) return;
+std::string reason(const CudnnFunctions& cudnn, int status) {
   std::array<char, 512> more{};
   cudnn.last_error(more.data(), more.size());
-  throw_error("cuDNN failed {}: {}; {}", what, cudnn.error_string(status), more.data());
+  return fmt::format("{}; {}", cudnn.error_string(status), more.data());
+}
+
+void check(const CudnnFunctions& cudnn, int status, const char* what) {
+  if (status != 0) throw_error("cuDNN failed {}: {}", what, reason(cudnn, status));
 }
 
 }  // namespace
@@ -147,6 +159,10 @@ CudnnLayout transposed_layout(const CudnnLayout& x) {
 
 CudnnHandle::CudnnHandle() : functions_(load_cudnn()) {
   check(*functions_, functions_->create(&handle_), "to connect to the device");
+}
+
+CudnnHandle::~CudnnHandle() {
+  functions_->destroy(handle_);
 }
 
 void CudnnHandle::set_stream(void* stream) {
@@ -267,7 +283,10 @@ void CudnnGraph::multiply_matrices(CudnnTensor a, CudnnTensor b, CudnnTensor c) 
 }
 
 void CudnnGraph::sum(CudnnTensor x, CudnnTensor y) {
-  const bool no = false;  // said of sums between blocks, of which these have none
+  // As cuDNN's frontend says of attention's sums, and its kernel was measured with: another word
+  // might find another kernel. That the order is fixed nonetheless is seen to by build(), which
+  // takes no engine that is said to have none, and by a test that compares bits.
+  const bool no = false;
   void* of = make(kReduction);
   set_int(of, kReductionOperator, kOfReduction, kAddUp);
   set_int(of, kReductionType, kOfDataType, static_cast<int>(CudnnType::kFloat));
@@ -285,6 +304,20 @@ void CudnnGraph::reshape(CudnnTensor x, CudnnTensor y) {
   set_part(out, kReshapeX, tensors_[x - 1]);
   set_part(out, kReshapeY, tensors_[y - 1]);
   add(out, "to reshape");
+}
+
+bool CudnnGraph::has_no_fixed_order(void* config) {
+  const CudnnFunctions& cudnn = handle_.functions();
+  void* engine = make(kEngine);
+  int64_t count = 0;
+  check(cudnn, cudnn.get(config, kConfigEngine, kOfDescriptor, 1, &count, &engine),
+        "to name a kernel's engine");
+  std::array<int, kNoteCount> notes{};
+  count = 0;
+  check(cudnn, cudnn.get(engine, kEngineNotes, kOfNumericalNote, kNoteCount, &count, notes.data()),
+        "to describe an engine's numbers");
+  const auto end = notes.begin() + std::clamp<int64_t>(count, 0, kNoteCount);
+  return std::find(notes.begin(), end, kNoFixedOrder) != end;
 }
 
 void CudnnGraph::build() {
@@ -307,19 +340,28 @@ void CudnnGraph::build() {
         cudnn.get(heuristics, kHeuristicsResults, kOfDescriptor, count, &count, configs.data()),
         "to name kernels");
   configs.resize(count);
+  std::string refusal = "none was proposed";
   for (void* config : configs) {
+    if (has_no_fixed_order(config)) {
+      refusal = "the engine has no fixed order of sums";
+      continue;
+    }
     void* plan = make(kPlan);
     set(plan, kPlanHandle, kOfHandle, 1, &connection);
     set_part(plan, kPlanConfig, config);
-    if (cudnn.finish(plan) != 0) continue;  // not on this device: the next one
+    if (const int status = cudnn.finish(plan); status != 0) {  // not on this device: the next one
+      refusal = reason(cudnn, status);
+      continue;
+    }
     int64_t one = 0;
     check(cudnn, cudnn.get(plan, kPlanWorkspace, kOfInt64, 1, &one, &workspace_bytes_),
           "to say how much memory a plan works in");
     plan_ = plan;
     return;
   }
-  throw_error("cuDNN has no kernel here for this graph of {} operations, of {} that it proposed",
-              operations_.size(), configs.size());
+  throw_error(
+      "cuDNN has no kernel here for this graph of {} operations, of {} that it proposed: {}",
+      operations_.size(), count, refusal);
 }
 
 void CudnnGraph::run(const Places& places, void* workspace) const {

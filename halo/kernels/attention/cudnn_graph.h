@@ -43,6 +43,10 @@ struct CudnnFunctions;
 class CudnnHandle {
  public:
   CudnnHandle();
+  ~CudnnHandle();
+  CudnnHandle(const CudnnHandle&) = delete;
+  CudnnHandle& operator=(const CudnnHandle&) = delete;
+
   const CudnnFunctions& functions() const { return *functions_; }
   void* get() const { return handle_; }
   void set_stream(void* stream);
@@ -74,7 +78,8 @@ class CudnnGraph {
   void sum(CudnnTensor x, CudnnTensor y);      // over the axes that are smaller in y
   void reshape(CudnnTensor x, CudnnTensor y);  // y's layout for x
 
-  // Takes the first of the plans that cuDNN proposes, best first, that it can make.
+  // Takes the first of the plans that cuDNN proposes, best first, that it can make and whose engine
+  // it does not say to have no fixed order of sums.
   void build();
   int64_t workspace_bytes() const { return workspace_bytes_; }
   // Every tensor in memory, and the host's address of every number.
@@ -91,6 +96,7 @@ class CudnnGraph {
   void* pointwise_operation(CudnnPointwise mode, std::optional<int64_t> axis, CudnnTensor x,
                             CudnnTensor y);
   void add(void* operation, const char* what);
+  bool has_no_fixed_order(void* config);
 
   const CudnnHandle& handle_;
   std::vector<void*> descriptors_;  // all that were made, in their order
