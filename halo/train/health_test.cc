@@ -59,7 +59,7 @@ TEST(Health, AStudentThrownAtOnceDiverges) {
   expect_state(health, false, false);
   add(health, 1, 12, 1);
   expect_state(health, true, false);
-  add(health, 45, 3.3, 1);
+  add(health, 45, 5, 1);
   EXPECT_TRUE(health.diverged());
 }
 
@@ -67,7 +67,7 @@ TEST(Health, AStudentThrownAtOnceDiverges) {
 TEST(Health, ASmallLossMayGrow) {
   Health health(30);
   add(health, 3, 1e-4, 1);
-  add(health, 100, 0.7, 1);
+  add(health, 100, 0.35, 1);
   expect_state(health, false, false);
 }
 
