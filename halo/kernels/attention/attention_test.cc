@@ -484,8 +484,9 @@ TEST(PagedAttentionCuda, LongPastsEqualTheFormula) {
     const auto got =
         feed(there, whole, cache, {{kPast}, {kLast}, {kMore}, {kTail}, {kFew}}, Kernels::kFast);
     const int64_t tail = total - kFew;
-    for (const auto& [begin, end] :
+    for (const auto& range :
          {std::pair{kPast, kPast + kLast}, {tail - kTail, tail}, {tail, total}}) {
+      const int64_t begin = range.first, end = range.second;
       // In double of these queries alone: the whole would take 5 GB a head.
       const auto exact = [&](at::ScalarType dtype) {
         const auto q = there.q.slice(0, begin, end).to(dtype).view({end - begin, 2, 2, -1});
