@@ -15,8 +15,8 @@ constexpr size_t kStart = 20;
 // their rows do.
 constexpr size_t kLossWindow = 50, kShortLossWindow = 5;
 constexpr double kLossFactor = 8;
-constexpr double kLeastStart =
-    0.1;  // nats; a model next to its teacher may well be eight times as far
+// Nats, from which on growth counts: a model next to its teacher may well be eight times as far.
+constexpr double kLeastStart = 0.1;
 
 std::vector<double> first(const std::vector<double>& values, size_t n) {
   return {values.begin(), values.begin() + static_cast<std::ptrdiff_t>(n)};

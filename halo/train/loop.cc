@@ -398,8 +398,9 @@ void Trainer::save_between(int64_t step) {
   read_pending();
   if (saves_) note(saves_->finish());
   if (agree(health_.suspicious())) {
-    const char* why = health_.skipped_in_a_row() > 0 ? "the last update was not finite"
-                                                     : "gradient norms are far above their median";
+    const char* why = health_.skipped_in_a_row() > 0
+                          ? "the last update was not finite"
+                          : "gradient norms or losses are far above what they were";
     warn(fmt::format("{}: no checkpoint at step {}", why, step), step);
     return;
   }
